@@ -1,0 +1,43 @@
+# Two commands on a fresh machine do all the set-up: `make train` and `make test`.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: venv train test test-slow lint clean lock corpus
+
+venv: .venv/.installed
+
+.venv/.installed: requirements-dev.lock
+	$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info < (3, 13) else "Python 3.11 or 3.12 is needed: make PYTHON=python3.11 venv")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --requirement requirements-dev.lock
+	touch $@
+
+# The main job on the bundled corpus: prepare, train, listen.
+train: venv
+	$(BIN)/python -m job.prepare --config job/presets/demo.yaml
+	$(BIN)/python -m job.train --config job/presets/demo.yaml
+	$(BIN)/python -m job.synthesize --checkpoint runs/demo --speaker en_f1 --language EN --text "This voice was trained a minute ago." --out runs/demo/sample.wav
+
+# The fast suite, what CI runs.
+test: venv
+	$(BIN)/python -m pytest -m "not slow"
+
+# Chaos, sweeps and repeated kills.
+test-slow: venv
+	$(BIN)/python -m pytest -m slow --timeout 1200 -s
+
+lint: venv
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/python -m mypy
+	$(BIN)/lint-imports
+
+# Pins everything that pyproject.toml asks for; names no host.
+lock:
+	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-header --no-emit-index-url --upgrade -o requirements.lock pyproject.toml
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-header --no-emit-index-url --upgrade --group dev -c requirements.lock -o requirements-dev.lock pyproject.toml
+
+clean:
+	rm -rf .venv runs shards .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
