@@ -1,0 +1,1 @@
+"""Parity with numbers measured from the reference trainer."""

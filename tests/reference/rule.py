@@ -1,0 +1,94 @@
+"""The rule by which weights and noise of the reference numbers were filled, so that no weights are stored.
+
+Weights: `weights_rule` of manifest.json. Noise: `noise` of manifest.json.
+"""
+
+import zlib
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+GOLDEN_GAMMA = 0x9E3779B97F4A7C15  # splitmix64's constants
+MIX_1 = 0xBF58476D1CE4E5B9
+MIX_2 = 0x94D049BB133111EB
+
+
+def pseudo_random(name: str, count: int) -> NDArray[np.float64]:
+    """`count` numbers in [-1, 1): splitmix64 started from the CRC of the name."""
+    start = np.uint64(zlib.crc32(name.encode()) << 32)
+    state = start + np.arange(1, count + 1, dtype=np.uint64) * np.uint64(GOLDEN_GAMMA)  # wraps around
+    state = (state ^ (state >> np.uint64(30))) * np.uint64(MIX_1)
+    state = (state ^ (state >> np.uint64(27))) * np.uint64(MIX_2)
+    state = state ^ (state >> np.uint64(31))
+    return 2.0 * ((state >> np.uint64(11)).astype(np.float64) / 2.0**53) - 1.0
+
+
+def weight(name: str, shape: tuple[int, ...], salt: str) -> NDArray[np.float64]:
+    """Value of one entry of a state dict."""
+    u = pseudo_random(salt + name, int(np.prod(shape, dtype=np.int64))).reshape(shape)
+    leaf = name.split(".")[-1]
+    if leaf in {"weight_g", "original0", "gamma", "gru_rel_pos_const"} or (leaf == "weight" and len(shape) == 1):
+        return 1.0 + 0.1 * u
+    if leaf in {"beta", "m", "logs", "masked_spec_embed"} or leaf.startswith("bias"):
+        return 0.1 * u
+    if name.endswith("emb_g.weight") or leaf.startswith("emb_rel"):
+        return u
+    if leaf in {"weight_u", "weight_v"} and len(shape) == 1:  # vectors of spectral norm
+        return u / np.linalg.norm(u)
+    return u / np.sqrt(float(np.prod(shape[1:], dtype=np.int64)))
+
+
+def fill(module: nn.Module, salt: str) -> None:
+    """Fills the floating entries of the module's state dict, in place."""
+    values = {
+        name: torch.from_numpy(np.asarray(weight(name, tuple(entry.shape), salt))).to(entry.dtype)
+        for name, entry in module.state_dict().items()
+        if entry.is_floating_point()
+    }
+    module.load_state_dict({**module.state_dict(), **values})
+
+
+class Noise:
+    """Replaces torch.randn, torch.randn_like and torch.rand inside a `with`, and notes what was drawn.
+
+    A normal draw is amp * sin(freq * k + phase) at flat index k; a uniform draw is constant.
+    """
+
+    def __init__(self, amp: float, freq: float, phase: float, rand: float) -> None:
+        self.amp, self.freq, self.phase, self.uniform = amp, freq, phase, rand
+        self.draws: list[list[Any]] = []
+        self.originals: dict[str, Callable[..., Tensor]] = {}
+
+    def _normal(self, shape: tuple[int, ...], like: Tensor) -> Tensor:
+        index = np.arange(np.prod(shape, dtype=np.int64), dtype=np.float64)
+        wave = (self.amp * np.sin(self.freq * index + self.phase)).astype(np.float32)
+        return torch.from_numpy(wave.reshape(shape)).to(like)
+
+    def randn(self, *size: Any, **kwargs: Any) -> Tensor:
+        like = torch.empty(*size, **kwargs)
+        self.draws.append(["randn", list(like.shape)])
+        return self._normal(tuple(like.shape), like)
+
+    def randn_like(self, tensor: Tensor, **kwargs: Any) -> Tensor:
+        like = torch.empty_like(tensor, **kwargs)
+        self.draws.append(["randn_like", list(like.shape)])
+        return self._normal(tuple(like.shape), like)
+
+    def rand(self, *size: Any, **kwargs: Any) -> Tensor:
+        like = torch.empty(*size, **kwargs)
+        self.draws.append(["rand", list(like.shape)])
+        return torch.full_like(like, self.uniform)
+
+    def __enter__(self) -> "Noise":
+        for name in ("randn", "randn_like", "rand"):
+            self.originals[name] = getattr(torch, name)
+            setattr(torch, name, getattr(self, name))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for name, original in self.originals.items():
+            setattr(torch, name, original)

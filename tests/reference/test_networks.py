@@ -1,0 +1,89 @@
+"""Every network gives the reference trainer's numbers, and has its state dict."""
+
+import ast
+import hashlib
+from typing import Any
+
+import pytest
+import torch
+
+from tests.reference.goldens import REFERENCE
+from tests.reference.runners import RUNNERS, check_network, runner_of
+from trainable.networks.duration_discriminator import DurationDiscriminator
+from trainable.networks.period_discriminator import MultiPeriodDiscriminator
+from trainable.networks.synthesizer import SynthesizerTrn
+from trainable.networks.wavlm_discriminator import WavLMDiscriminator
+
+NAMES = REFERENCE.json("state_dict_names")
+NAMES_ENTRY = REFERENCE.manifest["files"]["state_dict_names.json"]
+
+# the published 2.3 configuration, which state_dict_names.json calls full_2.3
+FULL: dict[str, tuple[type[torch.nn.Module], dict[str, Any]]] = {
+    "SynthesizerTrn": (
+        SynthesizerTrn,
+        {
+            "n_vocab": NAMES_ENTRY["symbols"],
+            "num_tones": NAMES_ENTRY["num_tones"],
+            "num_languages": NAMES_ENTRY["num_languages"],
+            "spec_channels": 1025,
+            "segment_size": 32,
+            "inter_channels": 192,
+            "hidden_channels": 192,
+            "filter_channels": 768,
+            "n_heads": 2,
+            "n_layers": 6,
+            "kernel_size": 3,
+            "p_dropout": 0.1,
+            "resblock": "1",
+            "resblock_kernel_sizes": [3, 7, 11],
+            "resblock_dilation_sizes": [[1, 3, 5]] * 3,
+            "upsample_rates": [8, 8, 2, 2, 2],
+            "upsample_initial_channel": 512,
+            "upsample_kernel_sizes": [16, 16, 8, 2, 2],
+            "n_speakers": 850,
+            "gin_channels": 512,
+            "n_layers_trans_flow": 4,
+        },
+    ),
+    "MultiPeriodDiscriminator": (MultiPeriodDiscriminator, {}),
+    "DurationDiscriminator": (
+        DurationDiscriminator,
+        {"in_channels": 192, "filter_channels": 192, "kernel_size": 3, "p_dropout": 0.1, "gin_channels": 512},
+    ),
+    "WavLMDiscriminator": (WavLMDiscriminator, {"slm_hidden": 768, "slm_layers": 13, "initial_channel": 64}),
+}
+
+
+def variant(case: str) -> dict[str, Any]:
+    """Constructor arguments of a case `Network/change`: `full_2.3` changes nothing, `key` alone sets it to True."""
+    change = case.partition("/")[2]
+    if change.startswith("full"):
+        return {}
+    key, _, value = change.partition("=")
+    parsed = ast.literal_eval(value) if value else True
+    return {key: str(parsed) if key == "resblock" else parsed}
+
+
+@pytest.mark.parametrize("name", [name for name in REFERENCE.names() if runner_of(name)])
+def test_network(name):
+    check_network(REFERENCE, name)
+
+
+@pytest.mark.parametrize("prefix", RUNNERS)
+def test_every_network_is_in_the_reference(prefix):
+    assert REFERENCE.names(prefix)
+
+
+@pytest.mark.parametrize("case", NAMES)
+def test_state_dict(case):
+    network, arguments = FULL[case.partition("/")[0]]
+    state = network(**{**arguments, **variant(case)}).state_dict()
+    assert [(name, list(entry.shape)) for name, entry in state.items()] == list(map(tuple, NAMES[case].items()))
+    assert len(state) == NAMES_ENTRY["tensors"][case]
+    assert sum(entry.numel() for entry in state.values()) == NAMES_ENTRY["parameters"][case]
+
+
+@pytest.mark.parametrize("file", [file for file, entry in REFERENCE.manifest["files"].items() if "sha256" in entry])
+def test_data_files_are_whole(file):
+    content = (REFERENCE.root / "networks" / file).read_bytes()
+    assert hashlib.sha256(content).hexdigest() == REFERENCE.manifest["files"][file]["sha256"]

@@ -1,0 +1,87 @@
+"""Tiny networks and batches."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from trainable.networks.synthesizer import SynthesizerTrn
+
+SPEC, SEGMENT, HOP, GIN, HIDDEN, SYMBOL_COUNT = 33, 4, 8, 6, 8, 20
+
+SIZES: dict[str, Any] = {
+    "n_vocab": SYMBOL_COUNT,
+    "spec_channels": SPEC,
+    "segment_size": SEGMENT,
+    "inter_channels": 4,
+    "hidden_channels": HIDDEN,
+    "filter_channels": 12,
+    "n_heads": 2,
+    "n_layers": 3,
+    "kernel_size": 3,
+    "p_dropout": 0.1,
+    "resblock": "1",
+    "resblock_kernel_sizes": [3, 5],
+    "resblock_dilation_sizes": [[1, 3], [1, 3]],
+    "upsample_rates": [4, 2],
+    "upsample_initial_channel": 8,
+    "upsample_kernel_sizes": [8, 4],
+    "n_speakers": 3,
+    "gin_channels": GIN,
+    "n_flow_layer": 2,
+    "n_layers_trans_flow": 3,
+    "bert_channels": 5,
+    "num_tones": 4,
+    "num_languages": 2,
+}
+
+# changes of SIZES, each a kind of model that can be trained
+VARIANTS: dict[str, dict[str, Any]] = {
+    "vits2": {},
+    "residual_flow": {"use_transformer_flow": False},
+    "plain_mas": {"use_noise_scaled_mas": False},
+    "speakerless_text_encoder": {"use_spk_conditioned_encoder": False},
+    "shared_flow": {"flow_share_parameter": True},
+    "resblock_2": {"resblock": "2"},
+    "reference_encoder": {"n_speakers": 0},
+}
+
+
+def synthesizer(variant: str = "vits2", **changes: Any) -> SynthesizerTrn:
+    torch.manual_seed(0)
+    return SynthesizerTrn(**{**SIZES, **VARIANTS[variant], **changes})
+
+
+def text(batch: int = 2, tokens: int = 7) -> dict[str, Tensor]:
+    """Inputs of `infer`: the last item is one token short."""
+    generator = torch.Generator().manual_seed(1)
+    lengths = torch.full((batch,), tokens)
+    lengths[-1] -= 1
+    ids = {
+        "x": torch.randint(1, SYMBOL_COUNT, (batch, tokens), generator=generator),
+        "tone": torch.randint(0, 4, (batch, tokens), generator=generator),
+        "language": torch.randint(0, 2, (batch, tokens), generator=generator),
+    }
+    bert = {key: torch.randn(batch, 5, tokens, generator=generator) for key in ("bert", "ja_bert", "en_bert")}
+    return {**ids, **bert, "x_lengths": lengths, "sid": torch.arange(batch) % 3}
+
+
+def speech(batch: int = 2, frames: int = 20) -> dict[str, Tensor]:
+    """Spectrograms; the last item is three frames short."""
+    lengths = torch.full((batch,), frames)
+    lengths[-1] -= 3
+    y = torch.rand(batch, SPEC, frames, generator=torch.Generator().manual_seed(2))
+    return {"y": y * (torch.arange(frames) < lengths[:, None])[:, None], "y_lengths": lengths}
+
+
+def randomise(net: nn.Module, scale: float = 0.3) -> None:
+    """Moves zero-initialised weights away from zero."""
+    generator = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter += scale * torch.randn(parameter.shape, generator=generator)
+
+
+def without_gradient(net: nn.Module) -> set[str]:
+    """Names of the parameters that have no gradient, or nothing but zeros."""
+    return {name for name, p in net.named_parameters() if p.grad is None or not p.grad.any()}

@@ -1,0 +1,1 @@
+"""Training: networks, losses, the step, checkpoints and the worker."""

@@ -1,0 +1,1 @@
+"""The neural networks of Bert-VITS2 2.3, one file a network part."""
