@@ -1,0 +1,105 @@
+"""Configuration of the data: where recordings and shards lie, and what is computed from them."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+LANGUAGES = ("ZH", "JP", "EN")
+
+
+@dataclass(frozen=True)
+class BertConfig:
+    """One BERT model a language: a folder, a hub name, or `random` (a tiny random model made on the spot).
+
+    Attributes:
+        zh: model for Chinese text.
+        jp: model for Japanese text.
+        en: model for English text; its tokenizer also decides how English words are split before g2p.
+        revision_zh: hub revision of `zh`; likewise the two below.
+        revision_jp: hub revision of `jp`.
+        revision_en: hub revision of `en`.
+        random_width: width of the features of `random` models.
+    """
+
+    zh: str = "hfl/chinese-roberta-wwm-ext-large"
+    jp: str = "ku-nlp/deberta-v2-large-japanese-char-wwm"
+    en: str = "microsoft/deberta-v3-large"
+    revision_zh: str | None = None
+    revision_jp: str | None = None
+    revision_en: str | None = None
+    random_width: int = 32
+
+    def model(self, language: str) -> tuple[str, str | None]:
+        """The model and revision of a language of LANGUAGES."""
+        return getattr(self, language.lower()), getattr(self, f"revision_{language.lower()}")
+
+
+@dataclass(frozen=True)
+class PlanConfig:
+    """How an epoch is cut into micro-batches (data.epoch_plan).
+
+    Attributes:
+        mode: `budget` cuts by predicted cost, `buckets` by the reference's boundaries with a fixed count.
+        max_frames: budget of a micro-batch in padded spectrogram frames (batch size x longest utterance).
+        max_utterances: no micro-batch holds more utterances than this (`buckets`: it holds exactly this many).
+        bucket_boundaries: frames at which the reference's buckets begin and end.
+    """
+
+    mode: Literal["budget", "buckets"] = "budget"
+    max_frames: int = 8000
+    max_utterances: int = 64
+    bucket_boundaries: tuple[int, ...] = (32, 300, 400, 500, 600, 700, 800, 900, 1000)
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Recordings, shards and features.
+
+    Attributes:
+        transcript: file or URI with a line `path|speaker|language|text` an utterance.
+        shards: folder or URI of the prepared shards and their manifest.
+        sampling_rate: Hz, of the shards' audio and of the voice.
+        filter_length: points of the STFT.
+        hop_length: samples between two frames.
+        win_length: samples of the STFT's window.
+        n_mel_channels: bands of the mel spectrogram.
+        mel_fmin: Hz, lower edge of the mel bank.
+        mel_fmax: Hz, upper edge; none: half the sampling rate.
+        add_blank: a blank stands between phones and at both ends, T = 2 P + 1.
+        spectrogram_on: where linear spectrograms are computed: by the data `pipeline` or on the worker's `device`.
+        bert: the BERT models.
+        japanese_engine: `plus` (pyopenjtalk-plus) or `strict` (pyopenjtalk with Open JTalk's own dictionary).
+        min_seconds: shorter recordings are rejected.
+        max_seconds: longer recordings are rejected.
+        peak: recordings are scaled to this peak; none leaves their level alone.
+        validation_per_speaker: utterances a speaker held back for validation, at least.
+        validation_share: share of a speaker's utterances held back for validation.
+        max_reject_share: preparation refuses to go on when more than this share of the lines is rejected.
+        rows_per_shard: utterances a shard file.
+        plan: how an epoch is cut into micro-batches.
+        prefetch_mib: memory, in MiB, for micro-batches that are loaded ahead, over all workers.
+        cpus: logical CPUs that job.train leaves to Ray Data on a single machine.
+    """
+
+    transcript: str = ""
+    shards: str = "shards"
+    sampling_rate: int = 44100
+    filter_length: int = 2048
+    hop_length: int = 512
+    win_length: int = 2048
+    n_mel_channels: int = 128
+    mel_fmin: float = 0.0
+    mel_fmax: float | None = None
+    add_blank: bool = True
+    spectrogram_on: Literal["pipeline", "device"] = "pipeline"
+    bert: BertConfig = field(default_factory=BertConfig)
+    japanese_engine: Literal["plus", "strict"] = "plus"
+    min_seconds: float = 0.4
+    max_seconds: float = 20.0
+    peak: float | None = None
+    validation_per_speaker: int = 1
+    validation_share: float = 0.01
+    max_reject_share: float = 0.05
+    rows_per_shard: int = 256
+    plan: PlanConfig = field(default_factory=PlanConfig)
+    prefetch_mib: int = 2048
+    cpus: float = 1.0

@@ -1,0 +1,193 @@
+"""Shards: immutable Parquet files, named by their content, that hold what training reads of each utterance.
+
+One row group a row: reading a row reads that row and the file's footer (about 0.8 KB a row), nothing else. FLAC and
+BERT features are stored as they are; every row carries a checksum that is verified whenever it is read.
+"""
+
+import hashlib
+import io
+import json
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from data.manifest import PART_SUFFIX, SHARD_COLUMNS, put_file
+
+FOLDER = "shards"
+_BINARY = ("audio", "bert")
+_CHECKED = tuple(name for name in SHARD_COLUMNS.names if name != "checksum")
+_INDEX = "rows"  # entry of the footer that `read_index` reads
+
+
+class ShardError(ValueError):
+    """A shard that is missing or damaged."""
+
+
+def row_checksum(row: Mapping[str, Any]) -> str:
+    """Checksum of all that a row holds, but the checksum itself.
+
+    Args:
+        row: values of SHARD_COLUMNS.
+    """
+    digest = hashlib.blake2b(digest_size=16)
+    digest.update(json.dumps([row[name] for name in _CHECKED if name not in _BINARY], ensure_ascii=False).encode())
+    for name in _BINARY:
+        digest.update(len(row[name]).to_bytes(8, "little"))
+        digest.update(row[name])
+    return digest.hexdigest()
+
+
+def write_shard(uri: str, rows: Sequence[Mapping[str, Any]]) -> str:
+    """Write rows as one shard.
+
+    Args:
+        uri: the manifest's folder.
+        rows: values of SHARD_COLUMNS; `checksum` is filled in here, other columns are left out.
+
+    Returns:
+        The shard's path below `uri`; equal rows give equal paths.
+    """
+    checked = [{**{name: row[name] for name in _CHECKED}, "checksum": row_checksum(row)} for row in rows]
+    name = hashlib.blake2b("".join(row["checksum"] for row in checked).encode(), digest_size=16).hexdigest()
+    index = [{"key": row["key"], "samples": row["samples"], "phones": len(row["phones"])} for row in rows]
+    sink = io.BytesIO()
+    with pq.ParquetWriter(
+        sink,
+        SHARD_COLUMNS,
+        compression={column: "none" if column in _BINARY else "zstd" for column in SHARD_COLUMNS.names},
+        use_dictionary=False,  # row groups of one row repeat nothing
+        write_statistics=False,
+    ) as writer:
+        writer.write_table(pa.Table.from_pylist(checked, schema=SHARD_COLUMNS), row_group_size=1)
+        writer.add_key_value_metadata({_INDEX: json.dumps(index)})
+    fs, root = fsspec.core.url_to_fs(uri)
+    put_file(fs, f"{root}/{FOLDER}/{name}.parquet", sink.getvalue())
+    return f"{FOLDER}/{name}.parquet"
+
+
+def list_shards(uri: str) -> list[str]:
+    """Paths of all shards below the manifest's folder `uri`, referenced or not; sorted."""
+    return [path for path in _files(uri) if not path.endswith(PART_SUFFIX)]
+
+
+def remove_unreferenced(uri: str, referenced: set[str]) -> list[str]:
+    """Remove the shards that no manifest names any more, and what cut-off runs left behind.
+
+    Args:
+        uri: the manifest's folder.
+        referenced: paths below it that stay.
+
+    Returns:
+        The paths that were removed.
+    """
+    fs, root = fsspec.core.url_to_fs(uri)
+    removed = [path for path in _files(uri) if path not in referenced]
+    for path in removed:
+        fs.rm_file(f"{root}/{path}")
+    return removed
+
+
+def read_index(uri: str, shard: str) -> list[dict]:
+    """What rows a shard holds; reads the footer alone.
+
+    Args:
+        uri: the manifest's folder.
+        shard: path below it.
+
+    Returns:
+        A dict a row, in order: `key`, `samples`, and `phones` as their number P.
+
+    Raises:
+        ShardError: the file is damaged.
+    """
+    fs, root = fsspec.core.url_to_fs(uri)
+    try:
+        with fs.open(f"{root}/{shard}", "rb", cache_type="none") as file:
+            return json.loads((pq.read_metadata(file).metadata or {})[_INDEX.encode()])
+    except (pa.ArrowException, OSError, KeyError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ShardError(f"{uri}/{shard} is damaged ({error}): delete the file and prepare again") from error
+
+
+class ShardReader:
+    """Reads rows of shards, and verifies their checksums.
+
+    Keeps the last `max_open` files open. Not to be shared between threads.
+
+    Args:
+        uri: the manifest's folder.
+        max_open: files kept open.
+    """
+
+    def __init__(self, uri: str, max_open: int = 32) -> None:
+        self.uri = uri
+        self.max_open = max_open
+        self._fs, self._root = fsspec.core.url_to_fs(uri)
+        self._open: OrderedDict[str, tuple[Any, pq.ParquetFile]] = OrderedDict()
+
+    def row(self, shard: str, row: int) -> dict[str, Any]:
+        """Read one row.
+
+        Args:
+            shard: path below the manifest's folder.
+            row: row of the shard.
+
+        Returns:
+            Values of SHARD_COLUMNS: lists of str or int, bytes for `audio` and `bert` (float16 [N, bert_width]).
+
+        Raises:
+            ShardError: the shard is missing, or the row is not what was written.
+        """
+        try:
+            found = self._file(shard).read_row_group(row, use_threads=False).to_pylist()[0]
+            intact = None not in found.values() and row_checksum(found) == found["checksum"]
+        except FileNotFoundError as error:
+            raise ShardError(f"{self.uri}/{shard} is missing: prepare again (python -m job.prepare)") from error
+        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+            raise ShardError(self._damage(shard, row, str(error))) from error
+        if not intact:
+            raise ShardError(self._damage(shard, row, f"its checksum differs, utterance {found['id']}"))
+        return found
+
+    def close(self) -> None:
+        """Close all files."""
+        while self._open:
+            self._close_oldest()
+
+    def _damage(self, shard: str, row: int, what: str) -> str:
+        return f"{self.uri}/{shard} row {row} is damaged ({what}): delete the file and run python -m job.prepare again"
+
+    def _file(self, shard: str) -> pq.ParquetFile:
+        if shard in self._open:
+            self._open.move_to_end(shard)
+            return self._open[shard][1]
+        while len(self._open) >= self.max_open:
+            self._close_oldest()
+        # no read-ahead of fsspec's: Arrow fetches a row group in one request
+        file = self._fs.open(f"{self._root}/{shard}", "rb", cache_type="none")
+        try:
+            parquet = pq.ParquetFile(file, pre_buffer=True)
+            if not parquet.schema_arrow.equals(SHARD_COLUMNS):
+                raise pa.ArrowInvalid("its columns are not data.manifest.SHARD_COLUMNS")
+        except (pa.ArrowException, OSError):
+            file.close()
+            raise
+        self._open[shard] = (file, parquet)
+        return parquet
+
+    def _close_oldest(self) -> None:
+        _, (file, parquet) = self._open.popitem(last=False)
+        parquet.close()
+        file.close()
+
+
+def _files(uri: str) -> list[str]:
+    fs, root = fsspec.core.url_to_fs(uri)
+    folder = f"{root}/{FOLDER}"
+    fs.invalidate_cache(folder)
+    if not fs.exists(folder):
+        return []
+    return sorted(f"{FOLDER}/{path.rsplit('/', 1)[-1]}" for path in fs.ls(folder, detail=False))

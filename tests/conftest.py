@@ -1,0 +1,41 @@
+"""Fixtures that several packages' tests share."""
+
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+# a token in the home folder would make later clusters of this machine ask for it
+os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+# workers run at nice 15 by default: beside other work they would starve
+os.environ.setdefault("RAY_worker_niceness", "0")
+
+# threads that wait for each other spin, and on a busy machine that costs more than they bring
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def ray_local() -> Iterator[None]:
+    """A Ray of its own for a test module: two logical CPUs, loopback only, in a temporary folder."""
+    import ray
+    import ray.data
+
+    logging.getLogger("ray.data").setLevel(logging.WARNING)  # its own level is DEBUG: it would flood pytest's reports
+    folder = tempfile.mkdtemp(prefix="ray", dir="/tmp")  # short: the path of a unix socket has at most 107 characters
+    ray.init(
+        address="local",
+        num_cpus=2,
+        num_gpus=0,
+        include_dashboard=False,
+        _node_ip_address="127.0.0.1",
+        _temp_dir=folder,
+        object_store_memory=256 * 2**20,
+        configure_logging=False,
+    )
+    yield
+    ray.shutdown()
+    shutil.rmtree(folder, ignore_errors=True)
