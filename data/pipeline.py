@@ -1,0 +1,223 @@
+"""The epoch plan executed by Ray Data: shards in, this rank's micro-batches out, in the same order for any world size.
+
+One row of the dataset is one micro-batch and one block, the order is preserved, and `streaming_split(W, equal=True)`
+deals rows round robin: rank r gets rows r, r + W, ... A global step takes ceil(G / W) rows a rank; where W does not
+divide G the last ones are empty and cost nothing. So micro-batch j of a step goes to rank j % W, for every W.
+
+A dataset covers many global steps, over epoch ends too, and the next one is opened while the last steps of this one
+run, so that neither waits for the other.
+"""
+
+import functools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import ray.data
+from ray.data import ExecutionResources
+
+from data.collate import TtsBatch, collate, to_batch
+from data.config import DataConfig
+from data.epoch_plan import EpochPlan, Position, plan_buckets, plan_epoch
+from data.manifest import Manifest, read_manifest
+from data.shards import ShardReader
+
+STEPS_PER_DATASET = 512
+STEPS_AHEAD = 4  # the next dataset is opened this many steps before its first
+
+
+@dataclass(frozen=True)
+class StreamSpec:
+    """What decides the order of the data.
+
+    Attributes:
+        data: where the shards lie, how they are cut and collated.
+        digest: of the manifest that the run was started with; another one is refused.
+        seed: of the run.
+        micro_batches_per_step: G.
+        segment_frames: shorter utterances are left out.
+    """
+
+    data: DataConfig
+    digest: str
+    seed: int
+    micro_batches_per_step: int
+    segment_frames: int
+
+
+@functools.lru_cache(maxsize=4)
+def _manifest(uri: str, digest: str) -> Manifest:
+    manifest = read_manifest(uri)
+    if manifest.digest != digest:
+        raise ValueError(
+            f"{uri} was prepared again since this run began (digest {manifest.digest[:12]}, not {digest[:12]}): "
+            "start a new run.name, or restore the shards"
+        )
+    return manifest
+
+
+@functools.lru_cache(maxsize=4)
+def plan_of(spec: StreamSpec, epoch: int) -> EpochPlan:
+    """The plan of an epoch of the training split."""
+    manifest, cut = _manifest(spec.data.shards, spec.digest), spec.data.plan
+    rows = manifest.rows("train")
+    frames, phones = manifest.column("frames")[rows].astype(np.int64), manifest.column("phones")[rows].astype(np.int64)
+    shared = {"seed": spec.seed, "epoch": epoch, "micro_batches_per_step": spec.micro_batches_per_step}
+    if cut.mode == "buckets":
+        return plan_buckets(rows, frames, batch_size=cut.max_utterances, boundaries=cut.bucket_boundaries, **shared)
+    return plan_epoch(
+        rows,
+        frames,
+        phones,
+        max_frames=cut.max_frames,
+        max_utterances=cut.max_utterances,
+        min_frames=spec.segment_frames,
+        **shared,
+    )
+
+
+def advance(spec: StreamSpec, position: Position) -> Position:
+    """The position one global step on."""
+    last = position.epoch_step + 1 == plan_of(spec, position.epoch).steps
+    return Position(
+        position.step + 1, position.epoch + 1 if last else position.epoch, 0 if last else position.epoch_step + 1
+    )
+
+
+def load_micro_batch(row: dict, spec: StreamSpec) -> dict:
+    """Read, decode and collate one micro-batch; the map function of the dataset. Empty rows pass through."""
+    manifest = _manifest(spec.data.shards, spec.digest)
+    table, reader = manifest.table, _reader(spec.data.shards)
+    found = []
+    for i in row["rows"]:
+        entry = {name: table.column(name)[int(i)].as_py() for name in ("shard", "row", "key")}
+        found.append(reader.row(entry["shard"], entry["row"]))
+        assert found[-1]["key"] == entry["key"], f"{entry['shard']} row {entry['row']} is not the manifest's row {i}"
+    place = {name: np.int64(row[name]) for name in ("step", "epoch", "slot")}
+    return place | (
+        collate(found, row["rows"], manifest.speakers, spec.data) if found else {"rows": np.zeros(0, np.int64)}
+    )
+
+
+@functools.lru_cache(maxsize=2)
+def _reader(uri: str) -> ShardReader:
+    return ShardReader(uri)
+
+
+def dataset_rows(spec: StreamSpec, first: Position, steps: int, world_size: int) -> list[dict]:
+    """The rows of a dataset: ceil(G / W) x W a global step, from `first` on, for `steps` steps."""
+    G, rows, position = spec.micro_batches_per_step, [], first
+    slots = -(-G // world_size) * world_size
+    for _ in range(steps):
+        plan = plan_of(spec, position.epoch)
+        for slot in range(slots):
+            members = plan.micro_batch(position.epoch_step, slot) if slot < G else np.zeros(0, np.int64)
+            rows.append({"step": position.step, "epoch": position.epoch, "slot": slot, "rows": members})
+        position = advance(spec, position)
+    return rows
+
+
+@dataclass(frozen=True)
+class MicroBatch:
+    """One of a rank's micro-batches of a global step; `slot` is its number j within the G."""
+
+    slot: int
+    batch: TtsBatch
+
+
+class MicroBatchStream:
+    """This rank's micro-batches of each global step, in order, from a position to `max_steps`."""
+
+    def __init__(
+        self,
+        spec: StreamSpec,
+        first: Position,
+        max_steps: int,
+        rank: int,
+        world_size: int,
+        share: Callable[[Any], Any],
+        pin: bool = False,
+    ):
+        """Open the stream; every rank does so with the same arguments but `rank`.
+
+        Args:
+            spec: what decides the order.
+            first: position of the first step.
+            max_steps: the run's last step (exclusive).
+            rank: of this worker.
+            world_size: W, at most G.
+            share: hands rank 0's object to all ranks (a broadcast).
+            pin: pin the batches' memory.
+
+        Raises:
+            ValueError: more workers than micro-batches a step.
+        """
+        if world_size > spec.micro_batches_per_step:
+            raise ValueError(
+                f"{world_size} workers cannot share {spec.micro_batches_per_step} micro-batches a step: "
+                "raise train.micro_batches_per_step or lower scaling.num_workers"
+            )
+        self.spec, self.max_steps, self.rank, self.world_size = spec, max_steps, rank, world_size
+        self.share, self.pin = share, pin
+        self.next_dataset = first
+        self.rows_per_step = -(-spec.micro_batches_per_step // world_size)
+
+    def __iter__(self) -> Iterator[list[MicroBatch]]:
+        """Lists of micro-batches, one list a global step; all ranks must take them in step."""
+        begin, opened = self.next_dataset.step, self._open()
+        while opened is not None:
+            rows, end, following = opened, self.next_dataset.step, None
+            for step in range(begin, end):
+                if step == max(end - STEPS_AHEAD, begin):
+                    following = self._open()
+                yield self._take(rows, step)
+            begin, opened = end, following
+
+    def _open(self) -> Iterator[dict] | None:
+        """Rank 0 builds the next dataset and shares its splits; None where the run ends. A collective call."""
+        steps = min(STEPS_PER_DATASET, self.max_steps - self.next_dataset.step)
+        if steps <= 0:
+            return None
+        splits = None
+        if self.rank == 0:
+            ray.data.DataContext.get_current().enable_progress_bars = False
+            rows = dataset_rows(self.spec, self.next_dataset, steps, self.world_size)
+            dataset = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
+                functools.partial(load_micro_batch, spec=self.spec), num_cpus=0.5
+            )
+            options = dataset.context.execution_options
+            options.preserve_order = True
+            options.resource_limits = ExecutionResources(object_store_memory=self.spec.data.prefetch_mib * 2**20)
+            splits = dataset.streaming_split(self.world_size, equal=True)
+        split = self.share(splits)[self.rank]
+        for _ in range(steps):
+            self.next_dataset = advance(self.spec, self.next_dataset)
+        return iter(split.iter_batches(batch_size=1, prefetch_batches=2, batch_format="numpy"))
+
+    def _take(self, rows: Iterator[dict], step: int) -> list[MicroBatch]:
+        taken = []
+        for k in range(self.rows_per_step):
+            row = {name: column[0] for name, column in next(rows).items()}
+            slot = k * self.world_size + self.rank
+            assert (int(row["step"]), int(row["slot"])) == (step, slot), "Ray Data changed the order of the rows"
+            if slot < self.spec.micro_batches_per_step:
+                taken.append(MicroBatch(slot, to_batch(row, self.pin)))
+        return taken
+
+
+def validation_rows(spec: StreamSpec, limit: int) -> np.ndarray:
+    """Rows of the first `limit` utterances of the validation split by id, int64 [n]: the same for every run."""
+    manifest = _manifest(spec.data.shards, spec.digest)
+    rows = manifest.rows("validation")
+    rows = rows[manifest.column("frames")[rows] >= spec.segment_frames]
+    return rows[np.argsort(manifest.column("id")[rows])][:limit]
+
+
+def validation_batches(
+    spec: StreamSpec, rows: np.ndarray, rank: int, world_size: int
+) -> Iterator[tuple[int, TtsBatch]]:
+    """The validation set, one utterance a batch: (number, batch) of those with number % world_size == rank."""
+    for number in range(rank, len(rows), world_size):
+        row = {"step": 0, "epoch": 0, "slot": number, "rows": rows[number : number + 1]}
+        yield number, to_batch(load_micro_batch(row, spec))

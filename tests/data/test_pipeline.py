@@ -1,0 +1,150 @@
+"""Ray Data executes the plan: every worker gets its micro-batches of each step, in order, from any position."""
+
+import threading
+from dataclasses import replace
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from data.audio import encode_flac
+from data.config import DataConfig, PlanConfig
+from data.epoch_plan import Position
+from data.manifest import COLUMNS, read_manifest, write_manifest
+from data.pipeline import (
+    MicroBatchStream,
+    StreamSpec,
+    advance,
+    dataset_rows,
+    plan_of,
+    validation_batches,
+    validation_rows,
+)
+from data.shards import write_shard
+
+G = 4
+
+
+@pytest.fixture(scope="module")
+def spec(tmp_path_factory) -> StreamSpec:
+    """Twenty short utterances of noise, written as shards."""
+    uri, rng = str(tmp_path_factory.mktemp("shards")), np.random.default_rng(0)
+    rows = []
+    for i in range(20):
+        frames, tokens = int(rng.integers(20, 60)), 5
+        rows.append(
+            {
+                "id": f"{i:02d}", "key": f"k{i}", "speaker": "ab"[i % 2], "language": ("ZH", "JP", "EN")[i % 3],
+                "text": "x", "norm_text": "x", "phones": ["_", "a", "a", "a", "_"], "tones": [0] * 5,
+                "word2ph": [1] * tokens,
+                "audio": encode_flac(rng.uniform(-0.5, 0.5, frames * 512).astype(np.float32), 44100),
+                "samples": frames * 512, "frames": frames,
+                "bert": rng.standard_normal((tokens, 8)).astype(np.float16).tobytes(), "bert_width": 8,
+            }
+        )  # fmt: skip
+    shard = write_shard(uri, rows)
+    table = [
+        {**{name: row.get(name) for name in COLUMNS.names}, "split": "validation" if i >= 17 else "train",
+         "phones": 5, "shard": shard, "row": i}
+        for i, row in enumerate(rows)
+    ]  # fmt: skip
+    manifest = write_manifest(uri, {"speakers": {"a": 0, "b": 1}}, pa.Table.from_pylist(table, COLUMNS))
+    cfg = DataConfig(shards=uri, plan=PlanConfig(max_frames=120, max_utterances=3))
+    return StreamSpec(cfg, manifest.digest, seed=3, micro_batches_per_step=G, segment_frames=8)
+
+
+def take(spec: StreamSpec, first: Position, max_steps: int, world_size: int) -> list[dict[int, list[int]]]:
+    """What W workers, each in a thread, receive: a dict slot -> rows a step."""
+    box: list = []
+    barrier = threading.Barrier(world_size)
+
+    def share(thing, rank):
+        if rank == 0:
+            box[:] = [thing]
+        barrier.wait()
+        shared = box[0]
+        barrier.wait()
+        return shared
+
+    taken: list[list] = [[] for _ in range(world_size)]
+
+    def work(rank: int) -> None:
+        stream = MicroBatchStream(spec, first, max_steps, rank, world_size, lambda thing: share(thing, rank))
+        for micro_batches in stream:
+            taken[rank].append({m.slot: m.batch.rows.tolist() for m in micro_batches})
+
+    threads = [threading.Thread(target=work, args=(rank,), daemon=True) for rank in range(world_size)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(120)
+    return [{slot: rows for part in step for slot, rows in part.items()} for step in zip(*taken, strict=True)]
+
+
+def expected(spec: StreamSpec, first: Position, max_steps: int) -> list[dict[int, list[int]]]:
+    position, steps = first, []
+    while position.step < max_steps:
+        plan = plan_of(spec, position.epoch)
+        steps.append({j: plan.micro_batch(position.epoch_step, j).tolist() for j in range(G)})
+        position = advance(spec, position)
+    return steps
+
+
+@pytest.mark.usefixtures("ray_local")
+@pytest.mark.parametrize("world_size", [1, 2, 3])
+def test_any_number_of_workers_gets_the_plan(spec, world_size):
+    steps = 2 * plan_of(spec, 0).steps + 1  # over epoch ends
+    assert take(spec, Position(), steps, world_size) == expected(spec, Position(), steps)
+
+
+@pytest.mark.usefixtures("ray_local")
+def test_a_stream_opens_at_any_position_and_over_several_datasets(spec, monkeypatch):
+    monkeypatch.setattr("data.pipeline.STEPS_PER_DATASET", 2)
+    first = advance(spec, advance(spec, Position()))
+    assert take(spec, first, 9, 2) == expected(spec, first, 9)
+
+
+def test_uneven_shares_are_padded_with_rows_that_cost_nothing(spec):
+    rows = dataset_rows(spec, Position(), 2, 3)
+    assert len(rows) == 2 * 6
+    assert [r["slot"] for r in rows] == [*range(6), *range(6)]
+    assert [len(r["rows"]) == 0 for r in rows] == [False] * 4 + [True] * 2 + [False] * 4 + [True] * 2
+
+
+def test_more_workers_than_micro_batches_are_refused(spec):
+    with pytest.raises(ValueError, match=r"train\.micro_batches_per_step"):
+        MicroBatchStream(spec, Position(), 1, 0, G + 1, lambda thing: thing)
+
+
+def test_another_manifest_is_refused(spec):
+    with pytest.raises(ValueError, match="prepared again"):
+        plan_of(replace(spec, digest="0" * 64), 0)
+
+
+def test_validation_utterances_are_shared_and_fixed(spec):
+    rows = validation_rows(spec, 64)
+    assert read_manifest(spec.data.shards).column("id")[rows].tolist() == ["17", "18", "19"]
+    shares = [dict(validation_batches(spec, rows, rank, 2)) for rank in (0, 1)]
+    assert [sorted(share) for share in shares] == [[0, 2], [1]]
+    batch = shares[0][0]
+    assert batch.x.shape[0] == 1
+    assert batch.spec.shape[1:] == (1025, int(batch.spec_lengths[0]))
+
+
+def test_both_places_of_the_spectrogram_agree(spec):
+    rows = validation_rows(spec, 1)
+    here = next(validation_batches(spec, rows, 0, 1))[1]
+    device = replace(spec, data=replace(spec.data, spectrogram_on="device"))
+    there = next(validation_batches(device, rows, 0, 1))[1]
+    assert there.spec is None
+    assert (there.with_spectrogram(device.data).spec - here.spec).abs().max() < 1e-4
+
+
+def test_bert_features_reach_their_language_and_their_phones(spec):
+    for number, batch in validation_batches(spec, validation_rows(spec, 3), 0, 1):
+        parts = batch.bert_features()
+        active = int(batch.language[0, 1])
+        assert [bool(p.abs().sum() > 0) for p in parts] == [i == active for i in range(3)], number
+        # the first token's features stand on its blank, its phone and the blank behind it
+        assert (parts[active][0, :, :3] == batch.bert[0, 0].float()[:, None]).all()
+        assert parts[active].shape == (1, 8, 11)
