@@ -1,0 +1,49 @@
+"""A training state and batches small enough for a test, with no files and no Ray."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from data.collate import TtsBatch
+from job.cli import read_config
+from job.config import Config
+from trainable.slm import load_slm
+from trainable.state import TrainState, build_networks
+
+DEMO = Path(__file__).parents[1] / "job/presets/demo.yaml"
+
+
+def tiny_config(**train) -> Config:
+    """The demo preset with a shorter segment; keyword arguments go to its section train."""
+    cfg = read_config(DEMO)
+    return replace(cfg, train=replace(cfg.train, **{"segment_size": 4096} | train))
+
+
+def tiny_state(cfg: Config) -> TrainState:
+    slm = load_slm(cfg.model.slm, cfg.data.sampling_rate)
+    return TrainState(build_networks(cfg.model, cfg.train, cfg.data, slm), slm, cfg.model, cfg.train)
+
+
+def tiny_batch(cfg: Config, seed: int, utterances: int = 2, phones: int = 21, frames: int = 40) -> TtsBatch:
+    """Random text and sound; the last utterance is shorter than the others."""
+    g = torch.Generator().manual_seed(seed)
+
+    def integers(high: int) -> torch.Tensor:
+        return torch.randint(0, high, (utterances, phones), generator=g)
+
+    tokens = 7
+    lengths = torch.tensor([frames] * (utterances - 1) + [frames - 9])
+    return TtsBatch(
+        rows=torch.arange(utterances),
+        x=integers(100),
+        x_lengths=torch.tensor([phones] * (utterances - 1) + [phones - 4]),
+        tone=integers(11),
+        language=integers(3),
+        bert=torch.randn(utterances, tokens, cfg.model.bert_channels, generator=g).half(),
+        token_index=integers(tokens),
+        y=0.1 * torch.randn(utterances, 1, frames * cfg.data.hop_length, generator=g),
+        y_lengths=lengths * cfg.data.hop_length,
+        spec_lengths=lengths,
+        speakers=torch.arange(utterances) % cfg.model.n_speakers,
+    ).with_spectrogram(cfg.data)

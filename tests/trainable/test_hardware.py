@@ -1,0 +1,96 @@
+"""Switches of torch: they say what the configuration says."""
+
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+import torch
+
+from trainable.config import TrainConfig
+from trainable.hardware import set_up_torch
+
+CPU, GPU = torch.device("cpu"), torch.device("cuda")
+TRAIN = TrainConfig(reduction="fast")
+
+
+@pytest.fixture(autouse=True)
+def restored(monkeypatch) -> Iterator[None]:
+    """Leave every switch as it was."""
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", "")  # noted, so that it is taken back where it was not set
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG")
+    cuda, cudnn = torch.backends.cuda, torch.backends.cudnn
+    threads, matmul, tf32 = torch.get_num_threads(), torch.get_float32_matmul_precision(), cudnn.allow_tf32
+    attention, benchmark = attention_backends(), cudnn.benchmark
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    yield
+    torch.set_num_threads(threads)
+    torch.set_float32_matmul_precision(matmul)
+    cudnn.allow_tf32, cudnn.benchmark = tf32, benchmark
+    cuda.enable_flash_sdp("flash" in attention)
+    cuda.enable_mem_efficient_sdp("mem_efficient" in attention)
+    cuda.enable_math_sdp("math" in attention)
+    torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
+
+
+def attention_backends() -> set[str]:
+    cuda = torch.backends.cuda
+    enabled = {
+        "flash": cuda.flash_sdp_enabled(),
+        "mem_efficient": cuda.mem_efficient_sdp_enabled(),
+        "math": cuda.math_sdp_enabled(),
+    }
+    return {name for name, on in enabled.items() if on}
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_threads(threads):
+    set_up_torch(TRAIN, threads, CPU)
+    assert torch.get_num_threads() == threads
+
+
+@pytest.mark.parametrize(
+    ("setting", "device", "expected"),
+    [
+        ("auto", CPU, "highest"),
+        ("auto", GPU, "high"),
+        ("highest", GPU, "highest"),
+        ("high", CPU, "high"),
+        ("medium", GPU, "medium"),
+    ],
+)
+def test_matmul_precision(setting, device, expected):
+    set_up_torch(replace(TRAIN, matmul_precision=setting), 1, device)
+    assert torch.get_float32_matmul_precision() == expected
+    assert torch.backends.cudnn.allow_tf32 == (expected != "highest")  # convolutions follow
+
+
+@pytest.mark.parametrize("backends", [("math",), ("flash", "mem_efficient"), ("flash", "mem_efficient", "math")])
+def test_attention_backends(backends):
+    set_up_torch(replace(TRAIN, attention_backends=backends), 1, CPU)
+    assert attention_backends() == set(backends)
+
+
+def test_auto_leaves_the_attention_backends_alone():
+    torch.backends.cuda.enable_math_sdp(False)
+    before = attention_backends()
+    set_up_torch(replace(TRAIN, attention_backends=("auto",)), 1, CPU)
+    assert attention_backends() == before
+
+
+@pytest.mark.parametrize(
+    ("reduction", "asked", "expected"),
+    [("fast", False, False), ("fast", True, True), ("exact", False, True), ("exact", True, True)],
+)
+def test_determinism(reduction, asked, expected):
+    set_up_torch(replace(TRAIN, reduction=reduction, deterministic=asked), 1, CPU)
+    assert torch.are_deterministic_algorithms_enabled() == expected
+    assert torch.backends.cudnn.benchmark != expected
+    assert ("CUBLAS_WORKSPACE_CONFIG" in os.environ) == expected
+
+
+def test_a_workspace_that_the_user_chose_is_kept(monkeypatch):
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":16:8")
+    set_up_torch(replace(TRAIN, deterministic=True), 1, CPU)
+    assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":16:8"

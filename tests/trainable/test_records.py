@@ -1,0 +1,70 @@
+"""metrics.jsonl: every step once, also after a resume, on disks and object stores."""
+
+import json
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+
+from trainable.records import MetricsFile, NotFiniteError, RunLog, read_metrics
+from trainable.step import StepReport
+
+
+def lines(first: int, last: int) -> list[dict]:
+    return [{"step": step, "loss": step / 3} for step in range(first, last + 1)]
+
+
+@pytest.fixture(params=["local", "memory"])
+def folder(request, tmp_path):
+    """A local folder, and fsspec's in-memory file system for what cannot append."""
+    return str(tmp_path / "run") if request.param == "local" else f"memory://{tmp_path.name}/run"
+
+
+def test_a_resume_forgets_what_lies_behind_it(folder):
+    assert read_metrics(folder) == []
+    metrics = MetricsFile(folder, 0)
+    metrics.append(lines(1, 4))
+    metrics.append(lines(5, 9))
+    assert read_metrics(folder) == lines(1, 9)
+    metrics = MetricsFile(folder, 6)
+    assert read_metrics(folder) == lines(1, 6)
+    metrics.append(lines(7, 8))
+    assert read_metrics(folder) == lines(1, 8)
+
+
+def test_half_a_line_of_a_killed_process_is_left_out(tmp_path):
+    metrics = MetricsFile(str(tmp_path), 0)
+    metrics.append(lines(1, 3))
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 4, "lo')
+    metrics = MetricsFile(str(tmp_path), 3)
+    metrics.append(lines(4, 4))
+    assert [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()] == lines(1, 4)
+
+
+def report(**scalars: float) -> StepReport:
+    return StepReport({tag: torch.tensor(v) for tag, v in scalars.items()}, torch.tensor([3.0, 4.0]).double())
+
+
+def test_scalars_are_read_once_and_losses_a_step_does_not_have_are_left_out(tmp_path):
+    log = RunLog(str(tmp_path), 0, writes=True)
+    log.add(report(**{"loss/g/mel": 1.5, "loss/dur_disc_r/7": math.nan}), step=1)
+    log.add(report(**{"loss/g/mel": 1.25, "loss/dur_disc_r/7": 0.5}), step=2)
+    log.flush()
+    assert log.flush() == []
+    assert read_metrics(str(tmp_path)) == [
+        {"step": 1, "loss/g/mel": 1.5, "consumed": [3, 4]},
+        {"step": 2, "loss/g/mel": 1.25, "loss/dur_disc_r/7": 0.5, "consumed": [3, 4]},
+    ]
+
+
+@pytest.mark.parametrize("writes", [True, False])
+def test_what_is_not_finite_stops_every_rank_alike_and_is_named(tmp_path, writes):
+    log = RunLog(str(tmp_path), 0, writes=writes)
+    log.add(report(grad_norm_g=1.0), step=1)
+    log.add(replace(report(grad_norm_g=math.inf)), step=2)
+    with pytest.raises(NotFiniteError, match="step 2: grad_norm_g"):
+        log.flush()
+    if writes:  # the line is there all the same, as JSON that any reader takes
+        assert read_metrics(str(tmp_path))[1]["grad_norm_g"] == "inf"

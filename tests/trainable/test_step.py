@@ -1,0 +1,225 @@
+"""The training step: what it computes, how often, and that the number of workers does not matter."""
+
+import hashlib
+import os
+import socket
+from dataclasses import replace
+from datetime import timedelta
+from functools import partial
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+import torch.nn.functional as F
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from data.epoch_plan import Position
+from tests.reference.rule import fill
+from tests.tiny import tiny_batch, tiny_config, tiny_state
+from trainable.state import learning_rate
+from trainable.step import TrainingStep
+
+G = 4
+STEPS = 3
+
+
+def train(cfg, rank: int, world_size: int) -> dict:
+    """STEPS global steps of this worker; losses, norms, and a digest of all that is trained."""
+    torch.set_num_threads(1)
+    state = tiny_state(cfg)
+    if world_size > 1:
+        state = replace(
+            state, nets={n: DistributedDataParallel(net, broadcast_buffers=False) for n, net in state.nets.items()}
+        )
+    step, trace = TrainingStep(state, cfg.train, cfg.data), []
+    for i in range(STEPS):
+        own = [(j, tiny_batch(cfg, 10 * i + j, utterances=2 + j % 2)) for j in range(G) if j % world_size == rank]
+        trace.append({tag: value.item() for tag, value in step(own).scalars.items()})
+        state.position = Position(i + 1, 0, i + 1)
+    return {"trace": trace, "digest": digest(state)}
+
+
+def digest(state) -> str:
+    tensors = [t for name in sorted(state.nets) for t in state.nets[name].state_dict().values()]
+    tensors += [t for o in state.optimizers.values() for s in o.state.values() for t in s.values()]
+    return hashlib.sha256(b"".join(t.detach().numpy().tobytes() for t in tensors)).hexdigest()
+
+
+def worker(rank: int, world_size: int, port: int, cfg, box: str) -> None:
+    os.environ.update(OMP_NUM_THREADS="1")
+    dist.init_process_group(
+        "gloo", f"tcp://127.0.0.1:{port}", rank=rank, world_size=world_size, timeout=timedelta(seconds=60)
+    )
+    torch.save(train(cfg, rank, world_size), f"{box}/{rank}.pt")
+    dist.destroy_process_group()
+
+
+def spread(cfg, world_size: int, tmp_path) -> list[dict]:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
+    mp.spawn(worker, (world_size, port, cfg, str(tmp_path)), nprocs=world_size, daemon=True)
+    return [torch.load(tmp_path / f"{r}.pt") for r in range(world_size)]
+
+
+@pytest.fixture(scope="module")
+def alone() -> dict[str, dict]:
+    threads = torch.get_num_threads()
+    results = {
+        reduction: train(tiny_config(reduction=reduction, micro_batches_per_step=G), 0, 1)
+        for reduction in ("fast", "exact")
+    }
+    torch.set_num_threads(threads)
+    return results
+
+
+@pytest.mark.parametrize("world_size", [2, 3, 4])
+def test_exact_gives_the_same_bits_for_any_number_of_workers(world_size, alone, tmp_path):
+    results = spread(tiny_config(reduction="exact", micro_batches_per_step=G), world_size, tmp_path)
+    assert {r["digest"] for r in results} == {alone["exact"]["digest"]}
+    for result in results:
+        assert [{k: str(v) for k, v in line.items()} for line in result["trace"]] == [
+            {k: str(v) for k, v in line.items()} for line in alone["exact"]["trace"]
+        ]
+
+
+@pytest.mark.parametrize("world_size", [2, 3])
+def test_fast_agrees_to_rounding_and_keeps_the_workers_equal(world_size, alone, tmp_path):
+    results = spread(tiny_config(reduction="fast", micro_batches_per_step=G), world_size, tmp_path)
+    assert len({r["digest"] for r in results}) == 1
+    first, expected = results[0]["trace"][0], alone["fast"]["trace"][0]
+    for tag, value in expected.items():
+        assert first[tag] == pytest.approx(value, rel=1e-5, nan_ok=True), tag
+
+
+def test_exact_and_fast_compute_the_same_mean(alone):
+    for tag, value in alone["fast"]["trace"][0].items():
+        assert alone["exact"]["trace"][0][tag] == pytest.approx(value, rel=1e-6, nan_ok=True), tag
+
+
+def test_one_micro_batch_keeps_its_graph_and_gives_the_same_bits_as_recomputing():
+    """The generator's phase must not depend on whether its forward pass was kept or run again."""
+    cfg = tiny_config(reduction="exact", micro_batches_per_step=1)
+    kept, again = tiny_state(cfg), tiny_state(cfg)
+    TrainingStep(kept, cfg.train, cfg.data)([(0, tiny_batch(cfg, 0))])
+    step = TrainingStep(again, cfg.train, cfg.data)
+    generate, calls = step.generate, []
+    step.generate = lambda *args: calls.append(1) or generate(*args)  # type: ignore[method-assign]
+    step([(0, tiny_batch(cfg, 0))])
+    assert len(calls) == 1
+    assert digest(kept) == digest(again)
+
+
+def test_no_work_is_done_twice(monkeypatch):
+    cfg = tiny_config(micro_batches_per_step=1)
+    state = tiny_state(cfg)
+    forwards = []
+    state.slm.register_forward_hook(lambda *_: forwards.append(torch.is_grad_enabled()))
+    steps_in_generator_phase = []
+    original = TrainingStep.generator_losses
+
+    def spy(self, real, generated):
+        losses = original(self, real, generated)
+        trainable = [p for n in ("d", "dur", "wd") for p in state.nets[n].parameters() if p.requires_grad]
+        steps_in_generator_phase.append(len(trainable))
+        return losses
+
+    monkeypatch.setattr(TrainingStep, "generator_losses", spy)
+    TrainingStep(state, cfg.train, cfg.data)([(0, tiny_batch(cfg, 0))])
+    assert sorted(forwards) == [False, True]  # WavLM: once on real audio without a graph, once on generated
+    assert steps_in_generator_phase == [0]  # the discriminators' weights take no gradient there
+
+
+def test_gradients_are_clipped_where_asked():
+    cfg = tiny_config(micro_batches_per_step=1)
+    cfg = replace(cfg, train=replace(cfg.train, clip_norm=replace(cfg.train.clip_norm, g=0.5)))
+    state = tiny_state(cfg)
+    seen = []
+    state.optimizers["g"].register_step_pre_hook(
+        lambda o, *_: seen.append(torch.nn.utils.get_total_norm([p.grad for p in o.param_groups[0]["params"]]).item())
+    )
+    report = TrainingStep(state, cfg.train, cfg.data)([(0, tiny_batch(cfg, 0))])
+    assert report.scalars["grad_norm_g"].item() > 1
+    assert seen == [pytest.approx(0.5, rel=1e-3)]
+    assert cfg.train.clip_norm.limit("d", "bf16") == 200
+    assert cfg.train.clip_norm.limit("d", "fp32") is None
+
+
+def test_without_the_duration_discriminator_its_losses_are_absent():
+    cfg = tiny_config(micro_batches_per_step=1)
+    cfg = replace(cfg, model=replace(cfg.model, use_duration_discriminator=False))
+    report = TrainingStep(tiny_state(cfg), cfg.train, cfg.data)([(0, tiny_batch(cfg, 0))])
+    assert not [tag for tag in report.scalars if "dur_" in tag]
+
+
+def first_losses(precision: str) -> dict[str, float]:
+    """Losses of a first step from weights of ordinary size.
+
+    An untrained decoder is all but silent in most bands: there its log mel would measure the rounding.
+    """
+    cfg = tiny_config(micro_batches_per_step=1, precision=precision)
+    state = tiny_state(cfg)
+    for net in state.nets.values():
+        fill(net, salt="")
+    # fp16's first scale is meant to overflow, and would leave the discriminators as they were
+    scaler = partial(torch.amp.GradScaler, "cpu", init_scale=1.0, enabled=precision == "fp16")
+    state.scalers = {name: scaler() for name in state.nets}
+    report = TrainingStep(state, cfg.train, cfg.data)([(0, tiny_batch(cfg, 0))])
+    return {tag: value.item() for tag, value in report.scalars.items() if tag.startswith("loss/")}
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_lower_precision_stays_near_fp32(precision):
+    full, low = first_losses("fp32"), first_losses(precision)
+    for tag, value in full.items():
+        # judgements near 0 of single networks are lost in the rounding, but not in the sums
+        assert low[tag] == pytest.approx(value, rel=0.02, abs=1e-3, nan_ok=True), tag
+
+
+def test_random_draws_are_the_same_under_every_precision(monkeypatch):
+    """Noise drawn in half precision would be other noise; masks of nn.Dropout are the same in all."""
+    draws: list[torch.Tensor] = []
+
+    def noted(draw, *args, **kwargs):
+        draws.append(draw(*args, **kwargs))
+        return draws[-1]
+
+    def mask(dropout, x):
+        noted(F.dropout, torch.ones_like(x), dropout.p)
+        draws[-1] = draws[-1] > 0
+        return x
+
+    for name in ("randn", "randn_like", "rand"):
+        monkeypatch.setattr(torch, name, partial(noted, getattr(torch, name)))
+    monkeypatch.setattr(nn.Dropout, "forward", mask)
+    taken = {}
+    for precision in ("fp32", "bf16", "fp16"):
+        cfg = tiny_config(micro_batches_per_step=1, precision=precision)
+        step, batch = TrainingStep(tiny_state(cfg), cfg.train, cfg.data), tiny_batch(cfg, 0)
+        draws.clear()
+        step([(0, batch)])
+        taken[precision] = list(draws)
+    assert len(taken["fp32"]) > 5 + 20  # the generator's noise, and dropout
+    for precision in ("bf16", "fp16"):
+        assert all(map(torch.equal, taken["fp32"], taken[precision]))
+        assert len(taken["fp32"]) == len(taken[precision])
+
+
+def test_exact_reports_an_overflow_instead_of_wrapping():
+    cfg = tiny_config(reduction="exact", micro_batches_per_step=1)
+    state = tiny_state(cfg)
+    batch = tiny_batch(cfg, 0)
+    batch.y[:], batch.spec[:] = float("nan"), float("nan")
+    report = TrainingStep(state, cfg.train, cfg.data)([(0, batch)])
+    assert not all(torch.isfinite(report.scalars[t]) for t in ("loss/g/total", "loss/d/total"))
+    assert all(int(state.reduction.overflow[name]) > 0 for name in ("g", "d", "wd"))
+
+
+def test_learning_rate_is_a_function_of_the_position():
+    cfg = tiny_config(learning_rate=1e-3, lr_decay=0.5, warmup_steps=10).train
+    assert learning_rate(cfg, Position(4, 0, 4)) == pytest.approx(1e-3 * 0.5)
+    assert learning_rate(cfg, Position(99, 2, 0)) == pytest.approx(1e-3 * 0.25)
+    by_step = replace(cfg, lr_decay_by="step", warmup_steps=0)
+    assert learning_rate(by_step, Position(3, 7, 0)) == pytest.approx(1e-3 * 0.125)

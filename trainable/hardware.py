@@ -1,0 +1,32 @@
+"""Switches of torch that follow the hardware unless they are set."""
+
+import os
+
+import torch
+
+from trainable.config import TrainConfig
+
+
+def set_up_torch(train: TrainConfig, threads: int, device: torch.device) -> None:
+    """Set this process's threads, matmul precision, attention back-ends and determinism.
+
+    Args:
+        train: `matmul_precision`, `attention_backends`, `deterministic`, `reduction`.
+        threads: of intra-operator parallelism.
+        device: of the networks.
+    """
+    torch.set_num_threads(threads)
+    matmul = train.matmul_precision
+    if matmul == "auto":
+        matmul = "high" if device.type == "cuda" else "highest"
+    torch.set_float32_matmul_precision(matmul)
+    torch.backends.cudnn.allow_tf32 = matmul != "highest"
+    if "auto" not in train.attention_backends:
+        torch.backends.cuda.enable_flash_sdp("flash" in train.attention_backends)
+        torch.backends.cuda.enable_mem_efficient_sdp("mem_efficient" in train.attention_backends)
+        torch.backends.cuda.enable_math_sdp("math" in train.attention_backends)
+    deterministic = train.deterministic or train.reduction == "exact"
+    if deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # before the first cuBLAS call
+    torch.use_deterministic_algorithms(deterministic, warn_only=True)
+    torch.backends.cudnn.benchmark = not deterministic

@@ -1,0 +1,175 @@
+"""What a run leaves for people and programs to read: metrics.jsonl and TensorBoard, right after a resume too."""
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+import fsspec
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.tensorboard import SummaryWriter
+
+from trainable.plots import alignment_image, spectrogram_image
+from trainable.step import StepReport
+
+
+class NotFiniteError(FloatingPointError):
+    """A loss or a gradient is not a finite number."""
+
+
+@dataclass
+class PendingStep:
+    """A step whose scalars still lie on the device."""
+
+    fields: dict
+    report: StepReport
+
+
+class MetricsFile:
+    """`metrics.jsonl`: one JSON object a global step, no step missing and none twice.
+
+    On a local disk it is one file; on an object store, which cannot append, `metrics/<first step>.jsonl` parts.
+    """
+
+    def __init__(self, folder: str, resume_step: int):
+        """Open the run's file and forget what lies behind the step that the run resumes from."""
+        self.fs, self.root = fsspec.core.url_to_fs(folder)
+        self.local = "file" in np.atleast_1d(self.fs.protocol)
+        if self.local:
+            self.path = f"{self.root}/metrics.jsonl"
+            kept = [line for line in read_metrics(folder) if line["step"] <= resume_step]
+            self.fs.makedirs(self.root, exist_ok=True)
+            self.fs.pipe_file(self.path, _lines(kept))
+            return
+        for path in _parts(self.fs, self.root):
+            lines = [json.loads(line) for line in self.fs.cat_file(path).splitlines()]
+            kept = [line for line in lines if line["step"] <= resume_step]
+            if not kept:
+                self.fs.rm_file(path)
+            elif len(kept) < len(lines):
+                self.fs.pipe_file(path, _lines(kept))
+
+    def append(self, lines: list[dict]) -> None:
+        """Add the lines of consecutive steps."""
+        if not lines:
+            return
+        if self.local:
+            with self.fs.open(self.path, "ab") as file:
+                file.write(_lines(lines))
+        else:
+            self.fs.pipe_file(f"{self.root}/metrics/{lines[0]['step']:09d}.jsonl", _lines(lines))
+
+
+def read_metrics(folder: str) -> list[dict]:
+    """All steps of a run's metrics, in order, from a local folder or an object store; empty for a new run."""
+    fs, root = fsspec.core.url_to_fs(folder)
+    paths = [f"{root}/metrics.jsonl"] if fs.exists(f"{root}/metrics.jsonl") else _parts(fs, root)
+    lines = [line for path in paths for line in fs.cat_file(path).splitlines()]
+    # a process that was killed may have left half a line at the end
+    return [json.loads(line) for line in lines if line.endswith(b"}")]
+
+
+def _parts(fs: fsspec.AbstractFileSystem, root: str) -> list[str]:
+    return sorted(fs.glob(f"{root}/metrics/*.jsonl"))
+
+
+def _lines(objects: list[dict]) -> bytes:
+    return "".join(json.dumps(o) + "\n" for o in objects).encode()
+
+
+@dataclass
+class RunLog:
+    """Collects the steps' reports, reads their scalars seldom and all at once, and writes them (rank 0 writes).
+
+    Every rank reads the scalars, which are equal on all of them, so that every rank stops alike on a NaN.
+    """
+
+    folder: str
+    resume_step: int
+    writes: bool
+    pending: list[PendingStep] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        if self.writes:
+            self.metrics = MetricsFile(self.folder, self.resume_step)
+            purge = self.resume_step + 1
+            self.board = SummaryWriter(f"{self.folder}/tensorboard", purge_step=purge)
+            self.eval_board = SummaryWriter(f"{self.folder}/tensorboard/eval", purge_step=purge)
+
+    def add(self, report: StepReport, **fields: float) -> None:
+        """Remember a step; `fields` stand in its line beside the scalars."""
+        self.pending.append(PendingStep(fields, report))
+
+    def flush(self) -> list[dict]:
+        """Read and write the pending steps' scalars; returns their lines.
+
+        Raises:
+            NotFiniteError: a loss or a gradient norm is not finite; names it and the step.
+        """
+        pending, self.pending = self.pending, []
+        lines = [p.fields | values for p, values in zip(pending, _read(pending), strict=True)]
+        bad = [(line["step"], tag) for line in lines for tag, v in line.items() if not math.isfinite(v)]
+        if self.writes:
+            consumed = _consumed(pending)
+            self.metrics.append([_finite(v) | {"consumed": c} for v, c in zip(lines, consumed, strict=True)])
+            for p, line in zip(pending, lines, strict=True):
+                for tag, image in p.report.images.items():
+                    plot = alignment_image if tag.endswith("attn") else spectrogram_image
+                    self.board.add_image(tag, plot(image.float().cpu().numpy()), line["step"], dataformats="HWC")
+        if bad:
+            step, tag = bad[0]
+            raise NotFiniteError(f"step {step}: {tag} is not finite; the last good state is the newest checkpoint")
+        return lines
+
+    def scalars(self, line: Mapping[str, float]) -> None:
+        """Write a step's line to TensorBoard."""
+        if self.writes:
+            for tag, value in line.items():
+                if tag not in ("step", "epoch", "lr"):
+                    self.board.add_scalar(tag, value, line["step"])
+            self.board.add_scalar("learning_rate", line["lr"], line["step"])
+
+    def evaluation(self, step: int, scalars: Mapping[str, float], samples: Iterator[dict], sampling_rate: int) -> None:
+        """Write a validation: scalars, and the seed's images and audio of each sample."""
+        if not self.writes:
+            return
+        for tag, value in scalars.items():
+            self.eval_board.add_scalar(tag, value, step)
+        for sample in samples:
+            for tag, mel in sample["mels"].items():
+                self.eval_board.add_image(tag, spectrogram_image(mel), step, dataformats="HWC")
+            for tag, wave in sample["audio"].items():
+                self.eval_board.add_audio(tag, torch.from_numpy(wave), step, sample_rate=sampling_rate)
+        self.eval_board.flush()
+
+    def close(self) -> None:
+        """Finish the files."""
+        if self.writes:
+            self.board.close()
+            self.eval_board.close()
+
+
+def _read(pending: list[PendingStep]) -> list[dict[str, float]]:
+    """The scalars of all pending steps with one copy from the device; losses that a step does not have are left out."""
+    if not pending:
+        return []
+    values: Tensor = torch.stack([torch.stack([v.double() for v in p.report.scalars.values()]) for p in pending])
+    rows = values.tolist()
+    lines = [dict(zip(p.report.scalars, row, strict=True)) for p, row in zip(pending, rows, strict=True)]
+    return [{t: v for t, v in line.items() if not (math.isnan(v) and _per_utterance(t))} for line in lines]
+
+
+def _consumed(pending: list[PendingStep]) -> list[list[int]]:
+    """CRC-32 of each step's micro-batches."""
+    return torch.stack([p.report.consumed for p in pending]).long().tolist() if pending else []
+
+
+def _per_utterance(tag: str) -> bool:
+    """Whether a loss has a value an utterance, so that a small micro-batch lacks the last of them."""
+    return tag.startswith(("loss/dur_disc_r/", "loss/dur_disc_g/", "loss/g/dur_gen_"))
+
+
+def _finite(line: dict) -> dict:
+    return {tag: v if math.isfinite(v) else str(v) for tag, v in line.items()}

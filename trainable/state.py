@@ -1,0 +1,200 @@
+"""All that is trained, and all that a checkpoint holds: networks, optimizers, scalers, exponents, position."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import nn
+
+from data.config import DataConfig
+from data.epoch_plan import Position
+from data.text.symbols import SYMBOLS
+from trainable.config import ModelConfig, TrainConfig
+from trainable.losses import WavLMFeatures
+from trainable.networks.duration_discriminator import DurationDiscriminator
+from trainable.networks.period_discriminator import MultiPeriodDiscriminator
+from trainable.networks.synthesizer import SynthesizerTrn
+from trainable.networks.wavlm_discriminator import WavLMDiscriminator
+from trainable.reduction import ExactReduction, FastReduction, Reduction, unwrapped
+
+PERIODS = 6  # sub-discriminators of the multi-period discriminator
+LOGGED_ITEMS = 8  # the duration discriminator's losses have a value an utterance: these many are logged
+
+
+def build_networks(
+    model: ModelConfig, train: TrainConfig, data: DataConfig, slm: WavLMFeatures
+) -> dict[str, nn.Module]:
+    """The networks that are trained, with initial weights that depend on train.seed alone.
+
+    Raises:
+        ValueError: sizes that do not fit each other, with the key to change.
+    """
+    check_sizes(model, train, data)
+    torch.manual_seed(train.seed)
+    nets: dict[str, nn.Module] = {
+        "g": build_generator(model, train.segment_size, data),
+        "d": MultiPeriodDiscriminator(model.use_spectral_norm, model.discriminator_width_divisor),
+        "wd": WavLMDiscriminator(
+            slm.hidden_size, slm.num_states, model.slm.initial_channel, use_spectral_norm=model.use_spectral_norm
+        ),
+    }
+    if model.use_duration_discriminator:
+        nets["dur"] = DurationDiscriminator(
+            model.hidden_channels, model.hidden_channels, 3, 0.1, gin_channels=model.gin_channels
+        )
+    return nets
+
+
+def build_generator(model: ModelConfig, segment_size: int, data: DataConfig) -> SynthesizerTrn:
+    """The generator alone, for synthesis too."""
+    return SynthesizerTrn(
+        n_vocab=len(SYMBOLS),
+        spec_channels=data.filter_length // 2 + 1,
+        segment_size=segment_size // data.hop_length,
+        inter_channels=model.inter_channels,
+        hidden_channels=model.hidden_channels,
+        filter_channels=model.filter_channels,
+        n_heads=model.n_heads,
+        n_layers=model.n_layers,
+        kernel_size=model.kernel_size,
+        p_dropout=model.p_dropout,
+        resblock=model.resblock,
+        resblock_kernel_sizes=model.resblock_kernel_sizes,
+        resblock_dilation_sizes=model.resblock_dilation_sizes,
+        upsample_rates=model.upsample_rates,
+        upsample_initial_channel=model.upsample_initial_channel,
+        upsample_kernel_sizes=model.upsample_kernel_sizes,
+        n_speakers=model.n_speakers,
+        gin_channels=model.gin_channels,
+        n_flow_layer=model.n_flow_layer,
+        n_layers_trans_flow=model.n_layers_trans_flow,
+        use_transformer_flow=model.use_transformer_flow,
+        use_spk_conditioned_encoder=model.use_spk_conditioned_encoder,
+        use_noise_scaled_mas=model.use_noise_scaled_mas,
+        mas_noise_scale_initial=model.mas_noise_scale_initial,
+        noise_scale_delta=model.noise_scale_delta,
+        bert_channels=model.bert_channels,
+    )
+
+
+def check_sizes(model: ModelConfig, train: TrainConfig, data: DataConfig) -> None:
+    """Refuse settings that do not fit each other.
+
+    Raises:
+        ValueError: names the keys.
+    """
+    product = 1
+    for rate in model.upsample_rates:
+        product *= rate
+    if product != data.hop_length:
+        raise ValueError(
+            f"model.upsample_rates multiply to {product}, but data.hop_length is {data.hop_length}: make them equal"
+        )
+    if train.segment_size % data.hop_length:
+        raise ValueError(
+            f"train.segment_size {train.segment_size} must be a multiple of data.hop_length {data.hop_length}"
+        )
+    if train.reduction == "exact" and model.use_spectral_norm:
+        raise ValueError(
+            "train.reduction exact cannot be had with model.use_spectral_norm: its buffers change with every forward "
+            "pass, so the result would depend on the number of workers; use train.reduction fast"
+        )
+    if train.reduction == "exact" and train.precision == "fp16":
+        raise ValueError("train.reduction exact needs train.precision fp32 or bf16: fp16's loss scaling skips steps")
+
+
+def learning_rate(train: TrainConfig, position: Position) -> float:
+    """The learning rate of the step at a position: a function of it, so that no scheduler has to be saved."""
+    decays = position.epoch if train.lr_decay_by == "epoch" else position.step
+    warmup = min(1.0, (position.step + 1) / train.warmup_steps) if train.warmup_steps else 1.0
+    return train.learning_rate * warmup * train.lr_decay**decays
+
+
+@dataclass
+class TrainState:
+    """What is trained.
+
+    Attributes:
+        nets: name -> network (`g`, `d`, `wd` and perhaps `dur`), wrapped for DDP where there are several workers.
+        slm: WavLM, frozen, no part of a checkpoint.
+        optimizers: one AdamW a network.
+        scalers: one gradient scaler a network; they do something under fp16 only.
+        reduction: how gradients are summed.
+        position: global steps done.
+        model: its configuration.
+        train: its configuration.
+    """
+
+    nets: dict[str, nn.Module]
+    slm: WavLMFeatures
+    model: ModelConfig
+    train: TrainConfig
+    position: Position = field(default_factory=Position)
+    optimizers: dict[str, torch.optim.Optimizer] = field(init=False)
+    scalers: dict[str, torch.amp.GradScaler] = field(init=False)
+    reduction: Reduction = field(init=False)
+
+    def __post_init__(self) -> None:
+        train, device = self.train, next(unwrapped(self.nets["g"]).parameters()).device
+        self.optimizers = {
+            name: torch.optim.AdamW(
+                [p for p in unwrapped(net).parameters() if p.requires_grad],
+                lr=train.learning_rate,
+                betas=train.betas,
+                eps=train.eps,
+                weight_decay=train.weight_decay,
+                fused=True,
+            )
+            for name, net in self.nets.items()
+        }
+        fp16 = train.precision == "fp16"
+        self.scalers = {name: torch.amp.GradScaler(device.type, enabled=fp16) for name in self.nets}
+        G = train.micro_batches_per_step
+        self.reduction = ExactReduction(G, self.nets) if train.reduction == "exact" else FastReduction(G)
+        for net in self.nets.values():
+            net.train()
+
+    def prepare_step(self) -> None:
+        """Set what changes with the step: learning rates and the noise of the alignment search."""
+        lr = learning_rate(self.train, self.position)
+        for optimizer in self.optimizers.values():
+            for group in optimizer.param_groups:
+                group["lr"] = lr
+        scale = self.model.mas_noise_scale_initial - self.model.noise_scale_delta * self.position.step
+        unwrapped(self.nets["g"]).current_mas_noise_scale = max(scale, 0.0)  # type: ignore[assignment]
+
+    def loss_tags(self) -> list[str]:
+        """Tags of the losses that a step reports."""
+        tags = ["loss/g/total", "loss/d/total", "loss/wd/total"]
+        tags += [f"loss/g/{term}" for term in ("fm", "mel", "dur", "kl", "lm", "lm_gen")]
+        tags += [f"loss/{part}/{i}" for part in ("g", "d_r", "d_g") for i in range(PERIODS)]
+        if "dur" in self.nets:
+            tags += ["loss/dur_disc/total", "loss/g/dur_gen"]
+            per_item = ("loss/dur_disc_r/", "loss/dur_disc_g/", "loss/g/dur_gen_")
+            tags += [f"{part}{i}" for part in per_item for i in range(LOGGED_ITEMS)]
+        return tags
+
+    def digest(self) -> str:
+        """sha256 of all parameters: equal on all workers, or something is wrong."""
+        digest = hashlib.sha256()
+        for name in sorted(self.nets):
+            for tensor in unwrapped(self.nets[name]).state_dict().values():
+                digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy())
+        return digest.hexdigest()
+
+    def state_dict(self) -> dict[str, Mapping]:
+        """Optimizers, scalers and the reduction's exponents; the networks' weights are saved beside."""
+        return {
+            "optimizers": {name: o.state_dict() for name, o in self.optimizers.items()},
+            "scalers": {name: s.state_dict() for name, s in self.scalers.items()},
+            "reduction": self.reduction.state_dict(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Mapping]) -> None:
+        """Restore what `state_dict` gave."""
+        for name, optimizer in self.optimizers.items():
+            optimizer.load_state_dict(state["optimizers"][name])
+        for name, scaler in self.scalers.items():
+            scaler.load_state_dict(state["scalers"][name])
+        self.reduction.load_state_dict(state["reduction"])

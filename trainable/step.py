@@ -1,0 +1,294 @@
+"""The training step of Bert-VITS2: one global step over this worker's micro-batches, on one page.
+
+Order, as in the reference: generator forward; multi-period, duration and WavLM discriminators; then the generator
+against all three. It knows no Ray and no files, so that it can be run, timed and tested alone.
+"""
+
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from data.collate import TtsBatch
+from data.config import DataConfig
+from data.spectrogram import mel_spectrogram, spec_to_mel
+from trainable.config import TrainConfig
+from trainable.gradients import clip_grad_value_
+from trainable.losses import (
+    discriminator_loss,
+    feature_loss,
+    generator_loss,
+    kl_loss,
+    wavlm_discriminator_loss,
+    wavlm_feature_loss,
+    wavlm_generator_loss,
+)
+from trainable.networks.period_discriminator import MultiPeriodDiscriminator
+from trainable.networks.segments import slice_segments
+from trainable.networks.synthesizer import SynthesizerOutput
+from trainable.reduction import gather_rows, unwrapped
+from trainable.state import TrainState
+
+GENERATOR, DISCRIMINATORS, ADVERSARIAL = range(3)  # phases of a micro-batch that draw random numbers
+TOTALS = {"g": "loss/g/total", "d": "loss/d/total", "dur": "loss/dur_disc/total", "wd": "loss/wd/total"}
+
+
+@dataclass
+class StepReport:
+    """What a global step tells.
+
+    Attributes:
+        scalars: tag -> value, means over the step's G micro-batches; 0-dimensional tensors, read them late.
+        consumed: CRC-32 of the manifest rows of each of the G micro-batches, as the workers saw them: float64 [G].
+        images: of micro-batch 0's first utterance, where asked for: tag -> [rows, columns].
+    """
+
+    scalars: dict[str, Tensor]
+    consumed: Tensor
+    images: dict[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass
+class Real:
+    """What a micro-batch's real segment gives, computed once a step: the segment, its mel, its WavLM features."""
+
+    y: Tensor  # [B, 1, segment]
+    mel: Tensor  # [B, n_mel_channels, segment / hop]
+    slm: Tensor  # hidden states of WavLM
+
+
+@dataclass
+class Generated:
+    """What the generator made of a micro-batch, with a graph to its weights."""
+
+    out: SynthesizerOutput
+    y_hat: Tensor  # [B, 1, segment]
+    slm: Tensor  # hidden states of WavLM
+
+
+def seed_phase(seed: int, micro_batch: int, phase: int) -> None:
+    """Every random draw of a micro-batch follows from the run's seed and its number, never from the worker."""
+    torch.manual_seed(int(np.random.SeedSequence([seed, micro_batch, phase]).generate_state(1, np.uint64)[0]))
+
+
+class TrainingStep:
+    """One global step: discriminators over all own micro-batches, then the generator."""
+
+    def __init__(self, state: TrainState, train: TrainConfig, data: DataConfig):
+        """Bind the step to what it trains.
+
+        Args:
+            state: networks, optimizers and position, changed in place.
+            train: hyper-parameters.
+            data: STFT and mel parameters.
+        """
+        self.state, self.train, self.data = state, train, data
+        self.device = next(state.nets["g"].parameters()).device
+        dtype = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[train.precision]
+        self.autocast = partial(torch.autocast, self.device.type, dtype=dtype, enabled=dtype is not None)
+
+    def __call__(self, micro_batches: Sequence[tuple[int, TtsBatch]], want_images: bool = False) -> StepReport:
+        """Train on this worker's share of a global step.
+
+        Args:
+            micro_batches: (slot, batch on the device) of each; slots count from 0 to G - 1 over all workers.
+            want_images: return images of slot 0, where this worker has it.
+        """
+        nets, reduction = self.state.nets, self.state.reduction
+        discriminators = {name: net for name, net in nets.items() if name != "g"}
+        first = self.state.position.step * self.train.micro_batches_per_step
+        losses: dict[int, dict[str, Tensor]] = {slot: {} for slot, _ in micro_batches}
+        real: dict[int, Real] = {}
+        self.state.prepare_step()
+
+        # Discriminators. With one micro-batch the generator's graph is kept for its own phase; with several it is
+        # built again there. Here too it is recorded, as a forward pass without a graph may take other kernels.
+        keep = len(micro_batches) == 1 and reduction.keeps_graph
+        through = reduction.module(nets["g"]) if keep else unwrapped(nets["g"])
+        for slot, batch in micro_batches:
+            generated = self.generate(through, batch, first + slot)
+            real[slot] = self.real_segment(batch, generated.out.ids_slice)
+            with reduction.micro_batch(discriminators, last=slot == micro_batches[-1][0]):
+                seed_phase(self.train.seed, first + slot, DISCRIMINATORS)
+                losses[slot] |= self.discriminator_losses(real[slot], generated)
+                self.backward({name: losses[slot][TOTALS[name]] for name in discriminators})
+        norms = {name: self.update(name) for name in discriminators}
+
+        # Generator. The discriminators' weights take no gradient here.
+        images: dict[str, Tensor] = {}
+        for net in discriminators.values():
+            net.requires_grad_(False)
+        for slot, batch in micro_batches:
+            with reduction.micro_batch({"g": nets["g"]}, last=slot == micro_batches[-1][0]):
+                if not keep:
+                    generated = self.generate(reduction.module(nets["g"]), batch, first + slot)
+                seed_phase(self.train.seed, first + slot, ADVERSARIAL)
+                losses[slot] |= self.generator_losses(real[slot], generated)
+                self.backward({"g": losses[slot][TOTALS["g"]]})
+            if want_images and slot == 0:
+                images = self.images(batch, real[slot], generated)
+        for net in discriminators.values():
+            net.requires_grad_(True)
+        norms["g"] = self.update("g")
+        scalars, consumed = self.gather(losses, {slot: crc(batch.rows.numpy()) for slot, batch in micro_batches})
+        return StepReport(scalars | {f"grad_norm_{name}": norm for name, norm in norms.items()}, consumed, images)
+
+    def generate(self, g: nn.Module, batch: TtsBatch, micro_batch: int) -> Generated:
+        """The generator's forward pass, and WavLM's on what it made."""
+        seed_phase(self.train.seed, micro_batch, GENERATOR)
+        assert batch.spec is not None
+        with self.autocast():
+            out = g(
+                batch.x,
+                batch.x_lengths,
+                batch.spec,
+                batch.spec_lengths,
+                batch.speakers,
+                batch.tone,
+                batch.language,
+                *batch.bert_features(),
+            )
+            y_hat = out.o.float()
+            return Generated(out, y_hat, self.state.slm(y_hat.squeeze(1)))
+
+    @torch.no_grad()
+    def real_segment(self, batch: TtsBatch, ids_slice: Tensor) -> Real:
+        """The recording's segment that the generator decoded; `ids_slice` [B] are its first frames."""
+        assert batch.spec is not None
+        hop, size = self.data.hop_length, self.train.segment_size
+        y = slice_segments(batch.y, ids_slice * hop, size)
+        mel = spec_to_mel(slice_segments(batch.spec, ids_slice, size // hop), **mel_parameters(self.data))
+        with self.autocast():
+            return Real(y, mel, self.state.slm(y.squeeze(1)))
+
+    def discriminator_losses(self, real: Real, generated: Generated) -> dict[str, Tensor]:
+        """Losses of the three discriminators on a micro-batch, under the tags of the log."""
+        nets = {name: self.state.reduction.module(net) for name, net in self.state.nets.items()}
+        out = generated.out
+        losses: dict[str, Tensor] = {}
+        with self.autocast():
+            y_d_r, y_d_g, _, _ = nets["d"](real.y, generated.y_hat.detach())
+            losses["loss/d/total"], each_r, each_g = discriminator_loss(y_d_r, y_d_g)
+            losses |= numbered("loss/d_r", each_r) | numbered("loss/d_g", each_g)
+            if "dur" in nets:
+                dur_r, dur_g = self.duration_scores(nets["dur"], out, detach=True)
+                losses["loss/dur_disc/total"], each_r, each_g = discriminator_loss(dur_r, dur_g)
+                losses |= numbered("loss/dur_disc_r", each_r) | numbered("loss/dur_disc_g", each_g)
+            losses["loss/wd/total"] = wavlm_discriminator_loss(nets["wd"], real.slm, generated.slm.detach())
+        return losses
+
+    def generator_losses(self, real: Real, generated: Generated) -> dict[str, Tensor]:
+        """Losses of the generator on a micro-batch, weighted, under the tags of the log."""
+        nets = {name: unwrapped(net) for name, net in self.state.nets.items()}
+        out, w = generated.out, self.train.loss_weights
+        losses: dict[str, Tensor] = {}
+        d: MultiPeriodDiscriminator = nets["d"]  # type: ignore[assignment]
+        with self.autocast():
+            with torch.no_grad():
+                _, fmap_r = d.discriminate(real.y)
+            y_d_g, fmap_g = d.discriminate(generated.y_hat)
+            adversarial, each = generator_loss(y_d_g)
+            y_hat_mel = mel_spectrogram(generated.y_hat.squeeze(1), **mel_parameters(self.data, waveform=True))
+            terms = {
+                "adversarial": w.adversarial * adversarial,
+                "loss/g/fm": w.feature_matching * feature_loss(fmap_r, fmap_g),
+                "loss/g/mel": w.mel * F.l1_loss(real.mel, y_hat_mel),
+                "loss/g/dur": w.duration * out.l_length.float().sum(),
+                "loss/g/kl": w.kl * kl_loss(out.z_p, out.logs_q, out.m_p, out.logs_p, out.y_mask),
+                "loss/g/lm": w.wavlm_feature * wavlm_feature_loss(real.slm, generated.slm),
+                "loss/g/lm_gen": w.wavlm_adversarial * wavlm_generator_loss(nets["wd"], generated.slm),
+            }
+            if "dur" in nets:
+                _, dur_g = self.duration_scores(nets["dur"], out, detach=False)
+                adversarial, each_dur = generator_loss(dur_g)
+                terms["loss/g/dur_gen"] = w.duration_adversarial * adversarial
+                losses |= numbered("loss/g/dur_gen", each_dur, "_")
+        losses["loss/g/total"] = torch.stack(list(terms.values())).sum()
+        del terms["adversarial"]  # logged by its parts
+        return losses | terms | numbered("loss/g", each)
+
+    def duration_scores(self, dur: nn.Module, out: SynthesizerOutput, detach: bool) -> tuple[Tensor, Tensor]:
+        """Scores [B, T, 1] of real and predicted durations, both predictors' added up, as the reference does.
+
+        Both go through the discriminator as one batch.
+        """
+        take = (lambda t: t.detach()) if detach else (lambda t: t)
+        hidden, mask, logw_, g = (torch.cat([take(t)] * 2) for t in (out.hidden_x, out.x_mask, out.logw_, out.g))
+        predicted = torch.cat([take(out.logw), take(out.logw_sdp)])
+        real, fake = dur(hidden, mask, logw_, predicted, g)
+        return sum(real.chunk(2)), sum(fake.chunk(2))
+
+    def backward(self, totals: Mapping[str, Tensor]) -> None:
+        """Backward passes of independent losses, one a network, in one walk of the graph."""
+        scale = self.state.reduction.loss_scale
+        torch.autograd.backward([self.state.scalers[name].scale(total * scale) for name, total in totals.items()])
+
+    def update(self, name: str) -> Tensor:
+        """Reduce and clip the gradients of a network, step its optimizer; returns the norm before clipping."""
+        optimizer, scaler = self.state.optimizers[name], self.state.scalers[name]
+        self.state.reduction.finish(name)
+        scaler.unscale_(optimizer)
+        parameters = [p for p in unwrapped(self.state.nets[name]).parameters() if p.grad is not None]
+        norm = clip_grad_value_(parameters, None)
+        limit = self.train.clip_norm.limit(name, self.train.precision)
+        if limit is not None:
+            torch.nn.utils.clip_grads_with_norm_(parameters, limit, norm)
+        scaler.step(optimizer)
+        scaler.update()
+        optimizer.zero_grad(set_to_none=True)
+        return norm
+
+    def gather(self, losses: Mapping[int, Mapping[str, Tensor]], crcs: Mapping[int, int]) -> tuple[dict, Tensor]:
+        """Means of the losses over the step's G micro-batches, and what was consumed, equal on every worker."""
+        tags = self.state.loss_tags()
+        nan = torch.full((), float("nan"), device=self.device)  # a loss an utterance, of a smaller micro-batch
+        own = {
+            slot: torch.stack(
+                [nan.new_tensor(crcs[slot], dtype=torch.float64)]
+                + [parts.get(tag, nan).detach().double() for tag in tags]
+            )
+            for slot, parts in losses.items()
+        }
+        table = gather_rows(own, self.train.micro_batches_per_step, 1 + len(tags), self.device)
+        return dict(zip(tags, table[:, 1:].mean(0), strict=True)), table[:, 0]
+
+    @torch.no_grad()
+    def images(self, batch: TtsBatch, real: Real, generated: Generated) -> dict[str, Tensor]:
+        """The seed's training images: mels [n_mel_channels, frames] and the alignment [frames, phones]."""
+        assert batch.spec is not None
+        frames, phones = batch.spec_lengths[0], batch.x_lengths[0]
+        return {
+            "slice/mel_org": real.mel[0],
+            "slice/mel_gen": mel_spectrogram(
+                generated.y_hat[:1].squeeze(1), **mel_parameters(self.data, waveform=True)
+            )[0],
+            "all/mel": spec_to_mel(batch.spec[:1, :, :frames], **mel_parameters(self.data))[0],
+            "all/attn": generated.out.attn[0, 0, :frames, :phones],
+        }
+
+
+def crc(rows: np.ndarray) -> int:
+    """CRC-32 of the manifest rows of a micro-batch, int64 [B], in order."""
+    return zlib.crc32(rows.astype("<i8").tobytes())
+
+
+def numbered(prefix: str, values: Iterable[Tensor], separator: str = "/") -> dict[str, Tensor]:
+    """`prefix/0`, `prefix/1`, ...: the seed's tags for a list of losses."""
+    return {f"{prefix}{separator}{i}": value for i, value in enumerate(values)}
+
+
+def mel_parameters(data: DataConfig, waveform: bool = False) -> dict:
+    """Keyword arguments of spec_to_mel; with `waveform` those of mel_spectrogram."""
+    mel = {
+        "n_fft": data.filter_length,
+        "num_mels": data.n_mel_channels,
+        "sampling_rate": data.sampling_rate,
+        "fmin": data.mel_fmin,
+        "fmax": data.mel_fmax,
+    }
+    return mel | {"hop_size": data.hop_length, "win_size": data.win_length} if waveform else mel

@@ -1,0 +1,326 @@
+"""The loop of every Ray Train worker: data in, steps, records, checkpoints. The only module here that knows Ray."""
+
+import logging
+import os
+import platform
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import fsspec
+import numpy as np
+import ray
+import ray.train
+import ray.train.torch
+import torch
+import torch.distributed as dist
+from ray.train import Checkpoint, CheckpointUploadMode
+from torch import nn
+
+from data.config import DataConfig
+from data.epoch_plan import EpochPlan
+from data.manifest import Manifest, read_manifest
+from data.pipeline import (
+    MicroBatch,
+    MicroBatchStream,
+    StreamSpec,
+    advance,
+    plan_of,
+    validation_batches,
+    validation_rows,
+)
+from trainable.checkpoint import CheckpointInfo, load_checkpoint, save_checkpoint
+from trainable.config import EvalConfig, ModelConfig, TrainConfig
+from trainable.evaluate import evaluate
+from trainable.hardware import set_up_torch
+from trainable.published import load_published
+from trainable.records import NotFiniteError, RunLog
+from trainable.reduction import unwrapped
+from trainable.slm import load_slm
+from trainable.state import TrainState, build_networks, learning_rate
+from trainable.step import TrainingStep
+from trainable.storage import fetched, newest_good
+
+log = logging.getLogger("bert_vits2_ray")
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class WorkerConfig:
+    """What a worker is told.
+
+    Attributes:
+        data: the data.
+        model: the networks.
+        train: the training.
+        eval: the validation.
+        folder: folder or URI of the run.
+        threads: torch threads of this worker; from the configuration, never from the number of workers.
+        config_yaml: the run's resolved configuration, for the checkpoints.
+        code_version: of the code that runs.
+    """
+
+    data: DataConfig
+    model: ModelConfig
+    train: TrainConfig
+    eval: EvalConfig
+    folder: str
+    threads: int
+    config_yaml: str
+    code_version: str
+
+
+def train_loop(config: dict) -> dict[str, Any]:
+    """Train until `train.max_steps`, from the newest checkpoint on.
+
+    Args:
+        config: `worker` is a WorkerConfig.
+
+    Returns:
+        `step`, where the run stands; or `error`, where it cannot go on in any number of attempts, which all workers
+        find alike. Whatever else goes wrong is raised, and Ray Train starts the workers again.
+    """
+    try:
+        worker = Worker(config["worker"])
+    except ValueError as error:
+        log.error("%s", error)
+        return {"error": str(error)}
+    try:
+        worker.run()
+    except NotFiniteError as error:
+        log.error("%s", error)
+        return {"error": str(error)}
+    return {"step": worker.state.position.step}
+
+
+class Worker:
+    """One worker of the run."""
+
+    def __init__(self, cfg: WorkerConfig):
+        """Build the state, or restore it from the run's newest checkpoint."""
+        context = ray.train.get_context()
+        self.cfg, self.rank, self.world_size = cfg, context.get_world_rank(), context.get_world_size()
+        self.logs = start_logging(cfg.folder, self.rank)
+        self.device = ray.train.torch.get_device()
+        set_up_torch(cfg.train, cfg.threads, self.device)
+        manifest = read_manifest(cfg.data.shards)
+        self.spec = StreamSpec(
+            data=cfg.data,
+            digest=manifest.digest,
+            seed=cfg.train.seed,
+            micro_batches_per_step=cfg.train.micro_batches_per_step,
+            segment_frames=cfg.train.segment_size // cfg.data.hop_length,
+        )
+        self.manifest = manifest
+        check_fits(cfg, manifest)
+        slm = load_slm(cfg.model.slm, cfg.data.sampling_rate).to(self.device)
+        nets = build_networks(cfg.model, cfg.train, cfg.data, slm)
+        self.state = TrainState({name: prepare(net) for name, net in nets.items()}, slm, cfg.model, cfg.train)
+        self.resume()
+        self.step = TrainingStep(self.state, cfg.train, cfg.data)
+        self.records = RunLog(cfg.folder, self.state.position.step, writes=self.rank == 0)
+        self.validation = validation_rows(self.spec, cfg.eval.max_utterances)
+
+    def resume(self) -> None:
+        """Restore the newest good checkpoint of the run's folder, if there is one; all workers take the same."""
+        newest = share(newest_good(self.cfg.folder) if self.rank == 0 else None)
+        if newest is None:
+            self.start()
+            return
+        with fetched(newest) as folder:
+            info = load_checkpoint(folder, self.state)
+        if info.manifest != self.manifest.digest:
+            raise ValueError(
+                f"the run was trained on other data (manifest {info.manifest[:12]}, {self.cfg.data.shards} has "
+                f"{self.manifest.digest[:12]}): restore the shards or choose another run.name"
+            )
+        if info.code_version != self.cfg.code_version:
+            log.warning(
+                "resumes with code %s; the checkpoint was written by %s", self.cfg.code_version, info.code_version
+            )
+        log.info("resumes at step %d from %s", info.position.step, newest)
+
+    def start(self) -> None:
+        """Take over published weights, if there are any to start from; every worker reads them."""
+        init_from = self.cfg.train.init_from
+        log.info("starts from %s", init_from or "random weights")
+        if init_from is not None:
+            report = load_published(init_from, {name: unwrapped(net) for name, net in self.state.nets.items()})
+            if self.rank == 0:
+                log.info("%s", "\n".join(report))
+
+    def run(self) -> None:
+        """The loop."""
+        cfg, state, train = self.cfg, self.state, self.cfg.train
+        stream = iter(
+            MicroBatchStream(
+                self.spec,
+                state.position,
+                train.max_steps,
+                self.rank,
+                self.world_size,
+                share,
+                pin=self.device.type == "cuda",
+            )
+        )
+        announced = -1
+        if state.position.step >= train.max_steps:
+            log.info("the run is finished: it stands at step %d; raise train.max_steps to go on", state.position.step)
+        while state.position.step < train.max_steps:
+            plan = plan_of(self.spec, state.position.epoch)
+            if state.position.epoch != announced:
+                announced = state.position.epoch
+                self.announce(plan)
+            step, epoch = state.position.step + 1, state.position.epoch
+            begin = time.perf_counter()
+            micro_batches = next(stream)
+            waited = time.perf_counter() - begin
+            batches = [(m.slot, m.batch.to(self.device).with_spectrogram(cfg.data)) for m in micro_batches]
+            report = self.step(batches, want_images=step % train.image_every_steps == 0 or step == 1)
+            sizes = [len(plan.micro_batch(state.position.epoch_step, j)) for j in range(train.micro_batches_per_step)]
+            lr = learning_rate(train, state.position)
+            state.position = advance(self.spec, state.position)
+            self.records.add(
+                report, step=step, epoch=epoch, world_size=self.world_size, lr=lr, utterances=sum(sizes),
+                padding=padding_share(micro_batches), seconds=time.perf_counter() - begin, seconds_waiting=waited,
+            )  # fmt: skip
+            last = step == train.max_steps
+            if step % train.log_every_steps == 0 or step == 1 or last:
+                self.flush()
+            if step % cfg.eval.every_steps == 0 or last:
+                self.evaluate(step)
+            if step % train.checkpoint.every_steps == 0 or last:
+                self.save()
+        log.info("step %d of %d: done; parameters %s", state.position.step, train.max_steps, state.digest())
+        self.records.close()
+        upload_logs(self.logs, cfg.folder)
+
+    def announce(self, plan: EpochPlan) -> None:
+        """Say what an epoch uses twice and what it leaves out."""
+        if self.rank:
+            return
+        position, names = self.state.position, self.manifest.column("id")
+        log.info("epoch %d: %d global steps", position.epoch, plan.steps)
+        for what, rows in (("fills its last step with", plan.filled_rows()), ("leaves out", plan.left_out)):
+            if len(rows):
+                log.info("epoch %d %s %d utterances: %s", position.epoch, what, len(rows), ", ".join(names[rows]))
+
+    def flush(self) -> None:
+        """Read and write the scalars of the steps since the last time."""
+        lines = self.records.flush()
+        if lines and self.rank == 0:
+            line = lines[-1]
+            self.records.scalars(line)
+            log.info(
+                "step %d/%d epoch %d: mel %.3f kl %.3f g %.2f d %.3f | %.2f s/step, %.1f utterances/s, %d workers",
+                line["step"], self.cfg.train.max_steps, line["epoch"], line["loss/g/mel"], line["loss/g/kl"],
+                line["loss/g/total"], line["loss/d/total"], np.mean([x["seconds"] for x in lines]),
+                sum(x["utterances"] for x in lines) / sum(x["seconds"] for x in lines), self.world_size,
+            )  # fmt: skip
+
+    def evaluate(self, step: int) -> None:
+        """Validate and record it."""
+        batches = validation_batches(self.spec, self.validation, self.rank, self.world_size)
+        result = evaluate(self.state, batches, len(self.validation), self.cfg.eval, self.cfg.data, self.rank)
+        self.records.evaluation(step, result.scalars, iter(result.samples), self.cfg.data.sampling_rate)
+        if self.rank == 0:
+            log.info("step %d validation: %s", step, ", ".join(f"{k} {v:.4f}" for k, v in result.scalars.items()))
+
+    def save(self) -> None:
+        """Write a checkpoint and hand it to Ray Train; a collective call, the upload goes on beside the training."""
+        self.flush()
+        checkpoint, position = None, self.state.position
+        if self.rank == 0:
+            folder = Path(tempfile.mkdtemp(prefix="checkpoint-"))
+            info = CheckpointInfo(
+                position=position,
+                manifest=self.manifest.digest,
+                code_version=self.cfg.code_version,
+                versions=versions(),
+                speakers=self.manifest.speakers,
+                world_size=self.world_size,
+            )
+            save_checkpoint(folder, self.state, info, self.cfg.config_yaml)
+            checkpoint = Checkpoint.from_directory(folder)
+        ray.train.report(
+            {"step": position.step, "epoch": position.epoch},
+            checkpoint=checkpoint,
+            checkpoint_dir_name=f"checkpoint_{position.step:09d}",
+            checkpoint_upload_mode=CheckpointUploadMode.ASYNC,
+            delete_local_checkpoint_after_upload=True,
+        )
+        upload_logs(self.logs, self.cfg.folder)
+
+
+def check_fits(cfg: WorkerConfig, manifest: Manifest) -> None:
+    """Refuse shards that the networks cannot take.
+
+    Raises:
+        ValueError: names the keys.
+    """
+    for key in ("sampling_rate", "filter_length", "hop_length", "win_length"):
+        if manifest.header[key] != getattr(cfg.data, key):
+            raise ValueError(
+                f"{cfg.data.shards} was prepared with data.{key} {manifest.header[key]}, the configuration says "
+                f"{getattr(cfg.data, key)}: prepare again, or set it back"
+            )
+    if manifest.header["bert_width"] != cfg.model.bert_channels:
+        raise ValueError(
+            f"{cfg.data.shards} holds BERT features of width {manifest.header['bert_width']}: "
+            f"set model.bert_channels to it (it is {cfg.model.bert_channels})"
+        )
+    if cfg.model.n_speakers and max(manifest.speakers.values()) >= cfg.model.n_speakers:
+        raise ValueError(
+            f"{len(manifest.speakers)} speakers do not fit model.n_speakers {cfg.model.n_speakers}: raise it"
+        )
+
+
+def prepare(net: nn.Module) -> nn.Module:
+    """Move a network to this worker's device and wrap it for DDP. No network here has buffers that must be shared."""
+    return ray.train.torch.prepare_model(net, parallel_strategy_kwargs={"broadcast_buffers": False})
+
+
+def share(thing: T) -> T:
+    """Rank 0's object on all ranks."""
+    box = [thing]
+    if dist.is_initialized() and dist.get_world_size() > 1:
+        dist.broadcast_object_list(box, src=0)
+    return box[0]
+
+
+def padding_share(micro_batches: list[MicroBatch]) -> float:
+    """Padded share of this worker's spectrogram frames."""
+    lengths = [m.batch.spec_lengths for m in micro_batches]
+    return 1 - sum(int(n.sum()) for n in lengths) / sum(int(n.max()) * len(n) for n in lengths)
+
+
+def versions() -> dict[str, str]:
+    """What the environment was."""
+    return {"python": platform.python_version(), "torch": torch.__version__, "ray": ray.__version__}
+
+
+def start_logging(folder: str, rank: int) -> Path:
+    """Log to the console and to `logs/rank-<r>.log` of the run; returns the file that is written here."""
+    fs, root = fsspec.core.url_to_fs(folder)
+    local = "file" in np.atleast_1d(fs.protocol)
+    path = Path(root if local else tempfile.mkdtemp(prefix="logs-")) / "logs" / f"rank-{rank}.log"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handlers: list[logging.Handler] = [logging.FileHandler(path)]
+    if rank == 0:
+        handlers.append(logging.StreamHandler(sys.stdout))
+    for handler in handlers:
+        handler.setFormatter(logging.Formatter(f"%(asctime)s rank {rank} %(levelname)s %(message)s"))
+    log.handlers, log.propagate = handlers, False
+    log.setLevel(logging.INFO)
+    log.info("pid %d on %s", os.getpid(), platform.node())
+    return path
+
+
+def upload_logs(path: Path, folder: str) -> None:
+    """Copy the log to the run's folder where that is no local disk."""
+    fs, root = fsspec.core.url_to_fs(folder)
+    if "file" not in np.atleast_1d(fs.protocol):
+        fs.put_file(str(path), f"{root}/logs/{path.name}")
