@@ -1,0 +1,63 @@
+"""Command lines: YAML presets, dotted overrides, and errors that name the key. Only this module knows jsonargparse."""
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, fields
+from pathlib import Path
+
+import yaml
+from jsonargparse import ArgumentError, ArgumentParser, Namespace
+
+from job.config import Config
+
+
+def parser(prog: str, description: str) -> ArgumentParser:
+    """A parser that takes --config FILE and every key of Config as --section.key VALUE; later ones win."""
+    made = ArgumentParser(prog=prog, description=description, exit_on_error=False)
+    made.add_argument("--config", action="config", help="YAML file of sections and keys, such as job/presets/demo.yaml")
+    made.add_class_arguments(Config, fail_untyped=True)
+    return made
+
+
+def parse(made: ArgumentParser, argv: Sequence[str]) -> tuple[Config, Namespace]:
+    """Parse a command line of `parser`: the configuration, and all arguments.
+
+    Raises:
+        ValueError: an unknown key or a value of the wrong type; names it.
+    """
+    try:
+        args = made.instantiate_classes(made.parse_args(list(argv)))
+    except ArgumentError as error:
+        files = [argv[i + 1] for i, a in enumerate(argv[:-1]) if a == "--config"]
+        raise ValueError(f"{error}" + (f" (with --config {' '.join(files)})" if files else "")) from error
+    return Config(**{f.name: args[f.name] for f in fields(Config)}), args
+
+
+def read_config(path: str | Path) -> Config:
+    """The configuration of a YAML file, such as a checkpoint's config.yaml.
+
+    Raises:
+        ValueError: an unknown key or a value of the wrong type; names it.
+    """
+    return parse(parser("config", ""), ["--config", str(path)])[0]
+
+
+def to_yaml(config: Config) -> str:
+    """The configuration as YAML that `read_config` reads."""
+    return yaml.safe_dump(_plain(asdict(config)), sort_keys=False, allow_unicode=True)
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, dict):
+        return {key: _plain(v) for key, v in value.items()}
+    return [_plain(v) for v in value] if isinstance(value, list | tuple) else value
+
+
+def run(main: Callable[[Sequence[str]], int]) -> None:
+    """Run a command; a user's mistake ends it with one clear line and status 2 instead of a traceback."""
+    try:
+        status = main(sys.argv[1:])
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        status = 2
+    sys.exit(status)

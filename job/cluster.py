@@ -1,0 +1,63 @@
+"""Where a command runs: the cluster that it was submitted to, or a Ray of its own on this machine."""
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
+
+import ray
+
+from job.config import Config
+
+
+def on_cluster() -> bool:
+    """Whether this command runs on a cluster that was there before it."""
+    return bool(os.environ.get("RAY_ADDRESS"))
+
+
+@contextlib.contextmanager
+def ray_session(cfg: Config) -> Iterator[None]:
+    """Connect to the cluster of RAY_ADDRESS (`ray job submit` sets it), or start a local Ray for this command.
+
+    A local one listens on loopback only and has logical CPUs for all workers and for the data pipeline, whatever
+    the machine has, so that the same configuration runs anywhere.
+
+    Raises:
+        ValueError: on Windows, which Ray Train's process groups do not support.
+    """
+    if sys.platform == "win32":
+        raise ValueError("Windows is not supported: use Linux, or WSL 2")
+    if ray.is_initialized():
+        yield
+        return
+    if on_cluster():
+        ray.init()
+    else:
+        _, workers = cfg.scaling.bounds
+        # workers and data; one more for the tasks of preparation and the actors that Ray Train itself starts
+        cpus = max(os.cpu_count() or 1, -(-(workers * cfg.scaling.cpus_per_worker + cfg.data.cpus) // 1))
+        os.environ.setdefault("RAY_worker_niceness", "0")
+        ray.init(
+            address="local",
+            num_cpus=int(cpus),
+            include_dashboard=False,
+            log_to_driver=False,
+            _node_ip_address="127.0.0.1",
+            _temp_dir=os.environ.get("BERT_VITS2_RAY_TMP"),
+        )
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def use_gpu(cfg: Config) -> bool:
+    """Whether the workers take a GPU each.
+
+    Raises:
+        ValueError: scaling.device is cuda, and the cluster has no GPU.
+    """
+    gpus = ray.cluster_resources().get("GPU", 0)
+    if cfg.scaling.device == "cuda" and not gpus:
+        raise ValueError("scaling.device is cuda, but no node of the cluster has a GPU: set it to auto or cpu")
+    return cfg.scaling.device != "cpu" and gpus > 0

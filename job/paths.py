@@ -1,0 +1,34 @@
+"""Where a configuration's files lie."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from job.config import Config
+
+
+def run_folder(cfg: Config) -> str:
+    """Folder or URI of the run."""
+    return f"{cfg.run.storage.rstrip('/')}/{cfg.run.name}"
+
+
+def with_absolute_paths(cfg: Config) -> Config:
+    """Local paths made absolute: workers have a working directory of their own."""
+    bert = cfg.data.bert
+    bert = replace(
+        bert, zh=absolute(bert.zh, model=True), jp=absolute(bert.jp, model=True), en=absolute(bert.en, model=True)
+    )
+    slm = replace(cfg.model.slm, path=absolute(cfg.model.slm.path, model=True))
+    transcript = cfg.data.transcript and absolute(cfg.data.transcript)
+    return replace(
+        cfg,
+        run=replace(cfg.run, storage=absolute(cfg.run.storage)),
+        data=replace(cfg.data, transcript=transcript, shards=absolute(cfg.data.shards), bert=bert),
+        model=replace(cfg.model, slm=slm),
+    )
+
+
+def absolute(path: str, model: bool = False) -> str:
+    """A local path as an absolute one; URIs as they are, and so is a `model` that is no folder here (a hub name)."""
+    if "://" in path or (model and not Path(path).is_dir()):
+        return path
+    return str(Path(path).expanduser().resolve())

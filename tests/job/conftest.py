@@ -1,0 +1,117 @@
+"""Commands run as users run them: as processes, on Ray clusters of their own."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+DEMO = ROOT / "job/presets/demo.yaml"
+# a third of the demo preset's step
+SMALL = [
+    "--train.segment_size",
+    "4096",
+    "--data.plan.max_frames",
+    "500",
+    "--eval.samples",
+    "1",
+    "--eval.max_utterances",
+    "2",
+]
+
+
+def overrides(**options: object) -> list[str]:
+    """`run__name="x"` as `--run.name x`."""
+    return [part for key, value in options.items() for part in (f"--{key.replace('__', '.')}", str(value))]
+
+
+class Command:
+    """`python -m MODULE ...` in the project's root."""
+
+    def __init__(self, temp: Path):
+        self.env = os.environ | {
+            "RAY_AUTH_MODE": "disabled",
+            "BERT_VITS2_RAY_TMP": str(temp),
+            "CUDA_VISIBLE_DEVICES": "",
+        }
+        self.env.pop("RAY_ADDRESS", None)
+
+    def __call__(self, module: str, *argv: str, timeout: float = 280) -> subprocess.CompletedProcess:
+        return subprocess.run(
+            [sys.executable, "-m", module, *argv],
+            cwd=ROOT,
+            env=self.env,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+        )
+
+    def start(self, module: str, *argv: str) -> subprocess.Popen:
+        return subprocess.Popen(
+            [sys.executable, "-m", module, *argv],
+            cwd=ROOT,
+            env=self.env,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+
+
+@pytest.fixture(scope="session")
+def command(tmp_path_factory) -> Iterator[Command]:
+    # sockets below it must have short names
+    import tempfile
+
+    with tempfile.TemporaryDirectory(prefix="bvr-", dir="/tmp", ignore_cleanup_errors=True) as temp:
+        yield Command(Path(temp))
+
+
+@pytest.fixture(scope="session")
+def shards(command, tmp_path_factory) -> Path:
+    """The demo corpus, prepared once."""
+    folder = tmp_path_factory.mktemp("shards")
+    done = command("job.prepare", "--config", str(DEMO), "--data.shards", str(folder))
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.fixture(scope="session")
+def train(command, shards) -> Callable[..., subprocess.CompletedProcess]:
+    """Run job.train on the demo preset, made smaller; keyword arguments are overrides."""
+
+    def run(storage: Path, **options: object) -> subprocess.CompletedProcess:
+        done = command("job.train", *arguments(shards, storage, **options))
+        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+        return done
+
+    return run
+
+
+def arguments(shards: Path, storage: Path, **options: object) -> list[str]:
+    base = {"data__shards": shards, "run__storage": storage}
+    return ["--config", str(DEMO), *SMALL, *overrides(**base | options)]
+
+
+def metrics(run: Path) -> list[dict]:
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def wait_for_step(run: Path, step: int, process: subprocess.Popen, timeout: float = 200) -> None:
+    """Until a checkpoint at `step` or later is there."""
+    deadline = time.monotonic() + timeout
+    while not any(
+        int(p.name.split("_")[1]) >= step for p in run.glob("checkpoint_*") if (p / "checksums.json").exists()
+    ):
+        assert process.poll() is None, "the command ended early"
+        assert time.monotonic() < deadline, f"no checkpoint at step {step} after {timeout} s"
+        time.sleep(0.1)
+
+
+def kill(process: subprocess.Popen) -> None:
+    process.send_signal(signal.SIGKILL)
+    process.wait()

@@ -1,0 +1,78 @@
+"""What users get wrong: one clear line that names what to change, and status 2."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.job.conftest import DEMO, SMALL
+
+
+@pytest.fixture
+def fails(command, tmp_path):
+    def run(module: str, *argv: str) -> str:
+        done = command(module, *argv)
+        assert done.returncode == 2, done.stdout + done.stderr
+        assert "Traceback" not in done.stderr
+        return [line for line in done.stderr.splitlines() if line.startswith("error: ")][-1]
+
+    return run
+
+
+def test_missing_transcript(fails, tmp_path):
+    message = fails("job.prepare", "--data.transcript", str(tmp_path / "nobody.list"), "--data.shards", str(tmp_path))
+    assert "nobody.list" in message
+
+
+def test_no_shards_and_no_transcript(fails, tmp_path):
+    message = fails("job.train", "--data.shards", str(tmp_path / "none"), "--model.slm.path", "random")
+    assert "job.prepare" in message
+
+
+def test_unreadable_audio_and_unknown_language_end_in_the_rejects(fails, tmp_path):
+    (tmp_path / "noise.wav").write_bytes(b"not audio")
+    (tmp_path / "esd.list").write_text("noise.wav|a|EN|Hello.\nnoise.wav|a|FR|Bonjour.\ngone.wav|a|EN|Hello.\n")
+    message = fails(
+        "job.prepare", "--config", str(DEMO), "--data.transcript", str(tmp_path / "esd.list"),
+        "--data.shards", str(tmp_path / "shards"),
+    )  # fmt: skip
+    assert "data.max_reject_share" in message
+    rejects = [json.loads(line) for line in (tmp_path / "shards/rejects.jsonl").read_text().splitlines()]
+    assert [r["reason"] for r in rejects] == ["unreadable_audio", "unknown_language", "missing_audio"]
+
+
+def test_more_workers_than_the_plan_can_feed(fails, shards, tmp_path):
+    message = fails(
+        "job.train", "--config", str(DEMO), "--data.shards", str(shards), "--run.storage", str(tmp_path),
+        "--scaling.num_workers", "5",
+    )  # fmt: skip
+    assert "scaling.num_workers 5" in message
+    assert "train.micro_batches_per_step 4" in message
+
+
+def test_a_run_of_another_architecture(train, fails, shards, tmp_path):
+    storage = tmp_path / "runs"
+    train(storage, run__name="a", train__max_steps=1, scaling__num_workers=1)
+    message = fails(
+        "job.train", "--config", str(DEMO), *SMALL, "--data.shards", str(shards), "--run.storage", str(storage),
+        "--run.name", "a", "--train.max_steps", "2", "--scaling.num_workers", "1", "--model.filter_channels", "32",
+    )  # fmt: skip
+    assert "of another architecture" in message
+    assert "model.*" in message
+
+
+def test_settings_that_do_not_fit_the_shards(fails, shards, tmp_path):
+    message = fails(
+        "job.train", "--config", str(DEMO), "--data.shards", str(shards), "--run.storage", str(tmp_path),
+        "--model.bert_channels", "1024",
+    )  # fmt: skip
+    assert "model.bert_channels" in message
+
+
+def test_synthesize_names_what_is_there(fails, tmp_path):
+    message = fails(
+        "job.synthesize", "--checkpoint", str(tmp_path), "--text", "a", "--speaker", "x", "--language", "EN",
+        "--out", str(tmp_path / "x.wav"),
+    )  # fmt: skip
+    assert "holds no checkpoint" in message
+    assert Path(tmp_path / "x.wav").exists() is False

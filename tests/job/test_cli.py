@@ -1,0 +1,89 @@
+"""Configuration and command lines: presets load, overrides win, mistakes are named."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from job.cli import parse, parser, read_config, to_yaml
+from job.config import Config, ScalingConfig
+from job.train import check, with_absolute_paths
+
+PRESETS = sorted((Path(__file__).parents[2] / "job/presets").glob("*.yaml"))
+
+
+def cfg(*argv: str) -> Config:
+    return parse(parser("test", ""), argv)[0]
+
+
+@pytest.mark.parametrize("preset", PRESETS, ids=lambda p: p.stem)
+def test_presets_load_and_survive_a_round_trip(preset, tmp_path):
+    config = read_config(preset)
+    check(config)
+    (tmp_path / "again.yaml").write_text(to_yaml(config))
+    assert read_config(tmp_path / "again.yaml") == config
+
+
+def test_later_settings_win(tmp_path):
+    config = cfg("--config", str(PRESETS[-1]), "--train.loss_weights.mel", "30", "--scaling.num_workers", "[1, 3]")
+    assert config.train.loss_weights.mel == 30
+    assert config.scaling.bounds == (1, 3)
+    assert config.data.shards == "shards/demo"
+
+
+@pytest.mark.parametrize(
+    ("argv", "named"),
+    [
+        (["--train.lerning_rate", "1"], "train.lerning_rate"),
+        (["--train.max_steps", "many"], "train.max_steps"),
+        (["--train.precision", "fp8"], "train.precision"),
+        (["--scaling.num_workers", "two"], "scaling.num_workers"),
+        (["--train.clip_norm.g", "sometimes"], "train.clip_norm.g"),
+        (["--config", "no_such_file.yaml"], "no_such_file.yaml"),
+    ],
+)
+def test_a_mistake_is_named(argv, named):
+    with pytest.raises(ValueError, match=named.replace(".", r"\.")):
+        cfg(*argv)
+
+
+def test_an_unknown_key_in_a_file_is_named_with_the_file(tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text("train: {sed: 3}\n")
+    with pytest.raises(ValueError, match=r"(?s)train.*sed.*mine\.yaml"):
+        cfg("--config", str(file))
+
+
+@pytest.mark.parametrize("workers", [0, [2, 1], [1, 2, 3], [0, 2]])
+def test_impossible_numbers_of_workers_are_refused(workers):
+    with pytest.raises(ValueError, match=r"scaling\.num_workers"):
+        _ = ScalingConfig(num_workers=workers).bounds
+
+
+def test_settings_that_do_not_fit_each_other_are_refused():
+    config = read_config(PRESETS[-1])
+    wrong = {
+        r"model\.upsample_rates": replace(config, model=replace(config.model, upsample_rates=(8, 8, 2, 2))),
+        r"train\.segment_size": replace(config, train=replace(config.train, segment_size=8191)),
+        r"train\.micro_batches_per_step": replace(config, scaling=replace(config.scaling, num_workers=5)),
+        r"model\.use_spectral_norm": replace(
+            config,
+            model=replace(config.model, use_spectral_norm=True),
+            train=replace(config.train, reduction="exact"),
+        ),
+    }
+    for named, broken in wrong.items():
+        with pytest.raises(ValueError, match=named):
+            check(broken)
+
+
+def test_local_paths_become_absolute_and_uris_and_hub_names_stay(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "wavlm").mkdir()
+    config = with_absolute_paths(
+        cfg("--run.storage", "s3://bucket/runs", "--data.shards", "here", "--model.slm.path", "wavlm")
+    )
+    assert config.run.storage == "s3://bucket/runs"
+    assert config.data.shards == str(tmp_path / "here")
+    assert config.model.slm.path == str(tmp_path / "wavlm")
+    assert config.data.bert.zh == "hfl/chinese-roberta-wwm-ext-large"

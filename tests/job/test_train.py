@@ -1,0 +1,171 @@
+"""The main job, run as users run it: through real Ray, with real worker processes, killed and continued."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from data.epoch_plan import Position
+from data.manifest import read_manifest
+from data.pipeline import StreamSpec, advance, plan_of
+from job.cli import read_config
+from tests.job.conftest import arguments, kill, metrics, wait_for_step
+from trainable.step import crc
+
+# of the design document of the reference trainer (train_and_evaluate, evaluate)
+SCALARS = [
+    "loss/g/total", "loss/d/total", "loss/wd/total", "learning_rate", "grad_norm_d", "grad_norm_g", "grad_norm_dur",
+    "grad_norm_wd", "loss/g/fm", "loss/g/mel", "loss/g/dur", "loss/g/kl", "loss/g/lm", "loss/g/lm_gen",
+    *(f"loss/{part}/{i}" for part in ("g", "d_r", "d_g") for i in range(6)),
+    "loss/dur_disc/total", "loss/dur_disc_r/0", "loss/dur_disc_g/0", "loss/g/dur_gen", "loss/g/dur_gen_0",
+]  # fmt: skip
+IMAGES = ["slice/mel_org", "slice/mel_gen", "all/mel", "all/attn"]
+EVAL_IMAGES = ["gen/mel_0", "gt/mel_0"]
+EVAL_AUDIO = ["gen/audio_0_True", "gen/audio_0_False", "gt/audio_0"]
+
+
+@pytest.fixture(scope="module")
+def two_workers(train, tmp_path_factory) -> Path:
+    storage = tmp_path_factory.mktemp("runs")
+    done = train(storage, run__name="two", train__max_steps=10, train__checkpoint__every_steps=4, eval__every_steps=5)
+    assert "step 10 of 10" in done.stdout
+    for what in ("shards", "checkpoint", "TensorBoard", "audio"):
+        assert f"  {what} " in done.stdout
+    return storage / "two"
+
+
+@pytest.fixture(scope="module")
+def one_worker(train, tmp_path_factory) -> Path:
+    storage = tmp_path_factory.mktemp("runs")
+    train(storage, run__name="one", train__max_steps=10, scaling__num_workers=1)
+    return storage / "one"
+
+
+def parameters(run: Path, rank: int) -> str:
+    return re.findall(r"parameters ([0-9a-f]{64})", (run / f"logs/rank-{rank}.log").read_text())[-1]
+
+
+def test_every_step_has_its_line(two_workers):
+    lines = metrics(two_workers)
+    assert [line["step"] for line in lines] == list(range(1, 11))
+    for line in lines:
+        assert line["world_size"] == 2
+        assert line.keys() >= set(SCALARS) - {"learning_rate"} | {"lr", "epoch", "seconds", "utterances"}
+        assert line["loss/g/total"] == pytest.approx(
+            sum(line[f"loss/g/{t}"] for t in ("fm", "mel", "dur", "kl", "lm", "lm_gen", "dur_gen", *range(6))), rel=1e-4
+        )
+
+
+def test_both_ranks_hold_the_same_parameters(two_workers):
+    assert parameters(two_workers, 0) == parameters(two_workers, 1)
+
+
+def test_one_and_two_workers_see_the_same_utterances_and_start_with_the_same_losses(one_worker, two_workers):
+    one, two = metrics(one_worker), metrics(two_workers)
+    assert [line["consumed"] for line in one] == [line["consumed"] for line in two]
+    for tag in SCALARS:
+        if tag.startswith("loss"):
+            assert two[0][tag] == pytest.approx(one[0][tag], rel=1e-5), tag
+
+
+def test_what_was_consumed_is_the_plan(two_workers, shards):
+    cfg, manifest = read_config(two_workers / "config.yaml"), read_manifest(str(shards))
+    G, segment = cfg.train.micro_batches_per_step, cfg.train.segment_size // cfg.data.hop_length
+    spec, position = StreamSpec(cfg.data, manifest.digest, cfg.train.seed, G, segment), Position()
+    used: list[np.ndarray] = []
+    for line in metrics(two_workers):
+        plan = plan_of(spec, position.epoch)
+        batches = [plan.micro_batch(position.epoch_step, j) for j in range(G)]
+        assert line["consumed"] == [crc(batch) for batch in batches]
+        assert line["epoch"] == position.epoch
+        assert line["utterances"] == sum(map(len, batches))
+        used += batches
+        position = advance(spec, position)
+    first_epoch = np.concatenate(used[: plan_of(spec, 0).steps * G])
+    assert set(first_epoch) == set(manifest.rows("train"))
+
+
+def test_tensorboard_holds_all_tags_of_the_seed(two_workers):
+    def tags(folder: Path) -> dict[str, list[str]]:
+        board = EventAccumulator(str(folder))
+        board.Reload()
+        return board.Tags()
+
+    written = tags(two_workers / "tensorboard")
+    assert set(written["scalars"]) >= set(SCALARS)
+    assert set(written["images"]) >= set(IMAGES)
+    evaluation = tags(two_workers / "tensorboard/eval")
+    assert set(evaluation["images"]) >= set(EVAL_IMAGES)
+    assert set(evaluation["audio"]) >= set(EVAL_AUDIO)
+    assert set(evaluation["scalars"]) >= {"eval/mel", "eval/kl", "eval/dur"}
+
+
+def test_the_run_describes_itself(two_workers):
+    assert read_config(two_workers / "config.yaml").run.name == "two"
+    assert (two_workers / "environment.json").stat().st_size > 500
+    newest = sorted(two_workers.glob("checkpoint_0*"))
+    assert [p.name for p in newest] == ["checkpoint_000000004", "checkpoint_000000008", "checkpoint_000000010"]
+    assert (newest[-1] / "config.yaml").read_text() == (two_workers / "config.yaml").read_text()
+
+
+def test_killed_half_way_the_same_command_continues(command, shards, tmp_path, two_workers):
+    argv = arguments(
+        shards, tmp_path, run__name="killed", train__max_steps=10, train__checkpoint__every_steps=3, eval__every_steps=5
+    )
+    process, run = command.start("job.train", *argv), tmp_path / "killed"
+    try:
+        wait_for_step(run, 3, process)
+    finally:
+        kill(process)
+    done = command("job.train", *argv)
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"resumes at step [369]\b", done.stdout)
+    lines = metrics(run)
+    assert [line["step"] for line in lines] == list(range(1, 11))
+    undisturbed = metrics(two_workers)
+    assert [line["consumed"] for line in lines] == [line["consumed"] for line in undisturbed]
+    for ours, theirs in zip(lines, undisturbed, strict=True):
+        assert ours["loss/g/mel"] == pytest.approx(theirs["loss/g/mel"], rel=0.05)
+    board = EventAccumulator(str(run / "tensorboard"))
+    board.Reload()
+    steps = [event.step for event in board.Scalars("loss/g/mel")]
+    assert steps == sorted(set(steps))
+
+
+def test_a_finished_run_is_left_alone(train, two_workers):
+    before = (two_workers / "metrics.jsonl").read_bytes()
+    done = train(
+        two_workers.parent, run__name="two", train__max_steps=10, train__checkpoint__every_steps=4, eval__every_steps=5
+    )
+    assert "is finished" in done.stdout
+    assert (two_workers / "metrics.jsonl").read_bytes() == before
+
+
+def test_synthesize_speaks_every_language(command, two_workers, tmp_path):
+    said = {
+        "ZH": ("zh_f1", "今天天气真不错。"),
+        "JP": ("jp_f1", "おはようございます。"),
+        "EN": ("en_f1", "Good morning."),
+    }
+    for language, (speaker, text) in said.items():
+        out = tmp_path / f"{language}.wav"
+        done = command(
+            "job.synthesize", "--checkpoint", str(two_workers), "--text", text, "--speaker", speaker,
+            "--language", language, "--out", str(out),
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        wave, rate = soundfile.read(out)
+        assert rate == 44100
+        assert 0.05 < len(wave) / rate < 30
+        assert np.isfinite(wave).all()
+        assert np.abs(wave).max() > 0
+
+
+def test_a_checkpoint_loads_without_pickled_code(two_workers):
+    for path in two_workers.glob("checkpoint_*/training.pt"):
+        state = torch.load(path, weights_only=True)
+        assert state["optimizers"].keys() == {"g", "d", "dur", "wd"}
