@@ -76,8 +76,8 @@ class DataConfig:
         max_reject_share: preparation refuses to go on when more than this share of the lines is rejected.
         rows_per_shard: utterances a shard file.
         plan: how an epoch is cut into micro-batches.
-        prefetch_mib: memory, in MiB, for micro-batches that are loaded ahead, over all workers.
-        cpus: logical CPUs that job.train leaves to Ray Data on a single machine.
+        prefetch_steps: global steps whose micro-batches are loaded ahead of the training; bounds the memory.
+        loaders: processes, of one logical CPU each, that read, decode and collate, at most.
     """
 
     transcript: str = ""
@@ -101,5 +101,5 @@ class DataConfig:
     max_reject_share: float = 0.05
     rows_per_shard: int = 256
     plan: PlanConfig = field(default_factory=PlanConfig)
-    prefetch_mib: int = 2048
-    cpus: float = 1.0
+    prefetch_steps: int = 8
+    loaders: int = 4

@@ -8,14 +8,15 @@ A dataset covers many global steps, over epoch ends too, and the next one is ope
 run, so that neither waits for the other.
 """
 
+import asyncio
 import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import ray
 import ray.data
-from ray.data import ExecutionResources
 
 from data.collate import TtsBatch, collate, to_batch
 from data.config import DataConfig
@@ -85,24 +86,49 @@ def advance(spec: StreamSpec, position: Position) -> Position:
     )
 
 
-def load_micro_batch(row: dict, spec: StreamSpec) -> dict:
-    """Read, decode and collate one micro-batch; the map function of the dataset. Empty rows pass through."""
-    manifest = _manifest(spec.data.shards, spec.digest)
-    table, reader = manifest.table, _reader(spec.data.shards)
-    found = []
-    for i in row["rows"]:
-        entry = {name: table.column(name)[int(i)].as_py() for name in ("shard", "row", "key")}
-        found.append(reader.row(entry["shard"], entry["row"]))
-        assert found[-1]["key"] == entry["key"], f"{entry['shard']} row {entry['row']} is not the manifest's row {i}"
-    place = {name: np.int64(row[name]) for name in ("step", "epoch", "slot")}
-    return place | (
-        collate(found, row["rows"], manifest.speakers, spec.data) if found else {"rows": np.zeros(0, np.int64)}
-    )
+@ray.remote(num_cpus=0)
+class Pace:
+    """Holds the loaders back to a number of global steps ahead of the training, which bounds the memory.
+
+    Ray Data's own back-pressure bounds it too, but its scheduling loop then spins on results that it may not take yet:
+    half a core on a machine that has two.
+    """
+
+    def __init__(self, step: int, ahead: int):
+        self.step, self.ahead, self.moved = step, ahead, asyncio.Condition()
+
+    async def reached(self, step: int) -> None:
+        """The training has come to `step`."""
+        async with self.moved:
+            self.step = step
+            self.moved.notify_all()
+
+    async def within_reach(self, step: int) -> None:
+        """Returns when `step` may be loaded."""
+        async with self.moved:
+            await self.moved.wait_for(lambda: step <= self.step + self.ahead)
 
 
-@functools.lru_cache(maxsize=2)
-def _reader(uri: str) -> ShardReader:
-    return ShardReader(uri)
+class Loader:
+    """Reads, decodes and collates micro-batches; the map of the dataset."""
+
+    def __init__(self, spec: StreamSpec, pace: ray.actor.ActorHandle | None = None):
+        self.spec, self.pace, self.manifest = spec, pace, _manifest(spec.data.shards, spec.digest)
+        self.reader = ShardReader(spec.data.shards)
+
+    def __call__(self, row: dict) -> dict:
+        """The arrays of a row of `dataset_rows`; empty rows pass through."""
+        if self.pace is not None:
+            ray.get(self.pace.within_reach.remote(int(row["step"])))
+        place = {name: np.int64(row[name]) for name in ("step", "epoch", "slot")}
+        if len(row["rows"]) == 0:
+            return place | {"rows": np.zeros(0, np.int64)}
+        table, found = self.manifest.table, []
+        for i in row["rows"]:
+            shard, number, key = (table.column(name)[int(i)].as_py() for name in ("shard", "row", "key"))
+            found.append(self.reader.row(shard, number))
+            assert found[-1]["key"] == key, f"{shard} row {number} is not the manifest's row {i}"
+        return place | collate(found, row["rows"], self.manifest.speakers, self.spec.data)
 
 
 def dataset_rows(spec: StreamSpec, first: Position, steps: int, world_size: int) -> list[dict]:
@@ -161,6 +187,7 @@ class MicroBatchStream:
         self.spec, self.max_steps, self.rank, self.world_size = spec, max_steps, rank, world_size
         self.share, self.pin = share, pin
         self.next_dataset = first
+        self.pace = Pace.remote(first.step, spec.data.prefetch_steps) if rank == 0 else None  # type: ignore[attr-defined]
         self.rows_per_step = -(-spec.micro_batches_per_step // world_size)
 
     def __iter__(self) -> Iterator[list[MicroBatch]]:
@@ -171,6 +198,8 @@ class MicroBatchStream:
             for step in range(begin, end):
                 if step == max(end - STEPS_AHEAD, begin):
                     following = self._open()
+                if self.pace is not None:
+                    self.pace.reached.remote(step)
                 yield self._take(rows, step)
             begin, opened = end, following
 
@@ -184,11 +213,13 @@ class MicroBatchStream:
             ray.data.DataContext.get_current().enable_progress_bars = False
             rows = dataset_rows(self.spec, self.next_dataset, steps, self.world_size)
             dataset = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
-                functools.partial(load_micro_batch, spec=self.spec), num_cpus=0.5
+                Loader,  # type: ignore[arg-type]
+                fn_constructor_args=(self.spec, self.pace),
+                num_cpus=1,
+                # actors, as idle task workers are ended within a second, and starting one costs seconds of imports
+                compute=ray.data.ActorPoolStrategy(min_size=1, max_size=self.spec.data.loaders),
             )
-            options = dataset.context.execution_options
-            options.preserve_order = True
-            options.resource_limits = ExecutionResources(object_store_memory=self.spec.data.prefetch_mib * 2**20)
+            dataset.context.execution_options.preserve_order = True
             splits = dataset.streaming_split(self.world_size, equal=True)
         split = self.share(splits)[self.rank]
         for _ in range(steps):
@@ -218,6 +249,7 @@ def validation_batches(
     spec: StreamSpec, rows: np.ndarray, rank: int, world_size: int
 ) -> Iterator[tuple[int, TtsBatch]]:
     """The validation set, one utterance a batch: (number, batch) of those with number % world_size == rank."""
+    load = Loader(spec)
     for number in range(rank, len(rows), world_size):
         row = {"step": 0, "epoch": 0, "slot": number, "rows": rows[number : number + 1]}
-        yield number, to_batch(load_micro_batch(row, spec))
+        yield number, to_batch(load(row))

@@ -1,6 +1,7 @@
 """Where a command runs: the cluster that it was submitted to, or a Ray of its own on this machine."""
 
 import contextlib
+import math
 import os
 import sys
 from collections.abc import Iterator
@@ -34,12 +35,11 @@ def ray_session(cfg: Config) -> Iterator[None]:
         ray.init()
     else:
         _, workers = cfg.scaling.bounds
-        # workers and data; one more for the tasks of preparation and the actors that Ray Train itself starts
-        cpus = max(os.cpu_count() or 1, -(-(workers * cfg.scaling.cpus_per_worker + cfg.data.cpus) // 1))
+        cpus = max(os.cpu_count() or 1, math.ceil(workers * cfg.scaling.cpus_per_worker) + cfg.data.loaders)
         os.environ.setdefault("RAY_worker_niceness", "0")
         ray.init(
             address="local",
-            num_cpus=int(cpus),
+            num_cpus=cpus,
             include_dashboard=False,
             log_to_driver=False,
             _node_ip_address="127.0.0.1",

@@ -21,7 +21,7 @@ def checkpoints(uri: str) -> list[str]:
     """
     fs, root = fsspec.core.url_to_fs(uri)
     found = sorted(fs.glob(f"{root}/checkpoint_*/checksums.json"), reverse=True)
-    return [str(fs.unstrip_protocol(path.rsplit("/", 1)[0])) for path in found]
+    return [f"{uri.rstrip('/')}/{path.split('/')[-2]}" for path in found]
 
 
 @contextlib.contextmanager
