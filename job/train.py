@@ -20,7 +20,7 @@ from job.console import follow
 from job.paths import run_folder, with_absolute_paths
 from trainable.state import check_sizes
 from trainable.storage import newest_good
-from trainable.worker import WorkerConfig, check_fits, train_loop
+from trainable.worker import WorkerConfig, check_fits, log_path, train_loop
 
 
 def main(argv: Sequence[str]) -> int:
@@ -62,7 +62,7 @@ def train(cfg: Config) -> Result:
             ),
         )
         # Ray forwards the workers' output only from a cluster; on one machine rank 0's log is followed.
-        shown = contextlib.nullcontext() if on_cluster() else follow(Path(run_folder(cfg)) / "logs" / "rank-0.log")
+        shown = contextlib.nullcontext() if on_cluster() else follow(log_path(run_folder(cfg), 0))
         with shown:
             result = trainer.fit()
     outcome = result.return_value  # type: ignore[attr-defined]

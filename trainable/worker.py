@@ -9,6 +9,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import quote
 
 import fsspec
 import numpy as np
@@ -302,11 +303,15 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), "torch": torch.__version__, "ray": ray.__version__}
 
 
+def log_path(folder: str, rank: int) -> Path:
+    """Where a rank writes its log: in the run's folder, or for an object store on this machine, to be uploaded."""
+    local = Path(folder) if "://" not in folder else Path(tempfile.gettempdir()) / "bert-vits2-ray" / quote(folder, "")
+    return local / "logs" / f"rank-{rank}.log"
+
+
 def start_logging(folder: str, rank: int) -> Path:
-    """Log to the console and to `logs/rank-<r>.log` of the run; returns the file that is written here."""
-    fs, root = fsspec.core.url_to_fs(folder)
-    local = "file" in np.atleast_1d(fs.protocol)
-    path = Path(root if local else tempfile.mkdtemp(prefix="logs-")) / "logs" / f"rank-{rank}.log"
+    """Log to the console and to `logs/rank-<r>.log` of the run; returns the file."""
+    path = log_path(folder, rank)
     path.parent.mkdir(parents=True, exist_ok=True)
     handlers: list[logging.Handler] = [logging.FileHandler(path)]
     if rank == 0:
@@ -321,6 +326,6 @@ def start_logging(folder: str, rank: int) -> Path:
 
 def upload_logs(path: Path, folder: str) -> None:
     """Copy the log to the run's folder where that is no local disk."""
-    fs, root = fsspec.core.url_to_fs(folder)
-    if "file" not in np.atleast_1d(fs.protocol):
+    if "://" in folder:
+        fs, root = fsspec.core.url_to_fs(folder)
         fs.put_file(str(path), f"{root}/logs/{path.name}")
