@@ -24,11 +24,11 @@ def bucket(command, monkeypatch):
     for name, value in env.items():
         monkeypatch.setenv(name, value)
         monkeypatch.setitem(command.env, name, value)
-    fsspec.config.conf.pop("s3", None)
-    fs = fsspec.filesystem("s3", skip_instance_cache=True)
-    fs.mkdir("bucket")
+    cached = fsspec.get_filesystem_class("s3")
+    cached.clear_instance_cache()  # of other tests' servers
+    fsspec.filesystem("s3").mkdir("bucket")
     yield "s3://bucket"
-    fsspec.filesystem("s3").clear_instance_cache()
+    cached.clear_instance_cache()
     server.stop()
 
 

@@ -1,5 +1,7 @@
 """The main job, run as users run it: through real Ray, with real worker processes, killed and continued."""
 
+import hashlib
+import json
 import re
 from pathlib import Path
 
@@ -136,12 +138,22 @@ def test_killed_half_way_the_same_command_continues(command, shards, tmp_path, t
     assert steps == sorted(set(steps))
 
 
+def with_other_code(checkpoint: Path) -> None:
+    """Make a checkpoint say that another version of the code wrote it."""
+    state, sums = checkpoint / "state.json", checkpoint / "checksums.json"
+    state.write_text(json.dumps(json.loads(state.read_text()) | {"code_version": "other-code"}))
+    digests = json.loads(sums.read_text()) | {"state.json": hashlib.sha256(state.read_bytes()).hexdigest()}
+    sums.write_text(json.dumps(digests))
+
+
 def test_a_finished_run_is_left_alone(train, two_workers):
     before = (two_workers / "metrics.jsonl").read_bytes()
+    with_other_code(sorted(two_workers.glob("checkpoint_0*"))[-1])
     done = train(
         two_workers.parent, run__name="two", train__max_steps=10, train__checkpoint__every_steps=4, eval__every_steps=5
     )
     assert "is finished" in done.stdout
+    assert "the checkpoint was written by other-code" in done.stdout
     assert (two_workers / "metrics.jsonl").read_bytes() == before
 
 
