@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from trainable.storage import newest_good
+
 ROOT = Path(__file__).parents[2]
 DEMO = ROOT / "job/presets/demo.yaml"
 # a third of the demo preset's step
@@ -102,11 +104,9 @@ def metrics(run: Path) -> list[dict]:
 
 
 def wait_for_step(run: Path, step: int, process: subprocess.Popen, timeout: float = 200) -> None:
-    """Until a checkpoint at `step` or later is there."""
+    """Until a whole checkpoint at `step` or later lies there: its files arrive one by one."""
     deadline = time.monotonic() + timeout
-    while not any(
-        int(p.name.split("_")[1]) >= step for p in run.glob("checkpoint_*") if (p / "checksums.json").exists()
-    ):
+    while (newest := newest_good(str(run))) is None or int(newest.rsplit("_", 1)[1]) < step:
         assert process.poll() is None, "the command ended early"
         assert time.monotonic() < deadline, f"no checkpoint at step {step} after {timeout} s"
         time.sleep(0.1)
