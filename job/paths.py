@@ -24,6 +24,7 @@ def with_absolute_paths(cfg: Config) -> Config:
         run=replace(cfg.run, storage=absolute(cfg.run.storage)),
         data=replace(cfg.data, transcript=transcript, shards=absolute(cfg.data.shards), bert=bert),
         model=replace(cfg.model, slm=slm),
+        train=replace(cfg.train, init_from=cfg.train.init_from and absolute(cfg.train.init_from, model=True)),
     )
 
 

@@ -65,11 +65,11 @@ class FastReduction:
     def finish(self, name: str) -> None:
         """The gradients of network `name` are complete: nothing is left to do, DDP has reduced them."""
 
-    def state_dict(self) -> dict[str, Tensor]:
+    def state_dict(self) -> dict[str, dict[str, float]]:
         """No state."""
         return {}
 
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+    def load_state_dict(self, state: Mapping[str, Mapping[str, float]]) -> None:
         """No state."""
 
 
@@ -85,19 +85,17 @@ class ExactReduction:
         self.loss_scale = 1.0
         self.keeps_graph = True
         self.G = micro_batches_per_step
-        self.nets = {name: unwrapped(net) for name, net in nets.items()}
+        named = {name: dict(unwrapped(net).named_parameters()) for name, net in nets.items()}
+        self.keys = {name: [key for key, p in own.items() if p.requires_grad] for name, own in named.items()}
+        self.trainable = {name: [named[name][key] for key in keys] for name, keys in self.keys.items()}
         self.exponents = {
-            name: torch.zeros(len(self._parameters(name)), dtype=torch.float64, device=self._device(name))
-            for name in self.nets
+            name: torch.zeros(len(own), dtype=torch.float64, device=own[0].device)
+            for name, own in self.trainable.items()
         }
         self.sums: dict[str, list[Tensor]] = {}
-        self.overflow = {name: torch.zeros((), dtype=torch.int64, device=self._device(name)) for name in self.nets}
-
-    def _parameters(self, name: str) -> list[nn.Parameter]:
-        return [p for p in self.nets[name].parameters() if p.requires_grad]
-
-    def _device(self, name: str) -> torch.device:
-        return next(self.nets[name].parameters()).device
+        self.overflow = {
+            name: torch.zeros((), dtype=torch.int64, device=own[0].device) for name, own in self.trainable.items()
+        }
 
     def module(self, net: nn.Module) -> nn.Module:
         """What a forward pass that trains `net` goes through: the network itself, DDP would add up floats."""
@@ -119,7 +117,7 @@ class ExactReduction:
     def _add(self, name: str) -> None:
         limit = 2.0 ** (61 - (self.G - 1).bit_length())
         scales, integers = self._scales(name), []
-        for p, scale in zip(self._parameters(name), scales, strict=True):
+        for p, scale in zip(self.trainable[name], scales, strict=True):
             assert p.grad is not None, f"a parameter of network {name} takes no part in its loss"
             x = p.grad.double().mul_(scale).round_()
             self.overflow[name] += (~(x.abs() < limit)).sum()
@@ -133,7 +131,7 @@ class ExactReduction:
     @torch.no_grad()
     def finish(self, name: str) -> None:
         """Sum over the workers and write the mean over the micro-batches to `.grad`."""
-        parameters, sums = self._parameters(name), self.sums.pop(name)
+        parameters, sums = self.trainable[name], self.sums.pop(name)
         flat = torch.cat([*(s.flatten() for s in sums), self.overflow[name].reshape(1)])
         if world_size() > 1:
             dist.all_reduce(flat)
@@ -145,14 +143,15 @@ class ExactReduction:
             p.grad = total.div_(scale * self.G).to(p.dtype).view_as(p)
         self.exponents[name] = torch.where(largest > 0, torch.ceil(torch.log2(largest)), self.exponents[name])
 
-    def state_dict(self) -> dict[str, Tensor]:
-        """Exponents of each network's tensors, float64 [tensors]."""
-        return {name: exponents.cpu() for name, exponents in self.exponents.items()}
+    def state_dict(self) -> dict[str, dict[str, float]]:
+        """Exponents of each network's parameters, by name: another run may freeze others."""
+        return {name: dict(zip(keys, self.exponents[name].tolist(), strict=True)) for name, keys in self.keys.items()}
 
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+    def load_state_dict(self, state: Mapping[str, Mapping[str, float]]) -> None:
         """Restore the exponents."""
         for name, exponents in state.items():
-            self.exponents[name] = exponents.to(self._device(name))
+            values = [exponents.get(key, 0.0) for key in self.keys[name]]
+            self.exponents[name] = self.exponents[name].new_tensor(values)
 
 
 Reduction = FastReduction | ExactReduction

@@ -18,7 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 from data.epoch_plan import Position
 from tests.reference.rule import fill
 from tests.tiny import tiny_batch, tiny_config, tiny_state
-from trainable.state import learning_rate
+from trainable.optimizer import learning_rate
 from trainable.step import TrainingStep
 
 G = 4
