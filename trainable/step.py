@@ -256,12 +256,10 @@ class TrainingStep:
     def gather(self, losses: Mapping[int, Mapping[str, Tensor]], crcs: Mapping[int, int]) -> tuple[dict, Tensor]:
         """Means of the losses over the step's G micro-batches, and what was consumed, equal on every worker."""
         tags = self.state.loss_tags()
-        nan = torch.full((), float("nan"), device=self.device)  # a loss an utterance, of a smaller micro-batch
+        constant = partial(torch.full, (), dtype=torch.float64, device=self.device)  # a copy from the host would wait
+        nan = constant(float("nan"))  # a loss an utterance, of a smaller micro-batch
         own = {
-            slot: torch.stack(
-                [nan.new_tensor(crcs[slot], dtype=torch.float64)]
-                + [parts.get(tag, nan).detach().double() for tag in tags]
-            )
+            slot: torch.stack([constant(crcs[slot])] + [parts.get(tag, nan).detach().double() for tag in tags])
             for slot, parts in losses.items()
         }
         table = gather_rows(own, self.train.micro_batches_per_step, 1 + len(tags), self.device)
