@@ -8,7 +8,7 @@ import pytest
 import torch
 
 # The tests of a second set make one and run all the tests on it: not again where a set is given.
-collect_ignore = ["test_second_set.py"] if "REFERENCE_DIR" in os.environ else []
+collect_ignore = ["test_second_set.py"] if os.environ.get("REFERENCE_DIR") else []
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -77,7 +77,7 @@ def test_scalars(number, reduction):
     for tag, value in logged.items():
         by_step = GRAD_NORM_RTOL if tag.startswith("grad_norm_") else LOSS_RTOL
         rtol = by_step[min(number, len(by_step) - 1)]
-        rtol = max(rtol, 10 * expected["scalar_observed_rel_error"][tag])
+        rtol = max(rtol, 10 * expected["scalar_observed_rel_error"].get(tag, 0.0))
         if differs(lambda t, tag=tag: t.scalars[tag], number, reduction, value, rtol * abs(value)):
             beyond.append((tag, trace.scalars[tag], value))
     assert not beyond
@@ -98,6 +98,8 @@ def test_gradients(number, reduction):
     }
     numel, beyond = trained(reduction)[number].numel, []
     for name, key, spread in comparable(number):
+        if expected[name][key] is None:
+            continue
         norm = expected[name][key][1]
         atol = (10 * spread["grad_norm_rel"] + ROUNDING) * norm
         # The manifest names no tolerance for the sum. By Cauchy-Schwarz it moves by no more than the root of the count
