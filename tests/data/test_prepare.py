@@ -16,12 +16,13 @@ from moto.server import ThreadedMotoServer
 import data.prepare
 from data.audio import decode_flac
 from data.config import BertConfig, DataConfig
+from data.files import PART_SUFFIX
 from data.ledger import TooManyRejectsError
-from data.manifest import PART_SUFFIX, ManifestError, number_speakers, read_manifest, split_of
+from data.manifest import ManifestError, number_speakers, read_manifest, split_of
 from data.prepare import prepare
 from data.shards import ShardReader, list_shards
 from data.survey import SURVEYED, HeldRow, judge
-from data.transcript import parse_transcript
+from data.transcript import read_transcript
 
 RATE = 44100
 TEXTS = [
@@ -132,19 +133,6 @@ def test_header_and_split(corpus) -> None:
     assert read_manifest(manifest.uri).digest == manifest.digest
 
 
-def computed_keys(monkeypatch) -> list[list[str]]:
-    """Watch which rows a preparation computes."""
-    seen: list[list[str]] = []
-    compute = data.prepare._compute
-
-    def watch(cfg, recipe, rows):
-        seen.append([row["id"] for row in rows])
-        return compute(cfg, recipe, rows)
-
-    monkeypatch.setattr(data.prepare, "_compute", watch)
-    return seen
-
-
 @pytest.fixture(scope="module")
 def changed(corpus, tmp_path_factory):
     """A copy of `corpus` prepared again after changes: speaker, text and recording of a line, a line less, one more."""
@@ -217,11 +205,11 @@ def test_an_interrupted_run_goes_on_where_it_was(corpus, tmp_path, monkeypatch) 
 
     with monkeypatch.context() as patch:
         patch.setattr(data.prepare, "judge", change)
-        with pytest.raises(ValueError, match=f"1 recordings changed .*{missing[0]}"):
+        with pytest.raises(ValueError, match=f"{missing[0]} changed while it was prepared"):
             prepare(cfg)
     (tmp_path / missing[0]).write_bytes(recording)
     assert prepare(cfg).digest == manifest.digest
-    assert computed == [missing, missing[:1]]
+    assert computed == [missing, missing]  # of a shard with a recording that changed, nothing is written
     assert not list((tmp_path / "out/shards").glob(f"*{PART_SUFFIX}"))
 
 
@@ -275,10 +263,13 @@ def test_a_refused_run_leaves_the_shards_alone(corpus, tmp_path) -> None:
     assert len((tmp_path / "out/rejects.jsonl").read_text("utf-8").splitlines()) == 2
 
 
-def test_limits_hold_for_rows_that_a_shard_holds() -> None:
-    transcript = parse_transcript("esd.list", b"a.wav|anna|EN|One.\nb.wav|anna|EN|Two.\nc.wav|anna|EN|Three.")
-    held = {"a": HeldRow("s", 0, RATE, 5), "b": HeldRow("s", 1, RATE // 2, 5), "c": HeldRow("s", 2, RATE, 43)}
-    surveyed = pa.Table.from_pylist([{"number": n, "key": key} for n, key in enumerate(held, start=1)], SURVEYED)
+def test_limits_hold_for_rows_that_a_shard_holds(tmp_path) -> None:
+    (tmp_path / "esd.list").write_text("a.wav|anna|EN|One.\nb.wav|anna|EN|Two.\nc.wav|anna|EN|Three.")
+    transcript = read_transcript(str(tmp_path / "esd.list"))
+    phones = " ".join(["ah"] * 5)
+    held = {"a": HeldRow("s", 0, RATE, phones), "b": HeldRow("s", 1, RATE // 2, phones)}
+    held["c"] = HeldRow("s", 2, RATE, " ".join(["ah"] * 43))
+    surveyed = pa.Table.from_pylist([{"line": n, "key": key} for n, key in enumerate(held)], SURVEYED)
     cfg = DataConfig(min_seconds=0.8)
     ledger, rows = judge(cfg, transcript, surveyed, held)
     assert [row["id"] for row in rows] == ["a.wav"]
