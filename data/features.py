@@ -1,26 +1,19 @@
-"""The second pass over a corpus: BERT features, FLAC and spectrograms of the rows that no shard holds yet, written.
+"""The second pass over a corpus, first half: BERT features of the rows that no shard holds yet; a block is a shard."""
 
-A block of rows becomes a shard. What must be right for every row alike (a store that does not answer, a full disk, a
-recording that changed meanwhile) comes back as a `problem`, for the run to stop with.
-"""
-
-from collections.abc import Iterator
 from dataclasses import fields
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
-import torch
 
-from data.audio import decode_audio, decode_flac, encode_flac, read_audio
-from data.bert import BertFeatures
 from data.config import DataConfig
-from data.ledger import RejectedError
 from data.manifest import SHARD_COLUMNS
-from data.recipe import Recipe, bert_features
-from data.shards import write_shard
-from data.spectrogram import spectrogram
+from data.recipe import bert_features
 from data.survey import LINE
 from data.text.front_end import Phonemes
+
+if TYPE_CHECKING:
+    from data.bert import BertFeatures
 
 TEXTS_PER_BATCH = 16
 
@@ -29,7 +22,6 @@ KEPT = pa.schema(
     [SHARD_COLUMNS.field(name) for name in ("id", "key", "speaker", "language", "text", "samples", "frames")]
     + [LINE.field("uri")]
 )
-WRITTEN = pa.schema([("key", pa.string()), ("shard", pa.string()), ("row", pa.int32()), ("problem", pa.string())])
 
 
 def shard_block(surveyed: pa.Table, rows: list[dict]) -> pa.Table:
@@ -80,53 +72,3 @@ class BertActor:
         if language not in self.models:
             self.models[language] = bert_features(self.cfg, language, self.device)
         return self.models[language]([Phonemes(**row) for row in rows.select(_PHONEMES).to_pylist()])
-
-
-def write_rows(rows: pa.Table, cfg: DataConfig, recipe: Recipe) -> pa.Table:
-    """Decode and encode the recordings of a shard, and write it.
-
-    Args:
-        rows: those of BertActor.
-        cfg: where to, and how audio and spectrograms are made.
-        recipe: that the rows' keys were made by.
-
-    Returns:
-        Rows of WRITTEN.
-    """
-    finished: list[str] = []
-    try:
-        shard = write_shard(cfg.shards, _finish(rows, cfg, recipe, finished))
-    except ChangedError as error:
-        return _problem(f"{error} changed while it was prepared. Run python -m job.prepare again: what is done is kept")
-    except OSError as error:
-        return _problem(str(error))
-    places = [{"key": key, "shard": shard, "row": number} for number, key in enumerate(finished)]
-    return pa.Table.from_pylist(places, schema=WRITTEN)
-
-
-class ChangedError(Exception):
-    """A recording is not what it was in the first pass."""
-
-
-def _finish(rows: pa.Table, cfg: DataConfig, recipe: Recipe, finished: list[str]) -> Iterator[dict]:
-    """Rows of SHARD_COLUMNS, one after the other, their keys noted in `finished`."""
-    for row in (rows.slice(i, 1).to_pylist()[0] for i in range(rows.num_rows)):
-        try:
-            audio = read_audio(row["uri"])
-        except RejectedError as error:
-            raise ChangedError(row["uri"]) from error
-        if recipe.key(row["id"], row["text"], row["language"], row["speaker"], audio) != row["key"]:
-            raise ChangedError(row["uri"])
-        flac = encode_flac(decode_audio(audio, cfg), cfg.sampling_rate)
-        finished.append(row["key"])
-        yield row | {"audio": flac, "spec": stored_spectrogram(flac, cfg) if cfg.spectrogram_on == "shards" else b""}
-
-
-def stored_spectrogram(flac: bytes, cfg: DataConfig) -> bytes:
-    """The spectrogram of what training will hear: float32 [filter_length / 2 + 1, frames]."""
-    wav = torch.from_numpy(decode_flac(flac))[None]
-    return spectrogram(wav, cfg.filter_length, cfg.hop_length, cfg.win_length)[0].numpy().tobytes()
-
-
-def _problem(what: str) -> pa.Table:
-    return pa.Table.from_pylist([{"problem": what}], schema=WRITTEN)

@@ -15,6 +15,7 @@ it no longer names are removed last.
 """
 
 import contextlib
+import logging
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -24,7 +25,7 @@ import ray
 import ray.data
 
 from data.config import DataConfig
-from data.features import BertActor, shard_block, write_rows
+from data.features import BertActor, shard_block
 from data.files import below
 from data.ledger import Ledger
 from data.manifest import COLUMNS, Manifest, known_speakers, number_speakers, split_of, write_manifest
@@ -34,6 +35,7 @@ from data.report import save_report
 from data.shards import list_shards, read_index, remove_unreferenced
 from data.survey import LINE, SURVEYED, HeldRow, Surveyor, count_phones, judge, line_rows
 from data.transcript import Transcript, read_transcript
+from data.writer import write_rows
 
 LINES_PER_BLOCK = 64
 TASK_CPUS = 0.5  # less than one: a machine with a single logical CPU must hold a BERT actor and a writer
@@ -182,6 +184,8 @@ def _resource(name: str) -> float:
 def _run(dataset: ray.data.Dataset, what: str, rows: int) -> pa.Table:
     """Run a dataset and take its rows, as many as said; stops at the first `problem` among them."""
     dataset.context.enable_progress_bars = dataset.context.print_on_execution_start = False  # ours say when it is done
+    logging.getLogger("ray.data").setLevel(logging.WARNING)
+    logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)  # it warns that there are no bars
     taken = []
     with contextlib.closing(Progress(what, rows)) as progress:
         blocks: Iterator[pa.Table] = iter(dataset.iter_batches(batch_size=None, batch_format="pyarrow"))

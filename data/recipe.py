@@ -1,6 +1,7 @@
 """What a shard row depends on besides its recording and text, and the content address made of it all.
 
 Also where a configuration's front ends and BERT models are made, so that preparation and synthesis make the same ones.
+Torch is imported with the models alone: most processes of a preparation do without it.
 """
 
 import hashlib
@@ -12,17 +13,19 @@ import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
-from data.bert import BertFeatures, find_file, load_tokenizer
 from data.config import DataConfig
 from data.files import PART_SUFFIX
 from data.manifest import SCHEMA_VERSION
 from data.text.front_end import FrontEnd, get_front_end, hash_files
-from data.tiny_bert import make_tiny_bert
+from data.tokenizer import WEIGHTS, find_file, load_tokenizer
+
+if TYPE_CHECKING:
+    from data.bert import BertFeatures
 
 RANDOM = "random"
 
@@ -80,7 +83,7 @@ def make_recipe(cfg: DataConfig, languages: Iterable[str]) -> Recipe:
         phonemizer = front_end(cfg, language)
         front_ends[language] = f"{phonemizer.version} {phonemizer.data_hash()}"
         model, revision = bert_source(cfg, language)
-        files = [find_file(model, revision, *n) for n in (["config.json"], ["model.safetensors", "pytorch_model.bin"])]
+        files = [find_file(model, revision, *n) for n in (["config.json"], WEIGHTS)]
         berts[language] = f"{hash_files(files)} {load_tokenizer(model, revision).identity}"
         shape = json.loads(files[0].read_text(encoding="utf-8"))
         # models with relative positions alone have no limit
@@ -117,8 +120,10 @@ def front_end(cfg: DataConfig, language: str) -> FrontEnd:
     return get_front_end(language)
 
 
-def bert_features(cfg: DataConfig, language: str, device: str = "cpu") -> BertFeatures:
+def bert_features(cfg: DataConfig, language: str, device: str = "cpu") -> "BertFeatures":
     """The BERT model of a language, loaded."""
+    from data.bert import BertFeatures
+
     return BertFeatures(*bert_source(cfg, language), device=device)
 
 
@@ -136,6 +141,8 @@ def bert_source(cfg: DataConfig, language: str) -> tuple[str, str | None]:
     )
     folder = base / "bert" / f"{language}-{cfg.bert.random_width}"
     if not folder.exists():
+        from data.tiny_bert import make_tiny_bert
+
         part = folder.with_name(f"{folder.name}.{uuid.uuid4().hex}{PART_SUFFIX}")
         make_tiny_bert(part, language, _random_texts(language), width=cfg.bert.random_width)
         try:

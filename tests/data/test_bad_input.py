@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from data.audio import read_audio
 from data.config import LANGUAGES, BertConfig, DataConfig
-from data.features import BertActor, shard_block, write_rows
+from data.features import BertActor, shard_block
 from data.files import UnreachableError, put_file
 from data.ledger import Ledger
 from data.manifest import known_speakers
@@ -28,6 +28,7 @@ from data.recipe import make_recipe
 from data.shards import list_shards
 from data.survey import LINE, Surveyor, judge, line_rows
 from data.transcript import read_transcript
+from data.writer import write_rows
 
 RATE = 44100
 HELLO = "Good morning, everybody."

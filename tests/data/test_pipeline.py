@@ -12,7 +12,6 @@ from data.audio import encode_flac
 from data.collate import collate
 from data.config import BertConfig, DataConfig, PlanConfig
 from data.epoch_plan import Position
-from data.features import stored_spectrogram
 from data.manifest import COLUMNS, read_manifest, write_manifest
 from data.pipeline import (
     MicroBatchStream,
@@ -24,6 +23,7 @@ from data.pipeline import (
     validation_rows,
 )
 from data.shards import ShardReader, write_shard
+from data.writer import stored_spectrogram
 
 G = 4
 

@@ -279,11 +279,11 @@ def test_limits_hold_for_rows_that_a_shard_holds(tmp_path) -> None:
 
 
 def test_object_store(changed, s3_bucket) -> None:
-    """Elsewhere, anew and cut otherwise: the digest is that of the corpus that was brought up to date."""
+    """Elsewhere, by a glob, anew and cut otherwise: the digest is that of the corpus that was brought up to date."""
     folder, manifest, _, _ = changed
     for path in (folder / "esd.list", *sorted((folder / "wavs").iterdir())):
         s3_bucket.put_file(str(path), f"corpus/{path.relative_to(folder)}")
-    remote = config(folder, transcript="s3://corpus/esd.list", shards="s3://corpus/out", rows_per_shard=5)
+    remote = config(folder, transcript="s3://corpus/*.list", shards="s3://corpus/out/", rows_per_shard=5)
     assert prepare(remote).digest == prepare(remote).digest == manifest.digest
     entry = read_manifest("s3://corpus/out").table.to_pylist()[-1]
     row = ShardReader("s3://corpus/out").row(entry["shard"], entry["row"])
@@ -303,6 +303,17 @@ def test_split_is_stable_and_keeps_one_for_training() -> None:
     grown = split_of({**speakers, **{f"a/{n}": "a" for n in range(200, 300)}}, 1, 0.1)
     assert all(grown[utterance] == split for utterance, split in splits.items())
     assert set(split_of(speakers, 0, 0.0).values()) == {"train"}
+    other = split_of(speakers, 1, 0.1, seed=1)
+    assert any(other[utterance] != split for utterance, split in splits.items())
+
+
+def test_splits_that_the_transcript_names_are_taken() -> None:
+    speakers = {f"a/{n}": "a" for n in range(5)} | {"b/0": "b", "c/0": "c", "c/1": "c"}
+    given = {"a/0": "validation", "a/1": "validation", "b/0": "validation", "c/0": "train"}
+    splits = split_of(speakers, 2, 0.0, given=given)
+    assert {utterance: splits[utterance] for utterance in given} == given
+    assert [splits[f"a/{n}"] for n in (2, 3, 4)] == ["train"] * 3  # two are held back already
+    assert splits["c/1"] == "validation"  # c/0 is left for training
 
 
 def test_speakers_keep_their_numbers() -> None:
