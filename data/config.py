@@ -3,7 +3,9 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-LANGUAGES = ("ZH", "JP", "EN")
+from data.text.symbols import LANGUAGE_IDS
+
+LANGUAGES = tuple(LANGUAGE_IDS)
 
 
 @dataclass(frozen=True)

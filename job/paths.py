@@ -31,6 +31,7 @@ def with_absolute_paths(cfg: Config) -> Config:
             bert=bert,
         ),
         model=replace(cfg.model, slm=slm),
+        train=replace(cfg.train, init_from=cfg.train.init_from and absolute(cfg.train.init_from, model=True)),
     )
 
 

@@ -7,11 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
+import soxr
 import torch
 
 from data.bert import BertFeatures
 from data.config import LANGUAGES, DataConfig
 from data.recipe import bert_features, front_end
+from data.spectrogram import spectrogram
 from data.text.front_end import expand_word2ph, to_sequence
 from job.cli import read_config, run
 from trainable.checkpoint import CheckpointInfo, load_weights, read_info
@@ -44,7 +46,7 @@ class Voice:
     def say(
         self,
         text: str,
-        speaker: str,
+        speaker: str | None,
         language: str,
         *,
         sdp_ratio: float = 0.2,
@@ -52,18 +54,20 @@ class Voice:
         noise_scale_w: float = 0.8,
         length_scale: float = 1.0,
         seed: int = 0,
+        reference: np.ndarray | None = None,
     ) -> np.ndarray:
         """Speak a text.
 
         Args:
             text: in `language`.
-            speaker: a name of the training data.
+            speaker: a name of the training data; none for a voice without a speaker table.
             language: of LANGUAGES.
             sdp_ratio: share of the stochastic duration predictor, 0 to 1.
             noise_scale: variation of the sound.
             noise_scale_w: variation of the rhythm.
             length_scale: above 1 slower, below 1 faster.
             seed: equal seeds give equal audio.
+            reference: for a voice without a speaker table, a recording [samples] of the speaker at data.sampling_rate.
 
         Returns:
             Waveform, float32 [samples], at data.sampling_rate.
@@ -71,7 +75,9 @@ class Voice:
         Raises:
             ValueError: an unknown speaker or language, or a text that the front end cannot read.
         """
-        if speaker not in self.info.speakers:
+        if self.g.n_speakers == 0 and reference is None:
+            raise ValueError("this voice has no speaker table: give a recording of the speaker (--reference)")
+        if self.g.n_speakers > 0 and speaker not in self.info.speakers:
             raise ValueError(f"no speaker {speaker!r}; this voice has: {', '.join(sorted(self.info.speakers))}")
         if language not in LANGUAGES:
             raise ValueError(f"no language {language!r}; choose of {', '.join(LANGUAGES)}")
@@ -86,11 +92,13 @@ class Voice:
         index = expand_word2ph(phonemes.word2ph, self.data.add_blank)
         active = torch.from_numpy(features.astype(np.float32)[index].T.copy())[None].to(device)
         zh, jp, en = (active if language == own else torch.zeros_like(active) for own in LANGUAGES)
+        stft = (self.data.filter_length, self.data.hop_length, self.data.win_length)
+        y = None if reference is None else spectrogram(torch.from_numpy(reference)[None].to(device), *stft)
         torch.manual_seed(seed)
         out = self.g.infer(
             x,
             torch.tensor([x.shape[1]], device=device),
-            torch.tensor([self.info.speakers[speaker]], device=device),
+            torch.tensor([self.info.speakers.get(speaker or "", 0)], device=device),
             tone,
             language_ids,
             zh,
@@ -100,8 +108,15 @@ class Voice:
             noise_scale=noise_scale,
             noise_scale_w=noise_scale_w,
             length_scale=length_scale,
+            y=y,
         )
         return out.o[0, 0].float().cpu().numpy()
+
+
+def read_recording(path: Path, sampling_rate: int) -> np.ndarray:
+    """A recording of any format that libsndfile reads, in mono: float32 [samples] at `sampling_rate`."""
+    wave, rate = soundfile.read(path, dtype="float32", always_2d=True)
+    return soxr.resample(wave.mean(1), rate, sampling_rate).astype(np.float32)
 
 
 def main(argv: Sequence[str]) -> int:
@@ -109,7 +124,8 @@ def main(argv: Sequence[str]) -> int:
     made = argparse.ArgumentParser(prog="python -m job.synthesize", description="Speak a text with a trained voice.")
     made.add_argument("--checkpoint", required=True, help="a checkpoint, or a run (its newest one)")
     made.add_argument("--text", required=True)
-    made.add_argument("--speaker", required=True)
+    made.add_argument("--speaker", help="a name of the training data")
+    made.add_argument("--reference", type=Path, help="a recording of the speaker, for a voice without a speaker table")
     made.add_argument("--language", required=True, choices=LANGUAGES)
     made.add_argument("--out", required=True, type=Path, help="a .wav or .flac file")
     made.add_argument("--sdp_ratio", type=float, default=0.2, help="share of the stochastic duration predictor")
@@ -125,11 +141,12 @@ def main(argv: Sequence[str]) -> int:
             args.text, args.speaker, args.language,
             sdp_ratio=args.sdp_ratio, noise_scale=args.noise_scale, noise_scale_w=args.noise_scale_w,
             length_scale=args.length_scale, seed=args.seed,
+            reference=args.reference and read_recording(args.reference, voice.data.sampling_rate),
         )  # fmt: skip
     args.out.parent.mkdir(parents=True, exist_ok=True)
     soundfile.write(args.out, wave, voice.data.sampling_rate, subtype="PCM_16")
     seconds = len(wave) / voice.data.sampling_rate
-    print(f"{args.out}: {seconds:.2f} s by {args.speaker}, step {voice.info.position.step}")
+    print(f"{args.out}: {seconds:.2f} s by {args.speaker or args.reference}, step {voice.info.position.step}")
     return 0
 
 

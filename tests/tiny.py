@@ -45,5 +45,5 @@ def tiny_batch(cfg: Config, seed: int, utterances: int = 2, phones: int = 21, fr
         y=0.1 * torch.randn(utterances, 1, frames * cfg.data.hop_length, generator=g),
         y_lengths=lengths * cfg.data.hop_length,
         spec_lengths=lengths,
-        speakers=torch.arange(utterances) % cfg.model.n_speakers,
+        speakers=torch.arange(utterances) % max(1, cfg.model.n_speakers),
     ).with_spectrogram(cfg.data)

@@ -1,7 +1,7 @@
 """One checkpoint: a folder with everything needed to continue, safe to load and checked before it is used.
 
 g.safetensors d.safetensors dur.safetensors wd.safetensors     weights
-training.pt        optimizers, scalers, exponents (plain tensors and numbers: loads with weights_only)
+training.pt        optimizers by parameter, learning rates, scalers, exponents (loads with weights_only)
 state.json         position, manifest digest, code and library versions, world size
 config.yaml        the run's resolved configuration
 checksums.json     sha256 of every other file; written last, so that a folder without it is not a checkpoint
@@ -21,7 +21,7 @@ from data.epoch_plan import Position
 from trainable.reduction import unwrapped
 from trainable.state import TrainState
 
-FORMAT = 1
+FORMAT = 2
 
 
 class CheckpointError(ValueError):

@@ -159,7 +159,7 @@ class TrainConfig:
         segment_size: samples of the decoded segment.
         precision: arithmetic of the networks; losses, mels and alignment stay fp32.
         reduction: `exact` sums gradients to the same bits for any number of workers, `fast` is DDP's own.
-        learning_rate: at step 0.
+        learning_rate: at step 0; `skip_optimizer: false` gives a network that of its published weights instead.
         lr_decay: factor on the learning rate each `lr_decay_by`.
         lr_decay_by: `epoch` as the reference, or `step`, which does not depend on the size of the corpus.
         warmup_steps: steps over which the learning rate rises from 0.
@@ -168,7 +168,14 @@ class TrainConfig:
         weight_decay: of AdamW.
         clip_norm: gradient clipping.
         loss_weights: of the generator's sum.
-        init_from: folder or URI of published weights (G_*.pth, D_*.pth, DUR_*.pth, WD_*.pth) to start from.
+        duration_discriminator_loss: `faithful` adds up the scores of both predictors and sums over the batch, padding
+            included, as the reference does; `corrected` is the mean over real tokens of each predictor's own score.
+        freeze: parameters that keep their values: `zh_bert`, `jp_bert`, `en_bert` (the projections of those features),
+            or patterns over `<network>.<parameter>` such as `g.dec.*`.
+        init_from: weights to start from: a folder or URI of published ones (G_*, D_*, DUR_*, WD_*.pth or .safetensors),
+            a run or checkpoint of this trainer, or a name on the hub, `user/model` or `user/model@revision`.
+        skip_optimizer: leave the optimizer states and learning rates of `init_from`; false takes them over.
+        hub_endpoint: mirror of the hub for `init_from`; none: what HF_ENDPOINT says. HF_TOKEN is the access token.
         matmul_precision: torch.set_float32_matmul_precision; `auto`: high on a GPU (TF32), highest on a CPU.
         attention_backends: of scaled_dot_product_attention; `auto`: those that the hardware has.
         deterministic: ask torch for deterministic kernels; always on when reduction is exact.
@@ -192,7 +199,11 @@ class TrainConfig:
     weight_decay: float = 0.01
     clip_norm: ClipNorm = field(default_factory=ClipNorm)
     loss_weights: LossWeights = field(default_factory=LossWeights)
+    duration_discriminator_loss: Literal["faithful", "corrected"] = "faithful"
+    freeze: tuple[str, ...] = ()
     init_from: str | None = None
+    skip_optimizer: bool = True
+    hub_endpoint: str | None = None
     matmul_precision: Literal["auto", "highest", "high", "medium"] = "auto"
     attention_backends: tuple[Literal["flash", "mem_efficient", "math", "auto"], ...] = ("auto",)
     deterministic: bool = False

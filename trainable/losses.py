@@ -4,7 +4,7 @@ Sources: VITS (Kim et al., 2021, arXiv:2106.06103), HiFi-GAN (Kong et al., 2020,
 (Mao et al., 2017, arXiv:1611.04076), WavLM losses of StyleTTS 2 (Li et al., 2023, arXiv:2306.07691).
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -61,6 +61,47 @@ def generator_loss(outputs: Iterable[Tensor]) -> tuple[Tensor, list[Tensor]]:
     """
     losses = [torch.mean((1 - output.float()).square()) for output in outputs]
     return torch.stack(losses).sum(), losses
+
+
+def masked_discriminator_loss(
+    real_outputs: Sequence[Tensor], generated_outputs: Sequence[Tensor], mask: Tensor
+) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+    """Least-squares loss of the duration discriminator over real tokens, the mean over both predictors.
+
+    The corrected form: each predictor is judged by itself (the reference adds up their scores, so that one can hide the
+    other's mistakes), padding has no part in it, and it does not grow with the batch.
+
+    Args:
+        real_outputs: scores [B, T, 1], one a predictor.
+        generated_outputs: the same of predicted durations.
+        mask: [B, 1, T], 1 on tokens.
+
+    Returns:
+        The loss [] fp32, its real parts and its generated parts, each [], one a predictor.
+    """
+    r_losses = [_masked_mean((1 - real.float()).square(), mask) for real in real_outputs]
+    g_losses = [_masked_mean(generated.float().square(), mask) for generated in generated_outputs]
+    return torch.stack(r_losses).mean() + torch.stack(g_losses).mean(), r_losses, g_losses
+
+
+def masked_generator_loss(outputs: Sequence[Tensor], mask: Tensor) -> tuple[Tensor, list[Tensor]]:
+    """Least-squares loss of the duration predictors over real tokens (see `masked_discriminator_loss`).
+
+    Args:
+        outputs: scores [B, T, 1], one a predictor.
+        mask: [B, 1, T].
+
+    Returns:
+        The loss [] fp32 and its parts, each [].
+    """
+    losses = [_masked_mean((1 - output.float()).square(), mask) for output in outputs]
+    return torch.stack(losses).mean(), losses
+
+
+def _masked_mean(values: Tensor, mask: Tensor) -> Tensor:
+    """[B, T, 1], [B, 1, T] -> []: the mean where the mask is 1."""
+    weights = mask.transpose(1, 2).float()
+    return (values * weights).sum() / weights.sum()
 
 
 def kl_loss(z_p: Tensor, logs_q: Tensor, m_p: Tensor, logs_p: Tensor, z_mask: Tensor) -> Tensor:

@@ -1,79 +1,85 @@
-"""Published weights to start from, in the reference's layout: G_*.pth, D_*.pth, DUR_*.pth, WD_*.pth.
+"""Files of one network's weights, as published and as we export them.
 
-Each file is a torch pickle of a dict whose key `model` holds a state dict under our own names. They come from
-strangers: nothing but tensors and plain numbers is unpickled. Optimizer states are not taken over.
+G_*.pth, D_*.pth, DUR_*.pth, WD_*.pth are the reference's: a torch pickle of `model` (a state dict), `optimizer`
+(AdamW's state by number), `learning_rate` and `iteration` (epochs). G_*.safetensors and its like hold the state dict
+alone, with the two numbers in their metadata and the optimizer's state by name in G_*.optimizer.safetensors beside.
+Either comes from strangers: nothing but tensors and plain numbers is ever unpickled.
 """
 
 import pickle
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-import fsspec
 import torch
-from torch import Tensor, nn
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
 
-from trainable.checkpoint import mismatches
+from trainable.optimizer import Moments
 
 PREFIXES = {"g": "G", "d": "D", "dur": "DUR", "wd": "WD"}  # network -> beginning of its file's name
-SPEAKERS = "emb_g.weight"  # [n_speakers, gin_channels]
+NETWORKS = {prefix: name for name, prefix in PREFIXES.items()}
+OPTIMIZER = ".optimizer.safetensors"
+ADAMW = ("step", "exp_avg", "exp_avg_sq")
+LEAVE = "train.skip_optimizer: true takes the weights alone"
 
 
-def load_published(folder_or_uri: str, nets: Mapping[str, nn.Module]) -> list[str]:
-    """Take over what fits of published weights, in place.
+@dataclass(frozen=True)
+class Published:
+    """One network's weights, and how far their training was.
+
+    Attributes:
+        weights: its state dict, parameters in the order of the network.
+        moments: AdamW's state of each parameter; None where the file has none.
+        learning_rate: of the next step.
+        epoch: epochs done.
+    """
+
+    weights: dict[str, Tensor]
+    moments: Moments | None = None
+    learning_rate: float | None = None
+    epoch: int = 0
+
+
+def newest(names: Iterable[str]) -> dict[str, str]:
+    """Network -> name of its file with the highest number, out of the names of a folder; .pth before .safetensors."""
+    found: dict[str, tuple[int, bool, str]] = {}
+    for file in names:
+        match = re.fullmatch(rf"({'|'.join(NETWORKS)})_(\d+)\.(pth|safetensors)", file)
+        if match:
+            name, rank = NETWORKS[match[1]], (int(match[2]), match[3] == "pth", file)
+            found[name] = max(found.get(name, rank), rank)
+    return {name: file for name, (_, _, file) in found.items()}
+
+
+def needed(names: Iterable[str]) -> list[str]:
+    """The files of `newest`, with the optimizers' beside them."""
+    present = set(names)
+    files = list(newest(present).values())
+    beside = [file.replace(".safetensors", OPTIMIZER) for file in files if file.endswith(".safetensors")]
+    return files + [file for file in beside if file in present]
+
+
+def read_published(path: Path, buffers: Collection[str] = (), optimizer: bool = False) -> Published:
+    """Read a file.
 
     Args:
-        folder_or_uri: of the files, any combination of them; the highest number of each wins.
-        nets: name -> network, not wrapped.
-
-    Returns:
-        A report: for each network what was taken over, and every tensor that is missing, unknown or misshaped.
-
-    Raises:
-        ValueError: there is no file, or one is damaged, holds pickled code or NaN, or is of another architecture.
-    """
-    fs, root = fsspec.core.url_to_fs(folder_or_uri)
-    files = find_files(fs, root, folder_or_uri)
-    report = []
-    for name, prefix in PREFIXES.items():
-        path = files.get(name)
-        if path is None and name in nets:
-            report.append(f"{prefix}_*.pth is missing: network `{name}` keeps its initial weights")
-        elif path is not None and name not in nets:
-            report.append(f"{path.rpartition('/')[2]} is not used: model.* asks for no network `{name}`")
-        elif path is not None:
-            with fs.open(path, "rb") as file:
-                report += take_over(read_weights(file, path), nets[name], path)
-    return report
-
-
-def find_files(fs: fsspec.AbstractFileSystem, root: str, folder: str) -> dict[str, str]:
-    """Network -> path of its file with the highest number.
-
-    Raises:
-        ValueError: there is none.
-    """
-    found: dict[str, tuple[int, str]] = {}
-    networks = {prefix: name for name, prefix in PREFIXES.items()}
-    for path in fs.ls(root, detail=False) if fs.isdir(root) else []:
-        match = re.fullmatch(rf"({'|'.join(networks)})_(\d+)\.pth", path.rpartition("/")[2])
-        if match:
-            name, number = networks[match[1]], int(match[2])
-            found[name] = max(found.get(name, (-1, "")), (number, path))
-    if not found:
-        names = ", ".join(f"{prefix}_*.pth" for prefix in networks)
-        raise ValueError(f"train.init_from {folder} holds no published weights: none of {names}")
-    return {name: path for name, (_, path) in found.items()}
-
-
-def read_weights(file: Any, path: str) -> dict[str, Tensor]:
-    """The state dict of an opened file.
+        path: of a local file of either format.
+        buffers: entries of the network's state dict that are no parameters.
+        optimizer: read the optimizer's state too, if there is one.
 
     Raises:
         ValueError: names the file, and what is wrong with it.
     """
+    return (_read_safetensors if path.suffix == ".safetensors" else _read_pth)(path, buffers, optimizer)
+
+
+def _read_pth(path: Path, buffers: Collection[str], optimizer: bool) -> Published:
     try:
-        content = torch.load(file, map_location="cpu", weights_only=True)
+        content = torch.load(path, map_location="cpu", weights_only=True)
     except OSError:  # of the storage: another attempt may succeed
         raise
     except Exception as error:  # a damaged pickle can fail in any way
@@ -81,48 +87,86 @@ def read_weights(file: Any, path: str) -> dict[str, Tensor]:
         reason = (
             f"holds pickled code ({code[1]}), which is not run" if code else "is truncated, damaged or no torch file"
         )
-        raise ValueError(f"{path} is refused: it {reason}") from error
+        raise ValueError(f"{path.name} is refused: it {reason}") from error
     weights = content.get("model") if isinstance(content, dict) else None
     if not isinstance(weights, dict) or not all(isinstance(value, Tensor) for value in weights.values()):
-        raise ValueError(f"{path} is refused: it has no key `model` with a network's tensors")
-    return weights
+        raise ValueError(f"{path.name} is refused: it has no key `model` with a network's tensors")
+    state, rate, epoch = (content.get(key) for key in ("optimizer", "learning_rate", "iteration"))
+    taken = _by_name(state, [key for key in weights if key not in buffers], path) if state and optimizer else None
+    rate = state["param_groups"][0]["lr"] if taken else rate
+    return Published(weights, taken, None if rate is None else float(rate), epoch if isinstance(epoch, int) else 0)
 
 
-def take_over(weights: Mapping[str, Tensor], net: nn.Module, path: str) -> list[str]:
-    """Load into `net` the tensors that fit, and the speakers that both tables have.
-
-    Returns:
-        Lines of the report.
-
-    Raises:
-        ValueError: fewer than half of the network's tensors fit, or some hold NaN or infinity.
-    """
-    own, name = net.state_dict(), path.rpartition("/")[2]
-    weights, notes = fit_speakers(weights, own)
-    wrong = mismatches(weights, own)
-    taken = {key: weights[key] for key, t in own.items() if key in weights and weights[key].shape == t.shape}
-    if 2 * len(taken) < len(own):
+def _by_name(state: Any, names: list[str], path: Path) -> Moments:
+    """An optimizer's state by parameter; the file knows numbers, in the order of the network's parameters."""
+    try:
+        numbers = [i for group in state["param_groups"] for i in group["params"]]
+        values = {
+            i: {key: torch.as_tensor(entry[key], dtype=torch.float32) for key in ADAMW}
+            for i, entry in state["state"].items()
+        }
+    except (TypeError, KeyError, ValueError) as error:
+        raise ValueError(f"{path.name} is refused: its optimizer is not AdamW's ({error!r}); {LEAVE}") from error
+    if len(numbers) != len(names):
         raise ValueError(
-            f"{path} is of another architecture, only {len(taken)} of {len(own)} tensors fit: {'; '.join(wrong[:3])}. "
-            "Set model.* as its publisher did"
+            f"{path.name} is refused: its optimizer has {len(numbers)} parameters, its network {len(names)}: which is "
+            f"whose cannot be told (its publisher may have frozen some); {LEAVE}"
         )
-    broken = [key for key, value in taken.items() if not torch.isfinite(value).all()]
-    if broken:
-        raise ValueError(f"{path} is refused: NaN or infinity in {', '.join(broken[:3])} ({len(broken)} tensors)")
-    net.load_state_dict({**own, **taken})
-    return [f"{name}: {line}" for line in (f"{len(taken)} of {len(own)} tensors are taken over", *notes, *wrong)]
+    return {name: values.get(i, {}) for i, name in zip(numbers, names, strict=True)}
 
 
-def fit_speakers(weights: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> tuple[Mapping[str, Tensor], list[str]]:
-    """Bring a speaker table [n, gin] to the own one's rows; rows beyond the published ones stay as they are.
+def _read_safetensors(path: Path, buffers: Collection[str], optimizer: bool) -> Published:
+    weights, metadata = _tensors(path)
+    moments: Moments | None = None
+    beside = path.with_suffix(OPTIMIZER)
+    if optimizer and beside.exists():
+        moments = {key: {} for key in weights if key not in buffers}
+        for key, value in _tensors(beside)[0].items():
+            name, _, kind = key.rpartition(".")
+            if name not in moments or kind not in ADAMW:
+                raise ValueError(f"{beside.name} is refused: {key} is of no parameter of {path.name}; {LEAVE}")
+            moments[name][kind] = value
+    try:
+        rate = metadata.get("learning_rate")
+        return Published(weights, moments, None if rate is None else float(rate), int(metadata.get("epoch", 0)))
+    except ValueError as error:
+        raise ValueError(f"{path.name} is refused: its metadata is damaged ({error})") from error
 
-    Returns:
-        The weights with that table, and what to report.
+
+def _tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    try:
+        with safe_open(path, "pt") as file:
+            return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118
+    except SafetensorError as error:
+        raise ValueError(
+            f"{path.name} is refused: it is truncated, damaged or no safetensors file ({error})"
+        ) from error
+
+
+def write_pth(path: Path, published: Published, adamw: Mapping[str, Any]) -> None:
+    """Write the reference's format.
+
+    Args:
+        path: of the new file.
+        published: what to write.
+        adamw: hyper-parameters of AdamW, for `optimizer`.
     """
-    theirs, ours = weights.get(SPEAKERS), own.get(SPEAKERS)
-    if theirs is None or ours is None or theirs.shape == ours.shape or theirs.shape[1:] != ours.shape[1:]:
-        return weights, []
-    rows = min(len(theirs), len(ours))
-    table = torch.cat([theirs[:rows].to(ours), ours[rows:]])
-    note = f"{SPEAKERS} has {len(theirs)} rows: the first {rows} of the {len(ours)} here are taken over"
-    return {**weights, SPEAKERS: table}, [note]
+    names = [name for name in published.weights if name in (published.moments or {})]
+    rate = published.learning_rate
+    optimizer = {
+        "state": {i: published.moments[name] for i, name in enumerate(names) if published.moments[name]},
+        "param_groups": [{**adamw, "lr": rate, "initial_lr": rate, "params": list(range(len(names)))}],
+    } if published.moments is not None else None  # fmt: skip
+    content = {"model": published.weights, "iteration": published.epoch, "optimizer": optimizer, "learning_rate": rate}
+    torch.save(content, path)
+
+
+def write_safetensors(path: Path, published: Published) -> None:
+    """Write the weights, and beside them the optimizer's state by name where there is one."""
+    metadata = {"epoch": str(published.epoch), "format": "pt"}
+    if published.learning_rate is not None:
+        metadata["learning_rate"] = repr(published.learning_rate)
+    save_file(published.weights, path, metadata)
+    if published.moments is not None:
+        flat = {f"{name}.{kind}": t for name, entry in published.moments.items() for kind, t in entry.items()}
+        save_file(flat, path.with_suffix(OPTIMIZER))

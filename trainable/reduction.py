@@ -8,6 +8,7 @@ has the same bits for every world size.
 
 import contextlib
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
@@ -65,12 +66,57 @@ class FastReduction:
     def finish(self, name: str) -> None:
         """The gradients of network `name` are complete: nothing is left to do, DDP has reduced them."""
 
-    def state_dict(self) -> dict[str, Tensor]:
+    def state_dict(self) -> dict[str, dict[str, float]]:
         """No state."""
         return {}
 
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+    def load_state_dict(self, state: Mapping[str, Mapping[str, float]]) -> None:
         """No state."""
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """Parameters of a network that are worked on together; small enough for the intermediate values to stay small.
+
+    Attributes:
+        parameters: in the network's order.
+        first: number of the first one within the network.
+        begin: its first element within the network's flat sums.
+        counts: elements of each parameter, int64 on their device.
+    """
+
+    parameters: list[nn.Parameter]
+    first: int
+    begin: int
+    counts: Tensor
+
+    @property
+    def sizes(self) -> list[int]:
+        """Elements of each parameter."""
+        return [p.numel() for p in self.parameters]
+
+    def of(self, flat: Tensor) -> Tensor:
+        """This bucket's part of the network's flat sums, a view [elements]."""
+        return flat[self.begin : self.begin + sum(self.sizes)]
+
+    def spread(self, each: Tensor) -> Tensor:
+        """A value a parameter of the network [parameters] as a value an element of this bucket [elements]."""
+        own = each[self.first : self.first + len(self.parameters)]
+        return torch.repeat_interleave(own, self.counts, output_size=sum(self.sizes))
+
+
+def buckets(parameters: list[nn.Parameter], largest: int = 1 << 22) -> list[Bucket]:
+    """Cut a network's parameters into buckets of at most `largest` elements, or of one parameter."""
+    made, begin, first = [], 0, 0
+    while first < len(parameters):
+        size, last = parameters[first].numel(), first + 1
+        while last < len(parameters) and size + parameters[last].numel() <= largest:
+            size, last = size + parameters[last].numel(), last + 1
+        own = parameters[first:last]
+        counts = torch.tensor([p.numel() for p in own], device=own[0].device)
+        made.append(Bucket(own, first, begin, counts))
+        begin, first = begin + size, last
+    return made
 
 
 class ExactReduction:
@@ -85,19 +131,16 @@ class ExactReduction:
         self.loss_scale = 1.0
         self.keeps_graph = True
         self.G = micro_batches_per_step
-        self.nets = {name: unwrapped(net) for name, net in nets.items()}
+        self.bits = 61 - (self.G - 1).bit_length()  # below the sign and its carry; the sum of G values must fit
+        named = {name: dict(unwrapped(net).named_parameters()) for name, net in nets.items()}
+        self.keys = {name: [key for key, p in own.items() if p.requires_grad] for name, own in named.items()}
+        trainable = {name: [named[name][key] for key in keys] for name, keys in self.keys.items()}
+        self.buckets = {name: buckets(own) for name, own in trainable.items()}
         self.exponents = {
-            name: torch.zeros(len(self._parameters(name)), dtype=torch.float64, device=self._device(name))
-            for name in self.nets
+            name: torch.zeros(len(own), dtype=torch.float64, device=own[0].device) for name, own in trainable.items()
         }
-        self.sums: dict[str, list[Tensor]] = {}
-        self.overflow = {name: torch.zeros((), dtype=torch.int64, device=self._device(name)) for name in self.nets}
-
-    def _parameters(self, name: str) -> list[nn.Parameter]:
-        return [p for p in self.nets[name].parameters() if p.requires_grad]
-
-    def _device(self, name: str) -> torch.device:
-        return next(self.nets[name].parameters()).device
+        self.sums: dict[str, Tensor] = {}  # int64 [elements + 1] of each network; the last counts overflows
+        self.overflow = {name: torch.zeros_like(own[0], dtype=torch.int64) for name, own in self.exponents.items()}
 
     def module(self, net: nn.Module) -> nn.Module:
         """What a forward pass that trains `net` goes through: the network itself, DDP would add up floats."""
@@ -110,49 +153,58 @@ class ExactReduction:
         for name in nets:
             self._add(name)
 
-    def _scales(self, name: str) -> tuple[Tensor, ...]:
-        # 61 bits below the sign and its carry; the sum of G values must fit
-        bits = 61 - HEADROOM_BITS - (self.G - 1).bit_length()
-        return torch.exp2(bits - self.exponents[name]).unbind()
+    def _scales(self, name: str) -> Tensor:
+        """Powers of two, fp64 [parameters]; products with fp32 gradients are exact in fp32, which holds up to 2^127."""
+        return torch.exp2((self.bits - HEADROOM_BITS - self.exponents[name]).clamp(-120, 120))
 
     @torch.no_grad()
     def _add(self, name: str) -> None:
-        limit = 2.0 ** (61 - (self.G - 1).bit_length())
-        scales, integers = self._scales(name), []
-        for p, scale in zip(self._parameters(name), scales, strict=True):
-            assert p.grad is not None, f"a parameter of network {name} takes no part in its loss"
-            x = p.grad.double().mul_(scale).round_()
-            self.overflow[name] += (~(x.abs() < limit)).sum()
-            integers.append(x.nan_to_num_(nan=0.0, posinf=0.0, neginf=0.0).clamp_(-limit, limit).to(torch.int64))
-            p.grad = None
-        if name in self.sums:
-            torch._foreach_add_(self.sums[name], integers)
-        else:
-            self.sums[name] = integers
+        own, fresh = self.buckets[name], name not in self.sums
+        if fresh:
+            elements = own[-1].begin + sum(own[-1].sizes)
+            self.sums[name] = torch.zeros(elements + 1, dtype=torch.int64, device=self.overflow[name].device)
+        sums, scales = self.sums[name], self._scales(name).float()
+        for bucket in own:
+            gradients = []
+            for p in bucket.parameters:
+                assert p.grad is not None, f"a parameter of network {name} takes no part in its loss"
+                gradients.append(p.grad.flatten())
+                p.grad = None
+            x = torch.cat(gradients).mul_(bucket.spread(scales)).round_()
+            fits = x.abs() < 2.0**self.bits
+            sums[-1] += x.numel() - fits.sum()
+            integers = torch.where(fits, x, 0.0).to(torch.int64)
+            if fresh:
+                bucket.of(sums).copy_(integers)
+            else:
+                bucket.of(sums).add_(integers)
 
     @torch.no_grad()
     def finish(self, name: str) -> None:
         """Sum over the workers and write the mean over the micro-batches to `.grad`."""
-        parameters, sums = self._parameters(name), self.sums.pop(name)
-        flat = torch.cat([*(s.flatten() for s in sums), self.overflow[name].reshape(1)])
+        sums, scales = self.sums.pop(name), self._scales(name)
         if world_size() > 1:
-            dist.all_reduce(flat)
-        self.overflow[name] = flat[-1]
-        totals = [t.double() for t in flat[:-1].split([p.numel() for p in parameters])]
-        scales = self._scales(name)
-        largest = torch.stack(torch._foreach_norm(totals, float("inf"))) / torch.stack(scales)
-        for p, total, scale in zip(parameters, totals, scales, strict=True):
-            p.grad = total.div_(scale * self.G).to(p.dtype).view_as(p)
-        self.exponents[name] = torch.where(largest > 0, torch.ceil(torch.log2(largest)), self.exponents[name])
+            dist.all_reduce(sums)
+        self.overflow[name] = sums[-1].clone()
+        largest: list[Tensor] = []
+        for bucket in self.buckets[name]:
+            totals = bucket.of(sums).double()
+            largest += torch._foreach_norm(totals.split(bucket.sizes), float("inf"))
+            means = totals.div_(bucket.spread(scales) * self.G).float()
+            for p, mean in zip(bucket.parameters, means.split(bucket.sizes), strict=True):
+                p.grad = mean.view_as(p)
+        magnitude = torch.stack(largest) / scales
+        self.exponents[name] = torch.where(magnitude > 0, torch.ceil(torch.log2(magnitude)), self.exponents[name])
 
-    def state_dict(self) -> dict[str, Tensor]:
-        """Exponents of each network's tensors, float64 [tensors]."""
-        return {name: exponents.cpu() for name, exponents in self.exponents.items()}
+    def state_dict(self) -> dict[str, dict[str, float]]:
+        """Exponents of each network's parameters, by name: another run may freeze others."""
+        return {name: dict(zip(keys, self.exponents[name].tolist(), strict=True)) for name, keys in self.keys.items()}
 
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+    def load_state_dict(self, state: Mapping[str, Mapping[str, float]]) -> None:
         """Restore the exponents."""
         for name, exponents in state.items():
-            self.exponents[name] = exponents.to(self._device(name))
+            values = [exponents.get(key, 0.0) for key in self.keys[name]]
+            self.exponents[name] = self.exponents[name].new_tensor(values)
 
 
 Reduction = FastReduction | ExactReduction

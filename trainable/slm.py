@@ -37,3 +37,13 @@ def load_slm(cfg: SlmConfig, sampling_rate: int) -> WavLMFeatures:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         return WavLMFeatures(WavLMModel(TINY), sampling_rate, cfg.sampling_rate)
+
+
+def slm_sizes(cfg: SlmConfig) -> tuple[int, int]:
+    """Width and number of the hidden states, from the model's description alone.
+
+    Raises:
+        OSError: neither a folder nor a hub name (transformers' own message).
+    """
+    model = TINY if cfg.path == "random" else WavLMConfig.from_pretrained(cfg.path, revision=cfg.revision or "main")
+    return model.hidden_size, model.num_hidden_layers + 1

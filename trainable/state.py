@@ -16,6 +16,7 @@ from trainable.networks.duration_discriminator import DurationDiscriminator
 from trainable.networks.period_discriminator import MultiPeriodDiscriminator
 from trainable.networks.synthesizer import SynthesizerTrn
 from trainable.networks.wavlm_discriminator import WavLMDiscriminator
+from trainable.optimizer import build_optimizer, freeze, learning_rate, load_moments, moments
 from trainable.reduction import ExactReduction, FastReduction, Reduction, unwrapped
 
 PERIODS = 6  # sub-discriminators of the multi-period discriminator
@@ -43,6 +44,7 @@ def build_networks(
         nets["dur"] = DurationDiscriminator(
             model.hidden_channels, model.hidden_channels, 3, 0.1, gin_channels=model.gin_channels
         )
+    freeze(nets, train.freeze)
     return nets
 
 
@@ -84,6 +86,11 @@ def check_sizes(model: ModelConfig, train: TrainConfig, data: DataConfig) -> Non
     Raises:
         ValueError: names the keys.
     """
+    if model.n_speakers == 0 and model.use_spk_conditioned_encoder:
+        raise ValueError(
+            "model.use_spk_conditioned_encoder needs a speaker table: set model.n_speakers to the number of "
+            "speakers, or turn it off to train without one (the voice is then taken from the recording itself)"
+        )
     product = 1
     for rate in model.upsample_rates:
         product *= rate
@@ -104,13 +111,6 @@ def check_sizes(model: ModelConfig, train: TrainConfig, data: DataConfig) -> Non
         raise ValueError("train.reduction exact needs train.precision fp32 or bf16: fp16's loss scaling skips steps")
 
 
-def learning_rate(train: TrainConfig, position: Position) -> float:
-    """The learning rate of the step at a position: a function of it, so that no scheduler has to be saved."""
-    decays = position.epoch if train.lr_decay_by == "epoch" else position.step
-    warmup = min(1.0, (position.step + 1) / train.warmup_steps) if train.warmup_steps else 1.0
-    return train.learning_rate * warmup * train.lr_decay**decays
-
-
 @dataclass
 class TrainState:
     """What is trained.
@@ -120,6 +120,8 @@ class TrainState:
         slm: WavLM, frozen, no part of a checkpoint.
         optimizers: one AdamW a network.
         scalers: one gradient scaler a network; they do something under fp16 only.
+        trainable: the parameters of each network that are not frozen.
+        base_rates: learning rates at step 0 of networks that have one of their own, from published weights.
         reduction: how gradients are summed.
         position: global steps done.
         model: its configuration.
@@ -133,21 +135,15 @@ class TrainState:
     position: Position = field(default_factory=Position)
     optimizers: dict[str, torch.optim.Optimizer] = field(init=False)
     scalers: dict[str, torch.amp.GradScaler] = field(init=False)
+    trainable: dict[str, list[nn.Parameter]] = field(init=False)
+    base_rates: dict[str, float] = field(default_factory=dict)
     reduction: Reduction = field(init=False)
 
     def __post_init__(self) -> None:
         train, device = self.train, next(unwrapped(self.nets["g"]).parameters()).device
-        self.optimizers = {
-            name: torch.optim.AdamW(
-                [p for p in unwrapped(net).parameters() if p.requires_grad],
-                lr=train.learning_rate,
-                betas=train.betas,
-                eps=train.eps,
-                weight_decay=train.weight_decay,
-                fused=True,
-            )
-            for name, net in self.nets.items()
-        }
+        own = {name: unwrapped(net) for name, net in self.nets.items()}
+        self.trainable = {name: [p for p in net.parameters() if p.requires_grad] for name, net in own.items()}
+        self.optimizers = {name: build_optimizer(net, train) for name, net in own.items()}
         fp16 = train.precision == "fp16"
         self.scalers = {name: torch.amp.GradScaler(device.type, enabled=fp16) for name in self.nets}
         G = train.micro_batches_per_step
@@ -157,12 +153,15 @@ class TrainState:
 
     def prepare_step(self) -> None:
         """Set what changes with the step: learning rates and the noise of the alignment search."""
-        lr = learning_rate(self.train, self.position)
-        for optimizer in self.optimizers.values():
+        for name, optimizer in self.optimizers.items():
             for group in optimizer.param_groups:
-                group["lr"] = lr
+                group["lr"] = self.learning_rate(name)
         scale = self.model.mas_noise_scale_initial - self.model.noise_scale_delta * self.position.step
         unwrapped(self.nets["g"]).current_mas_noise_scale = max(scale, 0.0)  # type: ignore[assignment]
+
+    def learning_rate(self, name: str) -> float:
+        """The learning rate of a network's next step."""
+        return learning_rate(self.train, self.position, self.base_rates.get(name))
 
     def loss_tags(self) -> list[str]:
         """Tags of the losses that a step reports."""
@@ -171,8 +170,11 @@ class TrainState:
         tags += [f"loss/{part}/{i}" for part in ("g", "d_r", "d_g") for i in range(PERIODS)]
         if "dur" in self.nets:
             tags += ["loss/dur_disc/total", "loss/g/dur_gen"]
+            parts = (
+                2 if self.train.duration_discriminator_loss == "corrected" else LOGGED_ITEMS
+            )  # predictors, utterances
             per_item = ("loss/dur_disc_r/", "loss/dur_disc_g/", "loss/g/dur_gen_")
-            tags += [f"{part}{i}" for part in per_item for i in range(LOGGED_ITEMS)]
+            tags += [f"{part}{i}" for part in per_item for i in range(parts)]
         return tags
 
     def digest(self) -> str:
@@ -184,9 +186,11 @@ class TrainState:
         return digest.hexdigest()
 
     def state_dict(self) -> dict[str, Mapping]:
-        """Optimizers, scalers and the reduction's exponents; the networks' weights are saved beside."""
+        """Optimizers, learning rates, scalers, the reduction's exponents; the networks' weights are saved beside."""
         return {
-            "optimizers": {name: o.state_dict() for name, o in self.optimizers.items()},
+            "moments": {name: moments(unwrapped(self.nets[name]), o) for name, o in self.optimizers.items()},
+            "learning_rates": {name: self.learning_rate(name) for name in self.nets},
+            "base_rates": self.base_rates,
             "scalers": {name: s.state_dict() for name, s in self.scalers.items()},
             "reduction": self.reduction.state_dict(),
         }
@@ -194,7 +198,8 @@ class TrainState:
     def load_state_dict(self, state: Mapping[str, Mapping]) -> None:
         """Restore what `state_dict` gave."""
         for name, optimizer in self.optimizers.items():
-            optimizer.load_state_dict(state["optimizers"][name])
+            load_moments(unwrapped(self.nets[name]), optimizer, state["moments"][name])
         for name, scaler in self.scalers.items():
             scaler.load_state_dict(state["scalers"][name])
+        self.base_rates = dict(state["base_rates"])
         self.reduction.load_state_dict(state["reduction"])

@@ -24,6 +24,8 @@ from trainable.losses import (
     feature_loss,
     generator_loss,
     kl_loss,
+    masked_discriminator_loss,
+    masked_generator_loss,
     wavlm_discriminator_loss,
     wavlm_feature_loss,
     wavlm_generator_loss,
@@ -89,6 +91,7 @@ class TrainingStep:
         """
         self.state, self.train, self.data = state, train, data
         self.device = next(state.nets["g"].parameters()).device
+        self.corrected = train.duration_discriminator_loss == "corrected"
         dtype = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[train.precision]
         self.autocast = partial(torch.autocast, self.device.type, dtype=dtype, enabled=dtype is not None)
 
@@ -121,8 +124,9 @@ class TrainingStep:
 
         # Generator. The discriminators' weights take no gradient here.
         images: dict[str, Tensor] = {}
-        for net in discriminators.values():
-            net.requires_grad_(False)
+        weights = [p for name in discriminators for p in self.state.trainable[name]]
+        for p in weights:
+            p.requires_grad_(False)
         for slot, batch in micro_batches:
             with reduction.micro_batch({"g": nets["g"]}, last=slot == micro_batches[-1][0]):
                 if not keep:
@@ -132,8 +136,8 @@ class TrainingStep:
                 self.backward({"g": losses[slot][TOTALS["g"]]})
             if want_images and slot == 0:
                 images = self.images(batch, real[slot], generated)
-        for net in discriminators.values():
-            net.requires_grad_(True)
+        for p in weights:
+            p.requires_grad_(True)
         norms["g"] = self.update("g")
         scalars, consumed = self.gather(losses, {slot: crc(batch.rows.numpy()) for slot, batch in micro_batches})
         return StepReport(scalars | {f"grad_norm_{name}": norm for name, norm in norms.items()}, consumed, images)
@@ -177,7 +181,11 @@ class TrainingStep:
             losses |= numbered("loss/d_r", each_r) | numbered("loss/d_g", each_g)
             if "dur" in nets:
                 dur_r, dur_g = self.duration_scores(nets["dur"], out, detach=True)
-                losses["loss/dur_disc/total"], each_r, each_g = discriminator_loss(dur_r, dur_g)
+                if self.corrected:
+                    loss, each_r, each_g = masked_discriminator_loss(dur_r, dur_g, out.x_mask)
+                else:
+                    loss, each_r, each_g = discriminator_loss(dur_r[0] + dur_r[1], dur_g[0] + dur_g[1])
+                losses["loss/dur_disc/total"] = loss
                 losses |= numbered("loss/dur_disc_r", each_r) | numbered("loss/dur_disc_g", each_g)
             losses["loss/wd/total"] = wavlm_discriminator_loss(nets["wd"], real.slm, generated.slm.detach())
         return losses
@@ -205,23 +213,25 @@ class TrainingStep:
             }
             if "dur" in nets:
                 _, dur_g = self.duration_scores(nets["dur"], out, detach=False)
-                adversarial, each_dur = generator_loss(dur_g)
+                if self.corrected:
+                    adversarial, each_dur = masked_generator_loss(dur_g, out.x_mask)
+                else:
+                    adversarial, each_dur = generator_loss(dur_g[0] + dur_g[1])
                 terms["loss/g/dur_gen"] = w.duration_adversarial * adversarial
                 losses |= numbered("loss/g/dur_gen", each_dur, "_")
         losses["loss/g/total"] = torch.stack(list(terms.values())).sum()
         del terms["adversarial"]  # logged by its parts
         return losses | terms | numbered("loss/g", each)
 
-    def duration_scores(self, dur: nn.Module, out: SynthesizerOutput, detach: bool) -> tuple[Tensor, Tensor]:
-        """Scores [B, T, 1] of real and predicted durations, both predictors' added up, as the reference does.
-
-        Both go through the discriminator as one batch.
-        """
+    def duration_scores(
+        self, dur: nn.Module, out: SynthesizerOutput, detach: bool
+    ) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
+        """Scores of real and predicted durations, [B, T, 1] each, beside either predictor; both in one batch."""
         take = (lambda t: t.detach()) if detach else (lambda t: t)
         hidden, mask, logw_, g = (torch.cat([take(t)] * 2) for t in (out.hidden_x, out.x_mask, out.logw_, out.g))
         predicted = torch.cat([take(out.logw), take(out.logw_sdp)])
         real, fake = dur(hidden, mask, logw_, predicted, g)
-        return sum(real.chunk(2)), sum(fake.chunk(2))
+        return real.chunk(2), fake.chunk(2)
 
     def backward(self, totals: Mapping[str, Tensor]) -> None:
         """Backward passes of independent losses, one a network, in one walk of the graph."""
@@ -246,12 +256,10 @@ class TrainingStep:
     def gather(self, losses: Mapping[int, Mapping[str, Tensor]], crcs: Mapping[int, int]) -> tuple[dict, Tensor]:
         """Means of the losses over the step's G micro-batches, and what was consumed, equal on every worker."""
         tags = self.state.loss_tags()
-        nan = torch.full((), float("nan"), device=self.device)  # a loss an utterance, of a smaller micro-batch
+        constant = partial(torch.full, (), dtype=torch.float64, device=self.device)  # a copy from the host would wait
+        nan = constant(float("nan"))  # a loss an utterance, of a smaller micro-batch
         own = {
-            slot: torch.stack(
-                [nan.new_tensor(crcs[slot], dtype=torch.float64)]
-                + [parts.get(tag, nan).detach().double() for tag in tags]
-            )
+            slot: torch.stack([constant(crcs[slot])] + [parts.get(tag, nan).detach().double() for tag in tags])
             for slot, parts in losses.items()
         }
         table = gather_rows(own, self.train.micro_batches_per_step, 1 + len(tags), self.device)

@@ -37,13 +37,13 @@ from trainable.checkpoint import CheckpointInfo, load_checkpoint, save_checkpoin
 from trainable.config import EvalConfig, ModelConfig, TrainConfig
 from trainable.evaluate import evaluate
 from trainable.hardware import set_up_torch
-from trainable.published import load_published
 from trainable.records import NotFiniteError, RunLog
 from trainable.reduction import unwrapped
 from trainable.slm import load_slm
-from trainable.state import TrainState, build_networks, learning_rate
+from trainable.state import TrainState, build_networks
 from trainable.step import TrainingStep
 from trainable.storage import fetched, newest_good
+from trainable.warm_start import warm_start
 
 log = logging.getLogger("bert_vits2_ray")
 T = TypeVar("T")
@@ -149,9 +149,12 @@ class Worker:
         init_from = self.cfg.train.init_from
         log.info("starts from %s", init_from or "random weights")
         if init_from is not None:
-            report = load_published(init_from, {name: unwrapped(net) for name, net in self.state.nets.items()})
+            train, state = self.cfg.train, self.state
+            nets = {name: unwrapped(net) for name, net in state.nets.items()}
+            taken = warm_start(init_from, nets, None if train.skip_optimizer else state.optimizers, train.hub_endpoint)
+            state.base_rates |= taken.learning_rates
             if self.rank == 0:
-                log.info("%s", "\n".join(report))
+                log.info("%s", "\n".join(taken.report))
 
     def run(self) -> None:
         """The loop."""
@@ -182,7 +185,7 @@ class Worker:
             batches = [(m.slot, m.batch.to(self.device).with_spectrogram(cfg.data)) for m in micro_batches]
             report = self.step(batches, want_images=step % train.image_every_steps == 0 or step == 1)
             sizes = [len(plan.micro_batch(state.position.epoch_step, j)) for j in range(train.micro_batches_per_step)]
-            lr = learning_rate(train, state.position)
+            lr = state.learning_rate("g")
             state.position = advance(self.spec, state.position)
             self.records.add(
                 report, step=step, epoch=epoch, world_size=self.world_size, lr=lr, utterances=sum(sizes),

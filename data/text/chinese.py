@@ -45,7 +45,7 @@ class ChineseFrontEnd:
     """The FrontEnd of ZH: two phones a character, one a punctuation mark."""
 
     language = "ZH"
-    version = "zh-1"
+    version = "zh-2"
 
     def __call__(self, text: str) -> Phonemes:
         """Reads a text; see `FrontEnd`."""
@@ -68,9 +68,9 @@ class ChineseFrontEnd:
         return validate(result, self.language, text)
 
     def data_hash(self) -> str:
-        """A hash of jieba's dictionary and our own lists of words, and pypinyin's and WeText's versions."""
+        """A hash of jieba's dictionary and our own lists of words, and the versions of the packages."""
         lists = sorted(Path(__file__).parent.glob("chinese_*.txt"))
         jieba = find_spec("jieba")  # found, not imported, for that would warn
         assert jieba is not None and jieba.origin is not None
         dictionary = hash_files([Path(jieba.origin).with_name("dict.txt"), *lists])
-        return f"{dictionary}-pypinyin-{version('pypinyin')}-wetext-{version('wetext')}"
+        return "-".join([dictionary, *(f"{name}-{version(name)}" for name in ("jieba", "pypinyin", "wetext"))])

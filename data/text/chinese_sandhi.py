@@ -14,12 +14,11 @@ from data.text.chinese_words import read_word, search_pieces
 Tagged = tuple[str, str]
 """A word and jieba's tag of its part of speech."""
 
-_PARTICLES = frozenset("吧呢啊呀嘛吗哇呐呗啦喽哟哦喔耶诶")
+_PARTICLES = frozenset("吧呢啊呐噻嘛吖嗨哦哒额滴哩哟喽啰耶喔诶")
 _STRUCTURAL = frozenset("的地得")
 _DIRECTION_FIRST = frozenset("上下进出回过起开")
-_BEFORE_GE = frozenset("几有两半多各整每做是一二三四五六七八九十百千万亿零数")
-_FULL_ZI = "chinese_full_zi.txt"
-_FULL_DOUBLES = "chinese_full_doubles.txt"
+_BEFORE_GE = frozenset("几有两半多各整每做是")
+_FULL = "chinese_full_words.txt"
 _NEUTRAL = "chinese_neutral_words.txt"
 
 
@@ -50,21 +49,32 @@ def _word_tones(word: str, tag: str, tone: list[int]) -> list[int]:
 
 
 def _join(words: list[Tagged]) -> list[Tagged]:
-    words = _join_forward(words, "不")
+    words = _join_bu(words)
     words = _join_around_yi(words)
-    words = _join_forward(words, "一")
+    words = _join_yi(words)
     words = _join_repeated(words)
     words = _join_third(words, lambda before, after: set(_read_tones(before) + _read_tones(after)) == {3})
     words = _join_third(words, lambda before, after: _read_tones(before)[-1] == _read_tones(after)[0] == 3)
     return _join_er(words)
 
 
-def _join_forward(words: list[Tagged], head: str) -> list[Tagged]:
-    """不 想 -> 不想."""
+def _join_bu(words: list[Tagged]) -> list[Tagged]:
+    """不 想 -> 不想, which is what 想 is."""
     joined: list[Tagged] = []
     for word, tag in words:
-        if joined and joined[-1][0] == head:
-            joined[-1] = (head + word, tag)
+        if joined and joined[-1][0] == "不":
+            joined[-1] = ("不" + word, tag)
+        else:
+            joined.append((word, tag))
+    return joined
+
+
+def _join_yi(words: list[Tagged]) -> list[Tagged]:
+    """一 桌子 -> 一桌子, which stays a number: published models were trained so."""
+    joined: list[Tagged] = []
+    for word, tag in words:
+        if joined and joined[-1][0] == "一":
+            joined[-1] = ("一" + word, joined[-1][1])
         else:
             joined.append((word, tag))
     return joined
@@ -146,43 +156,58 @@ def _yi(word: str, tone: list[int]) -> list[int]:
 
 def _neutral(word: str, tag: str, tone: list[int]) -> list[int]:
     tone = list(tone)
-    for index in range(1, len(word)):
-        if word[index] == word[index - 1] and tag[:1] in {"n", "v", "a"} and word not in _words_in(_FULL_DOUBLES):
-            tone[index] = 5
+    if tag[0] in "nva" and word not in _words_in(_FULL):
+        for index in range(1, len(word)):
+            if word[index] == word[index - 1]:
+                tone[index] = 5
     if _ends_neutral(word, tag):
         tone[-1] = 5
-    ge = word.find("个")
-    if word == "个" or (ge > 0 and word[ge - 1] in _BEFORE_GE):
+    elif (ge := _measure_ge(word)) is not None:
         tone[ge] = 5
-    start = 0
+    elif _neutral_by_convention(word):
+        tone[-1] = 5
+    end = 0
     for part in halves(word):
-        start += len(part)
-        if part in _words_in(_NEUTRAL):
-            tone[start - 1] = 5
+        end += len(part)
+        if _neutral_by_convention(part):
+            tone[end - 1] = 5
     return tone
 
 
 def _ends_neutral(word: str, tag: str) -> bool:
+    """Particles, 的地得, 们 and 子 of nouns and pronouns, 上下里 of places, and 来去 after a direction."""
     last, before = word[-1], word[-2:-1]
-    return (
-        last in _PARTICLES
-        or last in _STRUCTURAL
-        or (last in "们子" and before != "" and tag[:1] in {"r", "n"} and word not in _words_in(_FULL_ZI))
-        or (last in "上下里" and before != "" and tag[:1] in {"s", "l", "f"})
-        or (last in "来去" and before in _DIRECTION_FIRST and before != "")
-        or word in _words_in(_NEUTRAL)
-        or word[-2:] in _words_in(_NEUTRAL)
+    if last in _PARTICLES or last in _STRUCTURAL:
+        return True
+    return before != "" and (
+        (last in "们子" and tag in {"r", "n"} and word not in _words_in(_FULL))
+        or (last in "上下里" and tag in {"s", "l", "f"})
+        or (last in "来去" and before in _DIRECTION_FIRST)
     )
 
 
+def _measure_ge(word: str) -> int | None:
+    """Where 个 is a measure word: by itself, or after a number and the like."""
+    index = word.find("个")
+    measure = word == "个" or (index > 0 and (word[index - 1].isnumeric() or word[index - 1] in _BEFORE_GE))
+    return index if measure else None
+
+
+def _neutral_by_convention(word: str) -> bool:
+    return word in _words_in(_NEUTRAL) or word[-2:] in _words_in(_NEUTRAL)
+
+
 def halves(word: str) -> list[str]:
-    """The two parts of a word, its shortest word apart from the rest: 老李养 -> 老李 养; of a simple word, itself."""
+    """The two parts of a word, its shortest word apart from the rest: 老李养 -> 老李 养; of a simple word, itself.
+
+    A shortest word that is inside stands for the end (不怎么样 -> 不怎 怎么): published models were trained so.
+    """
     shortest = min(search_pieces(word), key=len)
     if shortest == word:
         return [word]
     if word.startswith(shortest):
         return [shortest, word[len(shortest) :]]
-    return [word[: -len(shortest)], word[-len(shortest) :]]
+    return [word[: -len(shortest)], shortest]
 
 
 def _third(word: str, tone: list[int]) -> list[int]:
@@ -194,10 +219,10 @@ def _third(word: str, tone: list[int]) -> list[int]:
     if len(word) != 3:
         return tone
     parts = halves(word)
-    if tone == [3, 3, 3]:
-        return [2, 2, 3] if len(parts[0]) == 2 else [3, 2, 3]
     if len(parts) == 1:
         return tone
+    if tone == [3, 3, 3]:
+        return [2, 2, 3] if len(parts[0]) == 2 else [3, 2, 3]
     cut = len(parts[0])
     first, second = tone[:cut], tone[cut:]
     if first[-1] == second[0] == 3 and second not in ([3], [3, 3]):

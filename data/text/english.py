@@ -1,12 +1,12 @@
-"""English: inflect spells numbers out, the CMU dictionary reads words, piece by piece as BERT's tokenizer cuts them."""
+"""English: inflect spells numbers out, words are read piece by piece, as BERT's tokenizer cuts them."""
 
 import re
 from collections.abc import Callable, Iterable
 from importlib.metadata import version
 
-from data.text.english_letters import LETTERS_FILE
+from data.text.english_gru import WEIGHTS_FILE
 from data.text.english_numbers import spell_numbers
-from data.text.english_words import Phone, dictionary_path, read_word
+from data.text.english_words import DICTIONARY_FILE, Phone, read_word
 from data.text.front_end import Phonemes, hash_files, share_out, validate
 from data.text.symbols import PUNCTUATION
 
@@ -16,10 +16,10 @@ WORD_START = "▁"
 
 _PUNCTUATION_OF = str.maketrans(
     {
-        **dict.fromkeys("，、：；·", ","),
-        "。": ".",
-        **dict.fromkeys('"“”‘’（）《》【】「」『』', "'"),
-        **dict.fromkeys("—–", "-"),
+        **dict.fromkeys("，、：；·・", ","),
+        **dict.fromkeys("。．\n", "."),
+        **dict.fromkeys('"“”‘’()[]（）《》【】「」『』〈〉', "'"),
+        **dict.fromkeys("—–−～~", "-"),
         "！": "!",
         "？": "?",
         "…": "...",
@@ -31,7 +31,8 @@ _SIMPLE_PIECE = re.compile(r"[^\W_]+|[^\s]")
 
 def normalise(text: str) -> str:
     """Spells numbers out, reduces punctuation, and puts a space after it."""
-    return _JOINED_TO_PUNCTUATION.sub(r"\1 \2", spell_numbers(text).translate(_PUNCTUATION_OF))
+    text = spell_numbers(text.strip("\n")).translate(_PUNCTUATION_OF)
+    return _JOINED_TO_PUNCTUATION.sub(r"\1 \2", text)
 
 
 def cut_simply(text: str) -> list[str]:
@@ -60,21 +61,20 @@ def _words(pieces: list[str]) -> Iterable[list[str]]:
         yield word
 
 
-def _read(pieces: list[str], shouting: bool) -> list[Phone]:
+def _read(pieces: list[str]) -> list[Phone]:
     """The phones of a word: of each of its pieces, or of it as a whole if an apostrophe joins them."""
     plain = [piece.removeprefix(WORD_START) for piece in pieces]
     joined = "".join(plain)
     if "'" in joined:
         plain = [joined]
-    acronym = len(pieces) == 1 and 2 <= len(joined) <= 5 and joined.isupper() and not shouting
-    return [phone for piece in plain for phone in read_word(piece, acronym)]
+    return [phone for piece in plain for phone in read_word(piece)]
 
 
 class EnglishFrontEnd:
     """The FrontEnd of EN: a piece takes its share of its word's phones, which may be none."""
 
     language = "EN"
-    version = "en-1"
+    version = "en-2"
 
     def __init__(self, tokenizer: Tokenizer | None = None):
         """Takes a tokenizer, which decides the phones, for each piece is read by itself.
@@ -90,10 +90,9 @@ class EnglishFrontEnd:
         """Reads a text; see `FrontEnd`."""
         norm_text = normalise(text)
         pieces = (self.tokenizer or cut_simply)(norm_text)
-        shouting = norm_text.isupper()
         phones, tones, word2ph = ["_"], [0], [1]
         for word in _words(pieces):
-            read = _read(word, shouting)
+            read = _read(word)
             phones += [phone for phone, _ in read]
             tones += [tone for _, tone in read]
             word2ph += share_out(len(read), len(word))
@@ -102,6 +101,6 @@ class EnglishFrontEnd:
         return validate(Phonemes(norm_text, phones, tones, word2ph, norm_text, bert_tokens), self.language, text)
 
     def data_hash(self) -> str:
-        """A hash of the dictionary, the letters' readings, inflect's version, and the tokenizer's identity."""
+        """A hash of the dictionary and the network, inflect's version, and the tokenizer's identity."""
         tokenizer = getattr(self.tokenizer, "identity", type(self.tokenizer).__name__)
-        return f"{hash_files([dictionary_path(), LETTERS_FILE])}-inflect-{version('inflect')}-{tokenizer}"
+        return f"{hash_files([DICTIONARY_FILE, WEIGHTS_FILE])}-inflect-{version('inflect')}-{tokenizer}"

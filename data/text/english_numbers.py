@@ -31,14 +31,13 @@ def spell_numbers(text: str) -> str:
 
 def _dollars(amount: str) -> str:
     whole, _, fraction = amount.partition(".")
-    if not (whole + fraction).isdigit() or len(fraction) > 2:
+    if not (whole + fraction).isdigit():
         return f"{amount} dollars"
     units = [(int(whole or 0), "dollar"), (int(fraction or 0), "cent")]
     said = [f"{count} {unit}{'s' * (count != 1)}" for count, unit in units if count]
     return ", ".join(said) or "zero dollars"
 
 
-@functools.lru_cache(maxsize=4096)  # inflect takes milliseconds
 def _number(digits: str) -> str:
     """A number in words; one between 1000 and 3000 is read as a year is."""
     number = int(digits) if len(digits) <= 36 else None

@@ -1,6 +1,8 @@
 """What a language's front end is, what it returns, and how its result becomes the network's input.
 
-A new language is one file with a class like the three here, its symbols in `symbols.py`, and a line in `_FRONT_ENDS`.
+A new language is one file with a class like the three here, registered by a line in `_FRONT_ENDS` and one in
+`symbols.TONE_COUNTS` (and its phones, where they are new). Training also needs its BERT model in
+`data.config.BertConfig`, and a text encoder with a place for that model's features: published weights have three.
 """
 
 import hashlib
@@ -71,9 +73,11 @@ class Phonemes:
 class FrontEnd(Protocol):
     """Turns a text of one language into phones.
 
+    Version and data hash are part of the content address of what was prepared (`data.recipe`).
+
     Attributes:
         language: One of `symbols.LANGUAGE_IDS`.
-        version: Changes when the results may change, so that nothing prepared before is taken for new.
+        version: Changes when the code's results may change, so that nothing prepared before is taken for new.
     """
 
     language: str
@@ -83,7 +87,7 @@ class FrontEnd(Protocol):
         """The phones of a text; raises FrontEndError, with the reason, if it has none."""
 
     def data_hash(self) -> str:
-        """A hash of the dictionaries that the results depend on."""
+        """The contents of the dictionaries and the versions of the packages that the results depend on."""
 
 
 _FRONT_ENDS = {

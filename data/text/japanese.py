@@ -25,9 +25,9 @@ from data.text.symbols import PUNCTUATION
 
 _PACKAGES = {"plus": "pyopenjtalk-plus", "strict": "pyopenjtalk"}
 _HOW_TO_INSTALL = {
-    "plus": "pip uninstall pyopenjtalk; pip install pyopenjtalk-plus, with OPEN_JTALK_DICT_DIR unset",
+    "plus": "pip uninstall pyopenjtalk; pip install '.[jp-plus]', with OPEN_JTALK_DICT_DIR unset",
     "strict": "pip uninstall pyopenjtalk-plus; install the dictionary (Debian: open-jtalk-mecab-naist-jdic), set "
-    "OPEN_JTALK_DICT_DIR to its folder (/var/lib/mecab/dic/open-jtalk/naist-jdic), pip install pyopenjtalk",
+    "OPEN_JTALK_DICT_DIR to its folder (/var/lib/mecab/dic/open-jtalk/naist-jdic), pip install '.[jp-strict]'",
 }
 
 _MOST_CHARACTERS = 8192 // 3 - 1

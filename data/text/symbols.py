@@ -4,6 +4,7 @@ Published weights index their embeddings with these numbers, so the order is par
 """
 
 from collections.abc import Sequence
+from itertools import accumulate
 
 PAD = "_"
 PUNCTUATION = ("!", "?", "…", ",", ".", "'", "-")
@@ -19,10 +20,10 @@ _PHONES = (
 SYMBOLS: tuple[str, ...] = (PAD, *_PHONES.split(), *PUNCTUATION, "SP", "UNK")
 SYMBOL_IDS: dict[str, int] = {symbol: index for index, symbol in enumerate(SYMBOLS)}
 
-LANGUAGE_IDS = {"ZH": 0, "JP": 1, "EN": 2}
 TONE_COUNTS = {"ZH": 6, "JP": 2, "EN": 4}
 """Tones a language, counted with 0 (punctuation, silence; in Japanese also low pitch)."""
-TONE_STARTS = {"ZH": 0, "JP": 6, "EN": 8}
+LANGUAGE_IDS = {language: index for index, language in enumerate(TONE_COUNTS)}
+TONE_STARTS = dict(zip(TONE_COUNTS, accumulate(TONE_COUNTS.values(), initial=0), strict=False))
 NUM_SYMBOLS = len(SYMBOLS)
 NUM_TONES = sum(TONE_COUNTS.values())
 NUM_LANGUAGES = len(LANGUAGE_IDS)

@@ -7,6 +7,8 @@ import pytest
 
 from data.config import BertConfig, DataConfig
 from data.recipe import Recipe, bert_features, bert_source, front_end, make_recipe
+from data.text import english
+from data.text.english import EnglishFrontEnd
 from data.tiny_bert import make_tiny_bert
 
 RECIPE = Recipe(
@@ -44,6 +46,17 @@ def test_key_depends_on_all_of_the_row() -> None:
 )
 def test_key_depends_on_settings_front_end_and_bert(change: dict) -> None:
     assert replace(RECIPE, **change).key(**ROW) != RECIPE.key(**ROW)
+
+
+def test_key_depends_on_the_front_ends_version_and_data(tmp_path, monkeypatch) -> None:
+    cfg = random_models(tmp_path)
+    keys = {make_recipe(cfg, ["EN"]).key(**ROW)}
+    monkeypatch.setattr(EnglishFrontEnd, "version", "en-other")
+    keys.add(make_recipe(cfg, ["EN"]).key(**ROW))
+    (tmp_path / "words").write_bytes(b"another dictionary")
+    monkeypatch.setattr(english, "DICTIONARY_FILE", tmp_path / "words")
+    keys.add(make_recipe(cfg, ["EN"]).key(**ROW))
+    assert len(keys) == 3
 
 
 def test_another_language_changes_nothing() -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from data.epoch_plan import Position
@@ -16,7 +17,10 @@ from data.manifest import read_manifest
 from data.pipeline import StreamSpec, advance, plan_of
 from job.cli import read_config
 from tests.job.conftest import arguments, kill, metrics, wait_for_step
+from trainable.slm import load_slm
+from trainable.state import build_networks
 from trainable.step import crc
+from trainable.warm_start import warm_start
 
 # of the design document of the reference trainer (train_and_evaluate, evaluate)
 SCALARS = [
@@ -180,4 +184,23 @@ def test_synthesize_speaks_every_language(command, two_workers, tmp_path):
 def test_a_checkpoint_loads_without_pickled_code(two_workers):
     for path in two_workers.glob("checkpoint_*/training.pt"):
         state = torch.load(path, weights_only=True)
-        assert state["optimizers"].keys() == {"g", "d", "dur", "wd"}
+        assert state["moments"].keys() == {"g", "d", "dur", "wd"}
+
+
+def test_export_of_a_run_starts_another(command, two_workers, tmp_path):
+    """What job.export writes, train.init_from reads, speakers and all."""
+    out = tmp_path / "exported"
+    done = command("job.export", "--checkpoint", str(two_workers), "--out", str(out))
+    assert done.returncode == 0, done.stderr
+    assert "model.bert_channels is 32; the reference's networks take 1024" in done.stdout
+    assert {path.name for path in out.iterdir()} == {"G_10.pth", "D_10.pth", "DUR_10.pth", "WD_10.pth", "config.json"}
+    newest = sorted(two_workers.glob("checkpoint_0*"))[-1]
+    cfg = read_config(newest / "config.yaml")
+    nets = build_networks(cfg.model, cfg.train, cfg.data, load_slm(cfg.model.slm, cfg.data.sampling_rate))
+    warm_start(str(out), nets)
+    for name, net in nets.items():
+        weights = load_file(newest / f"{name}.safetensors")
+        assert all(torch.equal(weights[key], value) for key, value in net.state_dict().items())
+    again = command("job.export", "--checkpoint", str(two_workers), "--out", str(out))
+    assert again.returncode == 2
+    assert "already" in again.stderr

@@ -63,6 +63,11 @@ class Noise:
         self.draws: list[list[Any]] = []
         self.originals: dict[str, Callable[..., Tensor]] = {}
 
+    @classmethod
+    def of(cls, constants: dict[str, Any]) -> "Noise":
+        """The noise of a manifest's entry, which may say more than the constants."""
+        return cls(**{key: constants[key] for key in ("amp", "freq", "phase", "rand")})
+
     def _normal(self, shape: tuple[int, ...], like: Tensor) -> Tensor:
         index = np.arange(np.prod(shape, dtype=np.int64), dtype=np.float64)
         wave = (self.amp * np.sin(self.freq * index + self.phase)).astype(np.float32)

@@ -1,7 +1,8 @@
 """Losses, WavLM losses and helpers give the reference trainer's numbers."""
 
-import ast
+import itertools
 import re
+from typing import Any
 
 import pytest
 import torch
@@ -26,18 +27,19 @@ from trainable.losses import (
 from trainable.networks.segments import generate_path, rand_slice_segments, sequence_mask, slice_segments
 from trainable.networks.wavlm_discriminator import WavLMDiscriminator
 
+Tensors = dict[str, torch.Tensor]
 
-def check_losses(reference: Reference, name: str) -> None:
-    inputs = reference.inputs(name)
 
+def loss_outputs(inputs: Tensors) -> Tensors:
     def group(prefix: str) -> list[torch.Tensor]:
-        return [inputs[key] for key in sorted(inputs) if re.fullmatch(rf"{prefix}\d+", key)]
+        keys = [key for key in inputs if re.fullmatch(rf"{prefix}\d+", key)]
+        return [inputs[key] for key in sorted(keys, key=lambda key: int(key.removeprefix(prefix)))]
 
     disc, disc_r, disc_g = discriminator_loss(group("dr"), group("dg"))
     gen, gen_each = generator_loss(group("dg"))
     per_item, items_r, _ = discriminator_loss(inputs["prob_r"], inputs["prob_g"])
     assert len(items_r) == len(inputs["prob_r"])
-    outputs = {
+    return {
         "feature": feature_loss([group("fr")], [group("fg")]),
         "disc": disc,
         "disc_r": torch.stack(disc_r),
@@ -48,34 +50,47 @@ def check_losses(reference: Reference, name: str) -> None:
         "disc_tensor_args": per_item,
         "gen_tensor_args": generator_loss(inputs["prob_g"])[0],
     }
-    reference.check(
-        name, {key: value.reshape(reference.tensors(name)[f"out.{key}"].shape) for key, value in outputs.items()}
-    )
+
+
+def check_losses(reference: Reference, name: str) -> None:
+    expected = reference.tensors(name)
+    outputs = loss_outputs(reference.inputs(name))
+    reference.check(name, {key: value.reshape(expected[f"out.{key}"].shape) for key, value in outputs.items()})
 
 
 def wavlm_salts(reference: Reference, name: str) -> list[tuple[str, str]]:
     """Salts of WavLM and of its discriminator: the manifest names them in words, with or without the set's own."""
     wavlm, discriminator = re.findall(r"with salt '([^']*)'", reference.entry(name)["weights"])
     base = reference.manifest["weights_rule"]["salt"]
-    return list(dict.fromkeys([(wavlm, discriminator), (base + wavlm, base + discriminator)]))
+    candidates = [[wavlm, base + wavlm, wavlm + base], [discriminator, base + discriminator]]
+    return list(dict.fromkeys(itertools.product(*candidates)))
 
 
-def check_wavlm(reference: Reference, name: str) -> None:
+def check_wavlm(reference: Reference, name: str) -> tuple[str, str]:
+    """The salts that the file's numbers hold with."""
     mismatches = []
     for salts in wavlm_salts(reference, name):
         try:
-            return check_salted_wavlm(reference, name, salts)
+            check_salted_wavlm(reference, name, salts)
+            return salts
         except AssertionError as mismatch:
             mismatches.append(mismatch)
     raise mismatches[0]
 
 
 def check_salted_wavlm(reference: Reference, name: str, salts: tuple[str, str]) -> None:
-    entry, inputs = reference.entry(name), reference.inputs(name)
+    outputs, shapes = wavlm_outputs(reference, reference.entry(name), reference.inputs(name), salts)
+    assert shapes == reference.json("tiny_wavlm_names")
+    reference.check(name, outputs)
+
+
+def wavlm_outputs(
+    reference: Reference, entry: dict[str, Any], inputs: Tensors, salts: tuple[str, str]
+) -> tuple[Tensors, dict[str, list[int]]]:
+    """What the WavLM losses give, and the names and shapes of WavLM's weights."""
     ctor = entry["ctor"]
     wavlm = WavLMModel(WavLMConfig(**ctor["wavlm_config"]))
-    names = {key: list(value.shape) for key, value in wavlm.state_dict().items()}
-    assert names == reference.json("tiny_wavlm_names")
+    shapes = {key: list(value.shape) for key, value in wavlm.state_dict().items()}
     wd = WavLMDiscriminator(**ctor["wd"])
     for module, salt in zip((wavlm, wd), salts, strict=True):
         reference.fill(module, salt)
@@ -90,55 +105,62 @@ def check_salted_wavlm(reference: Reference, name: str, salts: tuple[str, str]) 
         "disc": wavlm_discriminator_loss(wd, real, generated).reshape(1),
         **{f"hidden{i}": state.transpose(1, 2) for i, state in enumerate(real.unbind(1))},
     }
-    reference.check(name, outputs)
+    return outputs, shapes
 
 
 def check_commons(reference: Reference, name: str) -> None:
-    entry, inputs, expected = reference.entry(name), reference.inputs(name), reference.tensors(name)
-    size, rand_size = (expected[f"out.{key}"].shape[2] for key in ("slice", "rand_slice"))
+    """All sizes and constants are read off the outputs, which say more exactly than the manifest what was asked."""
+    inputs, tensors = reference.inputs(name), reference.tensors(name)
+    expected = {key.removeprefix("out."): value for key, value in tensors.items() if key.startswith("out.")}
     with reference.noise() as noise:
-        rand_slice, rand_ids = rand_slice_segments(inputs["x"], inputs["x_lengths"], rand_size)
-    assert noise.draws == entry["noise_draws"]
-    outputs = {
-        "slice": slice_segments(inputs["x"], inputs["ids"], size),
+        outputs = segment_outputs(
+            inputs,
+            slice_size=expected["slice"].shape[2],
+            rand_size=expected["rand_slice"].shape[2],
+            mask_width=expected["seq_mask"].shape[1],
+            frames=expected["path"].shape[2],
+        )
+    assert noise.draws == reference.entry(name)["noise_draws"]
+    for prefix in {key.partition(".")[0] for key in expected if key.startswith("clip_")}:
+        clipped = [value for key, value in expected.items() if key.startswith(f"{prefix}.grad")]
+        largest = max(float(gradient.abs().max()) for gradient in clipped)
+        outputs |= clipped_gradients(prefix, inputs, None if prefix == "clip_none" else largest)
+    outputs["intersperse"] = interspersed(expected["intersperse"])
+    reference.check(name, {key: value.reshape(expected[key].shape) for key, value in outputs.items()})
+
+
+def segment_outputs(inputs: Tensors, slice_size: int, rand_size: int, mask_width: int, frames: int) -> Tensors:
+    rand_slice, rand_ids = rand_slice_segments(inputs["x"], inputs["x_lengths"], rand_size)
+    duration = inputs["dur"]
+    x_mask = sequence_mask(inputs["x_lengths_txt"], duration.size(2)).unsqueeze(1).float()
+    y_mask = sequence_mask(duration.sum([1, 2]).long(), frames).unsqueeze(1).float()
+    return {
+        "slice": slice_segments(inputs["x"], inputs["ids"], slice_size),
         "rand_slice": rand_slice,
         "rand_ids": rand_ids,
-        "seq_mask": sequence_mask(inputs["x_lengths"], expected["out.seq_mask"].shape[1]).to(torch.uint8),
+        "seq_mask": sequence_mask(inputs["x_lengths"], mask_width).to(torch.uint8),
+        "path": generate_path(duration, x_mask.unsqueeze(2) * y_mask.unsqueeze(3)),
     }
-    x_mask = sequence_mask(inputs["x_lengths_txt"], inputs["dur"].size(2)).unsqueeze(1).float()
-    duration = inputs["dur"]
-    y_mask = sequence_mask(duration.sum([1, 2]).long(), expected["out.path"].shape[2]).unsqueeze(1).float()
-    outputs["path"] = generate_path(duration, x_mask.unsqueeze(2) * y_mask.unsqueeze(3))
-    outputs |= clipped_gradients(entry["what"], inputs)
-    outputs["intersperse"] = interspersed(entry["what"])
-    outputs = {key: value.reshape(expected[f"out.{key}"].shape) for key, value in outputs.items()}
-    reference.check(name, outputs)
 
 
-def interspersed(description: str) -> torch.Tensor:
-    """The numbers that the manifest names, taken as phones, with blanks put between them by the text front end."""
-    call = re.search(r"intersperse\((\[[\d, ]+\]), ?(\d+)\)", description)
-    assert call is not None
-    numbers, blank = ast.literal_eval(call[1]), int(call[2])
-    assert SYMBOL_IDS[PAD] == blank
-    phones, _, _ = to_sequence([SYMBOLS[number] for number in numbers], [0] * len(numbers), LANGUAGES[0])
-    return torch.from_numpy(phones)
+def interspersed(expected: torch.Tensor) -> torch.Tensor:
+    """What the text front end makes of as many phones, its ids and blanks put back to the numbers of the reference."""
+    numbers, blank = expected[1::2].tolist(), int(expected[0])
+    phones = [symbol for symbol in SYMBOLS if symbol != PAD][: len(numbers)]
+    meaning = {SYMBOL_IDS[PAD]: blank} | {SYMBOL_IDS[p]: n for p, n in zip(phones, numbers, strict=True)}
+    made, _, _ = to_sequence(phones, [0] * len(phones), LANGUAGES[0])
+    return torch.tensor([meaning[symbol] for symbol in made.tolist()])
 
 
-def clipped_gradients(description: str, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Norms and gradients for the clip values that the manifest names, with one parameter that has no gradient."""
-    values = re.search(r"clip_grad_value_\(params, ([\w.]+) / ([\w.]+)\)", description)
-    assert values is not None
-    outputs = {}
-    for prefix, value in zip(("clip_none", "clip_clip"), values.groups(), strict=True):
-        gradients = {key: inputs[key].clone() for key in inputs if key.startswith("grad")}
-        parameters = [nn.Parameter(torch.zeros(1))]
-        for gradient in gradients.values():
-            parameters.append(nn.Parameter(torch.zeros_like(gradient)))
-            parameters[-1].grad = gradient
-        outputs[f"{prefix}.norm"] = clip_grad_value_(parameters, ast.literal_eval(value))
-        outputs |= {f"{prefix}.{key}": gradient for key, gradient in gradients.items()}
-    return outputs
+def clipped_gradients(prefix: str, inputs: Tensors, value: float | None) -> Tensors:
+    """Norm and gradients for a clip value, with one parameter that has no gradient."""
+    gradients = {key: inputs[key].clone() for key in inputs if key.startswith("grad")}
+    parameters = [nn.Parameter(torch.zeros(1))]
+    for gradient in gradients.values():
+        parameters.append(nn.Parameter(torch.zeros_like(gradient)))
+        parameters[-1].grad = gradient
+    norm = clip_grad_value_(parameters, value)
+    return {f"{prefix}.norm": norm} | {f"{prefix}.{key}": gradient for key, gradient in gradients.items()}
 
 
 @pytest.mark.parametrize("name", REFERENCE.names("losses"))

@@ -1,5 +1,7 @@
 """Spectrograms and mels are the reference trainer's."""
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -7,17 +9,19 @@ from data.spectrogram import mel_basis, mel_spectrogram, spec_to_mel, spectrogra
 from tests.reference.goldens import REFERENCE, Reference
 
 
-def check_mels(reference: Reference, name: str) -> None:
-    ctor, y = reference.entry(name)["ctor"], reference.inputs(name)["y"]
+def mel_outputs(ctor: dict[str, Any], y: torch.Tensor) -> dict[str, torch.Tensor]:
     mel = {key: ctor[key] for key in ("n_fft", "num_mels", "sampling_rate", "fmin", "fmax")}
     spec = spectrogram(y, ctor["n_fft"], ctor["hop_size"], ctor["win_size"])
-    outputs = {
+    return {
         "spec": spec,
         "mel_from_spec": spec_to_mel(spec, **mel),
         "mel": mel_spectrogram(y, hop_size=ctor["hop_size"], win_size=ctor["win_size"], **mel),
         "mel_basis": mel_basis(**mel),
     }
-    reference.check(name, outputs)
+
+
+def check_mels(reference: Reference, name: str) -> None:
+    reference.check(name, mel_outputs(reference.entry(name)["ctor"], reference.inputs(name)["y"]))
 
 
 @pytest.mark.parametrize("name", REFERENCE.names("mel_processing"))

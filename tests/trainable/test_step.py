@@ -3,6 +3,7 @@
 import hashlib
 import os
 import socket
+from collections import Counter
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
@@ -14,11 +15,12 @@ import torch.multiprocessing as mp
 import torch.nn.functional as F
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from data.epoch_plan import Position
 from tests.reference.rule import fill
 from tests.tiny import tiny_batch, tiny_config, tiny_state
-from trainable.state import learning_rate
+from trainable.optimizer import learning_rate
 from trainable.step import TrainingStep
 
 G = 4
@@ -112,24 +114,69 @@ def test_one_micro_batch_keeps_its_graph_and_gives_the_same_bits_as_recomputing(
     assert digest(kept) == digest(again)
 
 
-def test_no_work_is_done_twice(monkeypatch):
-    cfg = tiny_config(micro_batches_per_step=1)
+@pytest.mark.parametrize("reduction", ["fast", "exact"])
+@pytest.mark.parametrize("micro_batches", [1, 3])
+def test_wavlm_hears_each_sound_once(micro_batches, reduction):
+    """Once on real audio, without a graph, and once on generated audio a micro-batch.
+
+    With several, twice on generated audio: the generator's phase builds its graph again, WavLM's with it, as the graphs
+    of all micro-batches together would not fit the memory. Real audio's features have none, and are kept.
+    """
+    cfg = tiny_config(micro_batches_per_step=micro_batches, reduction=reduction)
     state = tiny_state(cfg)
     forwards = []
-    state.slm.register_forward_hook(lambda *_: forwards.append(torch.is_grad_enabled()))
-    steps_in_generator_phase = []
+    state.slm.wavlm.register_forward_hook(lambda *_: forwards.append(torch.is_grad_enabled()))
+    TrainingStep(state, cfg.train, cfg.data)([(i, tiny_batch(cfg, i)) for i in range(micro_batches)])
+    assert forwards.count(False) == micro_batches
+    assert forwards.count(True) == (1 if micro_batches == 1 else 2 * micro_batches)
+
+
+class WeightGradients(TorchDispatchMode):
+    """Counts, in the phase at hand, convolutions' backward passes through networks, with and without their weights'."""
+
+    def __init__(self, nets: list[nn.Module]):
+        super().__init__()
+        self.depth, self.weights, self.phase = 0, {}, "discriminators"
+        self.computed, self.passed, self.accumulated = Counter(), Counter(), Counter()
+        for module in (module for net in nets for module in net.modules()):
+            module.register_forward_pre_hook(lambda *_: self.enter(1))
+            module.register_forward_hook(lambda *_: self.enter(-1))
+        for parameter in (parameter for net in nets for parameter in net.parameters()):
+            parameter.register_post_accumulate_grad_hook(lambda _: self.accumulated.update([self.phase]))
+
+    def enter(self, step: int) -> None:
+        self.depth += step
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func._schema.name
+        if name == "aten::convolution" and self.depth:
+            self.weights[args[1].data_ptr()] = args[1]  # kept, so that no other tensor comes to lie there
+        if name == "aten::convolution_backward" and args[2].data_ptr() in self.weights:
+            of_input, of_weight, _ = args[-1]
+            self.computed[self.phase] += of_weight
+            self.passed[self.phase] += of_input
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("micro_batches", [1, 2])
+def test_the_generators_phase_computes_no_gradient_of_a_discriminators_weight(micro_batches, monkeypatch):
+    cfg = tiny_config(micro_batches_per_step=micro_batches)
+    state = tiny_state(cfg)
+    watch = WeightGradients([net for name, net in state.nets.items() if name != "g"])
     original = TrainingStep.generator_losses
 
-    def spy(self, real, generated):
-        losses = original(self, real, generated)
-        trainable = [p for n in ("d", "dur", "wd") for p in state.nets[n].parameters() if p.requires_grad]
-        steps_in_generator_phase.append(len(trainable))
-        return losses
+    def generator_losses(self, real, generated):
+        watch.phase = "generator"
+        return original(self, real, generated)
 
-    monkeypatch.setattr(TrainingStep, "generator_losses", spy)
-    TrainingStep(state, cfg.train, cfg.data)([(0, tiny_batch(cfg, 0))])
-    assert sorted(forwards) == [False, True]  # WavLM: once on real audio without a graph, once on generated
-    assert steps_in_generator_phase == [0]  # the discriminators' weights take no gradient there
+    monkeypatch.setattr(TrainingStep, "generator_losses", generator_losses)
+    with watch:
+        TrainingStep(state, cfg.train, cfg.data)([(i, tiny_batch(cfg, i)) for i in range(micro_batches)])
+    assert watch.computed["discriminators"] > 0
+    assert watch.accumulated["discriminators"] > 0
+    assert watch.passed["generator"] > 0  # the gradient goes through them to the waveform
+    assert watch.computed["generator"] == 0
+    assert watch.accumulated["generator"] == 0
 
 
 def test_gradients_are_clipped_where_asked():

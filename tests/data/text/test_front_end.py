@@ -1,13 +1,18 @@
 """What holds for every language's front end, and for the way from phones to the network's input."""
 
+import importlib.metadata
 import pickle
+import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from data.ledger import Reason
 from data.text.front_end import (
+    _FRONT_ENDS,
     REASONS,
     FrontEndError,
     Phonemes,
@@ -17,7 +22,7 @@ from data.text.front_end import (
     to_sequence,
     validate,
 )
-from data.text.symbols import LANGUAGE_IDS, PUNCTUATION, SYMBOLS, TONE_COUNTS
+from data.text.symbols import LANGUAGE_IDS, PUNCTUATION, SYMBOLS, TONE_COUNTS, TONE_STARTS
 
 # what the front ends treat specially, so that random texts come across it
 SPECIAL = (
@@ -70,12 +75,64 @@ def test_nothing_to_say(language, text):
     assert repr(text) in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("language", "text"), [("ZH", "hello"), ("ZH", "こんにちは"), ("JP", "hello"), ("EN", "今天"), ("EN", "はい")]
+)
+def test_another_language_is_refused(language, text):
+    with pytest.raises(FrontEndError) as caught:
+        get_front_end(language)(text)
+    assert caught.value.reason == "empty_text"
+
+
+def test_every_reason_is_one_of_the_ledger():
+    assert set(REASONS) <= set(Reason)
+
+
 @pytest.mark.parametrize("language", LANGUAGE_IDS)
 def test_version_and_data_hash_are_stable(language):
     first, second = get_front_end(language), get_front_end(language)
     assert first.language == language
     assert first.version == second.version
     assert first.data_hash() == second.data_hash()
+
+
+@pytest.mark.parametrize(
+    ("language", "module", "package"),
+    [
+        ("ZH", "chinese", "wetext"),
+        ("ZH", "chinese", "pypinyin"),
+        ("ZH", "chinese", "jieba"),
+        ("JP", "japanese", "pyopenjtalk-plus"),
+        ("EN", "english", "inflect"),
+    ],
+)
+def test_another_version_of_a_package_is_another_hash(monkeypatch, language, module, package):
+    front_end = get_front_end(language)
+    before = front_end.data_hash()
+    installed = importlib.metadata.version
+    monkeypatch.setattr(f"data.text.{module}.version", lambda name: "another" if name == package else installed(name))
+    assert front_end.data_hash() != before
+
+
+def test_a_new_language_is_a_file_and_its_registration(monkeypatch):
+    class KoreanFrontEnd:
+        language, version = "KO", "ko-1"
+
+        def __call__(self, text):
+            return validate(Phonemes(text, ["_", "a", "_"], [0, 1, 0], [1, 1, 1], text, [text]), "KO", text)
+
+    monkeypatch.setitem(sys.modules, "data.text.korean", SimpleNamespace(KoreanFrontEnd=KoreanFrontEnd))
+    monkeypatch.setitem(_FRONT_ENDS, "KO", "data.text.korean:KoreanFrontEnd")
+    for table, number in ((LANGUAGE_IDS, 3), (TONE_COUNTS, 2), (TONE_STARTS, 12)):
+        monkeypatch.setitem(table, "KO", number)
+    result = get_front_end("KO")("아")
+    _, tones, languages = to_sequence(result.phones, result.tones, "KO", add_blank=False)
+    assert tones.tolist() == [12, 13, 12]
+    assert languages.tolist() == [3, 3, 3]
+
+
+def test_each_language_has_a_front_end():
+    assert list(_FRONT_ENDS) == list(LANGUAGE_IDS)
 
 
 def test_unknown_language_is_named():

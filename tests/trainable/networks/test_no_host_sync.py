@@ -1,14 +1,21 @@
-"""Nothing in a training step's networks, losses or spectrograms reads a tensor's value on the host.
+"""Nothing in a training step reads a tensor's value on the host, or makes a tensor there.
 
-On a GPU such a read waits for the device. It shows on the CPU too: as one of a few operators.
+On a GPU such a read waits for the device, as does the copy of what is made on the host. Both show on the CPU too: as
+one of a few operators or methods.
 """
+
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import WavLMConfig, WavLMModel
 
 from data.spectrogram import mel_spectrogram, spec_to_mel, spectrogram
+from tests.tiny import tiny_batch, tiny_config, tiny_state
 from tests.trainable.networks import tiny
 from trainable.gradients import clip_grad_value_
 from trainable.losses import (
@@ -24,12 +31,16 @@ from trainable.losses import (
 from trainable.networks.duration_discriminator import DurationDiscriminator
 from trainable.networks.period_discriminator import MultiPeriodDiscriminator
 from trainable.networks.wavlm_discriminator import WavLMDiscriminator
+from trainable.state import TrainState
+from trainable.step import TrainingStep
 
-READS = ("_local_scalar_dense", "nonzero", "masked_select", "_unique2", "equal")
+READS = ("_local_scalar_dense", "nonzero", "masked_select", "_unique2", "equal", "is_nonzero")
+METHODS = (Tensor.cpu, Tensor.numpy, Tensor.tolist, Tensor.item, Tensor.__array__)  # unseen as operators on the CPU
+MAKERS = (torch.tensor, torch.as_tensor, Tensor.new_tensor)
 MEL = {"n_fft": 64, "num_mels": 10, "sampling_rate": 8000, "hop_size": 16, "win_size": 64}
 
 
-class NoHostSync(TorchDispatchMode):
+class NoReads(TorchDispatchMode):
     """Fails on operators that hand a value to Python, or whose output shape depends on values."""
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
@@ -41,17 +52,81 @@ class NoHostSync(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
+class NoHostMethods(TorchFunctionMode):
+    """Fails on methods that hand values to Python, but for those of `host`, which lie there, or that take them."""
+
+    def __init__(self, host: tuple[Tensor, ...]):
+        super().__init__()
+        self.host = host
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        if func in METHODS and not any(args[0] is tensor for tensor in self.host):
+            raise AssertionError(f"{func.__name__} reads the device")
+        if func in MAKERS:
+            raise AssertionError(f"{func.__name__} makes a tensor on the host: its copy waits for the device")
+        return func(*args, **(kwargs or {}))
+
+
+@contextmanager
+def no_host_sync(*host: Tensor) -> Iterator[None]:
+    with NoHostMethods(host), NoReads():
+        yield
+
+
 def test_the_watch_sees_reads():
-    x = torch.tensor([1.0, 2.0])
-    for read in (lambda: x.sum().item(), lambda: x[x > 1], lambda: bool(x.max() > 1), lambda: x.nonzero()):
-        with pytest.raises(AssertionError, match="reads the device"), NoHostSync():
+    x, index = torch.tensor([1.0, 2.0]), torch.tensor([True, False])
+    reads = (
+        *(lambda: x.sum().item(), lambda: x[index], lambda: bool(x.max() > 1), lambda: x.nonzero()),
+        *(lambda: x.cpu(), lambda: x.tolist(), lambda: x.numpy(), lambda: float(x[0]), lambda: [*range(x[0].long())]),
+        *(lambda: x.masked_select(index), lambda: torch.equal(x, x), lambda: x.new_tensor(1.0), lambda: x.unique()),
+    )
+    for read in reads:
+        with pytest.raises(AssertionError, match="the device"), no_host_sync():
             read()
+    with no_host_sync(x):
+        x.numpy()
+
+
+@pytest.mark.parametrize(
+    ("reduction", "precision", "micro_batches"),
+    [("fast", "fp32", 1), ("fast", "fp32", 2), ("fast", "bf16", 1), ("fast", "fp16", 1), ("exact", "fp32", 1)],
+)
+def test_global_step(reduction, precision, micro_batches):
+    """The whole step: networks, losses, backward passes, alignment, reduction, clipping, optimizers, report."""
+    cfg = tiny_config(reduction=reduction, precision=precision, micro_batches_per_step=micro_batches)
+    state, batches = tiny_state(cfg), [(i, tiny_batch(cfg, i)) for i in range(micro_batches)]
+    state.slm.resample = torch.nn.Identity()  # torchaudio computes the new length with a tensor, on the CPU
+    step = TrainingStep(state, cfg.train, cfg.data)
+    step(batches)  # filters and moments are made once
+    with no_host_sync(*(batch.rows for _, batch in batches)):
+        report = step(batches)
+    assert torch.isfinite(report.scalars["loss/g/total"])
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+def test_global_step_on_a_gpu(precision):
+    """CUDA itself says where the host would wait."""
+    cfg = tiny_config(precision=precision, micro_batches_per_step=1)
+    on_cpu, device = tiny_state(cfg), torch.device("cuda")
+    nets = {name: net.to(device) for name, net in on_cpu.nets.items()}
+    state = TrainState(nets, on_cpu.slm.to(device), cfg.model, cfg.train)
+    step, batches = TrainingStep(state, cfg.train, cfg.data), [(0, tiny_batch(cfg, 0).to(device))]
+    for _ in range(2):  # filters and moments are made once
+        step(batches)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        report = step(batches)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert torch.isfinite(report.scalars["loss/g/total"])
 
 
 @pytest.mark.parametrize("variant", ["vits2", "residual_flow", "reference_encoder"])
 def test_synthesizer(variant):
     net, text, speech = tiny.synthesizer(variant).train(), tiny.text(), tiny.speech()
-    with NoHostSync():
+    with no_host_sync():
         out = net(**text, **speech)
         kl = kl_loss(out.z_p, out.logs_q, out.m_p, out.logs_p, out.y_mask)
         (out.o.sum() + out.l_length.sum() + kl).backward()
@@ -61,7 +136,7 @@ def test_synthesizer(variant):
 def test_discriminators():
     d, dur = MultiPeriodDiscriminator(), DurationDiscriminator(8, 8, 3, 0.1)
     y, mask = torch.rand(2, 1, 501), torch.ones(2, 1, 5)
-    with NoHostSync():
+    with no_host_sync():
         y_d_r, y_d_g, fmap_r, fmap_g = d(y, y)
         loss = discriminator_loss(y_d_r, y_d_g)[0] + generator_loss(y_d_g)[0] + feature_loss(fmap_r, fmap_g)
         probabilities = dur(torch.rand(2, 8, 5), mask, torch.rand(2, 1, 5), torch.rand(2, 1, 5))
@@ -71,7 +146,7 @@ def test_discriminators():
 def test_mels():
     y, lengths = torch.rand(2, 400), torch.tensor([400, 299])
     mel_spectrogram(y, **MEL)  # the filters are made once, on the CPU
-    with NoHostSync():
+    with no_host_sync():
         spec = spectrogram(y, MEL["n_fft"], MEL["hop_size"], MEL["win_size"], lengths=lengths)
         spec_to_mel(spec, **{key: MEL[key] for key in ("n_fft", "num_mels", "sampling_rate")})
         mel_spectrogram(y.requires_grad_(), **MEL).sum().backward()
@@ -92,7 +167,7 @@ def test_wavlm():
     slm, wd = WavLMFeatures(WavLMModel(config), 44100), WavLMDiscriminator(16, 3, 4)
     slm.resample = torch.nn.Identity()  # torchaudio computes the new length with a tensor, on the CPU
     y_hat = torch.rand(2, 1, 4000, requires_grad=True)
-    with NoHostSync():
+    with no_host_sync():
         with torch.no_grad():
             real = slm(torch.rand(2, 4000))
         generated = slm(y_hat)

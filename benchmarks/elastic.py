@@ -1,0 +1,287 @@
+"""One loss curve for any number of workers: `python -m benchmarks.elastic [--steps 60] [--json FILE]`.
+
+Trains the demo preset (fp32) through real Ray: exact on 1, 2 and 3 workers, exact under kills and resizes
+(2 -> 1 -> 3 -> 2 workers, between checkpoints), fast on 1 and 2; compares every loss, parameter and optimizer state
+with one worker's. Times exact beside fast on two processes, step by step in turn.
+"""
+
+import argparse
+import json
+import math
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from statistics import median
+from typing import Any, Literal
+
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from safetensors.torch import load_file
+from torch.nn.parallel import DistributedDataParallel
+
+from data.collate import to_batch
+from data.epoch_plan import Position
+from data.manifest import read_manifest
+from data.pipeline import Loader, StreamSpec, dataset_rows
+from job.cli import read_config
+from job.config import Config
+from trainable.checkpoint import read_info
+from trainable.slm import load_slm
+from trainable.state import TrainState, build_networks
+from trainable.step import TrainingStep
+from trainable.storage import newest_good
+
+DEMO = Path("job/presets/demo.yaml")
+STAGES = (2, 1, 3, 2)  # workers; the last one is not killed by us but loses a worker, which Ray starts again
+CHECKPOINT_EVERY = 7
+TIMED_STEPS = 12
+
+
+class Runs:
+    """Runs of the demo preset in a folder of their own."""
+
+    def __init__(self, root: Path, steps: int):
+        self.root, self.steps = root, steps
+        self.env = os.environ | {"BERT_VITS2_RAY_TMP": str(root / "ray"), "CUDA_VISIBLE_DEVICES": ""}
+        self.shards = root / "shards"
+        self.command("job.prepare", "--config", str(DEMO), "--data.shards", str(self.shards)).check()
+
+    def command(self, module: str, *argv: str) -> "Process":
+        """Start a command."""
+        log = self.root / f"{time.monotonic_ns()}.log"
+        return Process([sys.executable, "-m", module, *argv], self.env, log)
+
+    def train(self, name: str, workers: int, reduction: str) -> "Process":
+        """Start or continue a run."""
+        options = {
+            "data.shards": self.shards, "run.storage": self.root / "runs", "run.name": name,
+            "scaling.num_workers": workers, "train.reduction": reduction, "train.max_steps": self.steps,
+            "train.log_every_steps": 1, "train.checkpoint.every_steps": CHECKPOINT_EVERY, "eval.every_steps": 1000,
+            "eval.samples": 0,
+        }  # fmt: skip
+        argv = [part for key, value in options.items() for part in (f"--{key}", str(value))]
+        return self.command("job.train", "--config", str(DEMO), *argv)
+
+    def folder(self, name: str) -> Path:
+        """Of a run."""
+        return self.root / "runs" / name
+
+    def lines(self, name: str) -> list[dict[str, Any]]:
+        """The steps of a run, in order."""
+        path = self.folder(name) / "metrics.jsonl"
+        text = path.read_text() if path.exists() else ""
+        return [json.loads(line) for line in text.splitlines() if line.endswith("}")]
+
+    def disturbed(self, name: str) -> dict[str, int]:
+        """Train with SIGKILLs and another number of workers after each; returns how many of both."""
+        ends = [round(self.steps * (i + 1) / len(STAGES)) for i in range(len(STAGES))]
+        ends = [end + (end % CHECKPOINT_EVERY == 0) for end in ends]  # not on a checkpoint
+        for workers, end in zip(STAGES[:-1], ends, strict=False):
+            process = self.train(name, workers, "exact")
+            self.wait(name, end, process)
+            process.kill()
+        process = self.train(name, STAGES[-1], "exact")
+        self.wait(name, ends[-2] + 3, process)
+        pids = re.findall(r"pid (\d+) on", (self.folder(name) / "logs/rank-1.log").read_text())
+        os.kill(int(pids[-1]), signal.SIGKILL)
+        process.check()
+        return {"resizes": len(STAGES) - 1, "kills": len(STAGES)}
+
+    def wait(self, name: str, step: int, process: "Process") -> None:
+        """Until a run has recorded a step."""
+        while not (lines := self.lines(name)) or lines[-1]["step"] < step:
+            process.alive()
+            time.sleep(0.1)
+
+
+class Process:
+    """A command whose output goes to a file."""
+
+    def __init__(self, argv: list[str], env: Mapping[str, str], log: Path):
+        self.log = log
+        with log.open("wb") as out:
+            self.process = subprocess.Popen(argv, env=env, stdout=out, stderr=subprocess.STDOUT)
+
+    def check(self) -> None:
+        """Wait for its end, which must be a good one."""
+        if self.process.wait():
+            raise RuntimeError(f"{self.log.name} failed:\n{self.log.read_text()[-3000:]}")
+
+    def alive(self) -> None:
+        """It must not have ended yet."""
+        if self.process.poll() is not None:
+            raise RuntimeError(f"{self.log.name} ended early:\n{self.log.read_text()[-3000:]}")
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        self.process.kill()
+        self.process.wait()
+
+
+def losses(line: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a step must not depend on the number of workers."""
+    return {key: value for key, value in line.items() if key.startswith(("loss/", "grad_norm"))}
+
+
+def utterances(lines: list[dict]) -> list:
+    """What each step consumed."""
+    return [(line["step"], line["consumed"]) for line in lines]
+
+
+def final_state(folder: Path) -> tuple[int, dict[str, torch.Tensor]]:
+    """The last step, and all parameters, buffers and optimizer states of a run's newest checkpoint."""
+    newest = newest_good(str(folder))
+    assert newest is not None
+    tensors: dict[str, torch.Tensor] = {}
+    for path in Path(newest).glob("*.safetensors"):
+        tensors |= {f"{path.stem}.{key}": value for key, value in load_file(path).items()}
+    training = torch.load(Path(newest) / "training.pt", weights_only=True)
+    for name, moments in training["moments"].items():
+        tensors |= {f"{name}.{key}.{kind}": t for key, entry in moments.items() for kind, t in entry.items()}
+    return read_info(Path(newest)).position.step, tensors
+
+
+def equal(a: Any, b: Any) -> bool:
+    """Equal in every bit; NaN, the loss of an utterance that a batch has not, equals NaN."""
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(equal(a[key], b[key]) for key in a)
+    if isinstance(a, list):
+        return len(a) == len(b) and all(map(equal, a, b))
+    if isinstance(a, torch.Tensor):
+        return torch.equal(a, b)
+    return a == b or (isinstance(a, float) and isinstance(b, float) and math.isnan(a) and math.isnan(b))
+
+
+def compare_exact(runs: Runs, names: list[str]) -> dict[str, Any]:
+    """Every run beside the first."""
+    lines = {name: runs.lines(name) for name in names}
+    states = {name: final_state(runs.folder(name)) for name in names}
+    first = names[0]
+    same = {
+        name: equal([losses(line) for line in lines[name]], [losses(line) for line in lines[first]])
+        and equal(states[name][1], states[first][1])
+        for name in names
+    }
+    return {
+        "bit_identical": all(same.values()),
+        "same_final_step": {step for step, _ in states.values()} == {runs.steps},
+        "same_utterances": all(utterances(lines[name]) == utterances(lines[first]) for name in names),
+        "runs": same,
+        "tensors": len(states[first][1]),
+    }
+
+
+def relative(a: Mapping[str, Any], b: Mapping[str, Any]) -> float:
+    """The largest relative difference of any loss of a step."""
+    pairs = [(a[key], b[key]) for key in a if key.startswith("loss/") and a[key] is not None]
+    return max(abs(x - y) / max(abs(x), abs(y)) for x, y in pairs if x != y and not math.isnan(x)) if pairs else 0.0
+
+
+def compare_fast(one: list[dict], two: list[dict]) -> dict[str, float]:
+    """How far fast runs are from each other."""
+    each = [relative(a, b) for a, b in zip(one, two, strict=True)]
+    return {"max_rel_loss_diff_step_1": each[0], "max_rel_loss_diff": max(each)}
+
+
+def timed(rank: int, port: int, shards: str, out: str) -> None:
+    """One of two workers: exact and fast steps in turn on the same batches of the demo corpus."""
+    torch.set_num_threads(1)
+    address = f"tcp://127.0.0.1:{port}"
+    dist.init_process_group("gloo", address, rank=rank, world_size=2, timeout=timedelta(seconds=120))
+    cfg = read_config(DEMO)
+    cfg = replace(cfg, data=replace(cfg.data, shards=shards))
+    steps = {"fast": training_step(cfg, "fast"), "exact": training_step(cfg, "exact")}
+    seconds: dict[str, list[float]] = {reduction: [] for reduction in steps}
+    for number, batches in enumerate(batches_of(cfg, rank, 2)):
+        for reduction, step in steps.items():
+            dist.barrier()
+            begin = time.perf_counter()
+            step(batches)
+            seconds[reduction].append(time.perf_counter() - begin)
+            step.state.position = Position(number + 1, 0, number + 1)
+    if rank == 0:
+        Path(out).write_text(json.dumps(seconds))
+    dist.destroy_process_group()
+
+
+def training_step(cfg: Config, reduction: Literal["fast", "exact"]) -> TrainingStep:
+    """The demo's step behind DDP."""
+    train = replace(cfg.train, reduction=reduction)
+    slm = load_slm(cfg.model.slm, cfg.data.sampling_rate)
+    nets = build_networks(cfg.model, train, cfg.data, slm)
+    wrapped = {name: DistributedDataParallel(net, broadcast_buffers=False) for name, net in nets.items()}
+    return TrainingStep(TrainState(wrapped, slm, cfg.model, train), train, cfg.data)  # type: ignore[arg-type]
+
+
+def batches_of(cfg: Config, rank: int, world_size: int) -> list[list]:
+    """This worker's micro-batches of the first steps."""
+    train, data = cfg.train, cfg.data
+    spec = StreamSpec(
+        data=data, digest=read_manifest(data.shards).digest, seed=train.seed,
+        micro_batches_per_step=train.micro_batches_per_step, segment_frames=train.segment_size // data.hop_length,
+    )  # fmt: skip
+    load, steps = Loader(spec), []
+    for step in range(TIMED_STEPS):
+        rows = [row for row in dataset_rows(spec, Position(), TIMED_STEPS, world_size) if row["step"] == step]
+        own = [row for row in rows if row["slot"] % world_size == rank and len(row["rows"])]
+        steps.append([(row["slot"], to_batch(load(row)).with_spectrogram(data)) for row in own])
+    return steps
+
+
+def overhead(shards: Path) -> dict[str, float]:
+    """Median seconds a step of both reductions at W = 2, and their ratio."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    with tempfile.TemporaryDirectory() as folder:
+        out = f"{folder}/seconds.json"
+        mp.spawn(timed, args=(port, str(shards), out), nprocs=2, daemon=True)
+        seconds = json.loads(Path(out).read_text())
+    middle = {reduction: median(values[2:]) for reduction, values in seconds.items()}
+    ratios = [e / f for e, f in zip(seconds["exact"][2:], seconds["fast"][2:], strict=True)]
+    return {"exact_overhead": median(ratios), **{f"seconds_{key}": value for key, value in middle.items()}}
+
+
+def main() -> None:
+    """The command."""
+    made = argparse.ArgumentParser(prog="python -m benchmarks.elastic", description=__doc__)
+    made.add_argument("--steps", type=int, default=60)
+    made.add_argument("--json", type=Path, help="write the figures")
+    made.add_argument("--overhead-only", action="store_true", help="time exact beside fast, and train nothing")
+    args = made.parse_args()
+    root = Path(tempfile.mkdtemp(prefix="bvr-"))  # Ray's sockets need short paths
+    try:
+        runs = Runs(root, args.steps)
+        result: dict[str, Any] = overhead(runs.shards)
+        print(f"exact beside fast, W = 2: {result}", flush=True)
+        if not args.overhead_only:
+            for workers in (1, 2, 3):
+                runs.train(f"exact{workers}", workers, "exact").check()
+                print(f"exact on {workers} workers: done", flush=True)
+            events = runs.disturbed("disturbed")
+            print(f"disturbed {events}: done", flush=True)
+            names = ["exact1", "exact2", "exact3", "disturbed"]
+            result["exact"] = compare_exact(runs, names) | events
+            for workers in (1, 2):
+                runs.train(f"fast{workers}", workers, "fast").check()
+            result["fast"] = compare_fast(runs.lines("fast1"), runs.lines("fast2"))
+    finally:
+        shutil.rmtree(root, ignore_errors=True)
+    print(json.dumps(result, indent=1))
+    if args.json:
+        args.json.write_text(json.dumps(result, indent=1))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,114 @@
+"""From shards to collated batches: `python -m benchmarks.pipeline [--shards FOLDER] [--seconds 20] [--json FILE]`.
+
+Utterances/s of the training's own stream (Ray Data) beside a torch DataLoader that loads the same micro-batches of the
+same files with the same work (read, verify, decode, spectrogram, collate) in as many processes. Both run in turn, three
+times; starting up is not counted in either. Without --shards the demo corpus is prepared first.
+"""
+
+import argparse
+import json
+import os
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from data.collate import TtsBatch, to_batch
+from data.epoch_plan import Position
+from data.manifest import read_manifest
+from data.pipeline import Loader, MicroBatchStream, StreamSpec, dataset_rows
+from data.prepare import prepare
+from job.cli import read_config
+from job.cluster import ray_session
+from job.config import Config
+from job.paths import with_absolute_paths
+
+DEMO = Path("job/presets/demo.yaml")
+MAX_FRAMES, MAX_UTTERANCES = 6000, 16
+STEPS = 4096  # more than either gets through
+WARM_UP = 8  # steps until the loaders run
+
+
+class MicroBatches(Dataset):
+    """The peer: micro-batch i of the plan, loaded in a DataLoader's process."""
+
+    def __init__(self, spec: StreamSpec):
+        self.spec, self.rows = spec, dataset_rows(spec, Position(), STEPS, 1)
+        self.load: Loader | None = None
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, i: int) -> dict[str, np.ndarray]:
+        if self.load is None:
+            torch.set_num_threads(1)
+            self.load = Loader(self.spec)
+        return self.load(self.rows[i])
+
+
+def ours(spec: StreamSpec) -> Iterator[TtsBatch]:
+    """The training's stream at W = 1."""
+    for micro_batches in MicroBatchStream(spec, Position(), STEPS, 0, 1, share=lambda thing: thing):
+        for one in micro_batches:
+            yield one.batch
+
+
+def dataloader(spec: StreamSpec, processes: int) -> Iterator[TtsBatch]:
+    """The peer's stream."""
+    loader = DataLoader(MicroBatches(spec), batch_size=None, shuffle=False, num_workers=processes, prefetch_factor=4,
+                        collate_fn=lambda arrays: arrays)  # fmt: skip
+    for arrays in loader:
+        yield to_batch(arrays)
+
+
+def utterances_per_s(stream: Iterator[TtsBatch], seconds: float) -> float:
+    """How fast a stream gives utterances, after its start."""
+    for _ in range(WARM_UP):
+        next(stream)
+    begin, count = time.perf_counter(), 0
+    while (elapsed := time.perf_counter() - begin) < seconds:
+        count += len(next(stream).rows)
+    return count / elapsed
+
+
+def config(shards: str, loaders: int) -> Config:
+    """The demo's data in micro-batches of an ordinary size."""
+    cfg = read_config(DEMO)
+    plan = replace(cfg.data.plan, max_frames=MAX_FRAMES, max_utterances=MAX_UTTERANCES)
+    return with_absolute_paths(replace(cfg, data=replace(cfg.data, shards=shards, plan=plan, loaders=loaders)))
+
+
+def main() -> None:
+    """The command."""
+    made = argparse.ArgumentParser(prog="python -m benchmarks.pipeline", description=__doc__)
+    made.add_argument("--shards", help="prepared shards; default: the demo corpus, prepared here")
+    made.add_argument("--seconds", type=float, default=20, help="of each measurement")
+    made.add_argument("--json", type=Path, help="write the figures")
+    args = made.parse_args()
+    processes = os.cpu_count() or 1
+    with tempfile.TemporaryDirectory() as folder:
+        cfg = config(args.shards or folder, processes)
+        with ray_session(cfg):
+            if not args.shards:
+                prepare(cfg.data)
+            data, G = cfg.data, cfg.train.micro_batches_per_step
+            spec = StreamSpec(data, read_manifest(data.shards).digest, cfg.train.seed, G, segment_frames=16)
+            rates: dict[str, list[float]] = {"ours": [], "dataloader": []}
+            for _ in range(3):
+                rates["ours"].append(utterances_per_s(ours(spec), args.seconds))
+                rates["dataloader"].append(utterances_per_s(dataloader(spec, processes), args.seconds))
+    result = {name: median(values) for name, values in rates.items()}
+    result["ratio"] = median(a / b for a, b in zip(rates["ours"], rates["dataloader"], strict=True))
+    print(json.dumps(result, indent=1))
+    if args.json:
+        args.json.write_text(json.dumps(result, indent=1))
+
+
+if __name__ == "__main__":
+    main()

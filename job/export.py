@@ -1,0 +1,90 @@
+"""Weights for other tools: `python -m job.export --checkpoint RUN --out FOLDER [--format reference|safetensors]`.
+
+G_<step>, D_<step>, DUR_<step>, WD_<step> and the reference's config.json; `train.init_from` reads both formats.
+"""
+
+import argparse
+import json
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import fsspec
+
+from job.cli import read_config, run
+from job.reference_config import departures, reference_config
+from trainable.checkpoint import read_info
+from trainable.config import NETWORKS
+from trainable.published import PREFIXES, write_pth, write_safetensors
+from trainable.slm import slm_sizes
+from trainable.storage import fetched, resolve
+from trainable.warm_start import read_checkpoint
+
+
+def main(argv: Sequence[str]) -> int:
+    """The command."""
+    made = argparse.ArgumentParser("python -m job.export", description="Write a checkpoint's weights for other tools.")
+    made.add_argument("--checkpoint", required=True, help="folder or URI of a run or of one of its checkpoints")
+    made.add_argument("--out", required=True, help="folder or URI to write to; no file there is overwritten")
+    made.add_argument("--format", choices=("reference", "safetensors"), default="reference", help="reference: .pth")
+    made.add_argument("--networks", nargs="+", choices=NETWORKS, default=NETWORKS, help="g alone is enough to speak")
+    made.add_argument("--without-optimizer", action="store_true", help="weights only: a third of the size")
+    args = made.parse_args(list(argv))
+    with fetched(resolve(args.checkpoint)) as folder:
+        files = export(folder, args.out, args.format, args.networks, not args.without_optimizer)
+        for line in departures(read_config(folder / "config.yaml")):
+            print(f"note: other tools will not load these files as they are: {line}")
+    print("\n".join(files))
+    return 0
+
+
+def export(folder: Path, out: str, form: str, networks: Sequence[str] = NETWORKS, optimizer: bool = True) -> list[str]:
+    """Write the networks of a checkpoint, and config.json.
+
+    Args:
+        folder: of the checkpoint.
+        out: folder or URI.
+        form: `reference` or `safetensors`.
+        networks: which.
+        optimizer: with their states.
+
+    Returns:
+        The paths written.
+
+    Raises:
+        ValueError: the checkpoint is damaged, or one of the files is there already.
+    """
+    info, cfg = read_info(folder), read_config(folder / "config.yaml")
+    found = read_checkpoint(folder, optimizer)
+    with tempfile.TemporaryDirectory() as written:
+        for name in (name for name in networks if name in found):
+            stem = f"{written}/{PREFIXES[name]}_{info.position.step}"
+            if form == "safetensors":
+                write_safetensors(Path(f"{stem}.safetensors"), found[name])
+            else:
+                adamw = {"betas": cfg.train.betas, "eps": cfg.train.eps, "weight_decay": cfg.train.weight_decay}
+                write_pth(Path(f"{stem}.pth"), found[name], adamw)
+        described = reference_config(cfg, info.speakers, slm_sizes(cfg.model.slm))
+        Path(written, "config.json").write_text(json.dumps(described, indent=2, ensure_ascii=False), encoding="utf-8")
+        return publish(Path(written), out)
+
+
+def publish(folder: Path, out: str) -> list[str]:
+    """Copy a folder's files to a folder or URI.
+
+    Raises:
+        ValueError: one of them is there already.
+    """
+    fs, root = fsspec.core.url_to_fs(out)
+    names = sorted(path.name for path in folder.iterdir())
+    there = [name for name in names if fs.exists(f"{root}/{name}")]
+    if there:
+        raise ValueError(f"{out} holds {', '.join(there)} already: give another --out, or remove them")
+    fs.makedirs(root, exist_ok=True)
+    for name in names:
+        fs.put_file(str(folder / name), f"{root}/{name}")
+    return [f"{out.rstrip('/')}/{name}" for name in names]
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,181 @@
+"""The reference's training steps, run with our networks."""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, fields, replace
+from functools import partial
+from typing import Any, Literal
+
+import pytest
+import torch
+from torch import Tensor, nn
+from transformers import WavLMConfig, WavLMModel
+
+from data.collate import TtsBatch
+from data.config import DataConfig
+from data.epoch_plan import Position
+from tests.reference.goldens import Reference
+from tests.reference.rule import Noise
+from tests.reference.test_losses import check_wavlm
+from trainable.config import LossWeights, ModelConfig, SlmConfig, TrainConfig
+from trainable.losses import WavLMFeatures
+from trainable.state import TrainState, build_networks
+from trainable.step import TrainingStep
+
+Reduction = Literal["fast", "exact"]
+Numbers = dict[str, dict[str, list[float]]]  # network -> parameter -> its sums
+
+
+@dataclass
+class GoldenBatch(TtsBatch):
+    """A batch whose BERT features stand phone by phone, as the reference's collate gives them."""
+
+    dense: tuple[Tensor, Tensor, Tensor] = field(default=(torch.empty(0),) * 3)  # [B, bert_channels, T] each
+
+    def bert_features(self) -> tuple[Tensor, Tensor, Tensor]:
+        return self.dense
+
+    def to(self, device: torch.device) -> "GoldenBatch":
+        tensors = {f.name: getattr(self, f.name) for f in fields(TtsBatch) if f.name != "rows"}
+        moved = {name: tensor.to(device) for name, tensor in tensors.items()}
+        zh, jp, en = (features.to(device) for features in self.dense)
+        return replace(self, **moved, dense=(zh, jp, en))
+
+
+@dataclass
+class Trace:
+    """What a training step left behind."""
+
+    scalars: dict[str, float]
+    draws: list[list[Any]]
+    mas_noise_scale: float
+    order: list[str]  # of the networks' optimizers
+    grads: Numbers  # [sum, L2] at the optimizer's step
+    params: Numbers  # [sum, L2, sum of the distances from the first step's start] after the step
+    numel: dict[str, dict[str, int]]
+
+
+def configs(
+    reference: Reference, file: dict[str, Any], reduction: Reduction
+) -> tuple[ModelConfig, TrainConfig, DataConfig]:
+    """Our configuration of a file of training steps."""
+    sizes, synthesizer = file["config"], reference.entry("synthesizer_forward")["ctor"]
+    shared = {f.name: synthesizer[f.name] for f in fields(ModelConfig) if f.name in synthesizer}
+    model = ModelConfig(
+        **shared
+        | {
+            "n_speakers": sizes["speakers"],
+            "gin_channels": sizes["gin"],
+            "inter_channels": sizes["inter"],
+            "hidden_channels": sizes["hidden"],
+            "filter_channels": sizes["filter"],
+            "n_heads": sizes["heads"],
+            "n_layers": sizes["layers"],
+            "n_layers_trans_flow": sizes["tf_layers"],
+            "n_flow_layer": sizes["n_flow"],
+            "kernel_size": sizes["kernel"],
+            "resblock": sizes["resblock"],
+            "resblock_kernel_sizes": sizes["rk"],
+            "resblock_dilation_sizes": sizes["rd"],
+            "upsample_rates": sizes["up"],
+            "upsample_initial_channel": sizes["uic"],
+            "upsample_kernel_sizes": sizes["uk"],
+        },
+        slm=SlmConfig(
+            sampling_rate=reference.entry("wavlm_loss")["ctor"]["slm_sr"], initial_channel=file["wd"]["initial_channel"]
+        ),
+    )
+    train = TrainConfig(
+        reduction=reduction,
+        loss_weights=LossWeights(mel=file["train"]["c_mel"], kl=file["train"]["c_kl"]),
+        **{f.name: file["train"][f.name] for f in fields(TrainConfig) if f.name in file["train"]},
+    )
+    data = {f.name: file["data"][f.name] for f in fields(DataConfig) if f.name in file["data"]}
+    return model, train, DataConfig(transcript="", shards="", **data)
+
+
+def batch(reference: Reference, number: int, data: DataConfig) -> GoldenBatch:
+    """The batch of step `number`, with its spectrogram, whose sum and norm are the reference's."""
+    tensors = reference.tensors("train_batches")
+    own = {key.partition(".")[2]: value for key, value in tensors.items() if key.startswith(f"b{number}.")}
+    names = ("x", "x_lengths", "tone", "language", "y", "y_lengths", "spec_lengths", "speakers")
+    made = GoldenBatch(
+        rows=torch.arange(len(own["x"])),
+        bert=torch.empty(0),
+        token_index=torch.empty(0),
+        dense=(own["bert"], own["ja_bert"], own["en_bert"]),
+        **{key: own[key] for key in names},
+    )
+    made.with_spectrogram(data)
+    assert made.spec is not None
+    assert sums(made.spec)[:2] == pytest.approx(own["spec_checksum"].tolist(), rel=1e-6)
+    return made
+
+
+def sums(tensor: Tensor, start: Tensor | None = None) -> list[float]:
+    """Sum, L2 norm and, where it has a start, the sum of the distances from there; in float64."""
+    tensor = tensor.detach().double()
+    moved = [] if start is None else [(tensor - start.double()).abs().sum().item()]
+    return [tensor.sum().item(), tensor.norm().item(), *moved]
+
+
+def build(reference: Reference, file: dict[str, Any], reduction: Reduction) -> tuple[TrainState, DataConfig]:
+    """The state before the first step. WavLM's salt is the one that the WavLM losses hold with."""
+    model, train, data = configs(reference, file, reduction)
+    slm = WavLMFeatures(WavLMModel(WavLMConfig(**file["wavlm_config"])), data.sampling_rate, model.slm.sampling_rate)
+    reference.fill(slm.wavlm, check_wavlm(reference, "wavlm_loss")[0])
+    nets = build_networks(model, train, data, slm)
+    for net in nets.values():
+        reference.fill(net, file["salt"])
+    return TrainState(nets, slm, model, train, Position(step=file["start_global_step"])), data
+
+
+def run_steps(
+    reference: Reference,
+    file: dict[str, Any],
+    reduction: Reduction,
+    *,
+    nudge: int | None = None,
+    before: Callable[[TrainState, GoldenBatch, DataConfig], None] = lambda *_: None,
+) -> Iterator[Trace]:
+    """Trains the file's steps, and yields what each leaves behind.
+
+    Args:
+        reference: the set.
+        file: its training steps.
+        reduction: of our configuration.
+        nudge: seed of a change of all weights by about their rounding; None leaves them alone.
+        before: is shown the state before each step, the batch and the configuration of the data.
+    """
+    state, data = build(reference, file, reduction)
+    if nudge is not None:
+        generator, ulp = torch.Generator().manual_seed(nudge), torch.finfo(torch.float32).eps / 2
+        with torch.no_grad():
+            for parameter in (p for net in state.nets.values() for p in net.parameters()):
+                parameter.mul_(1 + ulp * torch.randn(parameter.shape, generator=generator))
+    step = TrainingStep(state, state.train, data)
+    start = {name: {key: p.detach().clone() for key, p in net.named_parameters()} for name, net in state.nets.items()}
+    numel = {name: {key: p.numel() for key, p in own.items()} for name, own in start.items()}
+    grads: Numbers = {}
+    for name, optimizer in state.optimizers.items():
+        optimizer.register_step_pre_hook(partial(note_gradients, grads, name, state.nets[name]))
+    for number in range(len(file["steps"])):
+        own = batch(reference, number, data)
+        before(state, own, data)
+        with Noise.of(file["noise"]) as noise:
+            report = step([(0, own)])
+        scalars = {tag: value.item() for tag, value in report.scalars.items()}
+        rates = {optimizer.param_groups[0]["lr"] for optimizer in state.optimizers.values()}
+        scalars["learning_rate"] = rates.pop() if len(rates) == 1 else math.nan
+        params = {
+            name: {key: sums(p, start[name][key]) for key, p in net.named_parameters()}
+            for name, net in state.nets.items()
+        }
+        scale: Any = state.nets["g"].current_mas_noise_scale
+        yield Trace(scalars, noise.draws, scale, list(grads), dict(grads), params, numel)
+        grads.clear()
+        state.position = Position(step=state.position.step + 1)
+
+
+def note_gradients(grads: Numbers, name: str, net: nn.Module, *_: Any) -> None:
+    grads[name] = {key: sums(p.grad) for key, p in net.named_parameters() if p.grad is not None}

@@ -1,0 +1,147 @@
+"""What the options of a training step change: freezes, other losses and models, precision."""
+
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from data.epoch_plan import Position
+from job.config import Config
+from job.synthesize import Voice
+from tests.tiny import tiny_batch, tiny_config, tiny_state
+from trainable.checkpoint import CheckpointInfo
+from trainable.losses import masked_discriminator_loss, masked_generator_loss
+from trainable.optimizer import moments
+from trainable.state import TrainState, build_generator
+from trainable.step import TrainingStep
+
+
+def step_of(cfg: Config, state: TrainState, **batch: int):
+    return TrainingStep(state, cfg.train, cfg.data)([(0, tiny_batch(cfg, 0, **batch))])
+
+
+@pytest.mark.parametrize("reduction", ["fast", "exact"])
+def test_frozen_parameters_keep_their_values(reduction):
+    names = ("zh_bert", "jp_bert", "g.dec.ups.*", "d.discriminators.0.*")
+    cfg = tiny_config(micro_batches_per_step=1, freeze=names, reduction=reduction)
+    state = tiny_state(cfg)
+    before = {name: {key: p.clone() for key, p in net.named_parameters()} for name, net in state.nets.items()}
+    for _ in range(2):  # the second step meets what the first one's phases switched on and off
+        step_of(cfg, state)
+    frozen = re.compile(r"g\.enc_p\.(ja_)?bert_proj\..*|g\.dec\.ups\..*|d\.discriminators\.0\..*")
+    unchanged = {
+        f"{name}.{key}"
+        for name, net in state.nets.items()
+        for key, p in net.named_parameters()
+        if torch.equal(p, before[name][key])
+    }
+    everything = {f"{name}.{key}" for name, own in before.items() for key in own}
+    assert unchanged == {key for key in everything if frozen.fullmatch(key)}
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [(("zh_bret",), r"train.freeze: 'zh_bret' names no parameter: give zh_bert, .* or a pattern"), (("wd.*",), "wd")],
+)
+def test_freezes_that_make_no_sense_are_refused(names, message):
+    with pytest.raises(ValueError, match=message):
+        tiny_state(tiny_config(freeze=names))
+
+
+def test_a_run_may_freeze_others_when_it_goes_on():
+    cfg = tiny_config(micro_batches_per_step=1, reduction="exact", freeze=("en_bert",))
+    state, again = tiny_state(cfg), tiny_state(tiny_config(micro_batches_per_step=1, freeze=("g.dec.*",)))
+    step_of(cfg, state)
+    again.load_state_dict(state.state_dict())
+    key = "enc_p.emb.weight"
+    first, second = (moments(s.nets["g"], s.optimizers["g"])[key]["exp_avg"] for s in (state, again))
+    assert torch.equal(first, second)
+
+
+def test_corrected_duration_loss_does_not_hear_padding_or_the_batch_size():
+    g = torch.Generator().manual_seed(0)
+    real, fake = (torch.rand(2, 3, 7, 1, generator=g) for _ in range(2))
+    mask = torch.ones(3, 1, 7)
+    mask[0, :, 5:] = 0
+    loss, each_r, each_g = masked_discriminator_loss(list(real), list(fake), mask)
+    own = mask.transpose(1, 2).bool()
+    by_hand = [((1 - r[own]) ** 2).mean() + (f[own] ** 2).mean() for r, f in zip(real, fake, strict=True)]
+    assert loss.item() == pytest.approx(sum(v.item() for v in by_hand) / 2, rel=1e-6)
+    assert len(each_r) == len(each_g) == 2
+    louder = [r + 9 * (1 - mask.transpose(1, 2)) for r in real]
+    assert masked_discriminator_loss(louder, list(fake), mask)[0] == loss
+    twice = masked_discriminator_loss([torch.cat([r, r]) for r in real], [torch.cat([f, f]) for f in fake],
+                                      torch.cat([mask, mask]))[0]  # fmt: skip
+    assert twice.item() == pytest.approx(loss.item(), rel=1e-6)
+    assert masked_generator_loss(list(fake), mask)[0].item() == pytest.approx(
+        sum(((1 - f[own]) ** 2).mean().item() for f in fake) / 2, rel=1e-6
+    )
+
+
+def test_a_step_with_the_corrected_duration_loss():
+    """By predictor, not by utterance; nothing else changes in a first step's losses."""
+    values = {}
+    for kind in ("faithful", "corrected"):
+        cfg = tiny_config(micro_batches_per_step=1, duration_discriminator_loss=kind)
+        values[kind] = {tag: v.item() for tag, v in step_of(cfg, tiny_state(cfg), utterances=3).scalars.items()}
+    assert "loss/dur_disc_r/2" in values["faithful"]
+    assert {tag for tag in values["corrected"] if tag.startswith("loss/dur_disc_r/")} == {
+        "loss/dur_disc_r/0", "loss/dur_disc_r/1",
+    }  # fmt: skip
+    for tag in ("loss/d/total", "loss/wd/total", "loss/g/dur", "loss/g/kl"):
+        assert values["faithful"][tag] == values["corrected"][tag], tag
+    assert values["faithful"]["loss/dur_disc/total"] > 3 * values["corrected"]["loss/dur_disc/total"]
+
+
+VITS1 = {
+    "use_transformer_flow": False, "use_spk_conditioned_encoder": False, "use_noise_scaled_mas": False,
+    "use_duration_discriminator": False,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("change", [VITS1, {"n_speakers": 0, "use_spk_conditioned_encoder": False}])
+def test_other_models_train(change):
+    """VITS, and a model without a speaker table, which takes the voice from the recording."""
+    cfg = tiny_config(micro_batches_per_step=1)
+    cfg = replace(cfg, model=replace(cfg.model, **change))
+    state = tiny_state(cfg)
+    before = state.digest()
+    report = step_of(cfg, state, frames=90)
+    assert all(torch.isfinite(v) for tag, v in report.scalars.items() if "dur_" not in tag)
+    assert state.digest() != before
+
+
+def test_a_speaker_conditioned_encoder_needs_speakers():
+    cfg = tiny_config()
+    with pytest.raises(ValueError, match=r"use_spk_conditioned_encoder needs a speaker table: set model.n_speakers"):
+        tiny_state(replace(cfg, model=replace(cfg.model, n_speakers=0)))
+
+
+def test_fp16_overflow_of_one_network_skips_that_network_alone():
+    cfg = tiny_config(micro_batches_per_step=1, precision="fp16")
+    state = tiny_state(cfg)
+    state.scalers = {
+        name: torch.amp.GradScaler("cpu", init_scale=2.0**40 if name == "wd" else 1.0) for name in state.nets
+    }
+    before = {name: [p.clone() for p in net.parameters()] for name, net in state.nets.items()}
+    step_of(cfg, state)
+    changed = {name for name, net in state.nets.items() if not all(map(torch.equal, net.parameters(), before[name]))}
+    assert changed == {"g", "d", "dur"}
+    assert state.scalers["wd"].get_scale() == 2.0**39
+    assert state.scalers["g"].get_scale() == 1.0
+
+
+def test_a_voice_without_a_speaker_table_speaks_as_a_recording():
+    cfg = tiny_config()
+    cfg = replace(cfg, model=replace(cfg.model, n_speakers=0, use_spk_conditioned_encoder=False))
+    info = CheckpointInfo(Position(), "", "", {}, {"Ann": 0}, 1)
+    voice = Voice(build_generator(cfg.model, cfg.train.segment_size, cfg.data).eval(), cfg.data, info)
+    with pytest.raises(ValueError, match=r"no speaker table: give a recording of the speaker \(--reference\)"):
+        voice.say("Hello.", None, "EN")
+    rng = np.random.default_rng(0)
+    low, high = (rng.normal(size=60_000).astype(np.float32) * scale for scale in (0.01, 0.3))
+    first, again, other = (voice.say("Hello.", None, "EN", reference=wave) for wave in (low, low, high))
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first[:1000], other[:1000])

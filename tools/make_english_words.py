@@ -1,0 +1,41 @@
+"""Writes data/text/english_words.gz: the CMU pronouncing dictionary 0.6, with which published models were trained.
+
+    python -m tools.make_english_words cmudict_cache.pickle
+
+No package index carries that edition by itself; the file is part of the source distribution melotts 0.1.1 (MIT).
+Second readings of a word ("READ(2)") and the names of signs are left out: nothing looks them up.
+"""
+
+import gzip
+import pickle
+import sys
+from pathlib import Path
+from typing import Any
+
+from data.text.english_words import DICTIONARY_FILE
+
+
+class DataOnly(pickle.Unpickler):
+    """Reads lists, dicts and strings, and refuses what would run code."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        """Refuses; see the class."""
+        raise pickle.UnpicklingError(f"{module}.{name}: a dictionary of strings is expected")
+
+
+def main(path: Path) -> None:
+    """Turns {WORD: [[phone, ...] a syllable]} into lines "word PHONE ..."."""
+    with path.open("rb") as file:
+        readings: dict[str, list[list[str]]] = DataOnly(file).load()
+    lines = [
+        f"{word.lower()} {' '.join(phone for syllable in syllables for phone in syllable)}\n"
+        for word, syllables in readings.items()
+        if (word[0].isalpha() or word[0] == "'") and "(" not in word
+    ]
+    # without a time of making, so that equal data are equal files
+    DICTIONARY_FILE.write_bytes(gzip.compress("".join(sorted(lines)).encode(), mtime=0))
+    print(f"{len(lines)} words, {DICTIONARY_FILE.stat().st_size / 1e3:.0f} kB")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
