@@ -209,6 +209,8 @@ def test_an_interrupted_run_goes_on_where_it_was(corpus, tmp_path, monkeypatch) 
             prepare(cfg)
     (tmp_path / missing[0]).write_bytes(recording)
     assert prepare(cfg).digest == manifest.digest
+    report = (tmp_path / "out/report.html").read_text("utf-8").replace(str(tmp_path), str(folder))
+    assert report == (folder / "out/report.html").read_text("utf-8")  # rows that were held are counted as new ones are
     assert computed == [missing, missing]  # of a shard with a recording that changed, nothing is written
     assert not list((tmp_path / "out/shards").glob(f"*{PART_SUFFIX}"))
 
