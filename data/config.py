@@ -46,12 +46,15 @@ class PlanConfig:
         mode: `budget` cuts by predicted cost, `buckets` by the reference's boundaries with a fixed count.
         max_frames: budget of a micro-batch in padded spectrogram frames (batch size x longest utterance).
         max_utterances: no micro-batch holds more utterances than this (`buckets`: it holds exactly this many).
+        max_cells: budget of a micro-batch in cells of the alignment: batch size x frames of the longest x most phones
+            with their blanks; none: no limit.
         bucket_boundaries: frames at which the reference's buckets begin and end.
     """
 
     mode: Literal["budget", "buckets"] = "budget"
     max_frames: int = 8000
     max_utterances: int = 64
+    max_cells: int | None = None
     bucket_boundaries: tuple[int, ...] = (32, 300, 400, 500, 600, 700, 800, 900, 1000)
 
 

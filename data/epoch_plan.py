@@ -66,9 +66,12 @@ def plan_epoch(
     micro_batches_per_step: int,
     max_frames: int,
     max_utterances: int,
+    max_cells: int | None = None,
     min_frames: int = 0,
 ) -> EpochPlan:
-    """Cut an epoch into micro-batches of like length under a budget of padded frames.
+    """Cut an epoch into micro-batches of like length under a budget of predicted cost.
+
+    Time and memory of most parts grow with the padded frames, those of the alignment with padded frames x phones.
 
     Utterances are sorted into strips of nearly equal frames, within a strip by phones (so that both paddings stay
     small), and cut. Where the strips begin, the order of equals and the order of the micro-batches come from
@@ -83,6 +86,7 @@ def plan_epoch(
         micro_batches_per_step: G.
         max_frames: budget of a micro-batch, batch size x longest utterance; a longer utterance is alone in its own.
         max_utterances: no micro-batch holds more.
+        max_cells: budget of batch size x longest utterance x most phones; None for no limit.
         min_frames: shorter utterances are left out.
 
     Raises:
@@ -101,12 +105,14 @@ def plan_epoch(
     descending = (strip % 2).astype(bool)  # snake: the last of a strip and the first of the next have like text
     jitter = phones * rng.uniform(0.98, 1.02, len(rows))
     by_length = np.lexsort((np.where(descending, -jitter, jitter), strip))
-    offsets = _cut(frames[by_length], max_frames, max_utterances)
+    offsets = _cut(frames[by_length], phones[by_length], max_frames, max_utterances, max_cells)
     return _shuffle(rows[by_length], offsets, rng, micro_batches_per_step, left_out)
 
 
-def _cut(frames: np.ndarray, max_frames: int, max_utterances: int) -> np.ndarray:
-    """Greedy cut of nearly ascending lengths [n]: offsets [M + 1] with (count x longest) <= max_frames where it can."""
+def _cut(
+    frames: np.ndarray, phones: np.ndarray, max_frames: int, max_utterances: int, max_cells: int | None
+) -> np.ndarray:
+    """Greedy cut of nearly ascending lengths [n]: offsets [M + 1], within the budgets but for one too long alone."""
     ceiling = np.maximum.accumulate(frames)  # an upper bound of every batch's longest, and ascending
     offsets, begin, n = [0], 0, len(frames)
     while begin < n:
@@ -114,6 +120,9 @@ def _cut(frames: np.ndarray, max_frames: int, max_utterances: int) -> np.ndarray
         # the longest grows with the count: shrink until the batch keeps the budget
         while count > 1 and count * int(ceiling[begin + count - 1]) > max_frames:
             count = max(1, min(count - 1, max_frames // int(ceiling[begin + count - 1])))
+        if max_cells is not None:
+            cells = np.maximum.accumulate(phones[begin : begin + count]) * ceiling[begin : begin + count]
+            count = max(1, int(np.searchsorted(cells * np.arange(1, count + 1), max_cells, side="right")))
         begin += count
         offsets.append(begin)
     return np.asarray(offsets, np.int64)

@@ -80,9 +80,10 @@ def plan_of(spec: StreamSpec, epoch: int) -> EpochPlan:
     return plan_epoch(
         rows,
         frames,
-        phones,
+        2 * phones + 1 if spec.data.add_blank else phones,
         max_frames=cut.max_frames,
         max_utterances=cut.max_utterances,
+        max_cells=cut.max_cells,
         min_frames=spec.segment_frames,
         **shared,
     )

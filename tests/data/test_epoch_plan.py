@@ -35,19 +35,20 @@ def make(frames, phones, seed=0, epoch=0, G=4, **options) -> EpochPlan:
     G=st.integers(1, 16),
     max_frames=st.integers(1, 9000),
     max_utterances=st.integers(1, 40),
+    max_cells=st.none() | st.integers(1, 2_000_000),
     min_frames=st.integers(0, 50),
 )
 def test_every_utterance_exactly_once_but_for_the_stated_fill(
-    frames, seed, epoch, G, max_frames, max_utterances, min_frames
+    frames, seed, epoch, G, max_frames, max_utterances, max_cells, min_frames
 ):
     frames = np.asarray(frames)
+    phones = 1 + frames * 7919 % 300
     if (frames < min_frames).all():
         with pytest.raises(ValueError, match="segment_size"):
-            make(frames, frames, seed, epoch, G, min_frames=min_frames)
+            make(frames, phones, seed, epoch, G, min_frames=min_frames)
         return
-    plan = make(
-        frames, frames, seed, epoch, G, max_frames=max_frames, max_utterances=max_utterances, min_frames=min_frames
-    )
+    budget = {"max_frames": max_frames, "max_utterances": max_utterances, "max_cells": max_cells}
+    plan = make(frames, phones, seed, epoch, G, min_frames=min_frames, **budget)
     made = batches(plan)
     assert len(made) == plan.steps * G
     used = [i for batch in made[: len(made) - plan.fill] for i in batch]
@@ -58,6 +59,8 @@ def test_every_utterance_exactly_once_but_for_the_stated_fill(
     for batch in made:
         longest = max(frames[i - 1000] for i in batch)
         assert len(batch) == 1 or (len(batch) * longest <= max_frames and len(batch) <= max_utterances)
+        most = max(phones[i - 1000] for i in batch)
+        assert len(batch) == 1 or max_cells is None or len(batch) * longest * most <= max_cells
 
 
 def test_the_plan_is_a_function_of_seed_and_epoch():
