@@ -1,7 +1,8 @@
 """From shard rows to one micro-batch of padded arrays, and from these to the tensors that the networks take."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,6 +31,7 @@ class TtsBatch:
         spec_lengths: frames, int64 [B].
         speakers: rows of the speaker table, int64 [B].
         spec: linear magnitude spectrogram, float32 [B, filter_length / 2 + 1, F]; None until it is computed.
+        inactive: what `bert_features` gives for the languages that an utterance is not in: `zeros` or `noise`.
     """
 
     rows: Tensor
@@ -44,11 +46,16 @@ class TtsBatch:
     spec_lengths: Tensor
     speakers: Tensor
     spec: Tensor | None = None
+    inactive: str = "zeros"
 
     def to(self, device: torch.device) -> "TtsBatch":
         """The batch on a device, but for `rows`; from pinned memory the copies are asynchronous."""
-        tensors = {f.name: t for f in fields(self) if (t := getattr(self, f.name)) is not None and f.name != "rows"}
-        return TtsBatch(rows=self.rows, **{name: t.to(device, non_blocking=True) for name, t in tensors.items()})
+        moved: dict[str, Any] = {
+            f.name: t.to(device, non_blocking=True)
+            for f in fields(self)
+            if isinstance(t := getattr(self, f.name), Tensor) and f.name != "rows"
+        }
+        return replace(self, **moved)
 
     def with_spectrogram(self, cfg: DataConfig) -> "TtsBatch":
         """Compute `spec` where this batch lies, unless it is there."""
@@ -57,14 +64,23 @@ class TtsBatch:
         return self
 
     def bert_features(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Features a phone of the ZH, JP and EN model, float32 [B, bert_channels, T] each; inactive ones are zeros."""
+        """Features a phone of the ZH, JP and EN model, float32 [B, bert_channels, T] each.
+
+        Noise is drawn from torch's global generator on the batch's device. The training step seeds it with the run's
+        seed and the micro-batch's number before it calls this, so the noise depends on nothing else.
+        """
         index = self.token_index.unsqueeze(1).expand(-1, self.bert.shape[2], -1)
         features = self.bert.float().transpose(1, 2).gather(2, index)
         spoken = self.language.amax(1)  # of each utterance: blanks have language 0
-        active = [(spoken == i).view(-1, 1, 1) for i in range(len(LANGUAGES))]
         mask = torch.arange(self.x.shape[1], device=self.x.device) < self.x_lengths.unsqueeze(1)
-        features = features * mask.unsqueeze(1)
-        zh, jp, en = (features * on for on in active)
+        parts = []
+        for language in range(len(LANGUAGES)):
+            active = (spoken == language).view(-1, 1, 1)
+            if self.inactive == "noise":
+                parts.append(torch.where(active, features, torch.randn_like(features)) * mask.unsqueeze(1))
+            else:
+                parts.append(features * (active & mask.unsqueeze(1)))
+        zh, jp, en = parts
         return zh, jp, en
 
 
@@ -104,17 +120,28 @@ def collate(shard_rows: Sequence[Mapping], rows: Sequence[int], speakers: Mappin
     if cfg.spectrogram_on == "pipeline":
         y, lengths = torch.from_numpy(arrays["y"]), torch.from_numpy(arrays["y_lengths"])
         arrays["spec"] = linear_spectrogram(y, lengths, cfg).numpy()
+    elif cfg.spectrogram_on == "shards":
+        specs = [np.frombuffer(r["spec"], np.float32).reshape(cfg.filter_length // 2 + 1, -1) for r in shard_rows]
+        arrays["spec"] = np.zeros((len(specs), specs[0].shape[0], max(s.shape[1] for s in specs)), np.float32)
+        for row, spec in zip(arrays["spec"], specs, strict=True):
+            row[:, : spec.shape[1]] = spec
     return arrays
 
 
-def to_batch(arrays: Mapping[str, np.ndarray], pin: bool = False) -> TtsBatch:
-    """TtsBatch of what `collate` returned; `pin` its memory for asynchronous copies to a GPU."""
+def to_batch(arrays: Mapping[str, np.ndarray], pin: bool = False, inactive: str = "zeros") -> TtsBatch:
+    """TtsBatch of what `collate` returned.
+
+    Args:
+        arrays: its arrays.
+        pin: pin the tensors' memory, for asynchronous copies to a GPU.
+        inactive: see TtsBatch.
+    """
     tensors = {
         f.name: torch.from_numpy(np.require(arrays[f.name], requirements=("C", "W")))
         for f in fields(TtsBatch)
         if f.name in arrays
     }
-    return TtsBatch(**{k: t.pin_memory() if pin else t for k, t in tensors.items()})
+    return TtsBatch(**{k: t.pin_memory() if pin else t for k, t in tensors.items()}, inactive=inactive)
 
 
 def _pad(arrays: Sequence[np.ndarray], dtype: type) -> np.ndarray:

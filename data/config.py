@@ -20,6 +20,8 @@ class BertConfig:
         revision_jp: hub revision of `jp`.
         revision_en: hub revision of `en`.
         random_width: width of the features of `random` models.
+        inactive: what the networks hear in place of the two languages that an utterance is not in: `zeros`, or `noise`
+            of normal distribution as the reference trainer has it, drawn on the device from the step's random numbers.
     """
 
     zh: str = "hfl/chinese-roberta-wwm-ext-large"
@@ -29,6 +31,7 @@ class BertConfig:
     revision_jp: str | None = None
     revision_en: str | None = None
     random_width: int = 32
+    inactive: Literal["zeros", "noise"] = "zeros"
 
     def model(self, language: str) -> tuple[str, str | None]:
         """The model and revision of a language of LANGUAGES."""
@@ -60,7 +63,9 @@ class DataConfig:
     """Recordings, shards and features.
 
     Attributes:
-        transcript: file or URI with a line `path|speaker|language|text` an utterance.
+        transcript: file, URI or glob of lines `path|speaker|language|text`; a name that ends in .jsonl or .parquet is a
+            table of these, with optional columns `id` and `split`.
+        audio_root: folder or URI that relative paths of recordings start from; none: their transcript's folder.
         shards: folder or URI of the prepared shards and their manifest.
         sampling_rate: Hz, of the shards' audio and of the voice.
         filter_length: points of the STFT.
@@ -70,12 +75,18 @@ class DataConfig:
         mel_fmin: Hz, lower edge of the mel bank.
         mel_fmax: Hz, upper edge; none: half the sampling rate.
         add_blank: a blank stands between phones and at both ends, T = 2 P + 1.
-        spectrogram_on: where linear spectrograms are computed: by the data `pipeline` or on the worker's `device`.
+        spectrogram_on: where linear spectrograms are computed: on the worker's `device`, by the data `pipeline` that
+            feeds it, or once, when the `shards` are prepared, which then hold them.
         bert: the BERT models.
         japanese_engine: `plus` (pyopenjtalk-plus) or `strict` (pyopenjtalk with Open JTalk's own dictionary).
-        min_seconds: shorter recordings are rejected.
-        max_seconds: longer recordings are rejected.
-        peak: recordings are scaled to this peak; none leaves their level alone.
+        min_seconds: shorter recordings are rejected, as they are after trimming.
+        max_seconds: longer recordings are rejected, as they are after trimming.
+        trim_db: ends of a recording that are this much quieter than its loudest 20 ms are cut off; none: nothing is.
+        trim_margin: seconds kept before and behind what is not quiet.
+        peak: recordings are scaled to this peak.
+        loudness: recordings are scaled to this loudness in LUFS (ITU-R BS.1770, EBU R128), -23 for broadcasts; their
+            peak stays below full scale. Neither: their level is left alone.
+        split_seed: of the hash of an utterance's id that decides whether it is held back for validation.
         validation_per_speaker: utterances a speaker held back for validation, at least.
         validation_share: share of a speaker's utterances held back for validation.
         max_reject_share: preparation refuses to go on when more than this share of the lines is rejected.
@@ -86,6 +97,7 @@ class DataConfig:
     """
 
     transcript: str = ""
+    audio_root: str | None = None
     shards: str = "shards"
     sampling_rate: int = 44100
     filter_length: int = 2048
@@ -95,12 +107,16 @@ class DataConfig:
     mel_fmin: float = 0.0
     mel_fmax: float | None = None
     add_blank: bool = True
-    spectrogram_on: Literal["pipeline", "device"] = "pipeline"
+    spectrogram_on: Literal["shards", "pipeline", "device"] = "pipeline"
     bert: BertConfig = field(default_factory=BertConfig)
     japanese_engine: Literal["plus", "strict"] = "plus"
     min_seconds: float = 0.4
     max_seconds: float = 20.0
+    trim_db: float | None = None
+    trim_margin: float = 0.1
     peak: float | None = None
+    loudness: float | None = None
+    split_seed: int = 0
     validation_per_speaker: int = 1
     validation_share: float = 0.01
     max_reject_share: float = 0.05

@@ -8,21 +8,23 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Literal
 
-import fsspec
-
-from data.manifest import put_file
+from data.files import put_file
 
 SPEAKERS_SHOWN = 20
+NAME_SHOWN = 24  # characters
 
 
 class Reason(StrEnum):
     """Why a line was rejected. The values are the codes in rejects.jsonl and in the manifest's header."""
 
-    MALFORMED_LINE = "malformed_line"  # not UTF-8, fewer than four fields, or a field is empty
-    DUPLICATE_ID = "duplicate_id"  # an earlier line names the same recording
+    MALFORMED_LINE = "malformed_line"  # not UTF-8 or JSON, fewer than four fields, or a field is empty or no text
+    PATH_LEAVES_ROOT = "path_leaves_root"  # a relative path that leads out of data.audio_root
+    DUPLICATE_ID = "duplicate_id"  # an earlier line has the same id
     UNKNOWN_LANGUAGE = "unknown_language"  # not one of data.config.LANGUAGES
-    EMPTY_TEXT = "empty_text"  # nothing to say, as written or after normalising
+    UNKNOWN_SPLIT = "unknown_split"  # not one of data.manifest.SPLITS
+    EMPTY_TEXT = "empty_text"  # nothing to say, as written or after normalising; punctuation says nothing
     TEXT_TOO_LONG = "text_too_long"  # more tokens than BERT reads at once
     UNKNOWN_SYMBOL = "unknown_symbol"  # the front end gave a phone that the symbol set lacks
     UNKNOWN_TONE = "unknown_tone"  # the front end gave a tone that the language lacks
@@ -58,7 +60,8 @@ class Reject:
     """A rejected line.
 
     Attributes:
-        number: line of the transcript, from 1.
+        source: the transcript.
+        number: its line, from 1.
         reason: its code.
         detail: what was seen.
         line: the line as written (bytes that are not UTF-8 as \\xNN).
@@ -66,6 +69,7 @@ class Reject:
         language: as written.
     """
 
+    source: str
     number: int
     reason: Reason
     detail: str
@@ -87,7 +91,7 @@ class Ledger:
     """Counts of one run of the preparation.
 
     Args:
-        transcript: file or URI of the lines, as messages name it.
+        transcript: file, URI or glob of the lines, as messages name it.
         lines: lines read; blank ones are no lines.
     """
 
@@ -120,34 +124,61 @@ class Ledger:
         return {"lines": self.lines, "kept": len(self.kept), "rejected": dict(sorted(self.reasons().items()))}
 
     def table(self) -> str:
-        """The balance, for a terminal: rejects by reason, then kept lines by language and speaker."""
+        """The balance, for a terminal: rejects by reason, then kept and rejected lines by language and by speaker."""
         rows = [f"{self.lines} lines, {len(self.kept)} kept ({self.hours:.2f} h), {len(self.rejects)} rejected"]
         rows += [f"  rejected {reason:<18}{count:>8}" for reason, count in self.reasons().items()]
-        groups: dict[tuple[str, str], list[float]] = {}
-        for kept in self.kept:
-            groups.setdefault((kept.language, kept.speaker), []).append(kept.seconds)
-        largest = sorted(groups.items(), key=lambda item: (-len(item[1]), item[0]))
-        for (language, speaker), seconds in largest[:SPEAKERS_SHOWN]:
-            rows.append(f"  kept {language} {speaker:<20}{len(seconds):>8}{sum(seconds) / 3600:>9.3f} h")
-        if len(groups) > SPEAKERS_SHOWN:
-            rows.append(f"  and {len(groups) - SPEAKERS_SHOWN} speakers with fewer lines")
+        speakers = self.by("speaker")
+        for what, groups in (("language", self.by("language")), ("speaker", speakers[:SPEAKERS_SHOWN])):
+            for name, kept, seconds, rejected in groups:
+                shown = "".join(char if char.isprintable() else "?" for char in name)[:NAME_SHOWN]
+                rows.append(f"  {what:<9}{shown:<24}{kept:>8} kept{seconds / 3600:>10.3f} h{rejected:>8} rejected")
+        if len(speakers) > SPEAKERS_SHOWN:
+            rows.append(f"  and {len(speakers) - SPEAKERS_SHOWN} speakers with fewer lines")
         return "\n".join(rows)
 
+    def by(self, attribute: Literal["language", "speaker"]) -> list[tuple[str, int, float, int]]:
+        """Groups of lines, the largest first: name, kept lines, seconds kept, rejected lines.
+
+        Lines that could not be split have the name `?`.
+        """
+        groups: dict[str, list] = {}
+        for kept in self.kept:
+            group = groups.setdefault(getattr(kept, attribute), [0, 0.0, 0])
+            group[0] += 1
+            group[1] += kept.seconds
+        for reject in self.rejects:
+            groups.setdefault(getattr(reject, attribute) or "?", [0, 0.0, 0])[2] += 1
+        return sorted(
+            ((name, kept, seconds, rejected) for name, (kept, seconds, rejected) in groups.items()),
+            key=lambda group: (-group[1] - group[3], group[0]),
+        )
+
+    def ordered_rejects(self) -> list[Reject]:
+        """The rejects in the transcripts' order."""
+        return sorted(self.rejects, key=lambda reject: (reject.source, reject.number))
+
     def save(self, uri: str) -> None:
-        """Write the rejects, a JSON object a line in the transcript's order.
+        """Write the rejects, a JSON object a line in the transcripts' order.
 
         Args:
             uri: file or URI to write.
         """
         lines = [
             json.dumps(
-                {"line": reject.number, "reason": reject.reason, "detail": reject.detail, "text": reject.line},
+                {
+                    "file": reject.source,
+                    "line": reject.number,
+                    "reason": reject.reason,
+                    "detail": reject.detail,
+                    "speaker": reject.speaker,
+                    "language": reject.language,
+                    "text": reject.line,
+                },
                 ensure_ascii=False,
             )
-            for reject in sorted(self.rejects, key=lambda reject: reject.number)
+            for reject in self.ordered_rejects()
         ]
-        fs, path = fsspec.core.url_to_fs(uri)
-        put_file(fs, path, "".join(line + "\n" for line in lines).encode())
+        put_file(uri, "".join(line + "\n" for line in lines).encode(errors="backslashreplace"))
 
     def check(self, max_share: float) -> None:
         """Refuse what the configuration does not allow.
@@ -165,10 +196,10 @@ class Ledger:
         if self.kept and share <= max_share:
             return
         first: dict[str, Reject] = {}
-        for reject in sorted(self.rejects, key=lambda reject: reject.number):
+        for reject in self.ordered_rejects():
             first.setdefault(reject.reason, reject)
         examples = "".join(
-            f"\n  {count} x {reason}, first at {self.transcript}:{first[reason].number}: {first[reason].detail}"
+            f"\n  {count} x {reason}, first at {first[reason].source}:{first[reason].number}: {first[reason].detail}"
             for reason, count in list(self.reasons().items())[:5]
         )
         raise TooManyRejectsError(

@@ -5,31 +5,31 @@ A folder (or URI) of shards holds
     manifest.json       header: schema version, settings the features depend on, speakers, digest of the table
     manifest.parquet    the table: COLUMNS below, sorted by (frames, id)
     rejects.jsonl       the ledger's other half: a rejected line of the transcript each, with its reason
+    report.html         the same for people, with lengths, speakers and phones
     shards/*.parquet    SHARD_COLUMNS below
 
-The reader refuses a schema version that it does not know.
+The reader refuses a schema version that it does not know. docs/data-format.md is the same for people.
 """
 
 import hashlib
 import io
 import json
-import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-import fsspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-SCHEMA_VERSION = 1
-SPLIT_SEED = 0
-PART_SUFFIX = ".part"  # of a file whose writing was cut off
+from data.files import below, put_file, read_file
+
+SCHEMA_VERSION = 2
+SPLITS = ("train", "validation")
 
 COLUMNS = pa.schema(
     [
-        ("id", pa.string()),  # unique; the audio path as the transcript writes it
+        ("id", pa.string()),  # unique; the transcript's, or the audio path as it writes it
         ("key", pa.string()),  # content address: hash of all that the row depends on
         ("speaker", pa.string()),
         ("language", pa.string()),  # ZH | JP | EN
@@ -58,6 +58,7 @@ SHARD_COLUMNS = pa.schema(
         ("frames", pa.int32()),
         ("bert", pa.binary()),  # float16 [N, bert_width], C order
         ("bert_width", pa.int32()),
+        ("spec", pa.binary()),  # float32 [filter_length / 2 + 1, frames], C order; empty where it is not stored
         ("checksum", pa.string()),  # data.shards.row_checksum of all the above
     ]
 )
@@ -122,12 +123,10 @@ def write_manifest(uri: str, header: dict, table: pa.Table) -> Manifest:
     """
     table = table.select(COLUMNS.names).cast(COLUMNS).sort_by([("frames", "ascending"), ("id", "ascending")])
     header = {"schema_version": SCHEMA_VERSION, **header, "digest": table_digest(table)}
-    fs, root = fsspec.core.url_to_fs(uri)
-    fs.makedirs(root, exist_ok=True)
     sink = io.BytesIO()
     pq.write_table(table, sink)
-    put_file(fs, f"{root}/manifest.parquet", sink.getvalue())
-    put_file(fs, f"{root}/manifest.json", json.dumps(header, indent=1, sort_keys=True, ensure_ascii=False).encode())
+    put_file(below(uri, "manifest.parquet"), sink.getvalue())
+    put_file(below(uri, "manifest.json"), json.dumps(header, indent=1, sort_keys=True, ensure_ascii=False).encode())
     return Manifest(uri, header, table)
 
 
@@ -137,37 +136,54 @@ def read_manifest(uri: str) -> Manifest:
     Raises:
         ManifestError: it is missing, of an unknown version, or its table is not the one its header names.
     """
-    fs, root = fsspec.core.url_to_fs(uri)
     try:
-        header = json.loads(fs.cat_file(f"{root}/manifest.json"))
-        table = pq.read_table(io.BytesIO(fs.cat_file(f"{root}/manifest.parquet")))
+        header = _read_header(uri)
+        table = pq.read_table(io.BytesIO(read_file(below(uri, "manifest.parquet"))))
     except FileNotFoundError as error:
         raise ManifestError(
             f"{uri} holds no prepared shards ({error}): run `python -m job.prepare` first, or set data.shards"
         ) from error
-    version = header.get("schema_version")
-    if version != SCHEMA_VERSION:
-        raise ManifestError(f"{uri}/manifest.json has schema version {version}, this code reads {SCHEMA_VERSION}")
+    except pa.ArrowException as error:
+        raise ManifestError(f"{uri}/manifest.parquet is damaged ({error}): prepare again") from error
+    if header["schema_version"] != SCHEMA_VERSION:
+        raise ManifestError(
+            f"{uri}/manifest.json has schema version {header['schema_version']}, this code reads {SCHEMA_VERSION}: "
+            "prepare again, or use the code that wrote it"
+        )
     if table_digest(table) != header["digest"]:
         raise ManifestError(f"{uri}/manifest.parquet is not the table that manifest.json names: prepare again")
     return Manifest(uri, header, table)
 
 
 def known_speakers(uri: str) -> dict[str, int]:
-    """Speaker name -> id of what was prepared at `uri` before; empty if nothing was.
+    """Speaker name -> id of what was prepared at `uri` before, by this version or an older one; empty if nothing was.
 
     Raises:
-        ManifestError: manifest.json is damaged.
+        ManifestError: manifest.json is damaged, or of a newer version.
     """
-    fs, root = fsspec.core.url_to_fs(uri)
     try:
-        return json.loads(fs.cat_file(f"{root}/manifest.json"))["speakers"]
+        header = _read_header(uri)
     except FileNotFoundError:
         return {}
-    except (json.JSONDecodeError, KeyError) as error:
+    if header["schema_version"] > SCHEMA_VERSION:
         raise ManifestError(
-            f"{uri}/manifest.json is damaged ({error}): delete it, and speakers are numbered anew"
-        ) from error
+            f"{uri}/manifest.json has schema version {header['schema_version']}, newer than this code's "
+            f"{SCHEMA_VERSION}: set data.shards to another folder"
+        )
+    return header["speakers"]
+
+
+def _read_header(uri: str) -> dict:
+    try:
+        header = json.loads(read_file(below(uri, "manifest.json")))
+        if isinstance(header["schema_version"], int) and isinstance(header["speakers"], dict):
+            return header
+        problem = "its schema_version is no number, or its speakers are no object"
+    except (ValueError, KeyError, TypeError) as error:
+        problem = repr(error)
+    raise ManifestError(
+        f"{uri}/manifest.json is damaged ({problem}): delete it and prepare again; speakers are then numbered anew"
+    )
 
 
 def number_speakers(names: Iterable[str], known: Mapping[str, int]) -> dict[str, int]:
@@ -176,38 +192,39 @@ def number_speakers(names: Iterable[str], known: Mapping[str, int]) -> dict[str,
     return {**known, **{name: number for number, name in enumerate(new, start=len(known))}}
 
 
-def split_of(speakers: Mapping[str, str], per_speaker: int, share: float) -> dict[str, str]:
+def split_of(
+    speakers: Mapping[str, str], per_speaker: int, share: float, seed: int = 0, given: Mapping[str, str] | None = None
+) -> dict[str, str]:
     """Which utterances are held back for validation: those of each speaker whose id has the lowest hashes.
 
     An utterance whose hash lies below `share` is held back whatever else the corpus holds, so that the splits of a
-    growing corpus stay what they were. A speaker always keeps one utterance for training.
+    growing corpus stay what they were. A speaker always keeps one utterance for training, unless it was given away.
 
     Args:
         speakers: utterance id -> speaker.
-        per_speaker: utterances a speaker held back, at least.
+        per_speaker: utterances a speaker held back, at least, given ones counted.
         share: share of the utterances held back.
+        seed: of the hash.
+        given: utterance id -> split, of those whose transcript names one.
 
     Returns:
-        Utterance id -> `train` or `validation`.
+        Utterance id -> one of SPLITS.
     """
-    hashes: dict[str, list[tuple[float, str]]] = {}
+    splits, own = dict.fromkeys(speakers, "train") | dict(given or {}), set(given or ())
+    utterances: dict[str, list[str]] = {}
     for utterance, speaker in speakers.items():
-        digest = hashlib.sha256(f"{SPLIT_SEED}\0{utterance}".encode()).digest()
-        hashes.setdefault(speaker, []).append((int.from_bytes(digest[:8], "big") / 2**64, utterance))
-    splits = dict.fromkeys(speakers, "train")
-    for ranked in map(sorted, hashes.values()):
-        held_back = max(per_speaker, sum(value < share for value, _ in ranked))
-        for _, utterance in ranked[: min(held_back, len(ranked) - 1)]:
+        utterances.setdefault(speaker, []).append(utterance)
+    for members in utterances.values():
+        ranked = sorted((_hash(utterance, seed), utterance) for utterance in members if utterance not in own)
+        missing = per_speaker - sum(splits[utterance] == "validation" for utterance in members)
+        held_back = max(missing, sum(value < share for value, _ in ranked), 0)
+        trained = any(splits[utterance] == "train" for utterance in members if utterance in own)
+        for _, utterance in ranked[: held_back if trained else min(held_back, len(ranked) - 1)]:
             splits[utterance] = "validation"
     return splits
 
 
-def put_file(fs: fsspec.AbstractFileSystem, path: str, content: bytes) -> None:
-    """Write a file so that a reader sees the old content or the new one: object stores do, local disks by a rename."""
-    if "file" in (fs.protocol if isinstance(fs.protocol, tuple) else (fs.protocol,)):
-        part = f"{path}.{uuid.uuid4().hex}{PART_SUFFIX}"  # two writers of one file do not meet
-        fs.makedirs(path.rpartition("/")[0], exist_ok=True)
-        fs.pipe_file(part, content)
-        fs.mv(part, path)
-    else:
-        fs.pipe_file(path, content)
+def _hash(utterance: str, seed: int) -> float:
+    """A number in [0, 1) that follows from an id."""
+    digest = hashlib.sha256(f"{seed}\0{utterance}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") / 2**64

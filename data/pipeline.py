@@ -47,8 +47,18 @@ class StreamSpec:
     segment_frames: int
 
 
+def _manifest(spec: StreamSpec) -> Manifest:
+    manifest = _read(spec.data.shards, spec.digest)
+    if spec.data.spectrogram_on == "shards" and not manifest.header["spectrograms"]:
+        raise ValueError(
+            f"data.spectrogram_on is shards, but {spec.data.shards} was prepared without spectrograms: prepare again, "
+            "or set it to pipeline or device"
+        )
+    return manifest
+
+
 @functools.lru_cache(maxsize=4)
-def _manifest(uri: str, digest: str) -> Manifest:
+def _read(uri: str, digest: str) -> Manifest:
     manifest = read_manifest(uri)
     if manifest.digest != digest:
         raise ValueError(
@@ -61,7 +71,7 @@ def _manifest(uri: str, digest: str) -> Manifest:
 @functools.lru_cache(maxsize=4)
 def plan_of(spec: StreamSpec, epoch: int) -> EpochPlan:
     """The plan of an epoch of the training split."""
-    manifest, cut = _manifest(spec.data.shards, spec.digest), spec.data.plan
+    manifest, cut = _manifest(spec), spec.data.plan
     rows = manifest.rows("train")
     frames, phones = manifest.column("frames")[rows].astype(np.int64), manifest.column("phones")[rows].astype(np.int64)
     shared = {"seed": spec.seed, "epoch": epoch, "micro_batches_per_step": spec.micro_batches_per_step}
@@ -114,7 +124,7 @@ class Loader:
     """Reads, decodes and collates micro-batches; the map of the dataset."""
 
     def __init__(self, spec: StreamSpec, pace: ray.actor.ActorHandle | None = None):
-        self.spec, self.pace, self.manifest = spec, pace, _manifest(spec.data.shards, spec.digest)
+        self.spec, self.pace, self.manifest = spec, pace, _manifest(spec)
         self.reader = ShardReader(spec.data.shards)
 
     def __call__(self, row: dict) -> dict:
@@ -234,13 +244,13 @@ class MicroBatchStream:
             slot = k * self.world_size + self.rank
             assert (int(row["step"]), int(row["slot"])) == (step, slot), "Ray Data changed the order of the rows"
             if slot < self.spec.micro_batches_per_step:
-                taken.append(MicroBatch(slot, to_batch(row, self.pin)))
+                taken.append(MicroBatch(slot, to_batch(row, self.pin, self.spec.data.bert.inactive)))
         return taken
 
 
 def validation_rows(spec: StreamSpec, limit: int) -> np.ndarray:
     """Rows of the first `limit` utterances of the validation split by id, int64 [n]: the same for every run."""
-    manifest = _manifest(spec.data.shards, spec.digest)
+    manifest = _manifest(spec)
     rows = manifest.rows("validation")
     rows = rows[manifest.column("frames")[rows] >= spec.segment_frames]
     return rows[np.argsort(manifest.column("id")[rows])][:limit]
@@ -253,4 +263,4 @@ def validation_batches(
     load = Loader(spec)
     for number in range(rank, len(rows), world_size):
         row = {"step": 0, "epoch": 0, "slot": number, "rows": rows[number : number + 1]}
-        yield number, to_batch(load(row))
+        yield number, to_batch(load(row), inactive=spec.data.bert.inactive)

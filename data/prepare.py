@@ -14,46 +14,35 @@ interrupted goes on with the shards it had written. The manifest is replaced whe
 it no longer names are removed last.
 """
 
-import sys
+import contextlib
+import logging
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import fields
 from functools import partial
 
-import numpy as np
 import pyarrow as pa
 import ray
 import ray.data
 
-from data.audio import encode_flac, read_audio
-from data.bert import BertFeatures
 from data.config import DataConfig
-from data.ledger import Ledger, RejectedError
-from data.manifest import (
-    COLUMNS,
-    SHARD_COLUMNS,
-    Manifest,
-    known_speakers,
-    number_speakers,
-    split_of,
-    write_manifest,
-)
-from data.recipe import Recipe, bert_features, make_recipe
-from data.shards import list_shards, read_index, remove_unreferenced, write_shard
-from data.survey import LINE, SURVEYED, HeldRow, Surveyor, decode, judge, line_rows
-from data.text.front_end import Phonemes
+from data.features import BertActor, shard_block
+from data.files import below
+from data.ledger import Ledger
+from data.manifest import COLUMNS, Manifest, known_speakers, number_speakers, split_of, write_manifest
+from data.progress import Progress
+from data.recipe import Recipe, make_recipe
+from data.report import save_report
+from data.shards import list_shards, read_index, remove_unreferenced
+from data.survey import LINE, SURVEYED, HeldRow, Surveyor, count_phones, judge, line_rows
 from data.transcript import Transcript, read_transcript
+from data.writer import write_rows
 
 LINES_PER_BLOCK = 64
-TEXTS_PER_BATCH = 16
 TASK_CPUS = 0.5  # less than one: a machine with a single logical CPU must hold a BERT actor and a writer
 
-_PHONEMES = [field.name for field in fields(Phonemes)]
-_KEPT = pa.schema(
-    [SHARD_COLUMNS.field(name) for name in ("id", "key", "speaker", "language", "text", "samples", "frames")]
-    + [LINE.field("uri")]
-)
-_WRITTEN = pa.schema([("key", pa.string()), ("shard", pa.string()), ("row", pa.int32()), ("problem", pa.string())])
+
+class PreparationError(ValueError):
+    """A preparation that cannot go on, through no fault of a single line; what was written is kept."""
 
 
 def prepare(cfg: DataConfig) -> Manifest:
@@ -66,16 +55,19 @@ def prepare(cfg: DataConfig) -> Manifest:
         The manifest that now lies at `cfg.shards`; its digest depends on the input and the settings alone.
 
     Raises:
-        ValueError: there is no transcript, too many lines were rejected, or a recording changed meanwhile.
+        ValueError: there is no transcript, settings contradict each other, too many lines were rejected, a store does
+            not answer or is full, or a recording changed meanwhile.
+        OSError: likewise, of the transcript and the shards' folder.
     """
-    transcript = read_transcript(cfg.transcript)
+    transcript = read_transcript(cfg.transcript, cfg.audio_root)
     speakers = known_speakers(cfg.shards)
     recipe = make_recipe(cfg, {line.language for line in transcript.lines})
     held = _held_rows(cfg.shards)
     surveyed = _survey(cfg, transcript, recipe, held)
     ledger, rows = judge(cfg, transcript, surveyed, held)
     print(ledger.table(), flush=True)
-    ledger.save(f"{cfg.shards}/rejects.jsonl")
+    ledger.save(below(cfg.shards, "rejects.jsonl"))
+    save_report(below(cfg.shards, "report.html"), ledger, count_phones(rows, surveyed, held))
     ledger.check(cfg.max_reject_share)
     places = {key: (row.shard, row.row) for key, row in held.items()}
     places |= _compute(cfg, recipe, surveyed, [row for row in rows if row["key"] not in held])
@@ -110,14 +102,14 @@ def _survey(cfg: DataConfig, transcript: Transcript, recipe: Recipe, held: dict[
         num_cpus=TASK_CPUS,
         compute=ray.data.ActorPoolStrategy(min_size=1, max_size=min(len(blocks), max(1, int(_resource("CPU"))))),
     )
-    return _run(dataset)
+    return _run(dataset, "survey", len(transcript.lines))
 
 
 def _compute(cfg: DataConfig, recipe: Recipe, surveyed: pa.Table, rows: list[dict]) -> dict[str, tuple[str, int]]:
     """Second pass: compute and write rows that no shard holds, a block a shard; key -> (shard, row)."""
     if not rows:
         return {}
-    blocks = [_shard_block(surveyed, chunk) for chunk in _chunks(rows, cfg.rows_per_shard)]
+    blocks = [shard_block(surveyed, chunk) for chunk in _chunks(rows, cfg.rows_per_shard)]
     if on_gpu := _resource("GPU") >= 1:
         cpus, actors = TASK_CPUS, _resource("GPU")
     else:  # few actors with several threads: a large model takes over 1 GB a language and actor
@@ -126,7 +118,7 @@ def _compute(cfg: DataConfig, recipe: Recipe, surveyed: pa.Table, rows: list[dic
     dataset = (
         ray.data.from_arrow(blocks)
         .map_batches(
-            _BertActor,
+            BertActor,
             fn_constructor_args=(cfg, "cuda" if on_gpu else "cpu"),
             batch_size=None,
             batch_format="pyarrow",
@@ -135,73 +127,10 @@ def _compute(cfg: DataConfig, recipe: Recipe, surveyed: pa.Table, rows: list[dic
             compute=ray.data.ActorPoolStrategy(min_size=1, max_size=min(len(blocks), int(actors))),
         )
         .map_batches(
-            partial(_write, cfg=cfg, recipe=recipe), batch_size=None, batch_format="pyarrow", num_cpus=TASK_CPUS
+            partial(write_rows, cfg=cfg, recipe=recipe), batch_size=None, batch_format="pyarrow", num_cpus=TASK_CPUS
         )
     )
-    written = _run(dataset).to_pylist()
-    problems = [row["problem"] for row in written if row["problem"]]
-    if problems:
-        raise ValueError(
-            f"{len(problems)} recordings changed while they were prepared, the first: {problems[0]}. "
-            "Run python -m job.prepare again: what is done is kept"
-        )
-    return {row["key"]: (row["shard"], row["row"]) for row in written}
-
-
-def _shard_block(surveyed: pa.Table, rows: list[dict]) -> pa.Table:
-    """What the second pass needs of a shard's rows: _KEPT and the fields of Phonemes."""
-    block = _table(rows, _KEPT)
-    phonemes = surveyed.select(_PHONEMES).take([row["surveyed"] for row in rows])
-    for field, column in zip(phonemes.schema, phonemes.columns, strict=True):
-        block = block.append_column(field, column)
-    return block
-
-
-class _BertActor:
-    """Features of a shard's rows. Models are loaded when their language first comes."""
-
-    def __init__(self, cfg: DataConfig, device: str) -> None:
-        self.cfg = cfg
-        self.device = device
-        self.models: dict[str, BertFeatures] = {}
-
-    def __call__(self, rows: pa.Table) -> pa.Table:
-        """Rows with `bert` and `bert_width`, from those of _shard_block."""
-        languages = rows.column("language").to_pylist()
-        features: dict[int, np.ndarray] = {}
-        for language in sorted(set(languages)):
-            members = [i for i, other in enumerate(languages) if other == language]
-            for batch in _chunks(members, TEXTS_PER_BATCH):
-                features |= zip(batch, self._features(language, rows.take(batch)), strict=True)
-        arrays = [features[i] for i in range(len(languages))]
-        return rows.append_column("bert", pa.array([array.tobytes() for array in arrays], pa.binary())).append_column(
-            "bert_width", pa.array([array.shape[1] for array in arrays], pa.int32())
-        )
-
-    def _features(self, language: str, rows: pa.Table) -> list[np.ndarray]:
-        """Arrays float16 [N, width] of rows of one language."""
-        if language not in self.models:
-            self.models[language] = bert_features(self.cfg, language, self.device)
-        return self.models[language]([Phonemes(**row) for row in rows.select(_PHONEMES).to_pylist()])
-
-
-def _write(rows: pa.Table, cfg: DataConfig, recipe: Recipe) -> pa.Table:
-    """Decode and encode the recordings of a shard, and write it; rows of _WRITTEN."""
-    finished, places = [], []
-    for row in rows.to_pylist():
-        try:
-            audio = read_audio(row["uri"])
-        except RejectedError as error:
-            places.append({"key": row["key"], "problem": error.detail})
-            continue
-        if recipe.key(row["id"], row["text"], row["language"], row["speaker"], audio) != row["key"]:
-            places.append({"key": row["key"], "problem": row["uri"]})
-            continue
-        finished.append(row | {"audio": encode_flac(decode(audio, cfg), cfg.sampling_rate)})
-    if finished:
-        shard = write_shard(cfg.shards, finished)
-        places += [{"key": row["key"], "shard": shard, "row": number} for number, row in enumerate(finished)]
-    return pa.Table.from_pylist(places, schema=_WRITTEN)
+    return {row["key"]: (row["shard"], row["row"]) for row in _run(dataset, "features", len(rows)).to_pylist()}
 
 
 def _header(cfg: DataConfig, recipe: Recipe, ledger: Ledger, speakers: dict[str, int]) -> dict:
@@ -211,6 +140,7 @@ def _header(cfg: DataConfig, recipe: Recipe, ledger: Ledger, speakers: dict[str,
         "hop_length": cfg.hop_length,
         "win_length": cfg.win_length,
         "add_blank": cfg.add_blank,
+        "spectrograms": cfg.spectrogram_on == "shards",
         "bert_width": recipe.bert_width,
         "front_ends": recipe.front_ends,
         "berts": recipe.berts,
@@ -222,7 +152,13 @@ def _header(cfg: DataConfig, recipe: Recipe, ledger: Ledger, speakers: dict[str,
 
 
 def _manifest_table(cfg: DataConfig, rows: list[dict], places: dict[str, tuple[str, int]]) -> pa.Table:
-    splits = split_of({row["id"]: row["speaker"] for row in rows}, cfg.validation_per_speaker, cfg.validation_share)
+    splits = split_of(
+        {row["id"]: row["speaker"] for row in rows},
+        cfg.validation_per_speaker,
+        cfg.validation_share,
+        cfg.split_seed,
+        {row["id"]: row["split"] for row in rows if row["split"]},
+    )
     entries = []
     for row in rows:
         shard, number = places[row["key"]]
@@ -245,7 +181,18 @@ def _resource(name: str) -> float:
     return ray.cluster_resources().get(name, 0)
 
 
-def _run(dataset: ray.data.Dataset) -> pa.Table:
-    """Run a dataset and take its rows; with progress bars on a terminal, quietly elsewhere."""
-    dataset.context.enable_progress_bars = dataset.context.print_on_execution_start = sys.stderr.isatty()
-    return pa.concat_tables(dataset.iter_batches(batch_size=None, batch_format="pyarrow")).combine_chunks()
+def _run(dataset: ray.data.Dataset, what: str, rows: int) -> pa.Table:
+    """Run a dataset and take its rows, as many as said; stops at the first `problem` among them."""
+    dataset.context.enable_progress_bars = dataset.context.print_on_execution_start = False  # ours say when it is done
+    logging.getLogger("ray.data").setLevel(logging.WARNING)
+    logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)  # it warns that there are no bars
+    taken = []
+    with contextlib.closing(Progress(what, rows)) as progress:
+        blocks: Iterator[pa.Table] = iter(dataset.iter_batches(batch_size=None, batch_format="pyarrow"))
+        for block in blocks:
+            problems = block.column("problem").drop_null()
+            if len(problems):
+                raise PreparationError(problems[0].as_py())
+            taken.append(block)
+            progress.advance(block.num_rows)
+    return pa.concat_tables(taken).combine_chunks()

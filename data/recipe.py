@@ -1,6 +1,7 @@
 """What a shard row depends on besides its recording and text, and the content address made of it all.
 
 Also where a configuration's front ends and BERT models are made, so that preparation and synthesis make the same ones.
+Torch is imported with the models alone: most processes of a preparation do without it.
 """
 
 import hashlib
@@ -12,15 +13,19 @@ import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
-from data.bert import BertFeatures, find_file, load_tokenizer
 from data.config import DataConfig
-from data.manifest import PART_SUFFIX, SCHEMA_VERSION
+from data.files import PART_SUFFIX
+from data.manifest import SCHEMA_VERSION
 from data.text.front_end import FrontEnd, get_front_end, hash_files
-from data.tiny_bert import make_tiny_bert
+from data.tokenizer import WEIGHTS, find_file, load_tokenizer
+
+if TYPE_CHECKING:
+    from data.bert import BertFeatures
 
 RANDOM = "random"
 
@@ -35,14 +40,14 @@ class Recipe:
     """The settings and versions that a row's content follows from.
 
     Attributes:
-        settings: those of DataConfig that a row's audio and length depend on.
+        settings: those of DataConfig that a row's audio, length and stored spectrogram depend on.
         front_ends: language -> version and data hash of its front end.
         berts: language -> identity of its BERT model.
         max_tokens: language -> tokens, [CLS] and [SEP] included, that its BERT reads at once; none: any number.
         bert_width: numbers a token, the same for all models.
     """
 
-    settings: dict[str, float | None]
+    settings: dict[str, Any]
     front_ends: dict[str, str]
     berts: dict[str, str]
     max_tokens: dict[str, int | None]
@@ -71,14 +76,14 @@ def make_recipe(cfg: DataConfig, languages: Iterable[str]) -> Recipe:
         languages: those that occur.
 
     Raises:
-        ValueError: a model is missing, or two differ in width.
+        ValueError: a model is missing, two differ in width, or settings contradict each other.
     """
     front_ends, berts, max_tokens, widths = {}, {}, {}, {}
     for language in sorted(languages):
         phonemizer = front_end(cfg, language)
         front_ends[language] = f"{phonemizer.version} {phonemizer.data_hash()}"
         model, revision = bert_source(cfg, language)
-        files = [find_file(model, revision, *n) for n in (["config.json"], ["model.safetensors", "pytorch_model.bin"])]
+        files = [find_file(model, revision, *n) for n in (["config.json"], WEIGHTS)]
         berts[language] = f"{hash_files(files)} {load_tokenizer(model, revision).identity}"
         shape = json.loads(files[0].read_text(encoding="utf-8"))
         # models with relative positions alone have no limit
@@ -88,8 +93,22 @@ def make_recipe(cfg: DataConfig, languages: Iterable[str]) -> Recipe:
     if len(set(widths.values())) > 1:
         shown = ", ".join(f"data.bert.{language.lower()}: {width}" for language, width in widths.items())
         raise ValueError(f"the BERT models must be equally wide, but are not ({shown})")
-    settings = {"sampling_rate": cfg.sampling_rate, "hop_length": cfg.hop_length, "peak": cfg.peak}
-    return Recipe(settings, front_ends, berts, max_tokens, max(widths.values(), default=0))
+    return Recipe(_settings(cfg), front_ends, berts, max_tokens, max(widths.values(), default=0))
+
+
+def _settings(cfg: DataConfig) -> dict[str, Any]:
+    if cfg.peak is not None and cfg.loudness is not None:
+        raise ValueError("data.peak and data.loudness are both set: scale recordings by one of them")
+    if cfg.peak is not None and not 0 < cfg.peak <= 1:
+        raise ValueError(f"data.peak is {cfg.peak}: full scale is 1")
+    if cfg.trim_db is not None and (cfg.trim_db <= 0 or cfg.trim_margin < 0):
+        raise ValueError("data.trim_db must be above 0, and data.trim_margin at least 0")
+    names = ["sampling_rate", "hop_length", "peak", "loudness", "trim_db"]
+    if cfg.trim_db is not None:
+        names.append("trim_margin")
+    if cfg.spectrogram_on == "shards":
+        names += ["filter_length", "win_length"]
+    return {name: getattr(cfg, name) for name in names}
 
 
 def front_end(cfg: DataConfig, language: str) -> FrontEnd:
@@ -101,8 +120,10 @@ def front_end(cfg: DataConfig, language: str) -> FrontEnd:
     return get_front_end(language)
 
 
-def bert_features(cfg: DataConfig, language: str, device: str = "cpu") -> BertFeatures:
+def bert_features(cfg: DataConfig, language: str, device: str = "cpu") -> "BertFeatures":
     """The BERT model of a language, loaded."""
+    from data.bert import BertFeatures
+
     return BertFeatures(*bert_source(cfg, language), device=device)
 
 
@@ -120,6 +141,8 @@ def bert_source(cfg: DataConfig, language: str) -> tuple[str, str | None]:
     )
     folder = base / "bert" / f"{language}-{cfg.bert.random_width}"
     if not folder.exists():
+        from data.tiny_bert import make_tiny_bert
+
         part = folder.with_name(f"{folder.name}.{uuid.uuid4().hex}{PART_SUFFIX}")
         make_tiny_bert(part, language, _random_texts(language), width=cfg.bert.random_width)
         try:

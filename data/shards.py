@@ -1,26 +1,29 @@
 """Shards: immutable Parquet files, named by their content, that hold what training reads of each utterance.
 
-One row group a row: reading a row reads that row and the file's footer (about 0.8 KB a row), nothing else. FLAC and
-BERT features are stored as they are; every row carries a checksum that is verified whenever it is read.
+One row group a row: reading a row reads that row and the file's footer (about 1 KB a row), nothing else. FLAC,
+BERT features and spectrograms are stored as they are; every row carries a checksum that is verified whenever it is
+read. The footer holds the schema's version and an index of the rows.
 """
 
 import hashlib
 import io
 import json
+import zlib
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data.manifest import PART_SUFFIX, SHARD_COLUMNS, put_file
+from data.files import PART_SUFFIX, below, put_file, reachable
+from data.manifest import SCHEMA_VERSION, SHARD_COLUMNS
 
 FOLDER = "shards"
-_BINARY = ("audio", "bert")
+_BINARY = ("audio", "bert", "spec")
 _CHECKED = tuple(name for name in SHARD_COLUMNS.names if name != "checksum")
-_INDEX = "rows"  # entry of the footer that `read_index` reads
+_VERSION, _INDEX = "schema_version", "rows"  # entries of the footer
 
 
 class ShardError(ValueError):
@@ -41,20 +44,20 @@ def row_checksum(row: Mapping[str, Any]) -> str:
     return digest.hexdigest()
 
 
-def write_shard(uri: str, rows: Sequence[Mapping[str, Any]]) -> str:
-    """Write rows as one shard.
+def write_shard(uri: str, rows: Iterable[Mapping[str, Any]]) -> str | None:
+    """Write rows as one shard; they are taken one at a time, so that memory holds the file and one row.
 
     Args:
         uri: the manifest's folder.
         rows: values of SHARD_COLUMNS; `checksum` is filled in here, other columns are left out.
 
     Returns:
-        The shard's path below `uri`; equal rows give equal paths.
+        The shard's path below `uri`; equal rows give equal paths. None if there are no rows, and no file.
+
+    Raises:
+        OSError: it cannot be written.
     """
-    checked = [{**{name: row[name] for name in _CHECKED}, "checksum": row_checksum(row)} for row in rows]
-    name = hashlib.blake2b("".join(row["checksum"] for row in checked).encode(), digest_size=16).hexdigest()
-    index = [{"key": row["key"], "samples": row["samples"], "phones": len(row["phones"])} for row in rows]
-    sink = io.BytesIO()
+    digest, index, sink = hashlib.blake2b(digest_size=16), [], io.BytesIO()
     with pq.ParquetWriter(
         sink,
         SHARD_COLUMNS,
@@ -62,11 +65,18 @@ def write_shard(uri: str, rows: Sequence[Mapping[str, Any]]) -> str:
         use_dictionary=False,  # row groups of one row repeat nothing
         write_statistics=False,
     ) as writer:
-        writer.write_table(pa.Table.from_pylist(checked, schema=SHARD_COLUMNS), row_group_size=1)
-        writer.add_key_value_metadata({_INDEX: json.dumps(index)})
-    fs, root = fsspec.core.url_to_fs(uri)
-    put_file(fs, f"{root}/{FOLDER}/{name}.parquet", sink.getvalue())
-    return f"{FOLDER}/{name}.parquet"
+        for row in rows:
+            checked = {**{name: row[name] for name in _CHECKED}, "checksum": row_checksum(row)}
+            digest.update(checked["checksum"].encode())
+            index.append({"key": row["key"], "samples": row["samples"], "phones": " ".join(row["phones"])})
+            writer.write_table(pa.Table.from_pylist([checked], schema=SHARD_COLUMNS))
+        packed = zlib.compress(json.dumps(index).encode())
+        writer.add_key_value_metadata({_VERSION: str(SCHEMA_VERSION), _INDEX: packed})
+    if not index:
+        return None
+    name = f"{FOLDER}/{digest.hexdigest()}.parquet"
+    put_file(below(uri, name), sink.getvalue())
+    return name
 
 
 def list_shards(uri: str) -> list[str]:
@@ -99,17 +109,22 @@ def read_index(uri: str, shard: str) -> list[dict]:
         shard: path below it.
 
     Returns:
-        A dict a row, in order: `key`, `samples`, and `phones` as their number P.
+        A dict a row, in order: `key`, `samples`, and `phones` separated by spaces. Nothing if the shard is of another
+        schema version.
 
     Raises:
         ShardError: the file is damaged.
     """
-    fs, root = fsspec.core.url_to_fs(uri)
+    where = below(uri, shard)
+    fs, path = fsspec.core.url_to_fs(where)
     try:
-        with fs.open(f"{root}/{shard}", "rb", cache_type="none") as file:
-            return json.loads((pq.read_metadata(file).metadata or {})[_INDEX.encode()])
-    except (pa.ArrowException, OSError, KeyError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ShardError(f"{uri}/{shard} is damaged ({error}): delete the file and prepare again") from error
+        with fs.open(path, "rb", cache_type="none") as file:
+            footer = pq.read_metadata(file).metadata or {}
+        if footer.get(_VERSION.encode()) != str(SCHEMA_VERSION).encode():
+            return []
+        return json.loads(zlib.decompress(footer[_INDEX.encode()]))
+    except (pa.ArrowException, OSError, KeyError, ValueError, zlib.error) as error:
+        raise ShardError(f"{where} is damaged ({error}): delete the file and prepare again") from error
 
 
 class ShardReader:
@@ -136,7 +151,7 @@ class ShardReader:
             row: row of the shard.
 
         Returns:
-            Values of SHARD_COLUMNS: lists of str or int, bytes for `audio` and `bert` (float16 [N, bert_width]).
+            Values of SHARD_COLUMNS: lists of str or int, bytes for `audio`, `bert` and `spec`.
 
         Raises:
             ShardError: the shard is missing, or the row is not what was written.
@@ -170,6 +185,12 @@ class ShardReader:
         file = self._fs.open(f"{self._root}/{shard}", "rb", cache_type="none")
         try:
             parquet = pq.ParquetFile(file, pre_buffer=True)
+            version = (parquet.metadata.metadata or {}).get(_VERSION.encode(), b"1").decode()
+            if version != str(SCHEMA_VERSION):
+                file.close()
+                raise ShardError(
+                    f"{self.uri}/{shard} has schema version {version}, this code reads {SCHEMA_VERSION}: prepare again"
+                )
             if not parquet.schema_arrow.equals(SHARD_COLUMNS):
                 raise pa.ArrowInvalid("its columns are not data.manifest.SHARD_COLUMNS")
         except (pa.ArrowException, OSError):
@@ -188,6 +209,6 @@ def _files(uri: str) -> list[str]:
     fs, root = fsspec.core.url_to_fs(uri)
     folder = f"{root}/{FOLDER}"
     fs.invalidate_cache(folder)
-    if not fs.exists(folder):
-        return []
-    return sorted(f"{FOLDER}/{path.rsplit('/', 1)[-1]}" for path in fs.ls(folder, detail=False))
+    with reachable(uri):
+        found = fs.ls(folder, detail=False) if fs.exists(folder) else []
+    return sorted(f"{FOLDER}/{path.rsplit('/', 1)[-1]}" for path in found)

@@ -1,22 +1,30 @@
 """The first pass over a corpus: the key, length and phones of every line, or the reason to reject it."""
 
+from collections import Counter
 from dataclasses import dataclass
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from data.audio import check_length, decode_audio, read_audio
 from data.config import DataConfig
+from data.files import UnreachableError
 from data.ledger import Ledger, Reason, RejectedError
 from data.recipe import Recipe, front_end
 from data.text.front_end import FrontEndError
+from data.text.symbols import PAD, PUNCTUATION
 from data.transcript import Transcript, TranscriptLine
 
-LINE = pa.schema([("number", pa.int64())] + [(n, pa.string()) for n in ("id", "speaker", "language", "text", "uri")])
+_WORDLESS = frozenset((PAD, *PUNCTUATION, "SP", "UNK"))
+
+LINE = pa.schema(
+    [("line", pa.int64())]  # among the usable lines of the transcript, from 0
+    + [(name, pa.string()) for name in ("place", "id", "speaker", "language", "text", "uri")]
+)
 SURVEYED = pa.schema(
     [
-        ("number", pa.int64()),
+        ("line", pa.int64()),
+        ("problem", pa.string()),  # that the run stops with; all below is then null
         ("reason", pa.string()),  # of a rejected line; all below is then null
         ("detail", pa.string()),
         ("key", pa.string()),
@@ -38,7 +46,7 @@ class HeldRow:
     shard: str
     row: int
     samples: int
-    phones: int
+    phones: str  # separated by spaces
 
 
 class Surveyor:
@@ -65,28 +73,24 @@ class Surveyor:
             audio = read_audio(line["uri"])
             key = self.recipe.key(line["id"], line["text"], line["language"], line["speaker"], audio)
             if key in self.held:
-                return {"number": line["number"], "key": key}
-            samples = len(decode(audio, self.cfg))
+                return {"line": line["line"], "key": key}
+            samples = len(decode_audio(audio, self.cfg))
             phonemes = self.front_ends[line["language"]](line["text"])
+            _check_words(phonemes.phones, phonemes.norm_text)
             _check_tokens(len(phonemes.word2ph), self.recipe.max_tokens[line["language"]])
         except (RejectedError, FrontEndError) as error:
-            return {"number": line["number"], "reason": Reason(error.reason), "detail": error.detail}
+            return {"line": line["line"], "reason": Reason(error.reason), "detail": error.detail}
+        except UnreachableError as error:
+            return {"line": line["line"], "problem": f"{line['place']}: {error}"}
         except Exception as error:
-            error.add_note(f"while preparing {self.cfg.transcript}:{line['number']} ({line['id']})")
+            error.add_note(f"while preparing {line['place']} ({line['id']})")
             raise
-        return {"number": line["number"], "key": key, "samples": samples, **vars(phonemes)}
-
-
-def decode(audio: bytes, cfg: DataConfig) -> np.ndarray:
-    """A recording as the shards hold it, float32 [samples]."""
-    return decode_audio(
-        audio, cfg.sampling_rate, min_seconds=cfg.min_seconds, max_seconds=cfg.max_seconds, peak=cfg.peak
-    )
+        return {"line": line["line"], "key": key, "samples": samples, **vars(phonemes)}
 
 
 def line_rows(transcript: Transcript) -> list[dict]:
     """The usable lines of a transcript as rows of LINE."""
-    return [_line_row(transcript, line) for line in transcript.lines]
+    return [_line_row(number, line) for number, line in enumerate(transcript.lines)]
 
 
 def judge(
@@ -101,24 +105,24 @@ def judge(
         held: key -> row that a shard holds.
 
     Returns:
-        The ledger, and the rows that are kept, sorted by (frames, key): LINE, `key`, `samples`, `frames`,
-        `phone_count`, and `surveyed`, their row of that table.
+        The ledger, and the rows that are kept, sorted by (frames, key): LINE, `split`, `key`, `samples`,
+        `frames`, `phone_count`, and `surveyed`, their row of that table.
     """
     ledger = Ledger(transcript.uri, transcript.count)
     ledger.reject(transcript.rejects)
     rows = []
-    lines = {line.number: line for line in transcript.lines}
+    waiting = dict(enumerate(transcript.lines))
     # as Python objects the phones of a large corpus would fill gigabytes: only their number
-    light = surveyed.select(["number", "reason", "detail", "key", "samples"])
+    light = surveyed.select(["line", "reason", "detail", "key", "samples"])
     light = light.append_column("phone_count", pc.list_value_length(surveyed.column("phones")))
     for index, found in enumerate(light.to_pylist()):
-        line = lines.pop(found["number"])
+        line = waiting.pop(found["line"])
         if found["reason"] is not None:
             ledger.reject([line.reject(Reason(found["reason"]), found["detail"])])
             continue
         key, known = found["key"], held.get(found["key"])
         samples = known.samples if known else found["samples"]
-        phones = known.phones if known else found["phone_count"]
+        phones = known.phones.count(" ") + 1 if known else found["phone_count"]
         frames = samples // cfg.hop_length
         try:
             check_length(samples, cfg.sampling_rate, min_seconds=cfg.min_seconds, max_seconds=cfg.max_seconds)
@@ -128,8 +132,36 @@ def judge(
             continue
         ledger.keep(line.speaker, line.language, samples / cfg.sampling_rate)
         lengths = {"samples": samples, "frames": frames, "phone_count": phones}
-        rows.append({**_line_row(transcript, line), **lengths, "key": key, "surveyed": index})
+        rows.append({**_line_row(found["line"], line), "split": line.split, **lengths, "key": key, "surveyed": index})
     return ledger, sorted(rows, key=lambda row: (row["frames"], row["key"]))
+
+
+def count_phones(rows: list[dict], surveyed: pa.Table, held: dict[str, HeldRow]) -> dict[str, Counter[str]]:
+    """How often each phone occurs in rows that are kept, by language.
+
+    Args:
+        rows: as `judge` returns them.
+        surveyed: rows of SURVEYED.
+        held: key -> row that a shard holds.
+    """
+    counts: dict[str, Counter[str]] = {}
+    new: dict[str, list[int]] = {}
+    for row in rows:
+        counted = counts.setdefault(row["language"], Counter())
+        if row["key"] in held:
+            counted.update(held[row["key"]].phones.split(" "))
+        else:
+            new.setdefault(row["language"], []).append(row["surveyed"])
+    for language, indices in new.items():
+        phones = pc.list_flatten(surveyed.column("phones").take(indices))
+        counts[language].update({entry["values"]: entry["counts"] for entry in phones.value_counts().to_pylist()})
+    return counts
+
+
+def _check_words(phones: list[str], norm_text: str) -> None:
+    if _WORDLESS.issuperset(phones):
+        detail = f"nothing but punctuation is left of it ({norm_text!r}): is the language right?"
+        raise RejectedError(Reason.EMPTY_TEXT, detail)
 
 
 def _check_tokens(tokens: int, most: int | None) -> None:
@@ -144,12 +176,13 @@ def _check_alignment(phones: int, frames: int, add_blank: bool) -> None:
         raise RejectedError(Reason.TOO_MANY_PHONES, detail)
 
 
-def _line_row(transcript: Transcript, line: TranscriptLine) -> dict:
+def _line_row(number: int, line: TranscriptLine) -> dict:
     return {
-        "number": line.number,
-        "id": line.path,
+        "line": number,
+        "place": f"{line.source}:{line.number}",
+        "id": line.id,
         "speaker": line.speaker,
         "language": line.language,
         "text": line.text,
-        "uri": transcript.audio_uri(line),
+        "uri": line.uri,
     }

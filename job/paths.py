@@ -19,10 +19,17 @@ def with_absolute_paths(cfg: Config) -> Config:
     )
     slm = replace(cfg.model.slm, path=absolute(cfg.model.slm.path, model=True))
     transcript = cfg.data.transcript and absolute(cfg.data.transcript)
+    audio_root = cfg.data.audio_root and absolute(cfg.data.audio_root)
     return replace(
         cfg,
         run=replace(cfg.run, storage=absolute(cfg.run.storage)),
-        data=replace(cfg.data, transcript=transcript, shards=absolute(cfg.data.shards), bert=bert),
+        data=replace(
+            cfg.data,
+            transcript=transcript,
+            audio_root=audio_root,
+            shards=absolute(cfg.data.shards),
+            bert=bert,
+        ),
         model=replace(cfg.model, slm=slm),
         train=replace(cfg.train, init_from=cfg.train.init_from and absolute(cfg.train.init_from, model=True)),
     )

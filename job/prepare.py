@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from data.files import below
 from data.prepare import prepare
 from job.cli import parse, parser, run
 from job.cluster import ray_session
@@ -12,11 +13,10 @@ def main(argv: Sequence[str]) -> int:
     """The command."""
     cfg, _ = parse(parser("python -m job.prepare", "Turn recordings and a transcript into shards."), argv)
     cfg = with_absolute_paths(cfg)
-    if not cfg.data.transcript:
-        raise ValueError("data.transcript is not set: name the file of lines `path|speaker|language|text`")
     with ray_session(cfg):
         manifest = prepare(cfg.data)
     print(f"shards: {manifest.uri}, {manifest.table.num_rows} utterances, {len(manifest.speakers)} speakers")
+    print(f"report: {below(manifest.uri, 'report.html')}, rejected lines in rejects.jsonl beside it")
     return 0
 
 

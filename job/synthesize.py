@@ -91,10 +91,11 @@ class Voice:
         )
         index = expand_word2ph(phonemes.word2ph, self.data.add_blank)
         active = torch.from_numpy(features.astype(np.float32)[index].T.copy())[None].to(device)
-        zh, jp, en = (active if language == own else torch.zeros_like(active) for own in LANGUAGES)
+        torch.manual_seed(seed)
+        inactive = torch.randn_like if self.data.bert.inactive == "noise" else torch.zeros_like  # as in the training
+        zh, jp, en = (active if language == own else inactive(active) for own in LANGUAGES)
         stft = (self.data.filter_length, self.data.hop_length, self.data.win_length)
         y = None if reference is None else spectrogram(torch.from_numpy(reference)[None].to(device), *stft)
-        torch.manual_seed(seed)
         out = self.g.infer(
             x,
             torch.tensor([x.shape[1]], device=device),

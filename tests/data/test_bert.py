@@ -9,9 +9,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data.bert import BertFeatures, load_tokenizer
+from data.bert import BertFeatures
 from data.text.front_end import FrontEndError, expand_word2ph, get_front_end
 from data.tiny_bert import make_tiny_bert
+from data.tokenizer import load_tokenizer
 
 TEXTS = {
     "ZH": ["今天天气很好。", "他说：“好！”", "走"],

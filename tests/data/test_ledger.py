@@ -2,12 +2,15 @@
 
 import json
 import pickle
+import re
+from collections import Counter
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from data.ledger import Ledger, Reason, Reject, RejectedError, TooManyRejectsError
+from data.report import report_page, save_report
 from data.text.front_end import FrontEndError
 
 
@@ -15,7 +18,10 @@ def ledger(kept: int, rejected: list[Reason]) -> Ledger:
     book = Ledger("corpus/esd.list", kept + len(rejected))
     for _ in range(kept):
         book.keep("anna", "EN", 36.0)
-    book.reject(Reject(n, reason, f"detail {n}", f"line {n}") for n, reason in enumerate(rejected, start=7))
+    book.reject(
+        Reject("corpus/esd.list", n, reason, f"detail {n}", f"line {n}", "bo", "ZH")
+        for n, reason in enumerate(rejected, start=7)
+    )
     return book
 
 
@@ -26,13 +32,19 @@ def test_counts_and_table() -> None:
     table = book.table()
     assert "103 lines, 100 kept (1.00 h), 3 rejected" in table
     assert table.index("silent") < table.index("missing_audio")
-    assert "EN anna" in table
+    assert re.search(r"language +EN +100 kept +1\.000 h +0 rejected", table)
+    assert re.search(r"language +ZH +0 kept +0\.000 h +3 rejected", table)
+    assert re.search(r"speaker +anna +100 kept", table)
+    assert re.search(r"speaker +bo +0 kept +0\.000 h +3 rejected", table)
 
 
 def test_rejects_are_saved_with_line_and_number(tmp_path) -> None:
     ledger(1, [Reason.SILENT, Reason.TOO_LONG]).save(str(tmp_path / "new" / "rejects.jsonl"))
     lines = [json.loads(line) for line in (tmp_path / "new" / "rejects.jsonl").read_text().splitlines()]
-    assert lines[0] == {"line": 7, "reason": "silent", "detail": "detail 7", "text": "line 7"}
+    assert lines[0] == {
+        "file": "corpus/esd.list", "line": 7, "reason": "silent", "detail": "detail 7",
+        "speaker": "bo", "language": "ZH", "text": "line 7",
+    }  # fmt: skip
     assert lines[1]["reason"] == "too_long"
 
 
@@ -80,3 +92,21 @@ def test_front_ends_reasons_are_the_ledgers() -> None:
 def test_rejected_error_survives_pickling() -> None:
     error = pickle.loads(pickle.dumps(RejectedError(Reason.SILENT, "never loud")))
     assert (error.reason, str(error)) == (Reason.SILENT, "never loud")
+
+
+def test_the_report_shows_what_was_kept_and_what_was_not(tmp_path) -> None:
+    book = ledger(3, [Reason.SILENT])
+    book.reject([Reject("corpus/esd.list", 99, Reason.MALFORMED_LINE, "<1 field>", "<b>no line</b> \ud800")])
+    book.lines += 1
+    save_report(str(tmp_path / "report.html"), book, {"EN": Counter({"ah": 5, "n": 2})})
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    for shown in ("5 lines: 3 kept (0.03 h), 2 rejected", "anna", "36.00 s", "Phones, EN", "corpus/esd.list:99"):
+        assert shown in page
+    assert re.search(r'<td>ah</td><td class="n">5</td><td class="bar"><div style="width:100.0%">', page)
+    assert re.search(r"no kept line holds: [^<]*\bzh\b", page)
+    assert "<b>no" not in page
+    assert "&lt;b&gt;no line&lt;/b&gt; \\ud800" in page
+
+
+def test_an_empty_report_is_a_page() -> None:
+    assert report_page(Ledger("esd.list", 0), {}).startswith("<!doctype html>")

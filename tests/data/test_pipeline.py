@@ -6,9 +6,11 @@ from dataclasses import replace
 import numpy as np
 import pyarrow as pa
 import pytest
+import torch
 
 from data.audio import encode_flac
-from data.config import DataConfig, PlanConfig
+from data.collate import collate
+from data.config import BertConfig, DataConfig, PlanConfig
 from data.epoch_plan import Position
 from data.manifest import COLUMNS, read_manifest, write_manifest
 from data.pipeline import (
@@ -20,7 +22,8 @@ from data.pipeline import (
     validation_batches,
     validation_rows,
 )
-from data.shards import write_shard
+from data.shards import ShardReader, write_shard
+from data.writer import stored_spectrogram
 
 G = 4
 
@@ -39,7 +42,7 @@ def spec(tmp_path_factory) -> StreamSpec:
                 "word2ph": [1] * tokens,
                 "audio": encode_flac(rng.uniform(-0.5, 0.5, frames * 512).astype(np.float32), 44100),
                 "samples": frames * 512, "frames": frames,
-                "bert": rng.standard_normal((tokens, 8)).astype(np.float16).tobytes(), "bert_width": 8,
+                "bert": rng.standard_normal((tokens, 8)).astype(np.float16).tobytes(), "bert_width": 8, "spec": b"",
             }
         )  # fmt: skip
     shard = write_shard(uri, rows)
@@ -48,7 +51,9 @@ def spec(tmp_path_factory) -> StreamSpec:
          "phones": 5, "shard": shard, "row": i}
         for i, row in enumerate(rows)
     ]  # fmt: skip
-    manifest = write_manifest(uri, {"speakers": {"a": 0, "b": 1}}, pa.Table.from_pylist(table, COLUMNS))
+    manifest = write_manifest(
+        uri, {"speakers": {"a": 0, "b": 1}, "spectrograms": False}, pa.Table.from_pylist(table, COLUMNS)
+    )
     cfg = DataConfig(shards=uri, plan=PlanConfig(max_frames=120, max_utterances=3))
     return StreamSpec(cfg, manifest.digest, seed=3, micro_batches_per_step=G, segment_frames=8)
 
@@ -138,6 +143,41 @@ def test_both_places_of_the_spectrogram_agree(spec):
     there = next(validation_batches(device, rows, 0, 1))[1]
     assert there.spec is None
     assert (there.with_spectrogram(device.data).spec - here.spec).abs().max() < 1e-4
+
+
+def test_stored_spectrograms_have_the_bits_of_computed_ones(spec):
+    """As preparation makes them, one utterance at a time, and as loaders do, in batches of several lengths."""
+    manifest, reader = read_manifest(spec.data.shards), ShardReader(spec.data.shards)
+    rows = [reader.row(place["shard"], place["row"]) for place in manifest.table.to_pylist()[:5]]
+    stored = replace(spec.data, spectrogram_on="shards")
+    computed = collate(rows, range(5), manifest.speakers, spec.data)["spec"]
+    rows = [row | {"spec": stored_spectrogram(row["audio"], stored)} for row in rows]
+    read = collate(rows, range(5), manifest.speakers, stored)["spec"]
+    assert read.dtype == computed.dtype == np.float32
+    assert np.array_equal(read, computed)
+
+
+def test_shards_without_spectrograms_are_refused_where_they_are_asked_for(spec):
+    with pytest.raises(ValueError, match=r"data\.spectrogram_on is shards"):
+        plan_of(replace(spec, data=replace(spec.data, spectrogram_on="shards")), 0)
+
+
+def test_inactive_languages_hear_noise_that_follows_from_the_seed_alone(spec):
+    noisy = replace(spec, data=replace(spec.data, bert=BertConfig(inactive="noise")))
+    rows = validation_rows(spec, 3)
+    zeros = dict(validation_batches(spec, rows, 0, 1))
+    for number, batch in validation_batches(noisy, rows, 0, 1):
+        torch.manual_seed(number)
+        parts = batch.bert_features()
+        torch.manual_seed(number)
+        again = batch.to(torch.device("cpu")).bert_features()
+        active = int(batch.language[0, 1])
+        for language, (part, other, zero) in enumerate(zip(parts, again, zeros[number].bert_features(), strict=True)):
+            assert torch.equal(part, other)
+            if language == active:
+                assert torch.equal(part, zero)
+            else:
+                assert 0.5 < part.std() < 1.5
 
 
 def test_bert_features_reach_their_language_and_their_phones(spec):

@@ -16,12 +16,13 @@ from moto.server import ThreadedMotoServer
 import data.prepare
 from data.audio import decode_flac
 from data.config import BertConfig, DataConfig
+from data.files import PART_SUFFIX
 from data.ledger import TooManyRejectsError
-from data.manifest import PART_SUFFIX, ManifestError, number_speakers, read_manifest, split_of
+from data.manifest import ManifestError, number_speakers, read_manifest, split_of
 from data.prepare import prepare
 from data.shards import ShardReader, list_shards
 from data.survey import SURVEYED, HeldRow, judge
-from data.transcript import parse_transcript
+from data.transcript import read_transcript
 
 RATE = 44100
 TEXTS = [
@@ -132,19 +133,6 @@ def test_header_and_split(corpus) -> None:
     assert read_manifest(manifest.uri).digest == manifest.digest
 
 
-def computed_keys(monkeypatch) -> list[list[str]]:
-    """Watch which rows a preparation computes."""
-    seen: list[list[str]] = []
-    compute = data.prepare._compute
-
-    def watch(cfg, recipe, rows):
-        seen.append([row["id"] for row in rows])
-        return compute(cfg, recipe, rows)
-
-    monkeypatch.setattr(data.prepare, "_compute", watch)
-    return seen
-
-
 @pytest.fixture(scope="module")
 def changed(corpus, tmp_path_factory):
     """A copy of `corpus` prepared again after changes: speaker, text and recording of a line, a line less, one more."""
@@ -217,11 +205,13 @@ def test_an_interrupted_run_goes_on_where_it_was(corpus, tmp_path, monkeypatch) 
 
     with monkeypatch.context() as patch:
         patch.setattr(data.prepare, "judge", change)
-        with pytest.raises(ValueError, match=f"1 recordings changed .*{missing[0]}"):
+        with pytest.raises(ValueError, match=f"{missing[0]} changed while it was prepared"):
             prepare(cfg)
     (tmp_path / missing[0]).write_bytes(recording)
     assert prepare(cfg).digest == manifest.digest
-    assert computed == [missing, missing[:1]]
+    report = (tmp_path / "out/report.html").read_text("utf-8").replace(str(tmp_path), str(folder))
+    assert report == (folder / "out/report.html").read_text("utf-8")  # rows that were held are counted as new ones are
+    assert computed == [missing, missing]  # of a shard with a recording that changed, nothing is written
     assert not list((tmp_path / "out/shards").glob(f"*{PART_SUFFIX}"))
 
 
@@ -275,10 +265,13 @@ def test_a_refused_run_leaves_the_shards_alone(corpus, tmp_path) -> None:
     assert len((tmp_path / "out/rejects.jsonl").read_text("utf-8").splitlines()) == 2
 
 
-def test_limits_hold_for_rows_that_a_shard_holds() -> None:
-    transcript = parse_transcript("esd.list", b"a.wav|anna|EN|One.\nb.wav|anna|EN|Two.\nc.wav|anna|EN|Three.")
-    held = {"a": HeldRow("s", 0, RATE, 5), "b": HeldRow("s", 1, RATE // 2, 5), "c": HeldRow("s", 2, RATE, 43)}
-    surveyed = pa.Table.from_pylist([{"number": n, "key": key} for n, key in enumerate(held, start=1)], SURVEYED)
+def test_limits_hold_for_rows_that_a_shard_holds(tmp_path) -> None:
+    (tmp_path / "esd.list").write_text("a.wav|anna|EN|One.\nb.wav|anna|EN|Two.\nc.wav|anna|EN|Three.")
+    transcript = read_transcript(str(tmp_path / "esd.list"))
+    phones = " ".join(["ah"] * 5)
+    held = {"a": HeldRow("s", 0, RATE, phones), "b": HeldRow("s", 1, RATE // 2, phones)}
+    held["c"] = HeldRow("s", 2, RATE, " ".join(["ah"] * 43))
+    surveyed = pa.Table.from_pylist([{"line": n, "key": key} for n, key in enumerate(held)], SURVEYED)
     cfg = DataConfig(min_seconds=0.8)
     ledger, rows = judge(cfg, transcript, surveyed, held)
     assert [row["id"] for row in rows] == ["a.wav"]
@@ -288,11 +281,11 @@ def test_limits_hold_for_rows_that_a_shard_holds() -> None:
 
 
 def test_object_store(changed, s3_bucket) -> None:
-    """Elsewhere, anew and cut otherwise: the digest is that of the corpus that was brought up to date."""
+    """Elsewhere, by a glob, anew and cut otherwise: the digest is that of the corpus that was brought up to date."""
     folder, manifest, _, _ = changed
     for path in (folder / "esd.list", *sorted((folder / "wavs").iterdir())):
         s3_bucket.put_file(str(path), f"corpus/{path.relative_to(folder)}")
-    remote = config(folder, transcript="s3://corpus/esd.list", shards="s3://corpus/out", rows_per_shard=5)
+    remote = config(folder, transcript="s3://corpus/*.list", shards="s3://corpus/out/", rows_per_shard=5)
     assert prepare(remote).digest == prepare(remote).digest == manifest.digest
     entry = read_manifest("s3://corpus/out").table.to_pylist()[-1]
     row = ShardReader("s3://corpus/out").row(entry["shard"], entry["row"])
@@ -312,6 +305,17 @@ def test_split_is_stable_and_keeps_one_for_training() -> None:
     grown = split_of({**speakers, **{f"a/{n}": "a" for n in range(200, 300)}}, 1, 0.1)
     assert all(grown[utterance] == split for utterance, split in splits.items())
     assert set(split_of(speakers, 0, 0.0).values()) == {"train"}
+    other = split_of(speakers, 1, 0.1, seed=1)
+    assert any(other[utterance] != split for utterance, split in splits.items())
+
+
+def test_splits_that_the_transcript_names_are_taken() -> None:
+    speakers = {f"a/{n}": "a" for n in range(5)} | {"b/0": "b", "c/0": "c", "c/1": "c"}
+    given = {"a/0": "validation", "a/1": "validation", "b/0": "validation", "c/0": "train"}
+    splits = split_of(speakers, 2, 0.0, given=given)
+    assert {utterance: splits[utterance] for utterance in given} == given
+    assert [splits[f"a/{n}"] for n in (2, 3, 4)] == ["train"] * 3  # two are held back already
+    assert splits["c/1"] == "validation"  # c/0 is left for training
 
 
 def test_speakers_keep_their_numbers() -> None:

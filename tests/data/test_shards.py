@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data.manifest import PART_SUFFIX, SHARD_COLUMNS
+from data.files import PART_SUFFIX
+from data.manifest import SCHEMA_VERSION, SHARD_COLUMNS
 from data.shards import ShardError, ShardReader, list_shards, read_index, remove_unreferenced, write_shard
 
 
@@ -26,6 +27,7 @@ def make_row(number: int, seed: int = 0) -> dict:
         "frames": 86,
         "bert": rng.standard_normal((4, 8)).astype(np.float16).tobytes(),
         "bert_width": 8,
+        "spec": rng.standard_normal((5, 86)).astype(np.float32).tobytes(),
     }
 
 
@@ -37,7 +39,9 @@ def test_rows_come_back_in_any_order(tmp_path) -> None:
         found = reader.row(shard, n)
         assert set(found) == set(SHARD_COLUMNS.names)
         assert {name: found[name] for name in rows[n]} == rows[n]
-    assert read_index(str(tmp_path), shard) == [{"key": r["key"], "samples": r["samples"], "phones": 6} for r in rows]
+    assert read_index(str(tmp_path), shard) == [
+        {"key": r["key"], "samples": r["samples"], "phones": "_ n i h ao _"} for r in rows
+    ]
 
 
 def test_equal_rows_give_equal_files(tmp_path) -> None:
@@ -65,7 +69,7 @@ def flip(path: Path, offset: int) -> None:
     path.write_bytes(content)
 
 
-@pytest.mark.parametrize("column", ["audio", "bert"])
+@pytest.mark.parametrize("column", ["audio", "bert", "spec"])
 def test_a_flipped_byte_is_found_and_named(tmp_path, column: str) -> None:
     rows = [make_row(n) for n in range(3)]
     shard = write_shard(str(tmp_path), rows)
@@ -82,7 +86,7 @@ def test_a_flipped_byte_is_found_and_named(tmp_path, column: str) -> None:
 
 def test_no_flipped_byte_of_a_row_goes_unnoticed(tmp_path) -> None:
     """Any byte of the file: what is read equals what was written, or reading raises ShardError."""
-    rows = [{**make_row(0), "audio": b"abc", "bert": b"def"}]
+    rows = [{**make_row(0), "audio": b"abc", "bert": b"def", "spec": b""}]
     shard = write_shard(str(tmp_path), rows)
     path = tmp_path / shard
     intact = path.read_bytes()
@@ -119,3 +123,17 @@ def test_unreferenced_shards_and_leftovers_are_removed(tmp_path) -> None:
     assert list_shards(str(tmp_path)) == sorted([kept, gone])
     assert len(remove_unreferenced(str(tmp_path), {kept})) == 2
     assert list_shards(str(tmp_path)) == [kept]
+
+
+def test_another_schema_version_is_refused_by_readers_and_prepared_anew(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr("data.shards.SCHEMA_VERSION", SCHEMA_VERSION + 1)
+    shard = write_shard(str(tmp_path), [make_row(0)])
+    monkeypatch.undo()
+    with pytest.raises(ShardError, match=f"schema version {SCHEMA_VERSION + 1}, this code reads {SCHEMA_VERSION}"):
+        ShardReader(str(tmp_path)).row(shard, 0)
+    assert read_index(str(tmp_path), shard) == []
+
+
+def test_no_rows_make_no_shard(tmp_path) -> None:
+    assert write_shard(str(tmp_path), []) is None
+    assert list_shards(str(tmp_path)) == []

@@ -1,0 +1,76 @@
+"""Files wherever they lie: whole reads, atomic writes, and the errors of object stores as OSError."""
+
+import contextlib
+import uuid
+from collections.abc import Iterator
+
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
+
+PART_SUFFIX = ".part"  # of a file whose writing was cut off
+
+
+class UnreachableError(OSError):
+    """A store that does not answer: nothing can be said of the files in it."""
+
+
+@contextlib.contextmanager
+def reachable(uri: str) -> Iterator[None]:
+    """Calls of a file system inside it raise OSError, UnreachableError where the store is at fault, or ValueError.
+
+    Args:
+        uri: what is read or written, for the message.
+    """
+    try:
+        yield
+    except (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError):
+        raise
+    except ValueError as error:
+        raise ValueError(f"{uri} is no path or URI that can be used: {error}") from error
+    except Exception as error:  # each store has exceptions of its own
+        if isinstance(error, OSError) and is_local(uri):
+            raise
+        raise UnreachableError(f"{uri} cannot be reached: {error}") from error
+
+
+def is_local(uri: str) -> bool:
+    """Whether a path or URI is of this machine's file system."""
+    return isinstance(fsspec.core.url_to_fs(uri)[0], LocalFileSystem)
+
+
+def below(uri: str, path: str) -> str:
+    """A path below a folder or URI."""
+    return f"{uri.rstrip('/')}/{path}"
+
+
+def read_file(uri: str) -> bytes:
+    """The content of a file or URI.
+
+    Raises:
+        OSError: it is not there, may not be read, or its store does not answer (UnreachableError).
+    """
+    with reachable(uri):
+        fs, path = fsspec.core.url_to_fs(uri)
+        return fs.cat_file(path)
+
+
+def put_file(uri: str, content: bytes) -> None:
+    """Write a file so that a reader sees the old content or the new one: object stores do, local disks by a rename.
+
+    Raises:
+        OSError: it cannot be written; nothing is left of it.
+    """
+    with reachable(uri):
+        fs, path = fsspec.core.url_to_fs(uri)
+        if not isinstance(fs, LocalFileSystem):
+            fs.pipe_file(path, content)
+            return
+        part = f"{path}.{uuid.uuid4().hex}{PART_SUFFIX}"  # two writers of one file do not meet
+        fs.makedirs(path.rpartition("/")[0], exist_ok=True)
+        try:
+            fs.pipe_file(part, content)
+            fs.mv(part, path)
+        except OSError as error:
+            with contextlib.suppress(OSError):  # on a full disk the part would stand in the way
+                fs.rm_file(part)
+            raise OSError(error.errno, error.strerror, path) from error  # a failed write does not say where
