@@ -134,11 +134,10 @@ class Loader:
         place = {name: np.int64(row[name]) for name in ("step", "epoch", "slot")}
         if len(row["rows"]) == 0:
             return place | {"rows": np.zeros(0, np.int64)}
-        table, found = self.manifest.table, []
-        for i in row["rows"]:
-            shard, number, key = (table.column(name)[int(i)].as_py() for name in ("shard", "row", "key"))
-            found.append(self.reader.row(shard, number))
-            assert found[-1]["key"] == key, f"{shard} row {number} is not the manifest's row {i}"
+        wanted = self.manifest.table.select(["shard", "row", "key"]).take(row["rows"]).to_pylist()
+        found = self.reader.rows([(own["shard"], own["row"]) for own in wanted])
+        for own, read in zip(wanted, found, strict=True):
+            assert read["key"] == own["key"], f"{own['shard']} row {own['row']} is not the manifest's"
         return place | collate(found, row["rows"], self.manifest.speakers, self.spec.data)
 
 

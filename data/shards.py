@@ -10,7 +10,8 @@ import io
 import json
 import zlib
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import fsspec
@@ -130,32 +131,53 @@ def read_index(uri: str, shard: str) -> list[dict]:
 class ShardReader:
     """Reads rows of shards, and verifies their checksums.
 
-    Keeps the last `max_open` files open. Not to be shared between threads.
+    Keeps the last `max_open` files open. Not to be shared between threads; it has some of its own, as rows of an object
+    store come one request each, tens of milliseconds after it was made.
 
     Args:
         uri: the manifest's folder.
         max_open: files kept open.
+        requests: shards that are read at a time from an object store.
     """
 
-    def __init__(self, uri: str, max_open: int = 32) -> None:
+    def __init__(self, uri: str, max_open: int = 32, requests: int = 8) -> None:
         self.uri = uri
         self.max_open = max_open
         self._fs, self._root = fsspec.core.url_to_fs(uri)
         self._open: OrderedDict[str, tuple[Any, pq.ParquetFile]] = OrderedDict()
+        self._threads = None if "://" not in uri else ThreadPoolExecutor(requests)
 
-    def row(self, shard: str, row: int) -> dict[str, Any]:
-        """Read one row.
+    def rows(self, places: Sequence[tuple[str, int]]) -> list[dict[str, Any]]:
+        """Read rows.
 
         Args:
-            shard: path below the manifest's folder.
-            row: row of the shard.
+            places: (path below the manifest's folder, row of that shard) of each.
 
         Returns:
-            Values of SHARD_COLUMNS: lists of str or int, bytes for `audio`, `bert` and `spec`.
+            Values of SHARD_COLUMNS of each: lists of str or int, bytes for `audio`, `bert` and `spec`.
 
         Raises:
-            ShardError: the shard is missing, or the row is not what was written.
+            ShardError: a shard is missing, or a row is not what was written.
         """
+        shards: dict[str, list[int]] = {}
+        for shard, row in places:
+            shards.setdefault(shard, []).append(row)
+
+        def read(shard: str) -> dict[tuple[str, int], dict[str, Any]]:
+            return {(shard, row): self._row(shard, row) for row in shards[shard]}
+
+        # a thread a shard: no two open or read the same file
+        run = map if self._threads is None else self._threads.map
+        found = {place: row for group in run(read, shards) for place, row in group.items()}
+        while len(self._open) > self.max_open:
+            self._close_oldest()
+        return [found[place] for place in places]
+
+    def row(self, shard: str, row: int) -> dict[str, Any]:
+        """One row, as `rows` gives it."""
+        return self.rows([(shard, row)])[0]
+
+    def _row(self, shard: str, row: int) -> dict[str, Any]:
         try:
             found = self._file(shard).read_row_group(row, use_threads=False).to_pylist()[0]
             intact = None not in found.values() and row_checksum(found) == found["checksum"]
@@ -171,6 +193,8 @@ class ShardReader:
         """Close all files."""
         while self._open:
             self._close_oldest()
+        if self._threads is not None:
+            self._threads.shutdown()
 
     def _damage(self, shard: str, row: int, what: str) -> str:
         return f"{self.uri}/{shard} row {row} is damaged ({what}): delete the file and run python -m job.prepare again"
@@ -179,8 +203,6 @@ class ShardReader:
         if shard in self._open:
             self._open.move_to_end(shard)
             return self._open[shard][1]
-        while len(self._open) >= self.max_open:
-            self._close_oldest()
         # no read-ahead of fsspec's: Arrow fetches a row group in one request
         file = self._fs.open(f"{self._root}/{shard}", "rb", cache_type="none")
         try:

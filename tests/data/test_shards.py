@@ -2,8 +2,10 @@
 
 from pathlib import Path
 
+import fsspec
 import numpy as np
 import pytest
+from fsspec.implementations.memory import MemoryFile
 
 from data.files import PART_SUFFIX
 from data.manifest import SCHEMA_VERSION, SHARD_COLUMNS
@@ -137,3 +139,29 @@ def test_another_schema_version_is_refused_by_readers_and_prepared_anew(tmp_path
 def test_no_rows_make_no_shard(tmp_path) -> None:
     assert write_shard(str(tmp_path), []) is None
     assert list_shards(str(tmp_path)) == []
+
+
+def test_an_epoch_reads_each_byte_about_once_from_an_object_store(monkeypatch) -> None:
+    """Micro-batches of rows of any shards, in any order."""
+    written: dict[tuple[str, int], dict] = {}
+    for first in range(0, 600, 100):
+        rows = [{**make_row(n), "audio": np.random.default_rng(n).bytes(50_000)} for n in range(first, first + 100)]
+        shard = write_shard("memory://epoch", rows)
+        written |= {(shard, i): row for i, row in enumerate(rows)}
+    total = fsspec.filesystem("memory").du("/epoch")
+    sizes, read = [], MemoryFile.read
+
+    def counted(file, *size):
+        sizes.append(len(content := read(file, *size)))
+        return content
+
+    monkeypatch.setattr(MemoryFile, "read", counted)
+    places = list(written)
+    np.random.default_rng(0).shuffle(places)
+    places = [(str(shard), int(i)) for shard, i in places]
+    reader = ShardReader("memory://epoch")
+    for begin in range(0, len(places), 12):
+        found = reader.rows(places[begin : begin + 12])
+        assert [row["key"] for row in found] == [written[place]["key"] for place in places[begin : begin + 12]]
+    reader.close()
+    assert total <= sum(sizes) < 1.1 * total, sum(sizes) / total

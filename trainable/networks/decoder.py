@@ -52,10 +52,10 @@ class Generator(nn.Module):
                 f"resblock_dilation_sizes needs one entry for each of resblock_kernel_sizes: "
                 f"{len(resblock_dilation_sizes)} != {len(resblock_kernel_sizes)}"
             )
-        if upsample_initial_channel % 2 ** len(upsample_rates) != 0:
+        if upsample_initial_channel < 2 ** len(upsample_rates):
             raise ValueError(
-                f"upsample_initial_channel ({upsample_initial_channel}) must be divisible by "
-                f"2 ** {len(upsample_rates)}: every stage halves it"
+                f"upsample_initial_channel ({upsample_initial_channel}) must be at least 2 ** {len(upsample_rates)}: "
+                "every stage halves it"
             )
         # All convolutions start as PyTorch starts them. HiFi-GAN's N(0, 0.01) was written to the product of
         # weight normalisation, which is computed anew, so no published model began with it; it would begin ten
