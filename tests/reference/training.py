@@ -36,10 +36,8 @@ class GoldenBatch(TtsBatch):
         return self.dense
 
     def to(self, device: torch.device) -> "GoldenBatch":
-        tensors = {f.name: getattr(self, f.name) for f in fields(TtsBatch) if f.name != "rows"}
-        moved = {name: tensor.to(device) for name, tensor in tensors.items()}
         zh, jp, en = (features.to(device) for features in self.dense)
-        return replace(self, **moved, dense=(zh, jp, en))
+        return replace(super().to(device), dense=(zh, jp, en))
 
 
 @dataclass
