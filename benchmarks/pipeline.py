@@ -40,16 +40,16 @@ class MicroBatches(Dataset):
 
     def __init__(self, spec: StreamSpec):
         self.spec, self.rows = spec, dataset_rows(spec, Position(), STEPS, 1)
-        self.load: Loader | None = None
+        self.loader: Loader | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def __getitem__(self, i: int) -> dict[str, np.ndarray]:
-        if self.load is None:
+        if self.loader is None:
             torch.set_num_threads(1)
-            self.load = Loader(self.spec)
-        return self.load(self.rows[i])
+            self.loader = Loader(self.spec)
+        return self.loader.load(self.rows[i]["rows"])
 
 
 def ours(spec: StreamSpec) -> Iterator[TtsBatch]:

@@ -1,5 +1,6 @@
 """From shard rows to one micro-batch of padded arrays, and from these to the tensors that the networks take."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -128,19 +129,22 @@ def collate(shard_rows: Sequence[Mapping], rows: Sequence[int], speakers: Mappin
     return arrays
 
 
+ARRAYS = tuple(f.name for f in fields(TtsBatch) if f.name != "inactive")
+
+
 def to_batch(arrays: Mapping[str, np.ndarray], pin: bool = False, inactive: str = "zeros") -> TtsBatch:
-    """TtsBatch of what `collate` returned.
+    """TtsBatch of what `collate` returned, without a copy where the arrays are contiguous: not to be written to.
 
     Args:
         arrays: its arrays.
         pin: pin the tensors' memory, for asynchronous copies to a GPU.
         inactive: see TtsBatch.
     """
-    tensors = {
-        f.name: torch.from_numpy(np.require(arrays[f.name], requirements=("C", "W")))
-        for f in fields(TtsBatch)
-        if f.name in arrays
-    }
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable")  # it lies in Ray's object store
+        tensors = {
+            f.name: torch.from_numpy(np.ascontiguousarray(arrays[f.name])) for f in fields(TtsBatch) if f.name in arrays
+        }
     return TtsBatch(**{k: t.pin_memory() if pin else t for k, t in tensors.items()}, inactive=inactive)
 
 

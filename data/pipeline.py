@@ -9,12 +9,14 @@ run, so that neither waits for the other.
 """
 
 import asyncio
+import ctypes
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import ray
 import ray.data
 
@@ -22,10 +24,12 @@ from data.collate import TtsBatch, collate, to_batch
 from data.config import DataConfig
 from data.epoch_plan import EpochPlan, Position, plan_buckets, plan_epoch
 from data.manifest import Manifest, read_manifest
+from data.packing import PLACE, pack, unpack
 from data.shards import ShardReader
 
 STEPS_PER_DATASET = 512
 STEPS_AHEAD = 4  # the next dataset is opened this many steps before its first
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 
 
 @dataclass(frozen=True)
@@ -114,10 +118,11 @@ class Pace:
             self.step = step
             self.moved.notify_all()
 
-    async def within_reach(self, step: int) -> None:
-        """Returns when `step` may be loaded."""
+    async def within_reach(self, step: int) -> int:
+        """Returns when `step` may be loaded; and the last step of which that is so."""
         async with self.moved:
             await self.moved.wait_for(lambda: step <= self.step + self.ahead)
+            return self.step + self.ahead
 
 
 class Loader:
@@ -125,20 +130,39 @@ class Loader:
 
     def __init__(self, spec: StreamSpec, pace: ray.actor.ActorHandle | None = None):
         self.spec, self.pace, self.manifest = spec, pace, _manifest(spec)
+        self.allowed = -1  # the last step that may be loaded, as far as it is known here
         self.reader = ShardReader(spec.data.shards)
+        if pace is not None:  # an actor, with a process of its own
+            keep_freed_memory()
 
-    def __call__(self, row: dict) -> dict:
-        """The arrays of a row of `dataset_rows`; empty rows pass through."""
-        if self.pace is not None:
-            ray.get(self.pace.within_reach.remote(int(row["step"])))
-        place = {name: np.int64(row[name]) for name in ("step", "epoch", "slot")}
-        if len(row["rows"]) == 0:
-            return place | {"rows": np.zeros(0, np.int64)}
-        wanted = self.manifest.table.select(["shard", "row", "key"]).take(row["rows"]).to_pylist()
+    def __call__(self, row: Mapping[str, np.ndarray]) -> pa.Table:
+        """A row of `dataset_rows`, of which every value is an array of one, as a row of data.packing.SCHEMA."""
+        place = {name: row[name][0].item() for name in PLACE}
+        if self.pace is not None and place["step"] > self.allowed:
+            self.allowed = int(ray.get(self.pace.within_reach.remote(place["step"])))  # type: ignore[call-overload]
+        return pack(place, self.load(row["rows"][0]))
+
+    def load(self, rows: np.ndarray) -> dict[str, np.ndarray]:
+        """The arrays of a micro-batch of manifest rows, int64 [b]; nothing of none."""
+        if len(rows) == 0:
+            return {}
+        wanted = self.manifest.table.select(["shard", "row", "key"]).take(rows).to_pylist()
         found = self.reader.rows([(own["shard"], own["row"]) for own in wanted])
         for own, read in zip(wanted, found, strict=True):
             assert read["key"] == own["key"], f"{own['shard']} row {own['row']} is not the manifest's"
-        return place | collate(found, row["rows"], self.manifest.speakers, self.spec.data)
+        return collate(found, rows.tolist(), self.manifest.speakers, self.spec.data)
+
+
+def keep_freed_memory() -> None:
+    """Let this process keep what it frees, up to 1 GiB.
+
+    glibc hands large arrays back to the system at once; having their pages mapped in anew for every micro-batch took a
+    fifth of a loader's time (`python -m benchmarks.pipeline`).
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # of glibc alone
+    if mallopt is not None:
+        mallopt(M_MMAP_THRESHOLD, 1 << 30)
+        mallopt(M_TRIM_THRESHOLD, 1 << 30)
 
 
 def dataset_rows(spec: StreamSpec, first: Position, steps: int, world_size: int) -> list[dict]:
@@ -213,7 +237,7 @@ class MicroBatchStream:
                 yield self._take(rows, step)
             begin, opened = end, following
 
-    def _open(self) -> Iterator[dict] | None:
+    def _open(self) -> Iterator[pa.Table] | None:
         """Rank 0 builds the next dataset and shares its splits; None where the run ends. A collective call."""
         steps = min(STEPS_PER_DATASET, self.max_steps - self.next_dataset.step)
         if steps <= 0:
@@ -222,28 +246,34 @@ class MicroBatchStream:
         if self.rank == 0:
             ray.data.DataContext.get_current().enable_progress_bars = False
             rows = dataset_rows(self.spec, self.next_dataset, steps, self.world_size)
-            dataset = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
-                Loader,  # type: ignore[arg-type]
+            dataset = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
+                Loader,
+                batch_size=1,
+                batch_format="numpy",
                 fn_constructor_args=(self.spec, self.pace),
                 num_cpus=1,
-                # actors, as idle task workers are ended within a second, and starting one costs seconds of imports
-                compute=ray.data.ActorPoolStrategy(min_size=1, max_size=self.spec.data.loaders),
+                # Actors, as idle task workers are ended within a second, and starting one costs seconds of imports. Of
+                # two calls of an actor one computes, while the other's result is stored and its successor fetched.
+                compute=ray.data.ActorPoolStrategy(
+                    min_size=1, max_size=self.spec.data.loaders, max_concurrent_calls_per_actor=2
+                ),
             )
             dataset.context.execution_options.preserve_order = True
+            dataset.context.memory_usage_poll_interval_s = None  # reading /proc once a call costs more than it tells
             splits = dataset.streaming_split(self.world_size, equal=True)
         split = self.share(splits)[self.rank]
         for _ in range(steps):
             self.next_dataset = advance(self.spec, self.next_dataset)
-        return iter(split.iter_batches(batch_size=1, prefetch_batches=2, batch_format="numpy"))
+        return iter(split.iter_batches(batch_size=1, prefetch_batches=2, batch_format="pyarrow"))
 
-    def _take(self, rows: Iterator[dict], step: int) -> list[MicroBatch]:
+    def _take(self, rows: Iterator[pa.Table], step: int) -> list[MicroBatch]:
         taken = []
         for k in range(self.rows_per_step):
-            row = {name: column[0] for name, column in next(rows).items()}
+            place, arrays = unpack(next(rows))
             slot = k * self.world_size + self.rank
-            assert (int(row["step"]), int(row["slot"])) == (step, slot), "Ray Data changed the order of the rows"
+            assert (place["step"], place["slot"]) == (step, slot), "Ray Data changed the order of the rows"
             if slot < self.spec.micro_batches_per_step:
-                taken.append(MicroBatch(slot, to_batch(row, self.pin, self.spec.data.bert.inactive)))
+                taken.append(MicroBatch(slot, to_batch(arrays, self.pin, self.spec.data.bert.inactive)))
         return taken
 
 
@@ -259,7 +289,6 @@ def validation_batches(
     spec: StreamSpec, rows: np.ndarray, rank: int, world_size: int
 ) -> Iterator[tuple[int, TtsBatch]]:
     """The validation set, one utterance a batch: (number, batch) of those with number % world_size == rank."""
-    load = Loader(spec)
+    loader = Loader(spec)
     for number in range(rank, len(rows), world_size):
-        row = {"step": 0, "epoch": 0, "slot": number, "rows": rows[number : number + 1]}
-        yield number, to_batch(load(row), inactive=spec.data.bert.inactive)
+        yield number, to_batch(loader.load(rows[number : number + 1]), inactive=spec.data.bert.inactive)
