@@ -29,8 +29,7 @@ from job.cluster import ray_session
 from job.config import Config
 from job.paths import with_absolute_paths
 
-DEMO = Path("job/presets/demo.yaml")
-MAX_FRAMES, MAX_UTTERANCES = 6000, 16
+DEMO, BASE = Path("job/presets/demo.yaml"), Path("job/presets/base.yaml")
 STEPS = 4096  # more than either gets through
 WARM_UP = 8  # steps until the loaders run
 
@@ -78,9 +77,8 @@ def utterances_per_s(stream: Iterator[TtsBatch], seconds: float) -> float:
 
 
 def config(shards: str, loaders: int) -> Config:
-    """The demo's data in micro-batches of an ordinary size."""
-    cfg = read_config(DEMO)
-    plan = replace(cfg.data.plan, max_frames=MAX_FRAMES, max_utterances=MAX_UTTERANCES)
+    """The demo's data in micro-batches of the full model's size: the demo's own are all but empty."""
+    cfg, plan = read_config(DEMO), read_config(BASE).data.plan
     return with_absolute_paths(replace(cfg, data=replace(cfg.data, shards=shards, plan=plan, loaders=loaders)))
 
 
