@@ -136,6 +136,21 @@ class ClipNorm:
 
 
 @dataclass(frozen=True)
+class NotFiniteConfig:
+    """What happens when a loss or a gradient is not a finite number, or a gradient explodes.
+
+    Attributes:
+        policy: `stop` ends the run with its state intact; `skip` leaves out that network's update and goes on.
+        max_grad_norm: a larger gradient norm counts as exploded; none: no norm does.
+        max_in_a_row: `skip` stops after so many steps with a left-out update in succession.
+    """
+
+    policy: Literal["stop", "skip"] = "stop"
+    max_grad_norm: float | None = None
+    max_in_a_row: int = 10
+
+
+@dataclass(frozen=True)
 class CheckpointConfig:
     """How often a run saves itself, and what it keeps.
 
@@ -167,6 +182,7 @@ class TrainConfig:
         eps: of AdamW.
         weight_decay: of AdamW.
         clip_norm: gradient clipping.
+        not_finite: what happens on NaN, infinity and exploding gradients.
         loss_weights: of the generator's sum.
         duration_discriminator_loss: `faithful` adds up the scores of both predictors and sums over the batch, padding
             included, as the reference does; `corrected` is the mean over real tokens of each predictor's own score.
@@ -198,6 +214,7 @@ class TrainConfig:
     eps: float = 1e-9
     weight_decay: float = 0.01
     clip_norm: ClipNorm = field(default_factory=ClipNorm)
+    not_finite: NotFiniteConfig = field(default_factory=NotFiniteConfig)
     loss_weights: LossWeights = field(default_factory=LossWeights)
     duration_discriminator_loss: Literal["faithful", "corrected"] = "faithful"
     freeze: tuple[str, ...] = ()

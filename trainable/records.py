@@ -1,8 +1,9 @@
 """What a run leaves for people and programs to read: metrics.jsonl and TensorBoard, right after a resume too."""
 
 import json
+import logging
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import fsspec
@@ -11,12 +12,15 @@ import torch
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
+from trainable.config import NotFiniteConfig
 from trainable.plots import alignment_image, spectrogram_image
 from trainable.step import StepReport
 
+log = logging.getLogger("bert_vits2_ray")
+
 
 class NotFiniteError(FloatingPointError):
-    """A loss or a gradient is not a finite number."""
+    """A loss or a gradient is not a finite number, or a gradient exploded."""
 
 
 @dataclass
@@ -25,6 +29,7 @@ class PendingStep:
 
     fields: dict
     report: StepReport
+    members: Callable[[int], str]
 
 
 class MetricsFile:
@@ -89,6 +94,8 @@ class RunLog:
     folder: str
     resume_step: int
     writes: bool
+    not_finite: NotFiniteConfig = field(default_factory=NotFiniteConfig)
+    in_a_row: int = 0  # steps with a left-out update, up to the last one read
     pending: list[PendingStep] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -98,19 +105,25 @@ class RunLog:
             self.board = SummaryWriter(f"{self.folder}/tensorboard", purge_step=purge)
             self.eval_board = SummaryWriter(f"{self.folder}/tensorboard/eval", purge_step=purge)
 
-    def add(self, report: StepReport, **fields: float) -> None:
-        """Remember a step; `fields` stand in its line beside the scalars."""
-        self.pending.append(PendingStep(fields, report))
+    def add(self, report: StepReport, members: Callable[[int], str] = str, **fields: float) -> None:
+        """Remember a step.
+
+        Args:
+            report: what it told.
+            members: the utterances of its micro-batch of this number, for messages.
+            **fields: stand in its line beside the scalars.
+        """
+        self.pending.append(PendingStep(fields, report, members))
 
     def flush(self) -> list[dict]:
         """Read and write the pending steps' scalars; returns their lines.
 
         Raises:
-            NotFiniteError: a loss or a gradient norm is not finite; names it and the step.
+            NotFiniteError: a loss or gradient is not finite or exploded, and the policy is not to go on; names the
+                step, the losses and norms, and the utterances.
         """
         pending, self.pending = self.pending, []
         lines = [p.fields | values for p, values in zip(pending, _read(pending), strict=True)]
-        bad = [(line["step"], tag) for line in lines for tag, v in line.items() if not math.isfinite(v)]
         if self.writes:
             consumed = _consumed(pending)
             self.metrics.append([_finite(v) | {"consumed": c} for v, c in zip(lines, consumed, strict=True)])
@@ -118,10 +131,33 @@ class RunLog:
                 for tag, image in p.report.images.items():
                     plot = alignment_image if tag.endswith("attn") else spectrogram_image
                     self.board.add_image(tag, plot(image.float().cpu().numpy()), line["step"], dataformats="HWC")
-        if bad:
-            step, tag = bad[0]
-            raise NotFiniteError(f"step {step}: {tag} is not finite; the last good state is the newest checkpoint")
+        for p, line in zip(pending, lines, strict=True):
+            self.judge(p, line)
         return lines
+
+    def judge(self, step: PendingStep, line: Mapping[str, float]) -> None:
+        """Look for what is not finite or exploded in a step's line.
+
+        Raises:
+            NotFiniteError: the policy is not to go on.
+        """
+        limit = self.not_finite.max_grad_norm or math.inf
+        bad = {
+            tag: v for tag, v in line.items() if not math.isfinite(v) or (tag.startswith("grad_norm_") and v > limit)
+        }
+        if not bad:
+            self.in_a_row = 0
+            return
+        broken = [slot for slot, of in enumerate(step.report.broken.tolist()) if of]
+        what = f"step {line['step']}: " + ", ".join(f"{tag} {v:.4g}" for tag, v in list(bad.items())[:6])
+        what += "".join(f"; micro-batch {slot} holds {step.members(slot)}" for slot in broken)
+        self.in_a_row += 1
+        if self.not_finite.policy == "stop":
+            raise NotFiniteError(f"{what}. The last good state is the newest checkpoint; see train.not_finite")
+        if self.in_a_row > self.not_finite.max_in_a_row:
+            raise NotFiniteError(f"{what}. {self.in_a_row} such steps in a row are more than train.not_finite allows")
+        left_out = [tag.removeprefix("skipped_") for tag, v in line.items() if tag.startswith("skipped_") and v]
+        log.warning("%s. The update of %s is left out", what, ", ".join(left_out) or "no network")
 
     def scalars(self, line: Mapping[str, float]) -> None:
         """Write a step's line to TensorBoard."""

@@ -123,8 +123,8 @@ class ExactReduction:
     """Order-independent sums: int64 on a per-tensor power-of-two scale (see the module's docstring).
 
     The scale of a tensor follows the largest magnitude that its sum had in the step before, and is kept in the
-    checkpoint. Values that are not finite, or past the head-room, are counted in `overflow`, summed over all workers
-    alike, never wrapped.
+    checkpoint. Values that are not finite, or past the head-room, are counted, on all workers alike, never wrapped: the
+    first gradient of such a network becomes NaN, for those to see who look at its norm.
     """
 
     def __init__(self, micro_batches_per_step: int, nets: Mapping[str, nn.Module]):
@@ -140,7 +140,6 @@ class ExactReduction:
             name: torch.zeros(len(own), dtype=torch.float64, device=own[0].device) for name, own in trainable.items()
         }
         self.sums: dict[str, Tensor] = {}  # int64 [elements + 1] of each network; the last counts overflows
-        self.overflow = {name: torch.zeros_like(own[0], dtype=torch.int64) for name, own in self.exponents.items()}
 
     def module(self, net: nn.Module) -> nn.Module:
         """What a forward pass that trains `net` goes through: the network itself, DDP would add up floats."""
@@ -162,7 +161,7 @@ class ExactReduction:
         own, fresh = self.buckets[name], name not in self.sums
         if fresh:
             elements = own[-1].begin + sum(own[-1].sizes)
-            self.sums[name] = torch.zeros(elements + 1, dtype=torch.int64, device=self.overflow[name].device)
+            self.sums[name] = torch.zeros(elements + 1, dtype=torch.int64, device=self.exponents[name].device)
         sums, scales = self.sums[name], self._scales(name).float()
         for bucket in own:
             gradients = []
@@ -185,7 +184,6 @@ class ExactReduction:
         sums, scales = self.sums.pop(name), self._scales(name)
         if world_size() > 1:
             dist.all_reduce(sums)
-        self.overflow[name] = sums[-1].clone()
         largest: list[Tensor] = []
         for bucket in self.buckets[name]:
             totals = bucket.of(sums).double()
@@ -193,6 +191,9 @@ class ExactReduction:
             means = totals.div_(bucket.spread(scales) * self.G).float()
             for p, mean in zip(bucket.parameters, means.split(bucket.sizes), strict=True):
                 p.grad = mean.view_as(p)
+        first = self.buckets[name][0].parameters[0]
+        assert first.grad is not None
+        first.grad = torch.where(sums[-1] > 0, torch.nan, first.grad)
         magnitude = torch.stack(largest) / scales
         self.exponents[name] = torch.where(magnitude > 0, torch.ceil(torch.log2(magnitude)), self.exponents[name])
 

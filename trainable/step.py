@@ -47,11 +47,13 @@ class StepReport:
     Attributes:
         scalars: tag -> value, means over the step's G micro-batches; 0-dimensional tensors, read them late.
         consumed: CRC-32 of the manifest rows of each of the G micro-batches, as the workers saw them: float64 [G].
+        broken: which of the G micro-batches have a loss that is not finite: bool [G].
         images: of micro-batch 0's first utterance, where asked for: tag -> [rows, columns].
     """
 
     scalars: dict[str, Tensor]
     consumed: Tensor
+    broken: Tensor
     images: dict[str, Tensor] = field(default_factory=dict)
 
 
@@ -139,8 +141,14 @@ class TrainingStep:
         for p in weights:
             p.requires_grad_(True)
         norms["g"] = self.update("g")
-        scalars, consumed = self.gather(losses, {slot: crc(batch.rows.numpy()) for slot, batch in micro_batches})
-        return StepReport(scalars | {f"grad_norm_{name}": norm for name, norm in norms.items()}, consumed, images)
+        scalars, consumed, broken = self.gather(
+            losses, {slot: crc(batch.rows.numpy()) for slot, batch in micro_batches}
+        )
+        for name, norm in norms.items():
+            scalars[f"grad_norm_{name}"] = norm
+            if self.train.not_finite.policy == "skip":
+                scalars[f"skipped_{name}"] = self.exploded(norm)
+        return StepReport(scalars, consumed, broken, images)
 
     def generate(self, g: nn.Module, batch: TtsBatch, micro_batch: int) -> Generated:
         """The generator's forward pass, and WavLM's on what it made."""
@@ -248,13 +256,20 @@ class TrainingStep:
         limit = self.train.clip_norm.limit(name, self.train.precision)
         if limit is not None:
             torch.nn.utils.clip_grads_with_norm_(parameters, limit, norm)
+        if self.train.not_finite.policy == "skip" and not scaler.is_enabled():
+            optimizer.found_inf = self.exploded(norm)  # type: ignore[attr-defined]  # the fused kernel looks at it
         scaler.step(optimizer)
         scaler.update()
         optimizer.zero_grad(set_to_none=True)
         return norm
 
-    def gather(self, losses: Mapping[int, Mapping[str, Tensor]], crcs: Mapping[int, int]) -> tuple[dict, Tensor]:
-        """Means of the losses over the step's G micro-batches, and what was consumed, equal on every worker."""
+    def exploded(self, norm: Tensor) -> Tensor:
+        """Whether a gradient norm is not finite or too large: 1 or 0, fp32 [], on its device."""
+        limit = self.train.not_finite.max_grad_norm
+        return (~(norm <= (torch.finfo(torch.float32).max if limit is None else limit))).float()
+
+    def gather(self, losses: Mapping[int, Mapping[str, Tensor]], crcs: Mapping[int, int]) -> tuple:
+        """Of the step's G micro-batches, equal on every worker: means of the losses, consumed, broken (StepReport)."""
         tags = self.state.loss_tags()
         constant = partial(torch.full, (), dtype=torch.float64, device=self.device)  # a copy from the host would wait
         nan = constant(float("nan"))  # a loss an utterance, of a smaller micro-batch
@@ -263,7 +278,9 @@ class TrainingStep:
             for slot, parts in losses.items()
         }
         table = gather_rows(own, self.train.micro_batches_per_step, 1 + len(tags), self.device)
-        return dict(zip(tags, table[:, 1:].mean(0), strict=True)), table[:, 0]
+        totals = [table[:, 1 + tags.index(tag)] for tag in TOTALS.values() if tag in tags]
+        broken = ~torch.stack(totals).isfinite().all(0)
+        return dict(zip(tags, table[:, 1:].mean(0), strict=True)), table[:, 0], broken
 
     @torch.no_grad()
     def images(self, batch: TtsBatch, real: Real, generated: Generated) -> dict[str, Tensor]:

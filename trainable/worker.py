@@ -7,6 +7,7 @@ import sys
 import tempfile
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote
@@ -122,7 +123,7 @@ class Worker:
         self.state = TrainState({name: prepare(net) for name, net in nets.items()}, slm, cfg.model, cfg.train)
         self.resume()
         self.step = TrainingStep(self.state, cfg.train, cfg.data)
-        self.records = RunLog(cfg.folder, self.state.position.step, writes=self.rank == 0)
+        self.records = RunLog(cfg.folder, self.state.position.step, self.rank == 0, cfg.train.not_finite)
         self.validation = validation_rows(self.spec, cfg.eval.max_utterances)
 
     def resume(self) -> None:
@@ -185,10 +186,11 @@ class Worker:
             batches = [(m.slot, m.batch.to(self.device).with_spectrogram(cfg.data)) for m in micro_batches]
             report = self.step(batches, want_images=step % train.image_every_steps == 0 or step == 1)
             sizes = [len(plan.micro_batch(state.position.epoch_step, j)) for j in range(train.micro_batches_per_step)]
-            lr = state.learning_rate("g")
+            lr, before = state.learning_rate("g"), state.position
             state.position = advance(self.spec, state.position)
             self.records.add(
-                report, step=step, epoch=epoch, world_size=self.world_size, lr=lr, utterances=sum(sizes),
+                report, partial(self.members, plan, before.epoch_step),
+                step=step, epoch=epoch, world_size=self.world_size, lr=lr, utterances=sum(sizes),
                 padding=padding_share(micro_batches), seconds=time.perf_counter() - begin, seconds_waiting=waited,
             )  # fmt: skip
             last = step == train.max_steps
@@ -211,6 +213,10 @@ class Worker:
         for what, rows in (("fills its last step with", plan.filled_rows()), ("leaves out", plan.left_out)):
             if len(rows):
                 log.info("epoch %d %s %d utterances: %s", position.epoch, what, len(rows), ", ".join(names[rows]))
+
+    def members(self, plan: EpochPlan, step: int, slot: int) -> str:
+        """The utterances of a micro-batch of an epoch's plan."""
+        return ", ".join(self.manifest.column("id")[plan.micro_batch(step, slot)])
 
     def flush(self) -> None:
         """Read and write the scalars of the steps since the last time."""

@@ -1,5 +1,6 @@
 """What the options of a training step change: freezes, other losses and models, precision."""
 
+import copy
 import re
 from dataclasses import replace
 
@@ -12,6 +13,7 @@ from job.config import Config
 from job.synthesize import Voice
 from tests.tiny import tiny_batch, tiny_config, tiny_state
 from trainable.checkpoint import CheckpointInfo
+from trainable.config import NotFiniteConfig
 from trainable.losses import masked_discriminator_loss, masked_generator_loss
 from trainable.optimizer import moments
 from trainable.state import TrainState, build_generator
@@ -145,3 +147,49 @@ def test_a_voice_without_a_speaker_table_speaks_as_a_recording():
     first, again, other = (voice.say("Hello.", None, "EN", reference=wave) for wave in (low, low, high))
     assert np.array_equal(first, again)
     assert not np.array_equal(first[:1000], other[:1000])
+
+
+@pytest.mark.parametrize("reduction", ["fast", "exact"])
+def test_a_broken_micro_batch_is_skipped_by_the_networks_that_it_reaches(reduction):
+    """Weights and moments stay as they were, bit for bit; the next step trains again."""
+    policy = NotFiniteConfig(policy="skip")
+    cfg = tiny_config(micro_batches_per_step=2, reduction=reduction, not_finite=policy)
+    state = tiny_state(cfg)
+    step, good, broken = TrainingStep(state, cfg.train, cfg.data), tiny_batch(cfg, 0), tiny_batch(cfg, 1)
+    broken.spec[:], broken.y[:] = torch.nan, torch.nan
+    report = step([(0, good), (1, tiny_batch(cfg, 2))])
+    assert not any(report.scalars[f"skipped_{name}"] for name in state.nets)
+    before = {name: copy.deepcopy((net.state_dict(), moments(net, state.optimizers[name]))) for name, net in
+              state.nets.items()}  # fmt: skip
+    report = step([(0, good), (1, broken)])
+    assert report.broken.tolist() == [False, True]
+    assert all(report.scalars[f"skipped_{name}"] for name in ("g", "d", "wd"))
+    for name, net in state.nets.items():
+        same = all(map(torch.equal, net.state_dict().values(), before[name][0].values()))
+        assert same == bool(report.scalars[f"skipped_{name}"]), name
+        if same:
+            for key, entry in moments(net, state.optimizers[name]).items():
+                assert all(torch.equal(value, before[name][1][key][kind]) for kind, value in entry.items())
+    report = step([(0, good), (1, tiny_batch(cfg, 2))])
+    assert not any(report.scalars[f"skipped_{name}"] for name in state.nets)
+    assert not torch.equal(state.nets["g"].enc_p.emb.weight, before["g"][0]["enc_p.emb.weight"])
+
+
+def test_skipping_changes_nothing_where_all_is_well():
+    digests = set()
+    for policy in ("stop", "skip"):
+        cfg = tiny_config(micro_batches_per_step=1, not_finite=NotFiniteConfig(policy=policy))
+        state = tiny_state(cfg)
+        step_of(cfg, state)
+        digests.add(state.digest())
+    assert len(digests) == 1
+
+
+def test_an_exploding_gradient_is_skipped():
+    cfg = tiny_config(micro_batches_per_step=1, not_finite=NotFiniteConfig(policy="skip", max_grad_norm=1e-3))
+    state = tiny_state(cfg)
+    before = state.digest()
+    report = step_of(cfg, state)
+    assert report.scalars["grad_norm_g"] > 1e-3
+    assert all(report.scalars[f"skipped_{name}"] for name in state.nets)
+    assert state.digest() == before

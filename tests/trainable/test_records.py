@@ -1,12 +1,14 @@
 """metrics.jsonl: every step once, also after a resume, on disks and object stores."""
 
 import json
+import logging
 import math
 from dataclasses import replace
 
 import pytest
 import torch
 
+from trainable.config import NotFiniteConfig
 from trainable.records import MetricsFile, NotFiniteError, RunLog, read_metrics
 from trainable.step import StepReport
 
@@ -44,7 +46,11 @@ def test_half_a_line_of_a_killed_process_is_left_out(tmp_path):
 
 
 def report(**scalars: float) -> StepReport:
-    return StepReport({tag: torch.tensor(v) for tag, v in scalars.items()}, torch.tensor([3.0, 4.0]).double())
+    return StepReport(
+        {tag: torch.tensor(v) for tag, v in scalars.items()},
+        torch.tensor([3.0, 4.0]).double(),
+        torch.tensor([False, True]),
+    )
 
 
 def test_scalars_are_read_once_and_losses_a_step_does_not_have_are_left_out(tmp_path):
@@ -68,3 +74,24 @@ def test_what_is_not_finite_stops_every_rank_alike_and_is_named(tmp_path, writes
         log.flush()
     if writes:  # the line is there all the same, as JSON that any reader takes
         assert read_metrics(str(tmp_path))[1]["grad_norm_g"] == "inf"
+
+
+def test_skipped_steps_are_named_and_have_a_limit(tmp_path, caplog):
+    log = RunLog(str(tmp_path), 0, True, NotFiniteConfig("skip", max_grad_norm=50.0, max_in_a_row=2))
+    bad, good = {"grad_norm_g": math.nan, "skipped_g": 1.0}, {"grad_norm_g": 2.0, "skipped_g": 0.0}
+    for step, scalars in enumerate([bad, {"grad_norm_g": 60.0, "skipped_g": 1.0}, good, bad, bad], 1):
+        log.add(report(**scalars), lambda slot: f"utterances of {slot}", step=step)
+    with caplog.at_level(logging.WARNING, "bert_vits2_ray"):
+        log.flush()
+    assert "step 1: grad_norm_g nan; micro-batch 1 holds utterances of 1. The update of g is left out" in caplog.text
+    assert "step 2: grad_norm_g 60" in caplog.text
+    log.add(report(**bad), step=6)
+    with pytest.raises(NotFiniteError, match=r"step 6: grad_norm_g nan.* 3 such steps in a row"):
+        log.flush()
+
+
+def test_an_exploded_gradient_stops_where_that_is_asked_for(tmp_path):
+    log = RunLog(str(tmp_path), 0, True, NotFiniteConfig(max_grad_norm=50.0))
+    log.add(report(grad_norm_d=51.0), step=1)
+    with pytest.raises(NotFiniteError, match=r"step 1: grad_norm_d 51; micro-batch 1 holds 1\. The last good state"):
+        log.flush()

@@ -254,14 +254,15 @@ def test_random_draws_are_the_same_under_every_precision(monkeypatch):
         assert len(taken["fp32"]) == len(taken[precision])
 
 
-def test_exact_reports_an_overflow_instead_of_wrapping():
+def test_exact_shows_what_is_not_finite_instead_of_wrapping():
     cfg = tiny_config(reduction="exact", micro_batches_per_step=1)
     state = tiny_state(cfg)
     batch = tiny_batch(cfg, 0)
     batch.y[:], batch.spec[:] = float("nan"), float("nan")
     report = TrainingStep(state, cfg.train, cfg.data)([(0, batch)])
     assert not all(torch.isfinite(report.scalars[t]) for t in ("loss/g/total", "loss/d/total"))
-    assert all(int(state.reduction.overflow[name]) > 0 for name in ("g", "d", "wd"))
+    assert all(report.scalars[f"grad_norm_{name}"].isnan() for name in ("g", "d", "wd"))
+    assert report.broken.tolist() == [True]
 
 
 def test_learning_rate_is_a_function_of_the_position():
