@@ -20,6 +20,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from data.collate import TtsBatch, to_batch
+from data.config import PlanConfig
 from data.epoch_plan import Position
 from data.manifest import read_manifest
 from data.pipeline import Loader, MicroBatchStream, StreamSpec, dataset_rows
@@ -76,9 +77,9 @@ def utterances_per_s(stream: Iterator[TtsBatch], seconds: float) -> float:
     return count / elapsed
 
 
-def config(shards: str, loaders: int) -> Config:
-    """The demo's data in micro-batches of the full model's size: the demo's own are all but empty."""
-    cfg, plan = read_config(DEMO), read_config(BASE).data.plan
+def config(shards: str, loaders: int, plan: PlanConfig) -> Config:
+    """The demo's data, cut by another plan: the demo's own micro-batches are all but empty."""
+    cfg = read_config(DEMO)
     return with_absolute_paths(replace(cfg, data=replace(cfg.data, shards=shards, plan=plan, loaders=loaders)))
 
 
@@ -87,11 +88,15 @@ def main() -> None:
     made = argparse.ArgumentParser(prog="python -m benchmarks.pipeline", description=__doc__)
     made.add_argument("--shards", help="prepared shards; default: the demo corpus, prepared here")
     made.add_argument("--seconds", type=float, default=20, help="of each measurement")
+    plan = read_config(BASE).data.plan
+    made.add_argument("--max-frames", type=int, default=plan.max_frames, help="of a micro-batch; the full model's")
+    made.add_argument("--max-utterances", type=int, default=plan.max_utterances, help="likewise")
     made.add_argument("--json", type=Path, help="write the figures")
     args = made.parse_args()
     processes = os.cpu_count() or 1
     with tempfile.TemporaryDirectory() as folder:
-        cfg = config(args.shards or folder, processes)
+        plan = replace(plan, max_frames=args.max_frames, max_utterances=args.max_utterances)
+        cfg = config(args.shards or folder, processes, plan)
         with ray_session(cfg):
             if not args.shards:
                 prepare(cfg.data)

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
-import soxr
 import torch
 
+from data.audio import decode_audio, read_audio
 from data.bert import BertFeatures
 from data.config import LANGUAGES, DataConfig
 from data.recipe import bert_features, front_end
@@ -114,19 +114,13 @@ class Voice:
         return out.o[0, 0].float().cpu().numpy()
 
 
-def read_recording(path: Path, sampling_rate: int) -> np.ndarray:
-    """A recording of any format that libsndfile reads, in mono: float32 [samples] at `sampling_rate`."""
-    wave, rate = soundfile.read(path, dtype="float32", always_2d=True)
-    return soxr.resample(wave.mean(1), rate, sampling_rate).astype(np.float32)
-
-
 def main(argv: Sequence[str]) -> int:
     """The command."""
     made = argparse.ArgumentParser(prog="python -m job.synthesize", description="Speak a text with a trained voice.")
     made.add_argument("--checkpoint", required=True, help="a checkpoint, or a run (its newest one)")
     made.add_argument("--text", required=True)
     made.add_argument("--speaker", help="a name of the training data")
-    made.add_argument("--reference", type=Path, help="a recording of the speaker, for a voice without a speaker table")
+    made.add_argument("--reference", help="a recording of the speaker, for a voice without a speaker table")
     made.add_argument("--language", required=True, choices=LANGUAGES)
     made.add_argument("--out", required=True, type=Path, help="a .wav or .flac file")
     made.add_argument("--sdp_ratio", type=float, default=0.2, help="share of the stochastic duration predictor")
@@ -142,7 +136,7 @@ def main(argv: Sequence[str]) -> int:
             args.text, args.speaker, args.language,
             sdp_ratio=args.sdp_ratio, noise_scale=args.noise_scale, noise_scale_w=args.noise_scale_w,
             length_scale=args.length_scale, seed=args.seed,
-            reference=args.reference and read_recording(args.reference, voice.data.sampling_rate),
+            reference=args.reference and decode_audio(read_audio(args.reference), voice.data),
         )  # fmt: skip
     args.out.parent.mkdir(parents=True, exist_ok=True)
     soundfile.write(args.out, wave, voice.data.sampling_rate, subtype="PCM_16")

@@ -91,28 +91,31 @@ def _read_pth(path: Path, buffers: Collection[str], optimizer: bool) -> Publishe
     weights = content.get("model") if isinstance(content, dict) else None
     if not isinstance(weights, dict) or not all(isinstance(value, Tensor) for value in weights.values()):
         raise ValueError(f"{path.name} is refused: it has no key `model` with a network's tensors")
-    state, rate, epoch = (content.get(key) for key in ("optimizer", "learning_rate", "iteration"))
-    taken = _by_name(state, [key for key in weights if key not in buffers], path) if state and optimizer else None
-    rate = state["param_groups"][0]["lr"] if taken else rate
-    return Published(weights, taken, None if rate is None else float(rate), epoch if isinstance(epoch, int) else 0)
+    state, epoch = content.get("optimizer"), content.get("iteration")
+    epoch = epoch if isinstance(epoch, int) else 0
+    if not (state and optimizer):
+        return Published(weights, epoch=epoch)
+    moments, rate = _by_name(state, [key for key in weights if key not in buffers], path)
+    return Published(weights, moments, rate, epoch)
 
 
-def _by_name(state: Any, names: list[str], path: Path) -> Moments:
-    """An optimizer's state by parameter; the file knows numbers, in the order of the network's parameters."""
+def _by_name(state: Any, names: list[str], path: Path) -> tuple[Moments, float]:
+    """An optimizer's state by parameter, and its learning rate; the file has numbers, in the network's order."""
     try:
+        rate = float(state["param_groups"][0]["lr"])
         numbers = [i for group in state["param_groups"] for i in group["params"]]
         values = {
             i: {key: torch.as_tensor(entry[key], dtype=torch.float32) for key in ADAMW}
             for i, entry in state["state"].items()
         }
-    except (TypeError, KeyError, ValueError) as error:
+    except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
         raise ValueError(f"{path.name} is refused: its optimizer is not AdamW's ({error!r}); {LEAVE}") from error
     if len(numbers) != len(names):
         raise ValueError(
             f"{path.name} is refused: its optimizer has {len(numbers)} parameters, its network {len(names)}: which is "
             f"whose cannot be told (its publisher may have frozen some); {LEAVE}"
         )
-    return {name: values.get(i, {}) for i, name in zip(numbers, names, strict=True)}
+    return {name: values.get(i, {}) for i, name in zip(numbers, names, strict=True)}, rate
 
 
 def _read_safetensors(path: Path, buffers: Collection[str], optimizer: bool) -> Published:
@@ -126,6 +129,9 @@ def _read_safetensors(path: Path, buffers: Collection[str], optimizer: bool) -> 
             if name not in moments or kind not in ADAMW:
                 raise ValueError(f"{beside.name} is refused: {key} is of no parameter of {path.name}; {LEAVE}")
             moments[name][kind] = value
+        partial = [name for name, entry in moments.items() if len(entry) not in (0, len(ADAMW))]
+        if partial:
+            raise ValueError(f"{beside.name} is refused: {partial[0]} has not all of {', '.join(ADAMW)}; {LEAVE}")
     try:
         rate = metadata.get("learning_rate")
         return Published(weights, moments, None if rate is None else float(rate), int(metadata.get("epoch", 0)))

@@ -95,6 +95,7 @@ class RunLog:
     resume_step: int
     writes: bool
     not_finite: NotFiniteConfig = field(default_factory=NotFiniteConfig)
+    loss_scaling: bool = False  # fp16: gradients overflow while the scale is sought, and the scaler skips such updates
     in_a_row: int = 0  # steps with a left-out update, up to the last one read
     pending: list[PendingStep] = field(default_factory=list)
 
@@ -142,9 +143,9 @@ class RunLog:
             NotFiniteError: the policy is not to go on.
         """
         limit = self.not_finite.max_grad_norm or math.inf
-        bad = {
-            tag: v for tag, v in line.items() if not math.isfinite(v) or (tag.startswith("grad_norm_") and v > limit)
-        }
+        norms = {tag: v for tag, v in line.items() if tag.startswith("grad_norm_")}
+        bad = {tag: v for tag, v in line.items() if not math.isfinite(v) and not (self.loss_scaling and tag in norms)}
+        bad |= {tag: v for tag, v in norms.items() if math.isfinite(v) and v > limit}
         if not bad:
             self.in_a_row = 0
             return

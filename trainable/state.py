@@ -109,6 +109,11 @@ def check_sizes(model: ModelConfig, train: TrainConfig, data: DataConfig) -> Non
         )
     if train.reduction == "exact" and train.precision == "fp16":
         raise ValueError("train.reduction exact needs train.precision fp32 or bf16: fp16's loss scaling skips steps")
+    if train.precision == "fp16" and train.not_finite.policy == "skip" and train.not_finite.max_grad_norm is not None:
+        raise ValueError(
+            "train.not_finite.max_grad_norm cannot be skipped under train.precision fp16, whose loss scaling decides "
+            "what is skipped: use bf16 or fp32, or policy stop"
+        )
 
 
 @dataclass

@@ -251,7 +251,7 @@ class TrainingStep:
         optimizer, scaler = self.state.optimizers[name], self.state.scalers[name]
         self.state.reduction.finish(name)
         scaler.unscale_(optimizer)
-        parameters = [p for p in unwrapped(self.state.nets[name]).parameters() if p.grad is not None]
+        parameters = self.state.trainable[name]
         norm = clip_grad_value_(parameters, None)
         limit = self.train.clip_norm.limit(name, self.train.precision)
         if limit is not None:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from trainable.checkpoint import mismatches, read_info
 from trainable.hub import download
 from trainable.optimizer import Moments, load_moments
-from trainable.published import LEAVE, PREFIXES, Published, needed, newest, read_published
+from trainable.published import ADAMW, LEAVE, PREFIXES, Published, needed, newest, read_published
 from trainable.storage import fetched, newest_good
 
 SPEAKERS = "emb_g.weight"  # [n_speakers, gin_channels]
@@ -183,7 +183,7 @@ def fit(published: Published, net: nn.Module, file: str, optimizer: bool) -> tup
         )
     moments = {
         key: moments[key] for key, p in net.named_parameters()
-        if key in taken and moments.get(key) and moments[key]["exp_avg"].shape == p.shape
+        if key in taken and moments.get(key) and all(moments[key][kind].shape == p.shape for kind in ADAMW[1:])
     }  # fmt: skip
     tensors = [*taken.items(), *((f"{key}.{kind}", t) for key, entry in moments.items() for kind, t in entry.items())]
     broken = [key for key, value in tensors if not torch.isfinite(value).all()]

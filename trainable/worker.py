@@ -123,7 +123,9 @@ class Worker:
         self.state = TrainState({name: prepare(net) for name, net in nets.items()}, slm, cfg.model, cfg.train)
         self.resume()
         self.step = TrainingStep(self.state, cfg.train, cfg.data)
-        self.records = RunLog(cfg.folder, self.state.position.step, self.rank == 0, cfg.train.not_finite)
+        self.records = RunLog(
+            cfg.folder, self.state.position.step, self.rank == 0, cfg.train.not_finite, cfg.train.precision == "fp16"
+        )
         self.validation = validation_rows(self.spec, cfg.eval.max_utterances)
 
     def resume(self) -> None:

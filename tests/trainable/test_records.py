@@ -90,6 +90,15 @@ def test_skipped_steps_are_named_and_have_a_limit(tmp_path, caplog):
         log.flush()
 
 
+def test_loss_scaling_may_overflow_but_losses_may_not(tmp_path):
+    log = RunLog(str(tmp_path), 0, True, loss_scaling=True)
+    log.add(report(**{"grad_norm_g": math.inf, "loss/g/mel": 1.0}), step=1)
+    assert len(log.flush()) == 1
+    log.add(report(**{"grad_norm_g": 1.0, "loss/g/mel": math.nan}), step=2)
+    with pytest.raises(NotFiniteError, match="step 2: loss/g/mel nan"):
+        log.flush()
+
+
 def test_an_exploded_gradient_stops_where_that_is_asked_for(tmp_path):
     log = RunLog(str(tmp_path), 0, True, NotFiniteConfig(max_grad_norm=50.0))
     log.add(report(grad_norm_d=51.0), step=1)

@@ -250,6 +250,8 @@ def test_optimizers_of_published_files(tmp_path):
     [
         (lambda o: None, r"holds no optimizer state"),
         (lambda o: {"state": {0: {"momentum_buffer": torch.zeros(1)}}, "param_groups": []}, "is not AdamW's"),
+        (lambda o: {**o, "state": [1]}, "is not AdamW's"),
+        (lambda o: {**o, "param_groups": []}, "is not AdamW's"),
         (lambda o: {**o, "param_groups": [{"lr": 1.0, "params": [0, 1]}]}, r"2 parameters, its network 5"),
         (lambda o: {**o, "state": {0: dict.fromkeys(ADAMW, torch.full((4, 4), torch.nan))}}, "NaN or infinity"),
     ],
