@@ -29,14 +29,25 @@ class ScalingConfig:
         threads_per_worker: torch threads of each; fixed here, never by the number of workers.
         device: `auto` takes GPUs where the cluster has them.
         cpus_per_worker: logical CPUs that Ray reserves for each.
-        max_failures: restarts after a worker or node died, before the run gives up; -1: without limit.
+        worker_resources: further resources of the cluster that each worker takes, such as {trainer: 1}.
+        max_failures: restarts after a worker or node died, before the run gives up; -1: without limit. Nodes that go
+            with a notice do not count.
+        resize_interval_s: seconds between looks whether an elastic run can grow; each growth restarts the workers.
+        health_poll_s: seconds between looks at the workers.
+        start_timeout_s: seconds until workers must have been placed; then the cluster is looked at anew.
+        notice_poll_s: seconds between looks for a notice that a node goes (a spot reclaim).
     """
 
     num_workers: int | list[int] = 1
     threads_per_worker: int = 1
     device: Literal["auto", "cpu", "cuda"] = "auto"
     cpus_per_worker: float = 1.0
+    worker_resources: dict[str, float] = field(default_factory=dict)
     max_failures: int = 8
+    resize_interval_s: float = 15.0
+    health_poll_s: float = 0.5
+    start_timeout_s: float = 10.0
+    notice_poll_s: float = 2.0
 
     @property
     def bounds(self) -> tuple[int, int]:

@@ -3,13 +3,14 @@
 import contextlib
 import hashlib
 import json
+import os
 from collections.abc import Sequence
 from importlib.metadata import distributions
 from pathlib import Path
 
 import fsspec
 from ray.train import CheckpointConfig, FailureConfig, Result, RunConfig, ScalingConfig
-from ray.train.torch import TorchConfig, TorchTrainer
+from ray.train.torch import TorchConfig
 
 from data.manifest import Manifest, ManifestError, read_manifest
 from data.prepare import prepare
@@ -18,6 +19,7 @@ from job.cluster import on_cluster, ray_session, use_gpu
 from job.config import Config
 from job.console import follow
 from job.paths import run_folder, with_absolute_paths
+from job.scaling import ElasticTrainer
 from trainable.state import check_sizes
 from trainable.storage import newest_good
 from trainable.worker import WorkerConfig, check_fits, log_path, train_loop
@@ -45,13 +47,15 @@ def train(cfg: Config) -> Result:
         save_description(cfg)
         low, high = cfg.scaling.bounds
         gpu = use_gpu(cfg)
-        trainer = TorchTrainer(
+        tune_ray_train(cfg)
+        trainer = ElasticTrainer(
             train_loop,  # type: ignore[arg-type]
             train_loop_config={"worker": worker},
             scaling_config=ScalingConfig(
                 num_workers=high if low == high else (low, high),  # type: ignore[arg-type]
                 use_gpu=gpu,
-                resources_per_worker={"CPU": cfg.scaling.cpus_per_worker} | ({"GPU": 1} if gpu else {}),
+                resources_per_worker=resources_per_worker(cfg, gpu),
+                elastic_resize_monitor_interval_s=cfg.scaling.resize_interval_s,
             ),
             torch_config=TorchConfig(backend="nccl" if gpu else "gloo"),
             run_config=RunConfig(
@@ -70,6 +74,22 @@ def train(cfg: Config) -> Result:
         raise ValueError(outcome["error"])
     print(summary(cfg, outcome["step"]))
     return result
+
+
+def resources_per_worker(cfg: Config, gpu: bool) -> dict[str, float]:
+    """What Ray reserves for each worker."""
+    return {"CPU": cfg.scaling.cpus_per_worker, **({"GPU": 1} if gpu else {}), **cfg.scaling.worker_resources}
+
+
+def tune_ray_train(cfg: Config) -> None:
+    """Hand Ray Train those settings that it reads from the environment; what the user has set there counts."""
+    scaling = cfg.scaling
+    for name, value in {
+        "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": scaling.health_poll_s,
+        "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": scaling.start_timeout_s,
+        "RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S": scaling.notice_poll_s / 2,
+    }.items():
+        os.environ.setdefault(name, str(value))
 
 
 def check(cfg: Config) -> None:
@@ -108,6 +128,7 @@ def worker_config(cfg: Config) -> WorkerConfig:
         eval=cfg.eval,
         folder=run_folder(cfg),
         threads=cfg.scaling.threads_per_worker,
+        notice_poll_s=cfg.scaling.notice_poll_s,
         config_yaml=to_yaml(cfg),
         code_version=code_version(),
     )

@@ -19,7 +19,7 @@ import ray.train
 import ray.train.torch
 import torch
 import torch.distributed as dist
-from ray.train import Checkpoint, CheckpointUploadMode
+from ray.train import Checkpoint, CheckpointUploadMode, PreemptionInfo
 from torch import nn
 
 from data.config import DataConfig
@@ -38,6 +38,7 @@ from trainable.checkpoint import CheckpointInfo, load_checkpoint, save_checkpoin
 from trainable.config import EvalConfig, ModelConfig, TrainConfig
 from trainable.evaluate import evaluate
 from trainable.hardware import set_up_torch
+from trainable.preemption import Notices, Preempted, reason
 from trainable.records import NotFiniteError, RunLog
 from trainable.reduction import unwrapped
 from trainable.slm import load_slm
@@ -61,6 +62,7 @@ class WorkerConfig:
         eval: the validation.
         folder: folder or URI of the run.
         threads: torch threads of this worker; from the configuration, never from the number of workers.
+        notice_poll_s: seconds between looks for a notice that a node goes.
         config_yaml: the run's resolved configuration, for the checkpoints.
         code_version: of the code that runs.
     """
@@ -71,6 +73,7 @@ class WorkerConfig:
     eval: EvalConfig
     folder: str
     threads: int
+    notice_poll_s: float
     config_yaml: str
     code_version: str
 
@@ -173,6 +176,7 @@ class Worker:
                 pin=self.device.type == "cuda",
             )
         )
+        notices = Notices(share, cfg.notice_poll_s)
         announced = -1
         if state.position.step >= train.max_steps:
             log.info("the run is finished: it stands at step %d; raise train.max_steps to go on", state.position.step)
@@ -202,6 +206,8 @@ class Worker:
                 self.evaluate(step)
             if step % train.checkpoint.every_steps == 0 or last:
                 self.save()
+            elif (notice := notices.pending()) is not None:
+                self.leave(notice)
         log.info("step %d of %d: done; parameters %s", state.position.step, train.max_steps, state.digest())
         self.records.close()
         upload_logs(self.logs, cfg.folder)
@@ -241,8 +247,24 @@ class Worker:
         if self.rank == 0:
             log.info("step %d validation: %s", step, ", ".join(f"{k} {v:.4f}" for k, v in result.scalars.items()))
 
-    def save(self) -> None:
-        """Write a checkpoint and hand it to Ray Train; a collective call, the upload goes on beside the training."""
+    def leave(self, notice: PreemptionInfo) -> None:
+        """Save before a node goes or the run grows, and end, for Ray Train to start the workers anew.
+
+        Raises:
+            Preempted: always.
+        """
+        log.warning("step %d: %s: saves now", self.state.position.step, reason(notice))
+        self.save(CheckpointUploadMode.SYNC)
+        log.info("step %d is saved", self.state.position.step)
+        self.records.close()
+        raise Preempted(notice)
+
+    def save(self, upload: CheckpointUploadMode = CheckpointUploadMode.ASYNC) -> None:
+        """Write a checkpoint and hand it to Ray Train; a collective call.
+
+        Args:
+            upload: ASYNC goes on beside the training, SYNC has ended on return.
+        """
         self.flush()
         checkpoint, position = None, self.state.position
         if self.rank == 0:
@@ -261,7 +283,7 @@ class Worker:
             {"step": position.step, "epoch": position.epoch},
             checkpoint=checkpoint,
             checkpoint_dir_name=f"checkpoint_{position.step:09d}",
-            checkpoint_upload_mode=CheckpointUploadMode.ASYNC,
+            checkpoint_upload_mode=upload,
             delete_local_checkpoint_after_upload=True,
         )
         upload_logs(self.logs, self.cfg.folder)

@@ -1,0 +1,226 @@
+"""A Ray cluster of several raylets on this machine, whose nodes can be killed, cut off, drained and added.
+
+Where the machine lets us (root and `ip`), every node has a network namespace with an address of its own on a private
+bridge, so that a node's death takes its network with it. Elsewhere nodes have loopback addresses of their own.
+"""
+
+import ipaddress
+import itertools
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+RAY = str(Path(sys.executable).parent / "ray")
+NODE_MARK = "BERT_VITS2_RAY_NODE"
+PORT = 6379  # of the GCS, in the head's own namespace or on its own address
+LOGS = "--include-log-monitor=false"  # the nodes share a folder of logs, which the head's monitor reads
+# A node counts as dead some 3 s after its last answer; a real cluster sets the same before `ray start --head`.
+FAST_HEALTH_CHECK = {
+    "RAY_health_check_initial_delay_ms": "1000",
+    "RAY_health_check_period_ms": "1000",
+    "RAY_health_check_timeout_ms": "1000",
+    "RAY_health_check_failure_threshold": "3",
+}
+
+
+@dataclass
+class Node:
+    """A raylet and its processes.
+
+    Attributes:
+        address: of the node.
+        name: in the environment of all its processes, as NODE_MARK.
+        prefix: command that enters its namespace; empty without one.
+        link: its end of the bridge, or None.
+        process: `ray start --block`.
+    """
+
+    address: str
+    name: str
+    prefix: list[str]
+    link: str | None
+    process: subprocess.Popen
+
+
+class LocalCluster:
+    """The head, which has CPUs for the driver and the loaders, and worker nodes with a `trainer` resource each.
+
+    Use it as a context manager; everything it started is ended with it.
+    """
+
+    def __init__(self, workers: int, head_cpus: int = 3, env: dict[str, str] | None = None):
+        """Start a head and `workers` nodes.
+
+        Args:
+            workers: nodes with one CPU and one `trainer`.
+            head_cpus: logical CPUs of the head.
+            env: further environment variables of all nodes and commands.
+        """
+        self.folder = Path(tempfile.mkdtemp(prefix="bvr-", dir="/tmp"))  # Ray's sockets need short paths
+        self.tag = f"bvr{os.getpid() % 10000}x{next(_numbers)}"
+        self.network = _network() if _can_make_namespaces() else None
+        self.env = os.environ | FAST_HEALTH_CHECK | {"RAY_AUTH_MODE": "disabled", "RAY_worker_niceness": "0"}
+        self.env |= {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"} | (env or {})
+        self.env.pop("RAY_ADDRESS", None)
+        self.hosts = itertools.count(2)
+        self.nodes: list[Node] = []
+        self.port = PORT if self.network else _free_port()
+        try:
+            if self.network:
+                _ip("link", "add", self.tag, "type", "bridge")
+                _ip("link", "set", self.tag, "up")
+            arguments = ["--head", f"--port={self.port}", f"--num-cpus={head_cpus}", f"--temp-dir={self.folder}"]
+            self.head = self._start([*arguments, "--include-dashboard=false"])
+            self.address = f"{self.head.address}:{self.port}"
+            self._wait_for(self.head)
+            for _ in range(workers):
+                self.add_node()
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> "LocalCluster":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def add_node(self) -> Node:
+        """Start another worker node and wait until it has joined."""
+        node = self._start([f"--address={self.address}", "--num-cpus=1", '--resources={"trainer": 1}', LOGS])
+        self.nodes.append(node)
+        self._wait_for(node)
+        return node
+
+    def kill_node(self, node: Node) -> None:
+        """The power goes: the network at once, where the node has one of its own, and all processes by SIGKILL."""
+        if node.link:
+            _ip("link", "set", node.link, "down")
+        _kill_marked(node.name)
+        self.nodes.remove(node)
+
+    def drain_node(self, node: Node, deadline_s: float) -> None:
+        """Announce that the node goes in `deadline_s` seconds, as a spot watcher does."""
+        arguments = ["--address", self.address, "--node-id", self.node_id(node)]
+        arguments += ["--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "spot"]
+        arguments += ["--deadline-remaining-seconds", str(int(deadline_s))]
+        done = self.run([RAY, "drain-node", *arguments])
+        if done.returncode:
+            raise RuntimeError(f"ray drain-node failed:\n{done.stdout}{done.stderr}")
+
+    def node_id(self, node: Node) -> str:
+        """Ray's name of a node."""
+        return next(n["NodeID"] for n in self.alive() if n["NodeManagerAddress"] == node.address)
+
+    def alive(self) -> list[dict]:
+        """Ray's nodes that live, as `ray.nodes()` gives them."""
+        script = f"import ray, json; ray.init('{self.address}', log_to_driver=False); print(json.dumps(ray.nodes()))"
+        done = self.run([sys.executable, "-c", script])
+        if done.returncode:
+            raise RuntimeError(f"the cluster does not answer:\n{done.stdout}{done.stderr}")
+        return [node for node in json.loads(done.stdout.splitlines()[-1]) if node["Alive"]]
+
+    def run(self, argv: list[str], timeout: float = 60) -> subprocess.CompletedProcess:
+        """Run a command on the head."""
+        prefix, env = self.head.prefix, self.command_env()
+        return subprocess.run([*prefix, *argv], env=env, capture_output=True, text=True, timeout=timeout)
+
+    def start(self, argv: list[str], log: Path) -> subprocess.Popen:
+        """Start a command on the head, such as a driver; its output goes to `log`."""
+        with log.open("ab") as out:
+            return subprocess.Popen([*self.head.prefix, *argv], env=self.command_env(), stdout=out, stderr=out)
+
+    def command_env(self) -> dict[str, str]:
+        """Environment of commands that use the cluster."""
+        return self.env | {"RAY_ADDRESS": self.address}
+
+    def close(self) -> None:
+        """End all nodes and take down the network."""
+        _kill_marked(self.tag)
+        if self.network:
+            for host in range(1, next(self.hosts)):
+                subprocess.run(["ip", "link", "del", f"{self.tag}v{host}"], capture_output=True)
+                subprocess.run(["ip", "netns", "del", f"{self.tag}n{host}"], capture_output=True)
+            subprocess.run(["ip", "link", "del", self.tag], capture_output=True)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _start(self, arguments: list[str]) -> Node:
+        address, name, prefix, link = self._host()
+        interface = "eth0" if link else "lo"
+        argv = [*prefix, RAY, "start", "--block", f"--node-ip-address={address}", *arguments]
+        argv += ["--object-store-memory=200000000", "--disable-usage-stats", "--dashboard-agent-listen-port=0"]
+        env = self.env | {"GLOO_SOCKET_IFNAME": interface, "TP_SOCKET_IFNAME": interface, NODE_MARK: name}
+        with (self.folder / f"{address}.log").open("wb") as log:
+            process = subprocess.Popen(argv, env=env, stdout=log, stderr=log, start_new_session=True)
+        return Node(address, name, prefix, link, process)
+
+    def _host(self) -> tuple[str, str, list[str], str | None]:
+        """A new node's address and name, the command that enters its namespace, and its link."""
+        number = next(self.hosts)
+        if not self.network:
+            return f"127.0.0.{number}", f"{self.tag}n{number}", [], None
+        space, link = f"{self.tag}n{number}", f"{self.tag}v{number}"
+        address = str(self.network[number])
+        _ip("netns", "add", space)
+        _ip("link", "add", link, "type", "veth", "peer", "name", "eth0", "netns", space)
+        _ip("link", "set", link, "master", self.tag, "up")
+        _ip("-n", space, "addr", "add", f"{address}/{self.network.prefixlen}", "dev", "eth0")
+        _ip("-n", space, "link", "set", "eth0", "up")
+        _ip("-n", space, "link", "set", "lo", "up")
+        return address, space, ["ip", "netns", "exec", space], link
+
+    def _wait_for(self, node: Node, timeout: float = 90) -> None:
+        log, deadline = self.folder / f"{node.address}.log", time.monotonic() + timeout
+        while "Ray runtime started" not in log.read_text():
+            if node.process.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(f"node {node.address} did not start:\n{log.read_text()[-2000:]}")
+            time.sleep(0.1)
+
+
+def _kill_marked(name: str) -> None:
+    """SIGKILL every process of a node, or of all nodes whose names begin so: by their environment, as Ray's have
+    sessions of their own and outlive their parents."""
+    for _ in range(3):  # a process may have been starting another one
+        for process in psutil.process_iter():
+            try:
+                if process.environ().get(NODE_MARK, "").startswith(name):
+                    process.kill()
+            except (psutil.NoSuchProcess, psutil.AccessDenied):
+                continue  # it ended by itself, or is not ours
+
+
+def _can_make_namespaces() -> bool:
+    if os.geteuid() != 0 or shutil.which("ip") is None:
+        return False
+    name = f"bvrtry{os.getpid()}"
+    made = subprocess.run(["ip", "netns", "add", name], capture_output=True).returncode == 0
+    bridge = subprocess.run(["ip", "link", "add", name[:15], "type", "bridge"], capture_output=True).returncode == 0
+    subprocess.run(["ip", "netns", "del", name], capture_output=True)
+    subprocess.run(["ip", "link", "del", name[:15]], capture_output=True)
+    return made and bridge
+
+
+def _network() -> ipaddress.IPv4Network:
+    return ipaddress.ip_network("10.213.0.0/24")
+
+
+def _ip(*arguments: str) -> None:
+    subprocess.run(["ip", *arguments], check=True, capture_output=True)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+_numbers = itertools.count()
