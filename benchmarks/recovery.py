@@ -28,11 +28,30 @@ COMMIT_INTERVAL = 5
 STEPS_BETWEEN = 7  # more than a commit interval, and not a multiple of it
 
 
-def measure(event: Callable[[], float], run: ClusterRun, workers: int) -> dict[str, float]:
+def kill(cluster: LocalCluster) -> float:
+    """Kill a node; returns when."""
+    begin = time()
+    cluster.kill_node(cluster.nodes[-1])
+    return begin
+
+
+def drain(cluster: LocalCluster) -> float:
+    """Announce that a node goes; returns when that was accepted."""
+    cluster.drain_node(cluster.nodes[0], deadline_s=60)
+    return time()
+
+
+def join(cluster: LocalCluster) -> float:
+    """Add a node; returns when it had joined."""
+    cluster.add_node()
+    return time()
+
+
+def measure(happen: Callable[[LocalCluster], float], cluster: LocalCluster, run: ClusterRun) -> dict[str, float]:
     """Let something happen, and see when the run goes on with another number of workers."""
     run.wait_for(run.last_step() + STEPS_BETWEEN)
-    begin = event()
-    run.wait_for_workers(workers)
+    begin = happen(cluster)
+    run.wait_for_workers(2 if happen is join else 1)
     events = run.events()
     start = next(e for e in events if e.kind == "resume" and e.time > begin)
     first = next(e for e in events if e.kind == "step" and e.time > start.time)
@@ -47,6 +66,9 @@ def measure(event: Callable[[], float], run: ClusterRun, workers: int) -> dict[s
     }
 
 
+EVENTS = {"kill": kill, "drain": drain, "join": join}
+
+
 def main() -> None:
     """The command."""
     made = argparse.ArgumentParser(prog="python -m benchmarks.recovery", description=__doc__)
@@ -54,7 +76,7 @@ def main() -> None:
     made.add_argument("--json", type=Path, help="write the figures")
     args = made.parse_args()
     root = Path(tempfile.mkdtemp(prefix="bvr-"))
-    found: dict[str, list[dict[str, float]]] = {"kill": [], "drain": [], "join": []}
+    found: dict[str, list[dict[str, float]]] = {name: [] for name in EVENTS}
     try:
         with LocalCluster(workers=2) as cluster:
             run = ClusterRun(cluster, root, "recovery", {
@@ -65,19 +87,14 @@ def main() -> None:
                 run.wait_for_workers(2)
                 for _ in range(args.repeats):
                     for name in ("kill", "join", "drain", "join"):
-                        events: dict[str, Callable[[], float]] = {
-                            "kill": lambda: (cluster.kill_node(cluster.nodes[-1]), time())[1],
-                            "join": lambda: (cluster.add_node(), time())[1],
-                            "drain": lambda: (cluster.drain_node(cluster.nodes[0], deadline_s=60), time())[1],
-                        }
-                        found[name].append(measure(events[name], run, 2 if name == "join" else 1))
+                        found[name].append(measure(EVENTS[name], cluster, run))
                         print(name, {key: round(value, 1) for key, value in found[name][-1].items()}, flush=True)
                         if name == "drain":
                             cluster.kill_node(cluster.nodes[0])
     finally:
         shutil.rmtree(root, ignore_errors=True)
-    result = {name: {key: median(x[key] for x in each) for key in each[0]} for name, each in found.items()}
-    result["commit_interval"] = COMMIT_INTERVAL
+    medians = {name: {key: median(x[key] for x in each) for key in each[0]} for name, each in found.items()}
+    result = {**medians, "commit_interval": COMMIT_INTERVAL}
     print(json.dumps(result, indent=1))
     if args.json:
         args.json.write_text(json.dumps(result, indent=1))

@@ -5,13 +5,16 @@ deals rows round robin: rank r gets rows r, r + W, ... A global step takes ceil(
 divide G the last ones are empty and cost nothing. So micro-batch j of a step goes to rank j % W, for every W.
 
 A dataset covers many global steps, over epoch ends too, and the next one is opened while the last steps of this one
-run, so that neither waits for the other.
+run, so that neither waits for the other. The first steps of a stream are loaded by the worker itself: Ray Data takes
+many seconds to start, and a run that was killed or resized must not wait for it.
 """
 
 import asyncio
 import ctypes
 import functools
+import threading
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,8 +30,9 @@ from data.manifest import Manifest, read_manifest
 from data.packing import PLACE, pack, unpack
 from data.shards import ShardReader
 
-STEPS_PER_DATASET = 512
-STEPS_AHEAD = 4  # the next dataset is opened this many steps before its first
+ROWS_PER_DATASET = 2048
+ROWS_OF_FIRST_DATASET = 512  # a block a row takes over a millisecond to make, and the first ones are waited for
+STEPS_AHEAD = 4  # a dataset is opened this many steps before its first
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 
 
@@ -103,7 +107,9 @@ def advance(spec: StreamSpec, position: Position) -> Position:
 
 @ray.remote(num_cpus=0)
 class Pace:
-    """Holds the loaders back to a number of global steps ahead of the training, which bounds the memory.
+    """What the processes of a stream tell each other: how far the loaders may go, and where the datasets are.
+
+    It holds the loaders back to a number of global steps ahead of the training, which bounds the memory.
 
     Ray Data's own back-pressure bounds it too, but its scheduling loop then spins on results that it may not take yet:
     half a core on a machine that has two.
@@ -111,6 +117,7 @@ class Pace:
 
     def __init__(self, step: int, ahead: int):
         self.step, self.ahead, self.moved = step, ahead, asyncio.Condition()
+        self.splits: dict[int, list[ray.data.DataIterator]] = {}
 
     async def reached(self, step: int) -> None:
         """The training has come to `step`."""
@@ -123,6 +130,20 @@ class Pace:
         async with self.moved:
             await self.moved.wait_for(lambda: step <= self.step + self.ahead)
             return self.step + self.ahead
+
+    async def opened(self, step: int, splits: list[ray.data.DataIterator]) -> None:
+        """The dataset whose first step is `step` is there: a split a rank."""
+        async with self.moved:
+            for old in sorted(self.splits)[:-1]:  # all ranks are past it; its coordinator may go
+                del self.splits[old]
+            self.splits[step] = splits
+            self.moved.notify_all()
+
+    async def split(self, step: int, rank: int) -> ray.data.DataIterator:
+        """A rank's split of the dataset whose first step is `step`; returns when it is there."""
+        async with self.moved:
+            await self.moved.wait_for(lambda: step in self.splits)
+            return self.splits[step][rank]
 
 
 class Loader:
@@ -219,52 +240,79 @@ class MicroBatchStream:
                 "raise train.micro_batches_per_step or lower scaling.num_workers"
             )
         self.spec, self.max_steps, self.rank, self.world_size = spec, max_steps, rank, world_size
-        self.share, self.pin = share, pin
-        self.next_dataset = first
-        self.pace = Pace.remote(first.step, spec.data.prefetch_steps) if rank == 0 else None  # type: ignore[attr-defined]
+        self.pin, self.first, self.next_dataset = pin, first, first
+        for _ in range(min(STEPS_AHEAD, max_steps - first.step)):
+            self.next_dataset = advance(spec, self.next_dataset)
+        begin, ahead = self.next_dataset.step, spec.data.prefetch_steps
+        self.pace = share(Pace.remote(begin, ahead) if rank == 0 else None)  # type: ignore[attr-defined]
         self.rows_per_step = -(-spec.micro_batches_per_step // world_size)
 
     def __iter__(self) -> Iterator[list[MicroBatch]]:
-        """Lists of micro-batches, one list a global step; all ranks must take them in step."""
-        begin, opened = self.next_dataset.step, self._open()
+        """Lists of micro-batches, one list a global step."""
+        begin, opened = self.next_dataset.step, self._open(ROWS_OF_FIRST_DATASET)
+        yield from self._own_steps(begin - self.first.step)
         while opened is not None:
             rows, end, following = opened, self.next_dataset.step, None
             for step in range(begin, end):
                 if step == max(end - STEPS_AHEAD, begin):
-                    following = self._open()
-                if self.pace is not None:
+                    following = self._open(ROWS_PER_DATASET)
+                if self.rank == 0:
                     self.pace.reached.remote(step)
                 yield self._take(rows, step)
             begin, opened = end, following
 
-    def _open(self) -> Iterator[pa.Table] | None:
-        """Rank 0 builds the next dataset and shares its splits; None where the run ends. A collective call."""
-        steps = min(STEPS_PER_DATASET, self.max_steps - self.next_dataset.step)
+    def _own_steps(self, steps: int) -> Iterator[list[MicroBatch]]:
+        """The first steps, loaded by a thread of this process while Ray Data starts."""
+        loader, position, positions = Loader(self.spec), self.first, []
+        for _ in range(steps):
+            positions.append(position)
+            position = advance(self.spec, position)
+
+        def load(position: Position) -> list[MicroBatch]:
+            plan = plan_of(self.spec, position.epoch)
+            slots = range(self.rank, self.spec.micro_batches_per_step, self.world_size)
+            members = {slot: plan.micro_batch(position.epoch_step, slot) for slot in slots}
+            return [MicroBatch(slot, self._batch(loader.load(rows))) for slot, rows in members.items()]
+
+        with ThreadPoolExecutor(1) as thread:
+            yield from thread.map(load, positions)
+
+    def _open(self, rows: int) -> Iterator[pa.Table] | None:
+        """Open the next dataset, of about so many rows, in the background; None where the run ends."""
+        first, steps = self.next_dataset, max(rows // (self.rows_per_step * self.world_size), STEPS_AHEAD)
+        steps = min(steps, self.max_steps - first.step)
         if steps <= 0:
             return None
-        splits = None
-        if self.rank == 0:
-            ray.data.DataContext.get_current().enable_progress_bars = False
-            rows = dataset_rows(self.spec, self.next_dataset, steps, self.world_size)
-            dataset = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
-                Loader,
-                batch_size=1,
-                batch_format="numpy",
-                fn_constructor_args=(self.spec, self.pace),
-                num_cpus=1,
-                # Actors, as idle task workers are ended within a second, and starting one costs seconds of imports. Of
-                # two calls of an actor one computes, while the other's result is stored and its successor fetched.
-                compute=ray.data.ActorPoolStrategy(
-                    min_size=1, max_size=self.spec.data.loaders, max_concurrent_calls_per_actor=2
-                ),
-            )
-            dataset.context.execution_options.preserve_order = True
-            dataset.context.memory_usage_poll_interval_s = None  # reading /proc once a call costs more than it tells
-            splits = dataset.streaming_split(self.world_size, equal=True)
-        split = self.share(splits)[self.rank]
         for _ in range(steps):
             self.next_dataset = advance(self.spec, self.next_dataset)
-        return iter(split.iter_batches(batch_size=1, prefetch_batches=2, batch_format="pyarrow"))
+
+        def split() -> Iterator[pa.Table]:
+            if self.rank == 0:
+                ray.get(self.pace.opened.remote(first.step, self._splits(first, steps)))
+            own = ray.get(self.pace.split.remote(first.step, self.rank))
+            return iter(own.iter_batches(batch_size=1, prefetch_batches=2, batch_format="pyarrow"))
+
+        return BackgroundRows(split)
+
+    def _splits(self, first: Position, steps: int) -> list[ray.data.DataIterator]:
+        """A dataset, split for the ranks."""
+        ray.data.DataContext.get_current().enable_progress_bars = False
+        rows = dataset_rows(self.spec, first, steps, self.world_size)
+        dataset = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
+            Loader,
+            batch_size=1,
+            batch_format="numpy",
+            fn_constructor_args=(self.spec, self.pace),
+            num_cpus=1,
+            # Actors, as idle task workers are ended within a second, and starting one costs seconds of imports. Of
+            # two calls of an actor one computes, while the other's result is stored and its successor fetched.
+            compute=ray.data.ActorPoolStrategy(
+                min_size=1, max_size=self.spec.data.loaders, max_concurrent_calls_per_actor=2
+            ),
+        )
+        dataset.context.execution_options.preserve_order = True
+        dataset.context.memory_usage_poll_interval_s = None  # reading /proc once a call costs more than it tells
+        return dataset.streaming_split(self.world_size, equal=True)
 
     def _take(self, rows: Iterator[pa.Table], step: int) -> list[MicroBatch]:
         taken = []
@@ -273,8 +321,32 @@ class MicroBatchStream:
             slot = k * self.world_size + self.rank
             assert (place["step"], place["slot"]) == (step, slot), "Ray Data changed the order of the rows"
             if slot < self.spec.micro_batches_per_step:
-                taken.append(MicroBatch(slot, to_batch(arrays, self.pin, self.spec.data.bert.inactive)))
+                taken.append(MicroBatch(slot, self._batch(arrays)))
         return taken
+
+    def _batch(self, arrays: Mapping[str, np.ndarray]) -> TtsBatch:
+        return to_batch(arrays, self.pin, self.spec.data.bert.inactive)
+
+
+class BackgroundRows(Iterator[pa.Table]):
+    """Rows of a dataset that a thread opens, and whose first row it asks for: from then on Ray Data executes it."""
+
+    def __init__(self, split: Callable[[], Iterator[pa.Table]]):
+        self.rows, self.first, self.begun = iter(()), Future[pa.Table](), False
+        threading.Thread(target=self._begin, args=(split,), daemon=True).start()
+
+    def _begin(self, split: Callable[[], Iterator[pa.Table]]) -> None:
+        try:
+            self.rows = split()
+            self.first.set_result(next(self.rows))
+        except Exception as error:  # noqa: BLE001  # whatever it is, the one who takes the row is told
+            self.first.set_exception(error)
+
+    def __next__(self) -> pa.Table:
+        if self.begun:
+            return next(self.rows)
+        self.begun = True
+        return self.first.result()
 
 
 def validation_rows(spec: StreamSpec, limit: int) -> np.ndarray:

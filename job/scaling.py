@@ -15,7 +15,6 @@ from typing import Any
 import ray
 from ray._private.state import state as cluster_state
 from ray.train import PreemptionInfo, Result
-from ray.train.torch import TorchTrainer
 from ray.train.v2._internal.execution.scaling_policy import (
     ElasticScalingPolicy,
     NoopDecision,
@@ -23,6 +22,7 @@ from ray.train.v2._internal.execution.scaling_policy import (
     ScalingDecision,
 )
 from ray.train.v2._internal.execution.worker_group import WorkerGroupPollStatus, WorkerGroupState
+from ray.train.v2.torch.torch_trainer import TorchTrainer  # what ray.train.torch gives; said so for mypy
 
 SAVE_WITHIN_S = 120  # workers that have not saved themselves by then are ended all the same
 ANSWER_WITHIN_S = 5
@@ -34,10 +34,14 @@ class PromptScaling(ElasticScalingPolicy):
     def make_decision_for_running_worker_group(
         self, worker_group_state: WorkerGroupState, worker_group_status: WorkerGroupPollStatus
     ) -> ScalingDecision:
-        """Where Ray's policy would grow, tell the workers: they save themselves and end, and are started anew."""
+        """Where Ray's policy would grow, tell the workers: they save themselves and end, and are started anew.
+
+        It never shrinks what runs: the workers know of a node that is going, and save themselves too; one that is gone
+        has ended them.
+        """
         decision = super().make_decision_for_running_worker_group(worker_group_state, worker_group_status)
         if not isinstance(decision, ResizeDecision) or decision.num_workers < worker_group_state.num_workers:
-            return decision
+            return NoopDecision()
         notice = PreemptionInfo(deadline_ms=int((time.time() + SAVE_WITHIN_S) * 1000), preempted_node_to_ranks={})
         for worker in worker_group_state.workers:
             worker.actor.mark_preempt.remote(notice)
@@ -66,5 +70,5 @@ class ElasticTrainer(TorchTrainer):
 
     def _initialize_and_run_controller(self, **controller: Any) -> Result:
         if isinstance(controller["scaling_policy"], ElasticScalingPolicy):
-            controller["scaling_policy"] = PromptScaling(self.scaling_config)
+            controller["scaling_policy"] = PromptScaling(controller["scaling_policy"].scaling_config)
         return super()._initialize_and_run_controller(**controller)

@@ -9,8 +9,11 @@ from importlib.metadata import distributions
 from pathlib import Path
 
 import fsspec
-from ray.train import CheckpointConfig, FailureConfig, Result, RunConfig, ScalingConfig
+from ray.train import Result
 from ray.train.torch import TorchConfig
+
+# what ray.train gives at run time; named so for mypy, which sees Train V1 there
+from ray.train.v2.api.config import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 
 from data.manifest import Manifest, ManifestError, read_manifest
 from data.prepare import prepare
@@ -49,10 +52,10 @@ def train(cfg: Config) -> Result:
         gpu = use_gpu(cfg)
         tune_ray_train(cfg)
         trainer = ElasticTrainer(
-            train_loop,  # type: ignore[arg-type]
+            train_loop,
             train_loop_config={"worker": worker},
             scaling_config=ScalingConfig(
-                num_workers=high if low == high else (low, high),  # type: ignore[arg-type]
+                num_workers=high if low == high else (low, high),
                 use_gpu=gpu,
                 resources_per_worker=resources_per_worker(cfg, gpu),
                 elastic_resize_monitor_interval_s=cfg.scaling.resize_interval_s,

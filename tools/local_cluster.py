@@ -139,6 +139,12 @@ class LocalCluster:
         with log.open("ab") as out:
             return subprocess.Popen([*self.head.prefix, *argv], env=self.command_env(), stdout=out, stderr=out)
 
+    def start_on(self, node: Node, argv: list[str], log: Path) -> subprocess.Popen:
+        """Start a command on a node; it ends with the node."""
+        env = self.command_env() | {NODE_MARK: node.name}
+        with log.open("ab") as out:
+            return subprocess.Popen([*node.prefix, *argv], env=env, stdout=out, stderr=out)
+
     def command_env(self) -> dict[str, str]:
         """Environment of commands that use the cluster."""
         return self.env | {"RAY_ADDRESS": self.address}
@@ -210,7 +216,7 @@ def _can_make_namespaces() -> bool:
 
 
 def _network() -> ipaddress.IPv4Network:
-    return ipaddress.ip_network("10.213.0.0/24")
+    return ipaddress.IPv4Network("10.213.0.0/24")
 
 
 def _ip(*arguments: str) -> None:

@@ -8,7 +8,7 @@ from ray.exceptions import RayActorError
 from ray.train import PreemptionInfo
 
 
-class Preempted(RayActorError):
+class PreemptedError(RayActorError):
     """Ends a worker whose run has been saved because of a notice.
 
     Ray Train then starts the workers again on the nodes that stay, and counts it as the preemption that it is rather

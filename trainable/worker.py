@@ -38,7 +38,7 @@ from trainable.checkpoint import CheckpointInfo, load_checkpoint, save_checkpoin
 from trainable.config import EvalConfig, ModelConfig, TrainConfig
 from trainable.evaluate import evaluate
 from trainable.hardware import set_up_torch
-from trainable.preemption import Notices, Preempted, reason
+from trainable.preemption import Notices, PreemptedError, reason
 from trainable.records import NotFiniteError, RunLog
 from trainable.reduction import unwrapped
 from trainable.slm import load_slm
@@ -251,13 +251,13 @@ class Worker:
         """Save before a node goes or the run grows, and end, for Ray Train to start the workers anew.
 
         Raises:
-            Preempted: always.
+            PreemptedError: always.
         """
         log.warning("step %d: %s: saves now", self.state.position.step, reason(notice))
         self.save(CheckpointUploadMode.SYNC)
         log.info("step %d is saved", self.state.position.step)
         self.records.close()
-        raise Preempted(notice)
+        raise PreemptedError(notice)
 
     def save(self, upload: CheckpointUploadMode = CheckpointUploadMode.ASYNC) -> None:
         """Write a checkpoint and hand it to Ray Train; a collective call.

@@ -104,9 +104,10 @@ def test_any_number_of_workers_gets_the_plan(spec, world_size):
 
 @pytest.mark.usefixtures("ray_local")
 def test_a_stream_opens_at_any_position_and_over_several_datasets(spec, monkeypatch):
-    monkeypatch.setattr("data.pipeline.STEPS_PER_DATASET", 2)
+    monkeypatch.setattr("data.pipeline.ROWS_OF_FIRST_DATASET", 0)
+    monkeypatch.setattr("data.pipeline.ROWS_PER_DATASET", 0)
     first = advance(spec, advance(spec, Position()))
-    assert take(spec, first, 9, 2) == expected(spec, first, 9)
+    assert take(spec, first, 15, 2) == expected(spec, first, 15)  # 4 of its own, and datasets of 4, 4 and 1
 
 
 def test_uneven_shares_are_padded_with_rows_that_cost_nothing(spec):

@@ -1,0 +1,157 @@
+"""Turns a cloud's notice that this node goes into a drain of it: `python -m job.spot`, beside `ray start` on each node.
+
+A spot or preemptible machine learns from its metadata service that it will be taken away: AWS two minutes before
+(instance-action, IMDSv2), GCP thirty seconds (instance/preempted), Azure thirty (scheduled events). Ray does not ask
+there, nor does `ray start --block` turn SIGTERM into a drain. This watcher does both: it calls `ray drain-node` with
+the time that is left, Ray Train tells the workers, and they save themselves (trainable/preemption.py). `--now` drains
+at once and waits, for a Kubernetes preStop hook.
+"""
+
+import argparse
+import json
+import signal
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+from urllib.error import HTTPError
+
+import ray
+
+METADATA = "http://169.254.169.254"  # link-local, the same on all three clouds
+NOTICE_S = 30  # of GCP and Azure; AWS tells the time itself
+ANSWER_WITHIN_S = 2
+
+
+class Metadata:
+    """The metadata service of the machine that this runs on.
+
+    Args:
+        address: of the service.
+    """
+
+    def __init__(self, address: str = METADATA) -> None:
+        self.address = address
+
+    def seconds_left(self, cloud: str) -> float | None:
+        """Seconds until the machine goes; None where nothing is announced.
+
+        Args:
+            cloud: `aws`, `gcp` or `azure`.
+
+        Raises:
+            OSError: the service does not answer.
+        """
+        return {"aws": self._aws, "gcp": self._gcp, "azure": self._azure}[cloud]()
+
+    def find_cloud(self) -> str | None:
+        """The cloud whose service answers here, or None."""
+        for cloud in ("aws", "gcp", "azure"):
+            try:
+                self.seconds_left(cloud)
+            except (OSError, ValueError):
+                continue  # another cloud's, or none
+            return cloud
+        return None
+
+    def _aws(self) -> float | None:
+        token = self._ask("/latest/api/token", {"X-aws-ec2-metadata-token-ttl-seconds": "60"}, "PUT")
+        try:
+            notice = self._ask("/latest/meta-data/spot/instance-action", {"X-aws-ec2-metadata-token": token})
+        except HTTPError as error:
+            if error.code == 404:  # no notice
+                return None
+            raise
+        return _until(datetime.fromisoformat(json.loads(notice)["time"]))
+
+    def _gcp(self) -> float | None:
+        answer = self._ask("/computeMetadata/v1/instance/preempted", {"Metadata-Flavor": "Google"})
+        return NOTICE_S if answer.strip() == "TRUE" else None
+
+    def _azure(self) -> float | None:
+        answer = self._ask("/metadata/scheduledevents?api-version=2020-07-01", {"Metadata": "true"})
+        going = [e for e in json.loads(answer)["Events"] if e["EventType"] in ("Preempt", "Terminate")]
+        times = [_until(parsedate_to_datetime(e["NotBefore"])) if e.get("NotBefore") else NOTICE_S for e in going]
+        return min(times, default=None)
+
+    def _ask(self, path: str, headers: dict[str, str], method: str = "GET") -> str:
+        request = urllib.request.Request(self.address + path, headers=headers, method=method)
+        with urllib.request.urlopen(request, timeout=ANSWER_WITHIN_S) as answer:
+            return answer.read().decode()
+
+
+def _until(when: datetime) -> float:
+    return max(1.0, (when.replace(tzinfo=when.tzinfo or UTC) - datetime.now(UTC)).total_seconds())
+
+
+def this_node(address: str, node_ip: str | None) -> tuple[str, str]:
+    """The address of the cluster's control store, and Ray's name of the node that this runs on."""
+    own = {} if node_ip is None else {"_node_ip_address": node_ip}
+    ray.init(address, log_to_driver=False, configure_logging=False, **own)  # type: ignore[arg-type]
+    context = ray.get_runtime_context()
+    found = context.gcs_address, context.get_node_id()
+    ray.shutdown()
+    return found
+
+
+def drain(address: str, node: str, why: str, seconds: float) -> None:
+    """Tell Ray that a node goes in `seconds`.
+
+    Raises:
+        OSError: Ray refuses it; with its message.
+    """
+    argv = [str(Path(sys.executable).parent / "ray"), "drain-node", "--address", address, "--node-id", node]
+    argv += ["--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", why]
+    argv += ["--deadline-remaining-seconds", str(max(1, int(seconds)))]
+    done = subprocess.run(argv, capture_output=True, text=True)
+    if done.returncode:
+        raise OSError(f"ray drain-node failed: {done.stdout}{done.stderr}")
+    print(f"{why}: node {node} is drained, {seconds:.0f} s are left", flush=True)
+
+
+def watch(metadata: Metadata, cloud: str | None, every_s: float, term_grace_s: float) -> tuple[str, float]:
+    """Wait for a notice or SIGTERM; returns what it was, and the seconds that are left."""
+    terminated = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: terminated.set())
+    while not terminated.wait(every_s):
+        try:
+            left = metadata.seconds_left(cloud) if cloud else None
+        except (OSError, ValueError) as error:
+            print(f"the metadata service does not answer, asked again in {every_s} s: {error}", flush=True)
+            continue
+        if left is not None:
+            return f"{cloud} takes this machine away", left
+    return "SIGTERM", term_grace_s
+
+
+def main(argv: Sequence[str]) -> int:
+    """The command."""
+    made = argparse.ArgumentParser(prog="python -m job.spot", description=__doc__)
+    made.add_argument("--address", default="auto", help="of the Ray cluster")
+    made.add_argument("--node-ip", help="of this node, where several raylets share the machine")
+    made.add_argument("--cloud", choices=["auto", "aws", "gcp", "azure", "none"], default="auto")
+    made.add_argument("--metadata", default=METADATA, help="address of the metadata service")
+    made.add_argument("--every-s", type=float, default=2.0, help="seconds between two questions")
+    made.add_argument("--term-grace-s", type=float, default=30.0, help="seconds left after SIGTERM or --now")
+    made.add_argument("--now", action="store_true", help="drain at once, and wait for that long")
+    args = made.parse_args(argv)
+    metadata = Metadata(args.metadata)
+    cloud = metadata.find_cloud() if args.cloud == "auto" else None if args.cloud == "none" else args.cloud
+    address, node = this_node(args.address, args.node_ip)
+    print(f"node {node}: watches SIGTERM" + (f" and {cloud}'s notices" if cloud else ", no cloud"), flush=True)
+    why, left = (
+        ("asked for", args.term_grace_s) if args.now else watch(metadata, cloud, args.every_s, args.term_grace_s)
+    )
+    drain(address, node, why, left)
+    if args.now:
+        time.sleep(left)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,156 @@
+"""Nodes go, come and die under a run on a cluster of several raylets; its bits are those of an undisturbed run.
+
+Needs no cloud: tools/local_cluster.py. The slow suite repeats it at random for CHAOS_MINUTES (20) minutes.
+"""
+
+import os
+import random
+import re
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tools.cluster_run import ClusterRun
+from tools.local_cluster import LocalCluster, Node
+
+OPTIONS = {
+    "train.segment_size": 4096, "data.plan.max_frames": 500, "train.micro_batches_per_step": 2,
+    "train.reduction": "exact", "train.checkpoint.every_steps": 5, "eval.every_steps": 10_000, "eval.samples": 0,
+    "eval.max_utterances": 1, "scaling.num_workers": "[1, 2]", "scaling.resize_interval_s": 3,
+}  # fmt: skip
+
+
+def run_of(cluster: LocalCluster, root: Path, shards: Path, name: str, **options: Any) -> ClusterRun:
+    dotted = {key.replace("__", "."): value for key, value in options.items()}
+    return ClusterRun(cluster, root, name, OPTIONS | {"data.shards": shards} | dotted)
+
+
+def redone(run: ClusterRun) -> list[int]:
+    """Steps that were done again at each resume."""
+    events, again = run.events(), []
+    for i, event in enumerate(events):
+        if event.kind == "resume":
+            again.append(max((e.step for e in events[:i] if e.kind == "step"), default=0) - event.step)
+    return again[1:]
+
+
+def same(run: ClusterRun, calm: ClusterRun) -> None:
+    """Final step, parameters, and every step's losses and utterances are those of another run."""
+    assert run.parameters() == calm.parameters()
+    assert run.losses() == calm.losses()
+
+
+@pytest.mark.timeout(600)
+def test_a_drain_a_join_and_a_kill_change_no_bit(shards, tmp_path):
+    steps = 45
+    with LocalCluster(workers=2) as cluster:
+        with run_of(cluster, tmp_path, shards, "calm", train__max_steps=steps, scaling__num_workers=2) as calm:
+            calm.finish()
+        with run_of(cluster, tmp_path, shards, "run", train__max_steps=steps) as run:
+            run.wait_for_workers(2)
+            run.wait_for(3)
+            going = cluster.nodes[-1]
+            log = tmp_path / "spot.log"
+            argv = [sys.executable, "-m", "job.spot", "--cloud", "none", "--node-ip", going.address]
+            watcher = cluster.start_on(going, argv, log)
+            while "watches SIGTERM" not in log.read_text():
+                assert watcher.poll() is None, log.read_text()
+                time.sleep(0.1)
+            watcher.send_signal(signal.SIGTERM)
+            run.wait_for_workers(1)
+            assert watcher.wait(60) == 0, log.read_text()
+            cluster.kill_node(going)
+            cluster.add_node()
+            run.wait_for_workers(2)
+            assert redone(run) == [0, 0]  # both saved first
+            run.wait_for(run.last_step() + 2)
+            cluster.kill_node(cluster.nodes[0])
+            run.wait_for_workers(1)
+            run.finish()
+            assert redone(run)[2] <= OPTIONS["train.checkpoint.every_steps"]
+        same(run, calm)
+
+
+class Chaos:
+    """Faults at random on a cluster and its run."""
+
+    def __init__(self, cluster: LocalCluster, run: ClusterRun, chance: random.Random):
+        self.cluster, self.run, self.chance = cluster, run, chance
+        self.draining: dict[str, float] = {}  # node -> when it goes
+
+    def fault(self) -> str:
+        """Let something happen that can happen now; returns what."""
+        nodes = [node for node in self.cluster.nodes if node.name not in self.draining]
+        faults = ["driver", "checkpoint", "join"] if len(self.cluster.nodes) < 2 else ["driver", "checkpoint"]
+        if len(nodes) > 1:
+            faults += ["kill", "kill", "drain", "drain"]
+        what = self.chance.choice(faults)
+        getattr(self, what)(*([self.chance.choice(nodes)] if what in ("kill", "drain") else []))
+        return what
+
+    def driver(self) -> None:
+        self.run.kill_driver()
+        time.sleep(self.chance.uniform(0, 5))
+        self.run.start()
+
+    def checkpoint(self) -> None:
+        """The newest checkpoint is damaged, and the driver dies before there is another one."""
+        found = sorted(self.run.folder.glob("checkpoint_*/g.safetensors"))
+        if len(found) > 1:
+            os.truncate(found[-1], found[-1].stat().st_size // 2)
+        self.driver()
+
+    def join(self) -> None:
+        self.cluster.add_node()
+
+    def kill(self, node: Node) -> None:
+        self.cluster.kill_node(node)
+
+    def drain(self, node: Node) -> None:
+        seconds = self.chance.randint(10, 40)
+        self.cluster.drain_node(node, seconds)
+        self.draining[node.name] = time.monotonic() + seconds
+
+    def reclaim(self) -> None:
+        """Nodes whose time is up go."""
+        for node in list(self.cluster.nodes):
+            if time.monotonic() > self.draining.get(node.name, float("inf")):
+                del self.draining[node.name]
+                self.cluster.kill_node(node)
+        if not self.cluster.nodes:
+            self.cluster.add_node()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(4000)
+def test_chaos(shards, tmp_path):
+    seed = int(os.environ.get("CHAOS_SEED", random.randrange(2**32)))
+    minutes = float(os.environ.get("CHAOS_MINUTES", "20"))
+    print(f"\nseed {seed}, {minutes} minutes")
+    chance, steps = random.Random(seed), int(12 * minutes)
+    with LocalCluster(workers=2) as cluster:
+        with run_of(cluster, tmp_path, shards, "calm", train__max_steps=steps, scaling__num_workers=2) as calm:
+            calm.finish(timeout=1500)
+        options = {"train__max_steps": steps, "scaling__max_failures": -1}
+        with run_of(cluster, tmp_path, shards, "stormy", **options) as run:
+            run.wait_for(1)
+            chaos, end, happened = Chaos(cluster, run, chance), time.monotonic() + 60 * minutes, []
+            calm_until = time.monotonic()
+            while run.driver.poll() is None and time.monotonic() < end:
+                chaos.reclaim()
+                if time.monotonic() > calm_until:
+                    happened.append(chaos.fault())
+                    print(f"step {run.last_step()}: {happened[-1]}", flush=True)
+                    calm_until = time.monotonic() + chance.uniform(5, 45)
+                time.sleep(0.2)
+            if not cluster.nodes:
+                cluster.add_node()
+            run.finish(timeout=1500)
+        print(f"{len(happened)} faults: {sorted((what, happened.count(what)) for what in set(happened))}")
+        same(run, calm)
+        log = (run.folder / "logs/rank-0.log").read_text()
+        assert not re.search(r"Traceback", log)
