@@ -8,7 +8,7 @@ from data.files import keep_trying
 from trainable.checkpoint import CheckpointInfo, HostCopy, take_snapshot
 from trainable.config import CheckpointConfig
 from trainable.state import TrainState
-from trainable.storage import checkpoint_name, prune, write_checkpoint
+from trainable.storage import prune, write_checkpoint
 
 log = logging.getLogger("bert_vits2_ray")
 FAILURES_IN_A_ROW = 3
@@ -34,7 +34,8 @@ class Saver:
         self.thread = ThreadPoolExecutor(1, "saver")
         self.host = HostCopy()
         self.writing: Future[None] | None = None
-        self.newest: str | None = None  # name of the last checkpoint that this object has written
+        self.resumed = 0  # step that the run went on from
+        self.saved: list[int] = []  # steps of the durable checkpoints since then
         self.failures, self.error = 0, ""  # in a row, and the last one
 
     def submit(self, write: Callable[[], None]) -> None:
@@ -74,9 +75,10 @@ class Saver:
                 self.failures, self.error = self.failures + 1, f"step {step} could not be saved: {error}"
                 log.error("%s; %d in a row, %d end the run", self.error, self.failures, FAILURES_IN_A_ROW)
                 return
-            self.failures, self.newest = 0, checkpoint_name(step)
+            self.failures = 0
+            self.saved.append(step)
             try:
-                prune(self.folder, step, self.cfg)
+                prune(self.folder, self.saved, self.cfg, self.resumed)
             except OSError as error:
                 log.warning("old checkpoints stay until the next one is saved: %s", error)
 

@@ -5,7 +5,7 @@ import logging
 import os
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -198,31 +198,34 @@ def kept(scores: dict[int, dict[str, float]], cfg: CheckpointConfig) -> set[int]
     return {*steps[-cfg.keep :], *(-step for _, step in ranked[: cfg.keep_best]), *scheduled[-1:]}
 
 
-def prune(run: str, newest: int, cfg: CheckpointConfig) -> None:
+def prune(run: str, saved: Sequence[int], cfg: CheckpointConfig, resumed: int = 0) -> None:
     """Remove the checkpoints that need not stay, and what half-written ones have left; to be called after a save.
 
-    A later step than the one just saved was damaged, or the run went back behind it: it would be taken up again.
+    What is later than the checkpoint that the run goes on from was damaged, or the run went back behind it: it would be
+    taken up again, or keep the place of a good one.
 
     Args:
         run: folder or URI.
-        newest: step of the checkpoint just saved.
+        saved: steps of the checkpoints saved since the start; the last one is durable.
         cfg: what to keep.
+        resumed: step that the start went on from.
 
     Raises:
         OSError: the store is out of reach.
     """
-    complete = {step_of(uri): uri for uri in checkpoints(run)}
+    newest, complete = saved[-1], {step_of(uri): uri for uri in checkpoints(run)}
     assert newest in complete, f"checkpoint {newest} is not there"
-    stay = kept({step: scores_of(uri) for step, uri in complete.items() if step <= newest}, cfg)
+    ours = {step for step in complete if step <= newest and (step <= resumed or step in saved)}
+    stay = {checkpoint_name(step) for step in kept({step: scores_of(complete[step]) for step in ours}, cfg)}
     with reachable(run):
         fs, root = fsspec.core.url_to_fs(run)
         for path in fs.ls(root, detail=False):
             name = path.rstrip("/").rpartition("/")[2]
             found = NAME.fullmatch(name.removesuffix(PART_SUFFIX))
-            if found is None or name in map(checkpoint_name, stay):
+            if found is None or name in stay:
                 continue
-            if int(found[1]) > newest:
-                log.warning("removes %s, which the run has passed over", name)
-            if name in map(checkpoint_name, complete):  # from here on it is no checkpoint
+            if int(found[1]) not in ours:
+                log.warning("removes %s, which is damaged or which the run has gone back behind", name)
+            if NAME.fullmatch(name) and int(found[1]) in complete:  # from here on it is no checkpoint
                 fs.rm_file(f"{root}/{name}/checksums.json")
             fs.rm(f"{root}/{name}", recursive=True)

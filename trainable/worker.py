@@ -109,7 +109,7 @@ class Worker:
         """Build the state, or restore it from the run's newest checkpoint."""
         context = ray.train.get_context()
         self.cfg, self.rank, self.world_size = cfg, context.get_world_rank(), context.get_world_size()
-        self.logs = start_logging(cfg.folder, self.rank)
+        self.logs = self.together(lambda: start_logging(cfg.folder, self.rank))
         self.device = ray.train.torch.get_device()
         set_up_torch(cfg.train, cfg.threads, self.device)
         self.saver = Saver(cfg.folder, cfg.train.checkpoint)
@@ -146,6 +146,7 @@ class Worker:
                 return load_checkpoint(folder, self.state)
 
         info = self.together(load)
+        self.saver.resumed = info.position.step
         if info.manifest != self.manifest.digest:
             raise ValueError(
                 f"the run was trained on other data (manifest {info.manifest[:12]}, {self.cfg.data.shards} has "
@@ -327,7 +328,7 @@ class Worker:
     def written(self, name: str) -> Checkpoint:
         """Wait until a checkpoint is durable; one that could not be written is not reported, but the one before it."""
         self.saver.wait()
-        return self.checkpoint(self.saver.newest or name)
+        return self.checkpoint(checkpoint_name(self.saver.saved[-1]) if self.saver.saved else name)
 
 
 def check_fits(cfg: WorkerConfig, manifest: Manifest) -> None:

@@ -97,7 +97,7 @@ def train(command, shards) -> Callable[..., subprocess.CompletedProcess]:
 
 @pytest.fixture
 def store(command, monkeypatch) -> Iterator[Flaky]:
-    """`s3://bucket` on a server of its own, for this process and for the commands; it answers well unless told not to."""
+    """`s3://bucket` on a server of its own, for this process and the commands; all is well unless told otherwise."""
     with flaky_bucket() as (flaky, env):
         for name, value in env.items():
             monkeypatch.setitem(command.env, name, value)

@@ -25,6 +25,10 @@ def parameters(log: str) -> str:
     return re.findall(r"parameters ([0-9a-f]{64})", log)[-1]
 
 
+def losses(lines: list[dict]) -> list[dict]:
+    return [{k: v for k, v in line.items() if k.startswith(("step", "loss", "consumed"))} for line in lines]
+
+
 def test_a_worker_killed_amid_an_upload_to_a_store_that_answers_503_to_a_third(command, shards, store, train, tmp_path):
     """The same final parameters as a calm run on a disk; every step has its line, and no half checkpoint stays."""
     train(tmp_path, run__name="run", train__max_steps=8, **OPTIONS)
