@@ -1,13 +1,27 @@
-"""Files wherever they lie: whole reads, atomic writes, and the errors of object stores as OSError."""
+"""Files wherever they lie: whole reads, atomic writes, patience, and the errors of object stores as OSError."""
 
 import contextlib
+import logging
+import os
+import random
+import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
+log = logging.getLogger("bert_vits2_ray")
+T = TypeVar("T")
 PART_SUFFIX = ".part"  # of a file whose writing was cut off
+LONGEST_PAUSE_S = 10.0
+
+# Every request to S3 goes through botocore, which backs off and asks again (one in 60,000 fails where a third of the
+# answers are 503); what the user has set in the environment counts.
+if "AWS_MAX_ATTEMPTS" not in os.environ:
+    _retries = {"retries": {"mode": "standard", "total_max_attempts": 10}}
+    fsspec.config.conf.setdefault("s3", {}).setdefault("config_kwargs", _retries)
 
 
 class UnreachableError(OSError):
@@ -31,6 +45,30 @@ def reachable(uri: str) -> Iterator[None]:
         if isinstance(error, OSError) and is_local(uri):
             raise
         raise UnreachableError(f"{uri} cannot be reached: {error}") from error
+
+
+def keep_trying(action: Callable[[], T], seconds: float) -> T:
+    """Do something with files, and again with growing pauses where the storage fails (full disk, store out of reach).
+
+    Args:
+        action: may be done again after any part of it was done.
+        seconds: after which no further attempt begins.
+
+    Raises:
+        OSError: of the last attempt, or of one that no waiting mends: a file that is not there or may not be touched.
+    """
+    deadline, pause = time.monotonic() + seconds, 0.25
+    while True:
+        try:
+            return action()
+        except (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError):
+            raise
+        except OSError as error:
+            if time.monotonic() + pause > deadline:
+                raise
+            log.warning("%s: tries again in %.1f s", error, pause)
+        time.sleep(pause * random.uniform(0.5, 1))
+        pause = min(2 * pause, LONGEST_PAUSE_S)
 
 
 def is_local(uri: str) -> bool:

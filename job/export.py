@@ -24,7 +24,7 @@ from trainable.warm_start import read_checkpoint
 def main(argv: Sequence[str]) -> int:
     """The command."""
     made = argparse.ArgumentParser("python -m job.export", description="Write a checkpoint's weights for other tools.")
-    made.add_argument("--checkpoint", required=True, help="folder or URI of a run or of one of its checkpoints")
+    made.add_argument("--checkpoint", required=True, help="a checkpoint, a run (its newest one), or RUN/best")
     made.add_argument("--out", required=True, help="folder or URI to write to; no file there is overwritten")
     made.add_argument("--format", choices=("reference", "safetensors"), default="reference", help="reference: .pth")
     made.add_argument("--networks", nargs="+", choices=NETWORKS, default=NETWORKS, help="g alone is enough to speak")

@@ -117,7 +117,7 @@ class Voice:
 def main(argv: Sequence[str]) -> int:
     """The command."""
     made = argparse.ArgumentParser(prog="python -m job.synthesize", description="Speak a text with a trained voice.")
-    made.add_argument("--checkpoint", required=True, help="a checkpoint, or a run (its newest one)")
+    made.add_argument("--checkpoint", required=True, help="a checkpoint, a run (its newest one) or RUN/best")
     made.add_argument("--text", required=True)
     made.add_argument("--speaker", help="a name of the training data")
     made.add_argument("--reference", help="a recording of the speaker, for a voice without a speaker table")

@@ -8,13 +8,14 @@ from collections.abc import Sequence
 from importlib.metadata import distributions
 from pathlib import Path
 
-import fsspec
+import yaml
 from ray.train import Result
 from ray.train.torch import TorchConfig
 
 # what ray.train gives at run time; named so for mypy, which sees Train V1 there
-from ray.train.v2.api.config import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+from ray.train.v2.api.config import FailureConfig, RunConfig, ScalingConfig
 
+from data.files import below, keep_trying, put_file, read_file
 from data.manifest import Manifest, ManifestError, read_manifest
 from data.prepare import prepare
 from job.cli import parse, parser, run, to_yaml
@@ -22,10 +23,12 @@ from job.cluster import on_cluster, ray_session, use_gpu
 from job.config import Config
 from job.console import follow
 from job.paths import run_folder, with_absolute_paths
+from job.ray_storage import forget_checkpoint_list, ray_storage
 from job.scaling import ElasticTrainer
+from trainable.logs import log_path
 from trainable.state import check_sizes
-from trainable.storage import newest_good
-from trainable.worker import WorkerConfig, check_fits, log_path, train_loop
+from trainable.storage import checkpoints, newest_good, step_of
+from trainable.worker import WorkerConfig, check_fits, train_loop
 
 
 def main(argv: Sequence[str]) -> int:
@@ -35,19 +38,27 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def train(cfg: Config) -> Result:
+def train(cfg: Config) -> Result | None:
     """Prepare what is missing, then train until train.max_steps; continues the run of the same name.
+
+    Returns:
+        Ray Train's result, or None where the run was finished before: a job that is submitted again changes nothing.
 
     Raises:
         ValueError: settings that do not fit; names the keys.
+        OSError: the run's folder cannot be read or written.
     """
     cfg = with_absolute_paths(cfg)
     check(cfg)
+    if keep_trying(lambda: is_finished(cfg), cfg.train.checkpoint.retry_s):
+        print(summary(cfg, cfg.train.max_steps))
+        return None
     with ray_session(cfg):
         manifest = manifest_of(cfg)
         worker = worker_config(cfg)
         check_fits(worker, manifest)
-        save_description(cfg)
+        keep_trying(lambda: save_description(cfg), cfg.train.checkpoint.retry_s)
+        filesystem, path = ray_storage(cfg.run.storage)
         low, high = cfg.scaling.bounds
         gpu = use_gpu(cfg)
         tune_ray_train(cfg)
@@ -63,8 +74,8 @@ def train(cfg: Config) -> Result:
             torch_config=TorchConfig(backend="nccl" if gpu else "gloo"),
             run_config=RunConfig(
                 name=cfg.run.name,
-                storage_path=cfg.run.storage,
-                checkpoint_config=CheckpointConfig(num_to_keep=cfg.train.checkpoint.keep),
+                storage_path=path,
+                storage_filesystem=filesystem,
                 failure_config=FailureConfig(max_failures=cfg.scaling.max_failures),
             ),
         )
@@ -77,6 +88,33 @@ def train(cfg: Config) -> Result:
         raise ValueError(outcome["error"])
     print(summary(cfg, outcome["step"]))
     return result
+
+
+def is_finished(cfg: Config) -> bool:
+    """Whether the run of this name has done all its steps; says so, or that it is extended."""
+    name, folder, goal = cfg.run.name, run_folder(cfg), cfg.train.max_steps
+    found = checkpoints(folder)
+    if not found or step_of(found[0]) < min(goal, described_goal(folder)):
+        return False
+    newest = newest_good(folder)
+    step = 0 if newest is None else step_of(newest)
+    if step >= goal:
+        print(
+            f"the run {name} is finished: it stands at step {step}, train.max_steps is {goal}. Nothing is trained; "
+            "raise train.max_steps to extend it, or choose another run.name"
+        )
+        return True
+    if step >= described_goal(folder):
+        print(f"the run {name} was finished at step {step}: it is extended to train.max_steps {goal}")
+    return False
+
+
+def described_goal(folder: str) -> float:
+    """train.max_steps of the run's last start; infinity where nobody knows."""
+    try:
+        return yaml.safe_load(read_file(below(folder, "config.yaml")))["train"]["max_steps"]
+    except (FileNotFoundError, KeyError, TypeError, yaml.YAMLError):
+        return float("inf")
 
 
 def resources_per_worker(cfg: Config, gpu: bool) -> dict[str, float]:
@@ -147,12 +185,12 @@ def code_version() -> str:
 
 def save_description(cfg: Config) -> None:
     """Save the resolved configuration, the code version and the environment in the run's folder."""
-    fs, root = fsspec.core.url_to_fs(run_folder(cfg))
-    fs.makedirs(root, exist_ok=True)
+    folder = run_folder(cfg)
     packages = {d.metadata["Name"]: d.version for d in distributions()}
     description = {"code_version": code_version(), "packages": dict(sorted(packages.items()))}
-    fs.pipe_file(f"{root}/config.yaml", to_yaml(cfg).encode())
-    fs.pipe_file(f"{root}/environment.json", json.dumps(description, indent=1).encode())
+    put_file(below(folder, "config.yaml"), to_yaml(cfg).encode())
+    put_file(below(folder, "environment.json"), json.dumps(description, indent=1).encode())
+    forget_checkpoint_list(folder)
 
 
 def summary(cfg: Config, step: int) -> str:
@@ -160,7 +198,7 @@ def summary(cfg: Config, step: int) -> str:
     folder = run_folder(cfg)
     shown = {
         "shards": cfg.data.shards,
-        "checkpoint": newest_good(folder) or "none",
+        "checkpoint": next(iter(checkpoints(folder)), "none"),
         "metrics": f"{folder}/metrics.jsonl",
         "logs": f"{folder}/logs",
         "TensorBoard": f"{folder}/tensorboard  (tensorboard --logdir {folder})",

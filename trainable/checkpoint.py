@@ -2,26 +2,40 @@
 
 g.safetensors d.safetensors dur.safetensors wd.safetensors     weights
 training.pt        optimizers by parameter, learning rates, scalers, exponents (loads with weights_only)
-state.json         position, manifest digest, code and library versions, world size
+state.json         position, scores, manifest digest, code and library versions, world size
 config.yaml        the run's resolved configuration
 checksums.json     sha256 of every other file; written last, so that a folder without it is not a checkpoint
+
+Saving has two halves: `take_snapshot` copies the state to host memory, which the training waits for, and
+`write_snapshot` serialises, hashes and writes it, in any thread.
 """
 
+import copy
 import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+import re
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import IO, Any
 
 import torch
-from safetensors.torch import load_file, save_file
-from torch import nn
+from safetensors.torch import load_file
+from torch import Tensor, nn
 
 from data.epoch_plan import Position
 from trainable.reduction import unwrapped
 from trainable.state import TrainState
 
 FORMAT = 2
+DTYPES = {  # their names in safetensors
+    torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16",
+    torch.int64: "I64", torch.int32: "I32", torch.uint8: "U8", torch.bool: "BOOL",
+}  # fmt: skip
+REQUIRED = {"training.pt", "state.json", "config.yaml"}
+KNOWN = re.compile(r"[a-z]+\.safetensors|training\.pt|state\.json|config\.yaml")
 
 
 class CheckpointError(ValueError):
@@ -39,6 +53,7 @@ class CheckpointInfo:
         versions: of python and the libraries.
         speakers: name -> row of the speaker table.
         world_size: workers when it was written.
+        scores: of a validation at this step; empty without one.
     """
 
     position: Position
@@ -47,18 +62,116 @@ class CheckpointInfo:
     versions: dict[str, str]
     speakers: dict[str, int]
     world_size: int
+    scores: dict[str, float] = field(default_factory=dict)
+
+
+class HostCopy:
+    """Copies nested dicts of tensors to host memory, into the same buffers every time.
+
+    Fresh memory would cost more than the copy itself: its pages are mapped one by one, and pinned ones by the driver.
+    """
+
+    def __init__(self) -> None:
+        self.buffers: dict[tuple, Tensor] = {}
+
+    def __call__(self, value: Any) -> Any:
+        """The copy; it is overwritten by the next call."""
+        copied = self._copy(value, ())
+        if torch.cuda.is_available():
+            torch.cuda.current_stream().synchronize()
+        return copied
+
+    def _copy(self, value: Any, path: tuple) -> Any:
+        if isinstance(value, Mapping):
+            return {key: self._copy(v, (*path, key)) for key, v in value.items()}
+        if not isinstance(value, Tensor):
+            return copy.deepcopy(value)
+        buffer = self.buffers.get(path)
+        if buffer is None or buffer.shape != value.shape or buffer.dtype != value.dtype:
+            buffer = torch.empty(value.shape, dtype=value.dtype, pin_memory=value.is_cuda)
+            self.buffers[path] = buffer
+        return buffer.copy_(value.detach(), non_blocking=True)
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """All that a checkpoint holds, in host memory.
+
+    Attributes:
+        weights: network -> tensors.
+        training: the rest of the state.
+        info: what the checkpoint says of itself.
+        config_yaml: the run's resolved configuration.
+    """
+
+    weights: dict[str, dict[str, Tensor]]
+    training: dict[str, Any]
+    info: CheckpointInfo
+    config_yaml: str
+
+
+def take_snapshot(state: TrainState, info: CheckpointInfo, config_yaml: str, host: HostCopy) -> Snapshot:
+    """Copy the state; the snapshot holds until `host` copies again."""
+    weights = {name: unwrapped(net).state_dict() for name, net in state.nets.items()}
+    copied = host({"weights": weights, "training": state.state_dict()})
+    return Snapshot(copied["weights"], copied["training"], info, config_yaml)
+
+
+class _Hashed:
+    """A file that hashes what is written to it."""
+
+    def __init__(self, file: IO[bytes]):
+        self.file, self.digest = file, hashlib.sha256()
+
+    def write(self, content: Any) -> int:
+        self.digest.update(content)
+        self.file.write(content)
+        return len(content)
+
+    def flush(self) -> None:
+        self.file.flush()
+
+
+def write_snapshot(snapshot: Snapshot, create: Callable[[str], AbstractContextManager[IO[bytes]]]) -> None:
+    """Write a checkpoint's files, the one that makes it valid last.
+
+    Args:
+        snapshot: what it holds.
+        create: opens a file of a name for writing.
+    """
+    state = json.dumps({"format": FORMAT, **asdict(snapshot.info)}, indent=1, ensure_ascii=False)
+    files: dict[str, Callable[[Any], Any]] = {
+        f"{name}.safetensors": partial(_write_safetensors, tensors) for name, tensors in snapshot.weights.items()
+    }
+    files["training.pt"] = partial(torch.save, snapshot.training)
+    files["state.json"] = lambda file: file.write(state.encode())
+    files["config.yaml"] = lambda file: file.write(snapshot.config_yaml.encode())
+    sums = {}
+    for name, write in files.items():
+        with create(name) as file:
+            hashed = _Hashed(file)
+            write(hashed)
+        sums[name] = hashed.digest.hexdigest()
+    with create("checksums.json") as file:
+        file.write(json.dumps(sums, indent=1).encode())
+
+
+def _write_safetensors(tensors: Mapping[str, Tensor], file: _Hashed) -> None:
+    """The library's own format (a header's length, the header, the bytes), without its copies that hold up Python."""
+    header, end = {}, 0
+    for key, t in tensors.items():
+        begin, end = end, end + t.nbytes
+        header[key] = {"dtype": DTYPES[t.dtype], "shape": list(t.shape), "data_offsets": [begin, end]}
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    file.write(len(text).to_bytes(8, "little") + text)
+    for t in tensors.values():
+        file.write(t.contiguous().view(-1).view(torch.uint8).numpy().data)
 
 
 def save_checkpoint(folder: Path, state: TrainState, info: CheckpointInfo, config_yaml: str) -> None:
-    """Write a checkpoint into an empty folder."""
-    for name, net in state.nets.items():
-        weights = {key: t.detach().cpu().contiguous() for key, t in unwrapped(net).state_dict().items()}
-        save_file(weights, folder / f"{name}.safetensors")
-    torch.save(state.state_dict(), folder / "training.pt")
-    (folder / "state.json").write_text(json.dumps({"format": FORMAT, **asdict(info)}, indent=1, ensure_ascii=False))
-    (folder / "config.yaml").write_text(config_yaml)
-    sums = {path.name: _sha256(path) for path in sorted(folder.iterdir())}
-    (folder / "checksums.json").write_text(json.dumps(sums, indent=1))
+    """Write a checkpoint into an empty local folder."""
+    write_snapshot(take_snapshot(state, info, config_yaml, HostCopy()), lambda name: (folder / name).open("wb"))
 
 
 def read_info(folder: Path) -> CheckpointInfo:
@@ -69,15 +182,32 @@ def read_info(folder: Path) -> CheckpointInfo:
     """
     try:
         sums = json.loads((folder / "checksums.json").read_text())
-        damaged = [name for name, digest in sums.items() if _sha256(folder / name) != digest]
-    except (FileNotFoundError, json.JSONDecodeError) as error:
+        strange = [name for name in sums if not KNOWN.fullmatch(name)]
+        damaged = [] if strange else [name for name, digest in sums.items() if _sha256(folder / name) != digest]
+    except (FileNotFoundError, AttributeError, TypeError, ValueError) as error:
         raise CheckpointError(f"{folder} is no complete checkpoint: {error}") from error
+    if strange:
+        raise CheckpointError(f"{folder}/checksums.json lists {', '.join(strange)}: no file of a checkpoint")
     if damaged:
         raise CheckpointError(f"{folder}: {', '.join(damaged)} is damaged (its sha256 is not that of checksums.json)")
-    raw = json.loads((folder / "state.json").read_text())
-    if raw.pop("format") != FORMAT:
-        raise CheckpointError(f"{folder}/state.json has a format that this code does not know; it reads {FORMAT}")
-    return CheckpointInfo(**raw | {"position": Position(**raw["position"])})
+    if missing := REQUIRED - sums.keys():
+        raise CheckpointError(f"{folder} is no complete checkpoint: checksums.json lacks {', '.join(sorted(missing))}")
+    return parse_info((folder / "state.json").read_bytes(), f"{folder}/state.json")
+
+
+def parse_info(content: bytes, source: str) -> CheckpointInfo:
+    """What a checkpoint says of itself, from its state.json.
+
+    Raises:
+        CheckpointError: the format is unknown.
+    """
+    try:
+        raw = json.loads(content)
+        if raw.pop("format") == FORMAT:
+            return CheckpointInfo(**raw | {"position": Position(**raw["position"])})
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{source} is damaged: {error!r}") from error
+    raise CheckpointError(f"{source} has a format that this code does not know; it reads {FORMAT}")
 
 
 def load_checkpoint(folder: Path, state: TrainState) -> CheckpointInfo:

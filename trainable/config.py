@@ -157,10 +157,22 @@ class CheckpointConfig:
     Attributes:
         every_steps: global steps between checkpoints.
         keep: the newest checkpoints kept.
+        keep_best: those with the best scores kept beside them; above 0 a checkpoint is saved at each validation too.
+        metric: the score of a checkpoint, of a validation; smaller is better.
+        retry_s: seconds that a write to the run's folder is tried again where the storage fails; three checkpoints in
+            a row that could not be saved stop the run.
     """
 
     every_steps: int = 1000
     keep: int = 3
+    keep_best: int = 1
+    metric: Literal["eval/mel", "eval/kl", "eval/dur"] = "eval/mel"
+    retry_s: float = 60.0
+
+    def __post_init__(self) -> None:
+        for key, low in (("every_steps", 1), ("keep", 1), ("keep_best", 0)):
+            if getattr(self, key) < low:
+                raise ValueError(f"train.checkpoint.{key} is {getattr(self, key)}: give a number from {low}")
 
 
 @dataclass(frozen=True)

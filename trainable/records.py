@@ -3,16 +3,18 @@
 import json
 import logging
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 import fsspec
-import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.tensorboard import SummaryWriter
 
+from data.files import put_file, reachable
+from trainable.board import VERSION, Board, event_file, record
 from trainable.config import NotFiniteConfig
+from trainable.growing import GrowingFile
 from trainable.plots import alignment_image, spectrogram_image
 from trainable.step import StepReport
 
@@ -21,6 +23,10 @@ log = logging.getLogger("bert_vits2_ray")
 
 class NotFiniteError(FloatingPointError):
     """A loss or a gradient is not a finite number, or a gradient exploded."""
+
+
+def _now(write: Callable[[], None]) -> None:
+    write()
 
 
 @dataclass
@@ -32,55 +38,58 @@ class PendingStep:
     members: Callable[[int], str]
 
 
-class MetricsFile:
+class MetricsFile(GrowingFile):
     """`metrics.jsonl`: one JSON object a global step, no step missing and none twice.
 
     On a local disk it is one file; on an object store, which cannot append, `metrics/<first step>.jsonl` parts.
     """
 
     def __init__(self, folder: str, resume_step: int):
-        """Open the run's file and forget what lies behind the step that the run resumes from."""
-        self.fs, self.root = fsspec.core.url_to_fs(folder)
-        self.local = "file" in np.atleast_1d(self.fs.protocol)
-        if self.local:
-            self.path = f"{self.root}/metrics.jsonl"
-            kept = [line for line in read_metrics(folder) if line["step"] <= resume_step]
-            self.fs.makedirs(self.root, exist_ok=True)
-            self.fs.pipe_file(self.path, _lines(kept))
-            return
-        for path in _parts(self.fs, self.root):
-            lines = [json.loads(line) for line in self.fs.cat_file(path).splitlines()]
-            kept = [line for line in lines if line["step"] <= resume_step]
-            if not kept:
-                self.fs.rm_file(path)
-            elif len(kept) < len(lines):
-                self.fs.pipe_file(path, _lines(kept))
+        """Open the run's file and forget what lies behind the step that the run resumes from.
 
-    def append(self, lines: list[dict]) -> None:
-        """Add the lines of consecutive steps."""
-        if not lines:
-            return
-        if self.local:
-            with self.fs.open(self.path, "ab") as file:
-                file.write(_lines(lines))
-        else:
-            self.fs.pipe_file(f"{self.root}/metrics/{lines[0]['step']:09d}.jsonl", _lines(lines))
+        Raises:
+            OSError: it cannot be read or written.
+        """
+        super().__init__(folder, "metrics.jsonl", "metrics/{}.jsonl".format)
+        with reachable(folder):
+            fs, root = fsspec.core.url_to_fs(folder)
+            for path in fs.glob(f"{root}/metrics.jsonl") if self.local else _parts(fs, root):
+                content = fs.cat_file(path)
+                kept = _lines(line for line in _parsed(content) if line["step"] <= resume_step)
+                if not kept and not self.local:
+                    fs.rm_file(path)
+                elif kept != content:
+                    put_file(fs.unstrip_protocol(path), kept)
+
+    def add(self, lines: list[dict]) -> None:
+        """Add the lines of consecutive steps.
+
+        Raises:
+            OSError: they could not be written, and are still in hand.
+        """
+        if lines:
+            self.append(_lines(lines), f"{lines[0]['step']:09d}")
 
 
 def read_metrics(folder: str) -> list[dict]:
     """All steps of a run's metrics, in order, from a local folder or an object store; empty for a new run."""
-    fs, root = fsspec.core.url_to_fs(folder)
-    paths = [f"{root}/metrics.jsonl"] if fs.exists(f"{root}/metrics.jsonl") else _parts(fs, root)
-    lines = [line for path in paths for line in fs.cat_file(path).splitlines()]
-    # a process that was killed may have left half a line at the end
-    return [json.loads(line) for line in lines if line.endswith(b"}")]
+    with reachable(folder):
+        fs, root = fsspec.core.url_to_fs(folder)
+        paths = [f"{root}/metrics.jsonl"] if fs.exists(f"{root}/metrics.jsonl") else _parts(fs, root)
+        return [line for path in paths for line in _parsed(fs.cat_file(path))]
+
+
+def _parsed(content: bytes) -> list[dict]:
+    """The lines of a file; a process that was killed may have left half a line at the end."""
+    return [json.loads(line) for line in content.splitlines() if line.endswith(b"}")]
 
 
 def _parts(fs: fsspec.AbstractFileSystem, root: str) -> list[str]:
+    fs.invalidate_cache()
     return sorted(fs.glob(f"{root}/metrics/*.jsonl"))
 
 
-def _lines(objects: list[dict]) -> bytes:
+def _lines(objects: Iterable[dict]) -> bytes:
     return "".join(json.dumps(o) + "\n" for o in objects).encode()
 
 
@@ -89,6 +98,9 @@ class RunLog:
     """Collects the steps' reports, reads their scalars seldom and all at once, and writes them (rank 0 writes).
 
     Every rank reads the scalars, which are equal on all of them, so that every rank stops alike on a NaN.
+
+    Raises:
+        OSError: the records of earlier starts cannot be read or written.
     """
 
     folder: str
@@ -96,15 +108,15 @@ class RunLog:
     writes: bool
     not_finite: NotFiniteConfig = field(default_factory=NotFiniteConfig)
     loss_scaling: bool = False  # fp16: gradients overflow while the scale is sought, and the scaler skips such updates
+    submit: Callable[[Callable[[], None]], None] = _now  # does a piece of writing, perhaps beside the training
     in_a_row: int = 0  # steps with a left-out update, up to the last one read
     pending: list[PendingStep] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         if self.writes:
             self.metrics = MetricsFile(self.folder, self.resume_step)
-            purge = self.resume_step + 1
-            self.board = SummaryWriter(f"{self.folder}/tensorboard", purge_step=purge)
-            self.eval_board = SummaryWriter(f"{self.folder}/tensorboard/eval", purge_step=purge)
+            self.board, self.eval_board = Board(self.resume_step + 1), Board(self.resume_step + 1)
+            self.events, self.eval_events = (_events(self.folder, f"tensorboard{below}") for below in ("", "/eval"))
 
     def add(self, report: StepReport, members: Callable[[int], str] = str, **fields: float) -> None:
         """Remember a step.
@@ -127,11 +139,12 @@ class RunLog:
         lines = [p.fields | values for p, values in zip(pending, _read(pending), strict=True)]
         if self.writes:
             consumed = _consumed(pending)
-            self.metrics.append([_finite(v) | {"consumed": c} for v, c in zip(lines, consumed, strict=True)])
+            written = [_finite(v) | {"consumed": c} for v, c in zip(lines, consumed, strict=True)]
+            self.submit(partial(self.metrics.add, written))
             for p, line in zip(pending, lines, strict=True):
                 for tag, image in p.report.images.items():
                     plot = alignment_image if tag.endswith("attn") else spectrogram_image
-                    self.board.add_image(tag, plot(image.float().cpu().numpy()), line["step"], dataformats="HWC")
+                    self.board.image(tag, plot(image.float().cpu().numpy()), line["step"])
         for p, line in zip(pending, lines, strict=True):
             self.judge(p, line)
         return lines
@@ -163,29 +176,44 @@ class RunLog:
     def scalars(self, line: Mapping[str, float]) -> None:
         """Write a step's line to TensorBoard."""
         if self.writes:
+            step = int(line["step"])
             for tag, value in line.items():
                 if tag not in ("step", "epoch", "lr"):
-                    self.board.add_scalar(tag, value, line["step"])
-            self.board.add_scalar("learning_rate", line["lr"], line["step"])
+                    self.board.scalar(tag, value, step)
+            self.board.scalar("learning_rate", line["lr"], step)
+            self.submit(partial(self.events.append, self.board.take()))
 
     def evaluation(self, step: int, scalars: Mapping[str, float], samples: Iterator[dict], sampling_rate: int) -> None:
         """Write a validation: scalars, and the seed's images and audio of each sample."""
         if not self.writes:
             return
         for tag, value in scalars.items():
-            self.eval_board.add_scalar(tag, value, step)
+            self.eval_board.scalar(tag, value, step)
         for sample in samples:
             for tag, mel in sample["mels"].items():
-                self.eval_board.add_image(tag, spectrogram_image(mel), step, dataformats="HWC")
+                self.eval_board.image(tag, spectrogram_image(mel), step)
             for tag, wave in sample["audio"].items():
-                self.eval_board.add_audio(tag, torch.from_numpy(wave), step, sample_rate=sampling_rate)
-        self.eval_board.flush()
+                self.eval_board.audio(tag, wave, step, sampling_rate)
+        self.submit(partial(self.eval_events.append, self.eval_board.take()))
+
+    def persist(self) -> None:
+        """Write all that was handed over; by whatever does the writing, before a checkpoint of the steps up to now.
+
+        Raises:
+            OSError: something could not be written, and is still in hand.
+        """
+        if self.writes:
+            for file in (self.metrics, self.events, self.eval_events):
+                file.persist()
 
     def close(self) -> None:
         """Finish the files."""
-        if self.writes:
-            self.board.close()
-            self.eval_board.close()
+        self.submit(self.persist)
+
+
+def _events(folder: str, below: str) -> GrowingFile:
+    """A new event file of a session; in an object store a new one each time."""
+    return GrowingFile(folder, f"{below}/{event_file()}", lambda _: f"{below}/{event_file()}", record(VERSION))
 
 
 def _read(pending: list[PendingStep]) -> list[dict[str, float]]:

@@ -1,18 +1,14 @@
 """The loop of every Ray Train worker: data in, steps, records, checkpoints. The only module here that knows Ray."""
 
 import logging
-import os
+import math
 import platform
-import sys
-import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import quote
 
-import fsspec
 import numpy as np
 import ray
 import ray.train
@@ -24,6 +20,7 @@ from torch import nn
 
 from data.config import DataConfig
 from data.epoch_plan import EpochPlan
+from data.files import keep_trying
 from data.manifest import Manifest, read_manifest
 from data.pipeline import (
     MicroBatch,
@@ -34,17 +31,19 @@ from data.pipeline import (
     validation_batches,
     validation_rows,
 )
-from trainable.checkpoint import CheckpointInfo, load_checkpoint, save_checkpoint
+from trainable.checkpoint import CheckpointInfo, load_checkpoint
 from trainable.config import EvalConfig, ModelConfig, TrainConfig
 from trainable.evaluate import evaluate
 from trainable.hardware import set_up_torch
+from trainable.logs import start_logging, upload_log
 from trainable.preemption import Notices, PreemptedError, reason
 from trainable.records import NotFiniteError, RunLog
 from trainable.reduction import unwrapped
+from trainable.saver import Saver, StorageError
 from trainable.slm import load_slm
 from trainable.state import TrainState, build_networks
 from trainable.step import TrainingStep
-from trainable.storage import fetched, newest_good
+from trainable.storage import checkpoint_name, fetched, newest_good
 from trainable.warm_start import warm_start
 
 log = logging.getLogger("bert_vits2_ray")
@@ -90,14 +89,16 @@ def train_loop(config: dict) -> dict[str, Any]:
     """
     try:
         worker = Worker(config["worker"])
-    except ValueError as error:
+    except (ValueError, StorageError) as error:
         log.error("%s", error)
         return {"error": str(error)}
     try:
         worker.run()
-    except NotFiniteError as error:
+    except (NotFiniteError, StorageError) as error:
         log.error("%s", error)
         return {"error": str(error)}
+    finally:
+        worker.saver.close()
     return {"step": worker.state.position.step}
 
 
@@ -108,10 +109,11 @@ class Worker:
         """Build the state, or restore it from the run's newest checkpoint."""
         context = ray.train.get_context()
         self.cfg, self.rank, self.world_size = cfg, context.get_world_rank(), context.get_world_size()
-        self.logs = start_logging(cfg.folder, self.rank)
+        self.logs = self.together(lambda: start_logging(cfg.folder, self.rank))
         self.device = ray.train.torch.get_device()
         set_up_torch(cfg.train, cfg.threads, self.device)
-        manifest = read_manifest(cfg.data.shards)
+        self.saver = Saver(cfg.folder, cfg.train.checkpoint)
+        manifest = self.together(lambda: read_manifest(cfg.data.shards))
         self.spec = StreamSpec(
             data=cfg.data,
             digest=manifest.digest,
@@ -126,19 +128,25 @@ class Worker:
         self.state = TrainState({name: prepare(net) for name, net in nets.items()}, slm, cfg.model, cfg.train)
         self.resume()
         self.step = TrainingStep(self.state, cfg.train, cfg.data)
-        self.records = RunLog(
-            cfg.folder, self.state.position.step, self.rank == 0, cfg.train.not_finite, cfg.train.precision == "fp16"
-        )
+        self.records = self.together(lambda: RunLog(
+            cfg.folder, self.state.position.step, self.rank == 0, cfg.train.not_finite, cfg.train.precision == "fp16",
+            self.saver.submit,
+        ))  # fmt: skip
         self.validation = validation_rows(self.spec, cfg.eval.max_utterances)
 
     def resume(self) -> None:
         """Restore the newest good checkpoint of the run's folder, if there is one; all workers take the same."""
-        newest = share(newest_good(self.cfg.folder) if self.rank == 0 else None)
+        newest = share(self.together(lambda: newest_good(self.cfg.folder) if self.rank == 0 else None))
         if newest is None:
             self.start()
             return
-        with fetched(newest) as folder:
-            info = load_checkpoint(folder, self.state)
+
+        def load() -> CheckpointInfo:
+            with fetched(newest) as folder:
+                return load_checkpoint(folder, self.state)
+
+        info = self.together(load)
+        self.saver.resumed = info.position.step
         if info.manifest != self.manifest.digest:
             raise ValueError(
                 f"the run was trained on other data (manifest {info.manifest[:12]}, {self.cfg.data.shards} has "
@@ -149,6 +157,21 @@ class Worker:
                 "resumes with code %s; the checkpoint was written by %s", self.cfg.code_version, info.code_version
             )
         log.info("resumes at step %d from %s", info.position.step, newest)
+
+    def together(self, action: Callable[[], T]) -> T:
+        """Read or write what the run needs, on all ranks; if the storage fails one of them for long, all stop alike.
+
+        Raises:
+            StorageError: names the first rank's failure.
+        """
+        result, failure = None, None
+        try:
+            result = keep_trying(action, self.cfg.train.checkpoint.retry_s)
+        except OSError as error:
+            failure = str(error)
+        if failures := [f for f in gather(failure) if f is not None]:
+            raise StorageError(f"{failures[0]}. Make room or mend the storage, and run the same command again")
+        return result  # type: ignore[return-value]
 
     def start(self) -> None:
         """Take over published weights, if there are any to start from; every worker reads them."""
@@ -178,8 +201,6 @@ class Worker:
         )
         notices = Notices(share, cfg.notice_poll_s)
         announced = -1
-        if state.position.step >= train.max_steps:
-            log.info("the run is finished: it stands at step %d; raise train.max_steps to go on", state.position.step)
         while state.position.step < train.max_steps:
             plan = plan_of(self.spec, state.position.epoch)
             if state.position.epoch != announced:
@@ -202,15 +223,16 @@ class Worker:
             last = step == train.max_steps
             if step % train.log_every_steps == 0 or step == 1 or last:
                 self.flush()
-            if step % cfg.eval.every_steps == 0 or last:
-                self.evaluate(step)
-            if step % train.checkpoint.every_steps == 0 or last:
-                self.save()
+            scores = self.evaluate(step) if step % cfg.eval.every_steps == 0 or last else {}
+            if last:
+                self.save(CheckpointUploadMode.SYNC, scores)
+            elif step % train.checkpoint.every_steps == 0 or (scores and train.checkpoint.keep_best):
+                self.save(scores=scores)
             elif (notice := notices.pending()) is not None:
                 self.leave(notice)
         log.info("step %d of %d: done; parameters %s", state.position.step, train.max_steps, state.digest())
         self.records.close()
-        upload_logs(self.logs, cfg.folder)
+        self.saver.submit(partial(upload_log, self.logs, cfg.folder))
 
     def announce(self, plan: EpochPlan) -> None:
         """Say what an epoch uses twice and what it leaves out."""
@@ -239,13 +261,14 @@ class Worker:
                 sum(x["utterances"] for x in lines) / sum(x["seconds"] for x in lines), self.world_size,
             )  # fmt: skip
 
-    def evaluate(self, step: int) -> None:
-        """Validate and record it."""
+    def evaluate(self, step: int) -> dict[str, float]:
+        """Validate, record it and return the scores that are numbers."""
         batches = validation_batches(self.spec, self.validation, self.rank, self.world_size)
         result = evaluate(self.state, batches, len(self.validation), self.cfg.eval, self.cfg.data, self.rank)
         self.records.evaluation(step, result.scalars, iter(result.samples), self.cfg.data.sampling_rate)
         if self.rank == 0:
             log.info("step %d validation: %s", step, ", ".join(f"{k} {v:.4f}" for k, v in result.scalars.items()))
+        return {tag: value for tag, value in result.scalars.items() if math.isfinite(value)}
 
     def leave(self, notice: PreemptionInfo) -> None:
         """Save before a node goes or the run grows, and end, for Ray Train to start the workers anew.
@@ -259,16 +282,21 @@ class Worker:
         self.records.close()
         raise PreemptedError(notice)
 
-    def save(self, upload: CheckpointUploadMode = CheckpointUploadMode.ASYNC) -> None:
+    def save(
+        self, upload: CheckpointUploadMode = CheckpointUploadMode.ASYNC, scores: dict[str, float] | None = None
+    ) -> None:
         """Write a checkpoint and hand it to Ray Train; a collective call.
 
         Args:
             upload: ASYNC goes on beside the training, SYNC has ended on return.
+            scores: of a validation at this step.
+
+        Raises:
+            StorageError: it could not be written, and nothing comes after it; or several in a row could not.
         """
         self.flush()
         checkpoint, position = None, self.state.position
         if self.rank == 0:
-            folder = Path(tempfile.mkdtemp(prefix="checkpoint-"))
             info = CheckpointInfo(
                 position=position,
                 manifest=self.manifest.digest,
@@ -276,17 +304,31 @@ class Worker:
                 versions=versions(),
                 speakers=self.manifest.speakers,
                 world_size=self.world_size,
+                scores=scores or {},
             )
-            save_checkpoint(folder, self.state, info, self.cfg.config_yaml)
-            checkpoint = Checkpoint.from_directory(folder)
+            self.saver.save(self.state, info, self.cfg.config_yaml, self.records.persist)
+            checkpoint = self.checkpoint(checkpoint_name(position.step))
         ray.train.report(
-            {"step": position.step, "epoch": position.epoch},
+            {"step": position.step, "epoch": position.epoch, **(scores or {})},
             checkpoint=checkpoint,
-            checkpoint_dir_name=f"checkpoint_{position.step:09d}",
+            checkpoint_dir_name=checkpoint_name(position.step),
             checkpoint_upload_mode=upload,
-            delete_local_checkpoint_after_upload=True,
+            checkpoint_upload_fn=lambda _, name: self.written(name),
         )
-        upload_logs(self.logs, self.cfg.folder)
+        self.saver.submit(partial(upload_log, self.logs, self.cfg.folder))
+        problem = share(self.saver.problem(last=upload is CheckpointUploadMode.SYNC))
+        if problem is not None:
+            raise StorageError(problem)
+
+    def checkpoint(self, name: str) -> Checkpoint:
+        """A checkpoint of this run's folder, as Ray Train knows it."""
+        storage = ray.train.get_context().get_storage()
+        return Checkpoint(storage.build_checkpoint_path_from_name(name), storage.storage_filesystem)
+
+    def written(self, name: str) -> Checkpoint:
+        """Wait until a checkpoint is durable; one that could not be written is not reported, but the one before it."""
+        self.saver.wait()
+        return self.checkpoint(checkpoint_name(self.saver.saved[-1]) if self.saver.saved else name)
 
 
 def check_fits(cfg: WorkerConfig, manifest: Manifest) -> None:
@@ -325,6 +367,15 @@ def share(thing: T) -> T:
     return box[0]
 
 
+def gather(thing: T) -> list[T]:
+    """Every rank's object, on all ranks."""
+    everyone: list = [thing]
+    if dist.is_initialized() and dist.get_world_size() > 1:
+        everyone = [None] * dist.get_world_size()
+        dist.all_gather_object(everyone, thing)
+    return everyone
+
+
 def padding_share(micro_batches: list[MicroBatch]) -> float:
     """Padded share of this worker's spectrogram frames."""
     lengths = [m.batch.spec_lengths for m in micro_batches]
@@ -334,31 +385,3 @@ def padding_share(micro_batches: list[MicroBatch]) -> float:
 def versions() -> dict[str, str]:
     """What the environment was."""
     return {"python": platform.python_version(), "torch": torch.__version__, "ray": ray.__version__}
-
-
-def log_path(folder: str, rank: int) -> Path:
-    """Where a rank writes its log: in the run's folder, or for an object store on this machine, to be uploaded."""
-    local = Path(folder) if "://" not in folder else Path(tempfile.gettempdir()) / "bert-vits2-ray" / quote(folder, "")
-    return local / "logs" / f"rank-{rank}.log"
-
-
-def start_logging(folder: str, rank: int) -> Path:
-    """Log to the console and to `logs/rank-<r>.log` of the run; returns the file."""
-    path = log_path(folder, rank)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handlers: list[logging.Handler] = [logging.FileHandler(path)]
-    if rank == 0:
-        handlers.append(logging.StreamHandler(sys.stdout))
-    for handler in handlers:
-        handler.setFormatter(logging.Formatter(f"%(asctime)s rank {rank} %(levelname)s %(message)s"))
-    log.handlers, log.propagate = handlers, False
-    log.setLevel(logging.INFO)
-    log.info("pid %d on %s", os.getpid(), platform.node())
-    return path
-
-
-def upload_logs(path: Path, folder: str) -> None:
-    """Copy the log to the run's folder where that is no local disk."""
-    if "://" in folder:
-        fs, root = fsspec.core.url_to_fs(folder)
-        fs.put_file(str(path), f"{root}/logs/{path.name}")

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.flaky import Flaky, flaky_bucket
 from trainable.storage import newest_good
 
 ROOT = Path(__file__).parents[2]
@@ -92,6 +93,21 @@ def train(command, shards) -> Callable[..., subprocess.CompletedProcess]:
         return done
 
     return run
+
+
+@pytest.fixture
+def store(command, monkeypatch) -> Iterator[Flaky]:
+    """`s3://bucket` on a server of its own, for this process and the commands; all is well unless told otherwise."""
+    with flaky_bucket() as (flaky, env):
+        for name, value in env.items():
+            monkeypatch.setitem(command.env, name, value)
+        yield flaky
+
+
+@pytest.fixture
+def bucket(store) -> str:
+    """The same, where its faults do not matter."""
+    return "s3://bucket"
 
 
 def arguments(shards: Path, storage: Path, **options: object) -> list[str]:

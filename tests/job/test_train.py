@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -114,7 +115,14 @@ def test_the_run_describes_itself(two_workers):
     assert read_config(two_workers / "config.yaml").run.name == "two"
     assert (two_workers / "environment.json").stat().st_size > 500
     newest = sorted(two_workers.glob("checkpoint_0*"))
-    assert [p.name for p in newest] == ["checkpoint_000000004", "checkpoint_000000008", "checkpoint_000000010"]
+    kept = [
+        "05",
+        "08",
+        "10",
+    ]  # the newest three; among them the better of 5 and 10, and 8, a fourth step
+    scores = [json.loads((two_workers / f"checkpoint_0000000{step}/state.json").read_text())["scores"] for step in kept]
+    assert [len(own) for own in scores] == [3, 0, 3]
+    assert [p.name for p in newest] == [f"checkpoint_0000000{step}" for step in kept]
     assert (newest[-1] / "config.yaml").read_text() == (two_workers / "config.yaml").read_text()
 
 
@@ -151,14 +159,30 @@ def with_other_code(checkpoint: Path) -> None:
 
 
 def test_a_finished_run_is_left_alone(train, two_workers):
-    before = (two_workers / "metrics.jsonl").read_bytes()
-    with_other_code(sorted(two_workers.glob("checkpoint_0*"))[-1])
+    """A job that is submitted again succeeds, starts no workers and changes nothing."""
+    before = {path: path.stat().st_mtime_ns for path in two_workers.rglob("*") if path.is_file()}
     done = train(
         two_workers.parent, run__name="two", train__max_steps=10, train__checkpoint__every_steps=4, eval__every_steps=5
     )
-    assert "is finished" in done.stdout
+    assert "the run two is finished: it stands at step 10, train.max_steps is 10. Nothing is trained" in done.stdout
+    assert f"{two_workers}/checkpoint_000000010" in done.stdout
+    assert {path: path.stat().st_mtime_ns for path in two_workers.rglob("*") if path.is_file()} == before
+
+
+def test_a_truncated_checkpoint_is_passed_over_and_the_run_goes_on_from_the_one_before(train, two_workers, tmp_path):
+    run = Path(shutil.copytree(two_workers, tmp_path / "two"))
+    newest, before = run / "checkpoint_000000010/training.pt", run / "checkpoint_000000008"
+    newest.write_bytes(newest.read_bytes()[:-1000])
+    with_other_code(before)
+    (run / "checkpoint_manager_snapshot.json").write_text('{"ray_vers')  # Ray Train's own, cut off by a full disk
+    options = {"train__checkpoint__every_steps": 20, "train__checkpoint__keep": 1, "scaling__num_workers": 1}
+    done = train(tmp_path, run__name="two", train__max_steps=11, **options)
+    assert re.search("passes over the checkpoint .*10: .* training.pt is damaged", done.stdout)
+    assert f"resumes at step 8 from {before}" in done.stdout
     assert "the checkpoint was written by other-code" in done.stdout
-    assert (two_workers / "metrics.jsonl").read_bytes() == before
+    assert "removes checkpoint_000000010, which is damaged" in done.stdout
+    assert [line["step"] for line in metrics(run)] == list(range(1, 12))
+    assert "checkpoint_000000011" in done.stdout
 
 
 def test_synthesize_speaks_every_language(command, two_workers, tmp_path):

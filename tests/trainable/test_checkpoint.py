@@ -1,13 +1,24 @@
 """Checkpoints: everything needed to continue, checked before it is used."""
 
+import json
 from dataclasses import replace
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from data.epoch_plan import Position
 from tests.tiny import tiny_batch, tiny_config, tiny_state
-from trainable.checkpoint import CheckpointError, CheckpointInfo, load_checkpoint, read_info, save_checkpoint
+from trainable.checkpoint import (
+    CheckpointError,
+    CheckpointInfo,
+    HostCopy,
+    Snapshot,
+    load_checkpoint,
+    read_info,
+    save_checkpoint,
+    write_snapshot,
+)
 from trainable.step import TrainingStep
 
 INFO = CheckpointInfo(Position(1, 0, 1), "manifest", "code", {"torch": torch.__version__}, {"anna": 0}, 2)
@@ -56,6 +67,47 @@ def test_an_incomplete_checkpoint_is_refused(saved, name):
     (folder / name).unlink()
     with pytest.raises(CheckpointError, match="no complete checkpoint"):
         read_info(folder)
+
+
+@pytest.mark.parametrize("name", ["../../x", "/etc/hostname", "notes.txt", "g.safetensors/../x", ""])
+def test_names_that_are_no_files_of_a_checkpoint_are_refused(saved, name):
+    """Whoever could write checksums.json shall not learn what other files hold, by their hashes."""
+    _, folder = saved
+    sums = json.loads((folder / "checksums.json").read_text())
+    (folder / "checksums.json").write_text(json.dumps(sums | {name: "0" * 64}))
+    with pytest.raises(CheckpointError, match="no file of a checkpoint"):
+        read_info(folder)
+
+
+@pytest.mark.parametrize("content", ["[]", "{}", '{"g.safetensors": 1}', "\x00", '"x"'])
+def test_checksums_that_say_nothing_are_refused(saved, content):
+    _, folder = saved
+    (folder / "checksums.json").write_text(content)
+    with pytest.raises(CheckpointError):
+        read_info(folder)
+
+
+def test_the_same_host_memory_is_used_again():
+    host, given = HostCopy(), {"a": {"w": torch.ones(3)}, "step": 4, "list": [1]}
+    first = host(given)
+    given["a"]["w"] += 1
+    assert first == {"a": {"w": first["a"]["w"]}, "step": 4, "list": [1]}
+    assert first["a"]["w"].tolist() == [1, 1, 1]
+    second = host(given)
+    assert second["a"]["w"].data_ptr() == first["a"]["w"].data_ptr()
+    assert second["a"]["w"].tolist() == [2, 2, 2]
+    assert host({"a": {"w": torch.ones(2)}})["a"]["w"].tolist() == [1, 1]
+
+
+def test_any_tensor_is_written_as_the_library_reads_it(cfg, tmp_path):
+    tensors = {
+        "scalar": torch.tensor(1.5), "empty": torch.zeros(0, 3), "strided": torch.arange(6).view(2, 3).T,
+        "half": torch.ones(3).half(), "bf16": torch.ones(2).bfloat16(), "flag": torch.tensor([True, False]),
+    }  # fmt: skip
+    write_snapshot(Snapshot({"g": tensors}, {}, INFO, ""), lambda name: (tmp_path / name).open("wb"))
+    loaded = load_file(tmp_path / "g.safetensors")
+    assert loaded.keys() == tensors.keys()
+    assert all(loaded[key].dtype == t.dtype and torch.equal(loaded[key], t) for key, t in tensors.items())
 
 
 def test_another_architecture_is_refused_and_a_tensor_named(cfg, saved):

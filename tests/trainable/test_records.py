@@ -26,22 +26,24 @@ def folder(request, tmp_path):
 def test_a_resume_forgets_what_lies_behind_it(folder):
     assert read_metrics(folder) == []
     metrics = MetricsFile(folder, 0)
-    metrics.append(lines(1, 4))
-    metrics.append(lines(5, 9))
+    metrics.add(lines(1, 4))
+    metrics.add(lines(5, 9))
+    metrics.persist()
     assert read_metrics(folder) == lines(1, 9)
     metrics = MetricsFile(folder, 6)
     assert read_metrics(folder) == lines(1, 6)
-    metrics.append(lines(7, 8))
+    metrics.add(lines(7, 8))
+    metrics.persist()
     assert read_metrics(folder) == lines(1, 8)
 
 
 def test_half_a_line_of_a_killed_process_is_left_out(tmp_path):
     metrics = MetricsFile(str(tmp_path), 0)
-    metrics.append(lines(1, 3))
+    metrics.add(lines(1, 3))
     with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write('{"step": 4, "lo')
     metrics = MetricsFile(str(tmp_path), 3)
-    metrics.append(lines(4, 4))
+    metrics.add(lines(4, 4))
     assert [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()] == lines(1, 4)
 
 

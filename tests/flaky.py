@@ -1,0 +1,75 @@
+"""An S3 server that fails on purpose."""
+
+import contextlib
+import os
+import random
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import fsspec
+from moto.server import DomainDispatcherApplication, create_backend_app
+from werkzeug.serving import make_server
+
+BODY = b"<?xml version='1.0'?><Error><Code>ServiceUnavailable</Code><Message>busy</Message></Error>"
+
+
+@dataclass
+class Flaky:
+    """A WSGI application before another one, that answers 503 to a share of the requests.
+
+    Attributes:
+        app: what it stands before.
+        share: of requests that fail.
+        chance: draws them.
+        seen: called with each request before it is answered.
+        requests: method and path of all that came.
+        failed: how many were answered 503.
+    """
+
+    app: Callable
+    share: float = 0.0
+    chance: random.Random = field(default_factory=lambda: random.Random(7))
+    seen: Callable[[str], None] = lambda request: None
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    requests: list[str] = field(default_factory=list)
+    failed: int = 0
+
+    def __call__(self, environ: dict, start_response: Callable) -> object:
+        with self.lock:
+            fails = self.chance.random() < self.share
+            self.requests.append(f"{environ['REQUEST_METHOD']} {environ['PATH_INFO']}")
+            self.failed += fails
+            self.seen(self.requests[-1])
+        if not fails:
+            return self.app(environ, start_response)
+        environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
+        body = b"" if environ["REQUEST_METHOD"] == "HEAD" else BODY
+        start_response("503 Service Unavailable", [("Content-Length", str(len(body)))])
+        return [body]
+
+
+@contextlib.contextmanager
+def flaky_bucket() -> Iterator[tuple[Flaky, dict[str, str]]]:
+    """An empty `s3://bucket`, and the environment that leads to it; this process has it too."""
+    flaky = Flaky(DomainDispatcherApplication(create_backend_app))
+    server = make_server("127.0.0.1", 0, flaky, threaded=True)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    env = {
+        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{server.server_port}", "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing",
+    }  # fmt: skip
+    before = {name: os.environ.get(name) for name in env}
+    os.environ.update(env)
+    s3 = fsspec.get_filesystem_class("s3")
+    s3.clear_instance_cache()  # of other tests' servers
+    try:
+        fsspec.filesystem("s3").mkdir("bucket")
+        yield flaky, env
+    finally:
+        s3.clear_instance_cache()
+        for name, value in before.items():
+            os.environ.pop(name) if value is None else os.environ.update({name: value})
+        server.shutdown()
+        thread.join()
