@@ -220,6 +220,7 @@ class MicroBatchStream:
             )
         self.spec, self.max_steps, self.rank, self.world_size = spec, max_steps, rank, world_size
         self.share, self.pin = share, pin
+        self.executions: list[ray.actor.ActorHandle] = []  # rank 0: of the newest two datasets
         self.next_dataset = first
         self.pace = Pace.remote(first.step, spec.data.prefetch_steps) if rank == 0 else None  # type: ignore[attr-defined]
         self.rows_per_step = -(-spec.micro_batches_per_step // world_size)
@@ -236,6 +237,12 @@ class MicroBatchStream:
                     self.pace.reached.remote(step)
                 yield self._take(rows, step)
             begin, opened = end, following
+
+    def stop(self) -> None:
+        """End the loaders in mid-stream, so that another stream has their CPUs; no rank may take a step after it."""
+        if self.pace is not None:
+            for actor in (*self.executions, self.pace):
+                ray.kill(actor)
 
     def _open(self) -> Iterator[pa.Table] | None:
         """Rank 0 builds the next dataset and shares its splits; None where the run ends. A collective call."""
@@ -261,6 +268,8 @@ class MicroBatchStream:
             dataset.context.execution_options.preserve_order = True
             dataset.context.memory_usage_poll_interval_s = None  # reading /proc once a call costs more than it tells
             splits = dataset.streaming_split(self.world_size, equal=True)
+            # the actor that executes the dataset and owns its loaders; Ray has no public way to end it early
+            self.executions = [*self.executions[-1:], splits[0]._coord_actor]  # type: ignore[attr-defined]
         split = self.share(splits)[self.rank]
         for _ in range(steps):
             self.next_dataset = advance(self.spec, self.next_dataset)

@@ -2,7 +2,7 @@
 
 g.safetensors d.safetensors dur.safetensors wd.safetensors     weights
 training.pt        optimizers by parameter, learning rates, scalers, exponents (loads with weights_only)
-state.json         position, manifest digest, code and library versions, world size
+state.json         position, steps passed over by roll-backs, manifest digest, code and library versions, world size
 config.yaml        the run's resolved configuration
 checksums.json     sha256 of every other file; written last, so that a folder without it is not a checkpoint
 """
@@ -19,7 +19,7 @@ from torch import nn
 
 from data.epoch_plan import Position
 from trainable.reduction import unwrapped
-from trainable.state import TrainState
+from trainable.state import Spans, TrainState
 
 FORMAT = 2
 
@@ -39,6 +39,7 @@ class CheckpointInfo:
         versions: of python and the libraries.
         speakers: name -> row of the speaker table.
         world_size: workers when it was written.
+        passed_over: (first, last) steps that roll-backs have passed over.
     """
 
     position: Position
@@ -47,6 +48,7 @@ class CheckpointInfo:
     versions: dict[str, str]
     speakers: dict[str, int]
     world_size: int
+    passed_over: Spans = ()
 
 
 def save_checkpoint(folder: Path, state: TrainState, info: CheckpointInfo, config_yaml: str) -> None:
@@ -77,7 +79,8 @@ def read_info(folder: Path) -> CheckpointInfo:
     raw = json.loads((folder / "state.json").read_text())
     if raw.pop("format") != FORMAT:
         raise CheckpointError(f"{folder}/state.json has a format that this code does not know; it reads {FORMAT}")
-    return CheckpointInfo(**raw | {"position": Position(**raw["position"])})
+    passed_over = tuple((first, last) for first, last in raw.get("passed_over", ()))
+    return CheckpointInfo(**raw | {"position": Position(**raw["position"]), "passed_over": passed_over})
 
 
 def load_checkpoint(folder: Path, state: TrainState) -> CheckpointInfo:
@@ -90,7 +93,7 @@ def load_checkpoint(folder: Path, state: TrainState) -> CheckpointInfo:
     for name, net in state.nets.items():
         load_weights(folder, name, unwrapped(net))
     state.load_state_dict(torch.load(folder / "training.pt", map_location="cpu", weights_only=True))
-    state.position = info.position
+    state.position, state.passed_over = info.position, info.passed_over
     return info
 
 

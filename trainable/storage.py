@@ -3,7 +3,7 @@
 import contextlib
 import logging
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import fsspec
@@ -36,9 +36,16 @@ def fetched(uri: str) -> Iterator[Path]:
         yield Path(folder)
 
 
-def newest_good(uri: str) -> str | None:
-    """The newest checkpoint of a run that is complete and undamaged; says which ones are passed over."""
+def newest_good(uri: str, wanted: Callable[[int], bool] = lambda step: True) -> str | None:
+    """The newest checkpoint of a run that is complete and undamaged; says which ones are passed over.
+
+    Args:
+        uri: folder or URI of the run.
+        wanted: whether a checkpoint of this step will do.
+    """
     for candidate in checkpoints(uri):
+        if not wanted(int(candidate.rpartition("_")[2])):
+            continue
         with fetched(candidate) as folder:
             try:
                 read_info(folder)

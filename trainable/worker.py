@@ -1,29 +1,26 @@
 """The loop of every Ray Train worker: data in, steps, records, checkpoints. The only module here that knows Ray."""
 
-import logging
-import os
 import platform
-import sys
 import tempfile
 import time
+import uuid
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import quote
 
-import fsspec
 import numpy as np
 import ray
 import ray.train
 import ray.train.torch
 import torch
 import torch.distributed as dist
-from ray.train import Checkpoint, CheckpointUploadMode, PreemptionInfo
+from ray.train import Checkpoint, CheckpointConsistencyMode, CheckpointUploadMode, PreemptionInfo
 from torch import nn
 
 from data.config import DataConfig
-from data.epoch_plan import EpochPlan
+from data.epoch_plan import EpochPlan, Position
 from data.manifest import Manifest, read_manifest
 from data.pipeline import (
     MicroBatch,
@@ -38,16 +35,19 @@ from trainable.checkpoint import CheckpointInfo, load_checkpoint, save_checkpoin
 from trainable.config import EvalConfig, ModelConfig, TrainConfig
 from trainable.evaluate import evaluate
 from trainable.hardware import set_up_torch
+from trainable.logs import log, start_logging, upload_logs
+from trainable.not_finite import NotFiniteError
 from trainable.preemption import Notices, Preempted, reason
-from trainable.records import NotFiniteError, RunLog
+from trainable.records import RunLog
 from trainable.reduction import unwrapped
+from trainable.roll_back import roll_back, scheduled_before
 from trainable.slm import load_slm
 from trainable.state import TrainState, build_networks
 from trainable.step import TrainingStep
 from trainable.storage import fetched, newest_good
 from trainable.warm_start import warm_start
+from trainable.watchdog import Watchdog
 
-log = logging.getLogger("bert_vits2_ray")
 T = TypeVar("T")
 
 
@@ -126,10 +126,15 @@ class Worker:
         self.state = TrainState({name: prepare(net) for name, net in nets.items()}, slm, cfg.model, cfg.train)
         self.resume()
         self.step = TrainingStep(self.state, cfg.train, cfg.data)
+        position, fp16 = self.state.position, cfg.train.precision == "fp16"
         self.records = RunLog(
-            cfg.folder, self.state.position.step, self.rank == 0, cfg.train.not_finite, cfg.train.precision == "fp16"
+            cfg.folder, position.step, self.rank == 0, cfg.train.not_finite, fp16, self.state.passed_over
         )
         self.validation = validation_rows(self.spec, cfg.eval.max_utterances)
+        attempt = share(uuid.uuid4().hex)
+        self.watchdog = Watchdog(
+            cfg.folder, self.rank, self.world_size, attempt, cfg.train.hang_timeout_s, position.step
+        )
 
     def resume(self) -> None:
         """Restore the newest good checkpoint of the run's folder, if there is one; all workers take the same."""
@@ -163,23 +168,45 @@ class Worker:
                 log.info("%s", "\n".join(taken.report))
 
     def run(self) -> None:
-        """The loop."""
-        cfg, state, train = self.cfg, self.state, self.cfg.train
-        stream = iter(
-            MicroBatchStream(
-                self.spec,
-                state.position,
-                train.max_steps,
-                self.rank,
-                self.world_size,
-                share,
-                pin=self.device.type == "cuda",
-            )
-        )
-        notices = Notices(share, cfg.notice_poll_s)
-        announced = -1
+        """Train to the end; after a roll-back a new stream goes on behind the bad step."""
+        state, train = self.state, self.cfg.train
         if state.position.step >= train.max_steps:
             log.info("the run is finished: it stands at step %d; raise train.max_steps to go on", state.position.step)
+        with self.watchdog:
+            while state.position.step < train.max_steps:
+                stream = self.open_stream()
+                try:
+                    self.steps(iter(stream))
+                except NotFiniteError as error:
+                    if train.not_finite.policy != "roll_back":
+                        raise
+                    stream.stop()
+                    self.roll_back(error)
+        log.info("step %d of %d: done; parameters %s", state.position.step, train.max_steps, state.digest())
+        self.records.close()
+        upload_logs(self.logs, self.cfg.folder)
+
+    def open_stream(self) -> MicroBatchStream:
+        """The micro-batches from here on."""
+        return MicroBatchStream(
+            self.spec,
+            self.state.position,
+            self.cfg.train.max_steps,
+            self.rank,
+            self.world_size,
+            share,
+            pin=self.device.type == "cuda",
+        )
+
+    def steps(self, stream: Iterator[list[MicroBatch]]) -> None:
+        """The loop.
+
+        Raises:
+            NotFiniteError: from `flush`.
+        """
+        cfg, state, train = self.cfg, self.state, self.cfg.train
+        notices = Notices(share, cfg.notice_poll_s)
+        announced = -1
         while state.position.step < train.max_steps:
             plan = plan_of(self.spec, state.position.epoch)
             if state.position.epoch != announced:
@@ -191,12 +218,11 @@ class Worker:
             waited = time.perf_counter() - begin
             batches = [(m.slot, m.batch.to(self.device).with_spectrogram(cfg.data)) for m in micro_batches]
             report = self.step(batches, want_images=step % train.image_every_steps == 0 or step == 1)
-            sizes = [len(plan.micro_batch(state.position.epoch_step, j)) for j in range(train.micro_batches_per_step)]
-            lr, before = state.learning_rate("g"), state.position
+            lr, before, utterances = state.learning_rate("g"), state.position, self.utterances(state.position)
             state.position = advance(self.spec, state.position)
             self.records.add(
                 report, partial(self.members, plan, before.epoch_step),
-                step=step, epoch=epoch, world_size=self.world_size, lr=lr, utterances=sum(sizes),
+                step=step, epoch=epoch, world_size=self.world_size, lr=lr, utterances=utterances,
                 padding=padding_share(micro_batches), seconds=time.perf_counter() - begin, seconds_waiting=waited,
             )  # fmt: skip
             last = step == train.max_steps
@@ -208,9 +234,30 @@ class Worker:
                 self.save()
             elif (notice := notices.pending()) is not None:
                 self.leave(notice)
-        log.info("step %d of %d: done; parameters %s", state.position.step, train.max_steps, state.digest())
-        self.records.close()
-        upload_logs(self.logs, cfg.folder)
+            self.watchdog.alive(step)
+
+    def roll_back(self, error: NotFiniteError) -> None:
+        """Restore the last scheduled checkpoint before a bad step and go on behind that step; a collective call.
+
+        Raises:
+            NotFiniteError: there is nothing to go back to, or there were too many roll-backs in succession.
+        """
+        self.watchdog.alive(error.step, long=True)
+        self.saved()
+        every = self.cfg.train.checkpoint.every_steps
+        found = share(scheduled_before(self.cfg.folder, error.step, every) if self.rank == 0 else None)
+        if found is None:
+            raise NotFiniteError(f"{error}. No checkpoint of train.checkpoint.every_steps {every} lies before it: "
+                                 "there is nothing to roll back to", error.step)  # fmt: skip
+        with fetched(found) as folder:
+            roll_back(self.state, folder, error, partial(advance, self.spec), self.utterances)
+        self.records.roll_back(error.step, self.state.passed_over)
+        self.save()
+
+    def saved(self) -> None:
+        """Wait until the checkpoints that were handed over lie in the run's folder."""
+        if self.rank == 0:
+            ray.train.get_all_reported_checkpoints(CheckpointConsistencyMode.COMMITTED)
 
     def announce(self, plan: EpochPlan) -> None:
         """Say what an epoch uses twice and what it leaves out."""
@@ -226,6 +273,11 @@ class Worker:
         """The utterances of a micro-batch of an epoch's plan."""
         return ", ".join(self.manifest.column("id")[plan.micro_batch(step, slot)])
 
+    def utterances(self, position: Position) -> int:
+        """How many the step at a position has."""
+        plan = plan_of(self.spec, position.epoch)
+        return sum(len(plan.micro_batch(position.epoch_step, j)) for j in range(plan.micro_batches_per_step))
+
     def flush(self) -> None:
         """Read and write the scalars of the steps since the last time."""
         lines = self.records.flush()
@@ -240,7 +292,9 @@ class Worker:
             )  # fmt: skip
 
     def evaluate(self, step: int) -> None:
-        """Validate and record it."""
+        """Validate and record it, after the steps before were looked at."""
+        self.flush()
+        self.watchdog.alive(step, long=True)
         batches = validation_batches(self.spec, self.validation, self.rank, self.world_size)
         result = evaluate(self.state, batches, len(self.validation), self.cfg.eval, self.cfg.data, self.rank)
         self.records.evaluation(step, result.scalars, iter(result.samples), self.cfg.data.sampling_rate)
@@ -266,6 +320,7 @@ class Worker:
             upload: ASYNC goes on beside the training, SYNC has ended on return.
         """
         self.flush()
+        self.watchdog.alive(self.state.position.step, long=True)
         checkpoint, position = None, self.state.position
         if self.rank == 0:
             folder = Path(tempfile.mkdtemp(prefix="checkpoint-"))
@@ -276,6 +331,7 @@ class Worker:
                 versions=versions(),
                 speakers=self.manifest.speakers,
                 world_size=self.world_size,
+                passed_over=self.state.passed_over,
             )
             save_checkpoint(folder, self.state, info, self.cfg.config_yaml)
             checkpoint = Checkpoint.from_directory(folder)
@@ -334,31 +390,3 @@ def padding_share(micro_batches: list[MicroBatch]) -> float:
 def versions() -> dict[str, str]:
     """What the environment was."""
     return {"python": platform.python_version(), "torch": torch.__version__, "ray": ray.__version__}
-
-
-def log_path(folder: str, rank: int) -> Path:
-    """Where a rank writes its log: in the run's folder, or for an object store on this machine, to be uploaded."""
-    local = Path(folder) if "://" not in folder else Path(tempfile.gettempdir()) / "bert-vits2-ray" / quote(folder, "")
-    return local / "logs" / f"rank-{rank}.log"
-
-
-def start_logging(folder: str, rank: int) -> Path:
-    """Log to the console and to `logs/rank-<r>.log` of the run; returns the file."""
-    path = log_path(folder, rank)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handlers: list[logging.Handler] = [logging.FileHandler(path)]
-    if rank == 0:
-        handlers.append(logging.StreamHandler(sys.stdout))
-    for handler in handlers:
-        handler.setFormatter(logging.Formatter(f"%(asctime)s rank {rank} %(levelname)s %(message)s"))
-    log.handlers, log.propagate = handlers, False
-    log.setLevel(logging.INFO)
-    log.info("pid %d on %s", os.getpid(), platform.node())
-    return path
-
-
-def upload_logs(path: Path, folder: str) -> None:
-    """Copy the log to the run's folder where that is no local disk."""
-    if "://" in folder:
-        fs, root = fsspec.core.url_to_fs(folder)
-        fs.put_file(str(path), f"{root}/logs/{path.name}")

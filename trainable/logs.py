@@ -1,0 +1,41 @@
+"""The workers' logs: a file a rank, in the run's folder."""
+
+import logging
+import os
+import platform
+import sys
+import tempfile
+from pathlib import Path
+from urllib.parse import quote
+
+import fsspec
+
+log = logging.getLogger("bert_vits2_ray")
+
+
+def log_path(folder: str, rank: int) -> Path:
+    """Where a rank writes its log: in the run's folder, or for an object store on this machine, to be uploaded."""
+    local = Path(folder) if "://" not in folder else Path(tempfile.gettempdir()) / "bert-vits2-ray" / quote(folder, "")
+    return local / "logs" / f"rank-{rank}.log"
+
+
+def start_logging(folder: str, rank: int) -> Path:
+    """Log to the console and to `logs/rank-<r>.log` of the run; returns the file."""
+    path = log_path(folder, rank)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handlers: list[logging.Handler] = [logging.FileHandler(path)]
+    if rank == 0:
+        handlers.append(logging.StreamHandler(sys.stdout))
+    for handler in handlers:
+        handler.setFormatter(logging.Formatter(f"%(asctime)s rank {rank} %(levelname)s %(message)s"))
+    log.handlers, log.propagate = handlers, False
+    log.setLevel(logging.INFO)
+    log.info("pid %d on %s", os.getpid(), platform.node())
+    return path
+
+
+def upload_logs(path: Path, folder: str) -> None:
+    """Copy the log to the run's folder where that is no local disk."""
+    if "://" in folder:
+        fs, root = fsspec.core.url_to_fs(folder)
+        fs.put_file(str(path), f"{root}/logs/{path.name}")
