@@ -100,16 +100,20 @@ class Watchdog:
         own = f"step {step + 1}, in {where}, {seconds:.0f} s"
         log.error("no step has ended for too long (train.hang_timeout_s): %s\n%s", own, stack)
         head = json.dumps({"attempt": self.attempt, "rank": self.rank, "where": own})
-        try:
-            put_file(report_uri(self.folder, self.rank), f"{head}\n{own}\n\n{stack}".encode())
-        except OSError as error:
-            log.error("the report cannot be written: %s", error)
+        self._write(f"{head}\n\n{stack}")
         table = table_of(self._collect({self.rank: own}), self.world_size)
         log.error("the workers hang and are ended, to start anew from the newest checkpoint:\n%s", table)
+        self._write(f"{head}\n\n{stack}\n{table}\n")
         for handler in log.handlers:
             handler.flush()
         if self.rank:
             time.sleep(LINGER_S)
+
+    def _write(self, report: str) -> None:
+        try:
+            put_file(report_uri(self.folder, self.rank), report.encode())
+        except OSError as error:
+            log.error("the report cannot be written: %s", error)
 
     def _collect(self, found: dict[int, str]) -> dict[int, str]:
         """The reports of all ranks that give one within COLLECT_S."""

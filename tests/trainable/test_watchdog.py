@@ -62,6 +62,7 @@ def test_every_rank_says_where_it_is_and_who_says_nothing(folder, caplog):
         assert lines[2] == "  rank 2: no report: its process or its node is gone or stopped"
     report = read_file(report_uri(folder, 0)).decode()
     assert "go.wait(20)" in report  # the stack
+    assert report.endswith("\n".join(lines) + "\n")
 
 
 def test_signs_of_life_hold_it_back_and_long_things_may_take_longer(tmp_path):
