@@ -76,12 +76,9 @@ class Watchdog:
         self.sign = (step, time.monotonic(), self.limit_s * (LONG if long else 1))
 
     def _watch(self) -> None:
-        while True:
-            _, since, allowed = self.sign
-            if self.closed.wait(max(0.0, since + allowed - time.monotonic())):
+        while not self._expired():
+            if self.closed.wait(self.limit_s / 10):
                 return
-            if self.sign[1] == since:
-                break
         backstop = threading.Timer(END_WITHIN_S, self.end)  # the store may be what everybody waits for
         backstop.daemon = True
         backstop.start()
@@ -90,6 +87,10 @@ class Watchdog:
         finally:
             backstop.cancel()
             self.end()
+
+    def _expired(self) -> bool:
+        _, since, allowed = self.sign
+        return time.monotonic() - since > allowed
 
     def _report(self) -> None:
         """Say where this worker is, and what the others say."""
