@@ -1,4 +1,4 @@
-"""The workers' logs: a file a rank, in the run's folder."""
+"""The workers' logs: on the console, and in `logs/rank-<r>.log` of the run."""
 
 import logging
 import os
@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 from urllib.parse import quote
 
-import fsspec
+from data.files import below, put_file
 
 log = logging.getLogger("bert_vits2_ray")
 
@@ -34,8 +34,11 @@ def start_logging(folder: str, rank: int) -> Path:
     return path
 
 
-def upload_logs(path: Path, folder: str) -> None:
-    """Copy the log to the run's folder where that is no local disk."""
+def upload_log(path: Path, folder: str) -> None:
+    """Copy the log to the run's folder where that is no local disk.
+
+    Raises:
+        OSError: the store is out of reach.
+    """
     if "://" in folder:
-        fs, root = fsspec.core.url_to_fs(folder)
-        fs.put_file(str(path), f"{root}/logs/{path.name}")
+        put_file(below(folder, f"logs/{path.name}"), path.read_bytes())

@@ -1,5 +1,6 @@
 """The loop of every Ray Train worker: data in, steps, records, checkpoints. The only module here that knows Ray."""
 
+import logging
 import platform
 import tempfile
 import time
@@ -35,7 +36,7 @@ from trainable.checkpoint import CheckpointInfo, load_checkpoint, save_checkpoin
 from trainable.config import EvalConfig, ModelConfig, TrainConfig
 from trainable.evaluate import evaluate
 from trainable.hardware import set_up_torch
-from trainable.logs import log, start_logging, upload_logs
+from trainable.logs import start_logging, upload_log
 from trainable.not_finite import NotFiniteError
 from trainable.preemption import Notices, Preempted, reason
 from trainable.records import RunLog
@@ -48,6 +49,7 @@ from trainable.storage import fetched, newest_good
 from trainable.warm_start import warm_start
 from trainable.watchdog import Watchdog
 
+log = logging.getLogger("bert_vits2_ray")
 T = TypeVar("T")
 
 
@@ -184,7 +186,7 @@ class Worker:
                     self.roll_back(error)
         log.info("step %d of %d: done; parameters %s", state.position.step, train.max_steps, state.digest())
         self.records.close()
-        upload_logs(self.logs, self.cfg.folder)
+        upload_log(self.logs, self.cfg.folder)
 
     def open_stream(self) -> MicroBatchStream:
         """The micro-batches from here on."""
@@ -342,7 +344,7 @@ class Worker:
             checkpoint_upload_mode=upload,
             delete_local_checkpoint_after_upload=True,
         )
-        upload_logs(self.logs, self.cfg.folder)
+        upload_log(self.logs, self.cfg.folder)
 
 
 def check_fits(cfg: WorkerConfig, manifest: Manifest) -> None:
