@@ -241,6 +241,8 @@ class MicroBatchStream:
             )
         self.spec, self.max_steps, self.rank, self.world_size = spec, max_steps, rank, world_size
         self.pin, self.first, self.next_dataset = pin, first, first
+        self.executions: list[ray.actor.ActorHandle] = []  # rank 0: of the newest two datasets
+        self.stopped = False
         for _ in range(min(STEPS_AHEAD, max_steps - first.step)):
             self.next_dataset = advance(spec, self.next_dataset)
         begin, ahead = self.next_dataset.step, spec.data.prefetch_steps
@@ -260,6 +262,13 @@ class MicroBatchStream:
                     self.pace.reached.remote(step)
                 yield self._take(rows, step)
             begin, opened = end, following
+
+    def stop(self) -> None:
+        """End the loaders in mid-stream, so that another stream has their CPUs; no rank may take a step after it."""
+        self.stopped = True
+        if self.rank == 0:
+            for actor in (*self.executions, self.pace):
+                ray.kill(actor)
 
     def _own_steps(self, steps: int) -> Iterator[list[MicroBatch]]:
         """The first steps, loaded by a thread of this process while Ray Data starts."""
@@ -312,7 +321,12 @@ class MicroBatchStream:
         )
         dataset.context.execution_options.preserve_order = True
         dataset.context.memory_usage_poll_interval_s = None  # reading /proc once a call costs more than it tells
-        return dataset.streaming_split(self.world_size, equal=True)
+        splits = dataset.streaming_split(self.world_size, equal=True)
+        # the actor that executes the dataset and owns its loaders; Ray has no public way to end it early
+        self.executions = [*self.executions[-1:], splits[0]._coord_actor]  # type: ignore[attr-defined]
+        if self.stopped:
+            ray.kill(self.executions[-1])
+        return splits
 
     def _take(self, rows: Iterator[pa.Table], step: int) -> list[MicroBatch]:
         taken = []

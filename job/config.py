@@ -36,6 +36,8 @@ class ScalingConfig:
         health_poll_s: seconds between looks at the workers.
         start_timeout_s: seconds until workers must have been placed; then the cluster is looked at anew.
         notice_poll_s: seconds between looks for a notice that a node goes (a spot reclaim).
+        collective_timeout_s: seconds until a collective operation that not all workers have joined fails, and the
+            workers are started anew; longer than train.hang_timeout_s, whose report says who waits for whom.
     """
 
     num_workers: int | list[int] = 1
@@ -48,6 +50,7 @@ class ScalingConfig:
     health_poll_s: float = 0.5
     start_timeout_s: float = 10.0
     notice_poll_s: float = 2.0
+    collective_timeout_s: float = 900.0
 
     @property
     def bounds(self) -> tuple[int, int]:

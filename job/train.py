@@ -30,6 +30,8 @@ from trainable.state import check_sizes
 from trainable.storage import checkpoints, newest_good, step_of
 from trainable.worker import WorkerConfig, check_fits, train_loop
 
+REPORT_S = 60  # between the time that workers say where they hang and the end of what they hang in
+
 
 def main(argv: Sequence[str]) -> int:
     """The command."""
@@ -71,7 +73,7 @@ def train(cfg: Config) -> Result | None:
                 resources_per_worker=resources_per_worker(cfg, gpu),
                 elastic_resize_monitor_interval_s=cfg.scaling.resize_interval_s,
             ),
-            torch_config=TorchConfig(backend="nccl" if gpu else "gloo"),
+            torch_config=TorchConfig("nccl" if gpu else "gloo", timeout_s=int(cfg.scaling.collective_timeout_s)),
             run_config=RunConfig(
                 name=cfg.run.name,
                 storage_path=path,
@@ -129,6 +131,8 @@ def tune_ray_train(cfg: Config) -> None:
         "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": scaling.health_poll_s,
         "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": scaling.start_timeout_s,
         "RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S": scaling.notice_poll_s / 2,
+        # of a worker that does not answer at all: the others' report comes before
+        "RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S": scaling.collective_timeout_s,
     }.items():
         os.environ.setdefault(name, str(value))
 
@@ -146,6 +150,12 @@ def check(cfg: Config) -> None:
         raise ValueError(
             f"scaling.num_workers {high} is more than the plan can feed: a global step has "
             f"train.micro_batches_per_step {G} micro-batches; raise it, or lower the number of workers"
+        )
+    hang, collective = cfg.train.hang_timeout_s, cfg.scaling.collective_timeout_s
+    if collective < hang + REPORT_S:
+        raise ValueError(
+            f"scaling.collective_timeout_s {collective:g} must be {REPORT_S} s longer than train.hang_timeout_s "
+            f"{hang:g}, or the workers end before they have said where they hang: raise it, or lower the other"
         )
 
 

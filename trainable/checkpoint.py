@@ -2,7 +2,7 @@
 
 g.safetensors d.safetensors dur.safetensors wd.safetensors     weights
 training.pt        optimizers by parameter, learning rates, scalers, exponents (loads with weights_only)
-state.json         position, scores, manifest digest, code and library versions, world size
+state.json         position, scores, steps passed over by roll-backs, manifest digest, code and library versions, ...
 config.yaml        the run's resolved configuration
 checksums.json     sha256 of every other file; written last, so that a folder without it is not a checkpoint
 
@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from data.epoch_plan import Position
 from trainable.reduction import unwrapped
-from trainable.state import TrainState
+from trainable.state import Spans, TrainState
 
 FORMAT = 2
 DTYPES = {  # their names in safetensors
@@ -54,6 +54,7 @@ class CheckpointInfo:
         speakers: name -> row of the speaker table.
         world_size: workers when it was written.
         scores: of a validation at this step; empty without one.
+        passed_over: (first, last) steps that roll-backs have passed over.
     """
 
     position: Position
@@ -63,6 +64,7 @@ class CheckpointInfo:
     speakers: dict[str, int]
     world_size: int
     scores: dict[str, float] = field(default_factory=dict)
+    passed_over: Spans = ()
 
 
 class HostCopy:
@@ -204,7 +206,8 @@ def parse_info(content: bytes, source: str) -> CheckpointInfo:
     try:
         raw = json.loads(content)
         if raw.pop("format") == FORMAT:
-            return CheckpointInfo(**raw | {"position": Position(**raw["position"])})
+            passed_over = tuple((first, last) for first, last in raw.get("passed_over", ()))
+            return CheckpointInfo(**raw | {"position": Position(**raw["position"]), "passed_over": passed_over})
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{source} is damaged: {error!r}") from error
     raise CheckpointError(f"{source} has a format that this code does not know; it reads {FORMAT}")
@@ -220,7 +223,7 @@ def load_checkpoint(folder: Path, state: TrainState) -> CheckpointInfo:
     for name, net in state.nets.items():
         load_weights(folder, name, unwrapped(net))
     state.load_state_dict(torch.load(folder / "training.pt", map_location="cpu", weights_only=True))
-    state.position = info.position
+    state.position, state.passed_over = info.position, info.passed_over
     return info
 
 

@@ -140,14 +140,18 @@ class NotFiniteConfig:
     """What happens when a loss or a gradient is not a finite number, or a gradient explodes.
 
     Attributes:
-        policy: `stop` ends the run with its state intact; `skip` leaves out that network's update and goes on.
+        policy: `stop` ends the run with its state intact; `skip` leaves out that network's update and goes on;
+            `roll_back` restores the last scheduled checkpoint (a multiple of checkpoint.every_steps) before the bad
+            step, and goes on behind that step: the data in between are passed over.
         max_grad_norm: a larger gradient norm counts as exploded; none: no norm does.
         max_in_a_row: `skip` stops after so many steps with a left-out update in succession.
+        max_roll_backs: `roll_back` stops after so many in succession without a good scheduled checkpoint in between.
     """
 
-    policy: Literal["stop", "skip"] = "stop"
+    policy: Literal["stop", "skip", "roll_back"] = "stop"
     max_grad_norm: float | None = None
     max_in_a_row: int = 10
+    max_roll_backs: int = 3
 
 
 @dataclass(frozen=True)
@@ -210,6 +214,8 @@ class TrainConfig:
         log_every_steps: global steps between scalars in TensorBoard and lines on the console.
         image_every_steps: global steps between images in TensorBoard.
         checkpoint: saving.
+        hang_timeout_s: a worker of which no step ends for so long says where it is, ends, and the run goes on from the
+            newest checkpoint; three times as long for a first step, a validation and a checkpoint.
     """
 
     seed: int = 42
@@ -239,6 +245,7 @@ class TrainConfig:
     log_every_steps: int = 10
     image_every_steps: int = 200
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    hang_timeout_s: float = 600.0
 
 
 @dataclass(frozen=True)

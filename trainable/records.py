@@ -15,14 +15,12 @@ from data.files import put_file, reachable
 from trainable.board import VERSION, Board, event_file, record
 from trainable.config import NotFiniteConfig
 from trainable.growing import GrowingFile
+from trainable.not_finite import NotFiniteError, describe, faults
 from trainable.plots import alignment_image, spectrogram_image
+from trainable.state import Spans
 from trainable.step import StepReport
 
 log = logging.getLogger("bert_vits2_ray")
-
-
-class NotFiniteError(FloatingPointError):
-    """A loss or a gradient is not a finite number, or a gradient exploded."""
 
 
 def _now(write: Callable[[], None]) -> None:
@@ -44,8 +42,13 @@ class MetricsFile(GrowingFile):
     On a local disk it is one file; on an object store, which cannot append, `metrics/<first step>.jsonl` parts.
     """
 
-    def __init__(self, folder: str, resume_step: int):
-        """Open the run's file and forget what lies behind the step that the run resumes from.
+    def __init__(self, folder: str, resume_step: int, passed_over: Spans = ()):
+        """Open the run's file and forget what lies behind a step.
+
+        Args:
+            folder: folder or URI of the run.
+            resume_step: where the run goes on.
+            passed_over: steps that roll-backs have passed over; their lines have `"rolled_back": true`.
 
         Raises:
             OSError: it cannot be read or written.
@@ -55,7 +58,7 @@ class MetricsFile(GrowingFile):
             fs, root = fsspec.core.url_to_fs(folder)
             for path in fs.glob(f"{root}/metrics.jsonl") if self.local else _parts(fs, root):
                 content = fs.cat_file(path)
-                kept = _lines(line for line in _parsed(content) if line["step"] <= resume_step)
+                kept = _lines(_kept(_parsed(content), resume_step, passed_over))
                 if not kept and not self.local:
                     fs.rm_file(path)
                 elif kept != content:
@@ -89,6 +92,17 @@ def _parts(fs: fsspec.AbstractFileSystem, root: str) -> list[str]:
     return sorted(fs.glob(f"{root}/metrics/*.jsonl"))
 
 
+def _kept(lines: list[dict], resume_step: int, passed_over: Spans) -> list[dict]:
+    """The lines up to a step, of which those that were passed over are marked."""
+    kept = [
+        {tag: v for tag, v in line.items() if tag != "rolled_back"} for line in lines if line["step"] <= resume_step
+    ]
+    for line in kept:
+        if any(first <= line["step"] <= last for first, last in passed_over):
+            line["rolled_back"] = True
+    return kept
+
+
 def _lines(objects: Iterable[dict]) -> bytes:
     return "".join(json.dumps(o) + "\n" for o in objects).encode()
 
@@ -107,14 +121,15 @@ class RunLog:
     resume_step: int
     writes: bool
     not_finite: NotFiniteConfig = field(default_factory=NotFiniteConfig)
-    loss_scaling: bool = False  # fp16: gradients overflow while the scale is sought, and the scaler skips such updates
+    loss_scaling: bool = False  # fp16
+    passed_over: Spans = ()  # steps that roll-backs have passed over
     submit: Callable[[Callable[[], None]], None] = _now  # does a piece of writing, perhaps beside the training
     in_a_row: int = 0  # steps with a left-out update, up to the last one read
     pending: list[PendingStep] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         if self.writes:
-            self.metrics = MetricsFile(self.folder, self.resume_step)
+            self.metrics = MetricsFile(self.folder, self.resume_step, self.passed_over)
             self.board, self.eval_board = Board(self.resume_step + 1), Board(self.resume_step + 1)
             self.events, self.eval_events = (_events(self.folder, f"tensorboard{below}") for below in ("", "/eval"))
 
@@ -133,10 +148,15 @@ class RunLog:
 
         Raises:
             NotFiniteError: a loss or gradient is not finite or exploded, and the policy is not to go on; names the
-                step, the losses and norms, and the utterances.
+                step, networks, losses and norms, and the utterances. What follows that step is forgotten.
         """
         pending, self.pending = self.pending, []
         lines = [p.fields | values for p, values in zip(pending, _read(pending), strict=True)]
+        error = None
+        for number, (p, line) in enumerate(zip(pending, lines, strict=True), 1):
+            if (error := self.judge(p, line)) is not None:
+                pending, lines = pending[:number], lines[:number]
+                break
         if self.writes:
             consumed = _consumed(pending)
             written = [_finite(v) | {"consumed": c} for v, c in zip(lines, consumed, strict=True)]
@@ -145,33 +165,40 @@ class RunLog:
                 for tag, image in p.report.images.items():
                     plot = alignment_image if tag.endswith("attn") else spectrogram_image
                     self.board.image(tag, plot(image.float().cpu().numpy()), line["step"])
-        for p, line in zip(pending, lines, strict=True):
-            self.judge(p, line)
+        if error is not None:
+            raise error
         return lines
 
-    def judge(self, step: PendingStep, line: Mapping[str, float]) -> None:
-        """Look for what is not finite or exploded in a step's line.
-
-        Raises:
-            NotFiniteError: the policy is not to go on.
-        """
-        limit = self.not_finite.max_grad_norm or math.inf
-        norms = {tag: v for tag, v in line.items() if tag.startswith("grad_norm_")}
-        bad = {tag: v for tag, v in line.items() if not math.isfinite(v) and not (self.loss_scaling and tag in norms)}
-        bad |= {tag: v for tag, v in norms.items() if math.isfinite(v) and v > limit}
+    def judge(self, step: PendingStep, line: Mapping[str, float]) -> NotFiniteError | None:
+        """The error that ends the steps at this one; or None, where all is well or its update was left out."""
+        bad = faults(line, self.not_finite.max_grad_norm, self.loss_scaling)
         if not bad:
             self.in_a_row = 0
-            return
-        broken = [slot for slot, of in enumerate(step.report.broken.tolist()) if of]
-        what = f"step {line['step']}: " + ", ".join(f"{tag} {v:.4g}" for tag, v in list(bad.items())[:6])
-        what += "".join(f"; micro-batch {slot} holds {step.members(slot)}" for slot in broken)
+            return None
+        broken = step.report.broken.tolist()
+        members = {slot: step.members(slot) for slot in range(len(broken))}
+        what = describe(line, bad, members, [slot for slot, of in enumerate(broken) if of])
         self.in_a_row += 1
-        if self.not_finite.policy == "stop":
-            raise NotFiniteError(f"{what}. The last good state is the newest checkpoint; see train.not_finite")
-        if self.in_a_row > self.not_finite.max_in_a_row:
-            raise NotFiniteError(f"{what}. {self.in_a_row} such steps in a row are more than train.not_finite allows")
-        left_out = [tag.removeprefix("skipped_") for tag, v in line.items() if tag.startswith("skipped_") and v]
-        log.warning("%s. The update of %s is left out", what, ", ".join(left_out) or "no network")
+        policy = self.not_finite.policy
+        if policy == "stop":
+            what += ". The last good state is the newest checkpoint; see train.not_finite"
+        elif policy == "skip":
+            if self.in_a_row <= self.not_finite.max_in_a_row:
+                left_out = [tag.removeprefix("skipped_") for tag, v in line.items() if tag.startswith("skipped_") and v]
+                log.warning("%s. The update of %s is left out", what, ", ".join(left_out) or "no network")
+                return None
+            what += f". {self.in_a_row} such steps in a row are more than train.not_finite.max_in_a_row allows"
+        return NotFiniteError(what, int(line["step"]))
+
+    def roll_back(self, step: int, passed_over: Spans) -> None:
+        """The run goes on behind a step, whose data and that of other steps it has passed over.
+
+        Raises:
+            OSError: the records cannot be read or written.
+        """
+        if self.writes:
+            self.metrics.persist()
+            self.metrics = MetricsFile(self.folder, step, passed_over)
 
     def scalars(self, line: Mapping[str, float]) -> None:
         """Write a step's line to TensorBoard."""

@@ -90,6 +90,10 @@ class Saver:
         if self.writing is not None:
             self.writing.result()
 
+    def finish(self) -> None:
+        """Until all that was handed over is written or given up."""
+        self.thread.submit(nothing).result()
+
     def problem(self, last: bool) -> str | None:
         """Why the run should stop, if it should.
 

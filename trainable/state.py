@@ -20,6 +20,7 @@ from trainable.optimizer import build_optimizer, freeze, learning_rate, load_mom
 from trainable.reduction import ExactReduction, FastReduction, Reduction, unwrapped
 
 PERIODS = 6  # sub-discriminators of the multi-period discriminator
+Spans = tuple[tuple[int, int], ...]  # (first, last) global steps, ascending
 LOGGED_ITEMS = 8  # the duration discriminator's losses have a value an utterance: these many are logged
 
 
@@ -129,6 +130,7 @@ class TrainState:
         base_rates: learning rates at step 0 of networks that have one of their own, from published weights.
         reduction: how gradients are summed.
         position: global steps done.
+        passed_over: steps among these whose data the weights have not seen, because of roll-backs.
         model: its configuration.
         train: its configuration.
     """
@@ -138,6 +140,7 @@ class TrainState:
     model: ModelConfig
     train: TrainConfig
     position: Position = field(default_factory=Position)
+    passed_over: Spans = ()
     optimizers: dict[str, torch.optim.Optimizer] = field(init=False)
     scalers: dict[str, torch.amp.GradScaler] = field(init=False)
     trainable: dict[str, list[nn.Parameter]] = field(init=False)

@@ -33,11 +33,11 @@ from trainable.losses import (
 from trainable.networks.period_discriminator import MultiPeriodDiscriminator
 from trainable.networks.segments import slice_segments
 from trainable.networks.synthesizer import SynthesizerOutput
+from trainable.not_finite import TOTALS
 from trainable.reduction import gather_rows, unwrapped
 from trainable.state import TrainState
 
 GENERATOR, DISCRIMINATORS, ADVERSARIAL = range(3)  # phases of a micro-batch that draw random numbers
-TOTALS = {"g": "loss/g/total", "d": "loss/d/total", "dur": "loss/dur_disc/total", "wd": "loss/wd/total"}
 
 
 @dataclass
@@ -256,7 +256,8 @@ class TrainingStep:
         limit = self.train.clip_norm.limit(name, self.train.precision)
         if limit is not None:
             torch.nn.utils.clip_grads_with_norm_(parameters, limit, norm)
-        if self.train.not_finite.policy == "skip" and not scaler.is_enabled():
+        # with `roll_back` the steps until a bad one is seen are forgotten, but should not have to compute with NaN
+        if self.train.not_finite.policy != "stop" and not scaler.is_enabled():
             optimizer.found_inf = self.exploded(norm)  # type: ignore[attr-defined]  # the fused kernel looks at it
         scaler.step(optimizer)
         scaler.update()

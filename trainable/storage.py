@@ -5,7 +5,7 @@ import logging
 import os
 import re
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -70,9 +70,14 @@ def good(uri: str) -> CheckpointInfo | None:
             return None
 
 
-def newest_good(uri: str) -> str | None:
-    """The newest checkpoint of a run that is complete and undamaged; says which ones are passed over."""
-    return next((candidate for candidate in checkpoints(uri) if good(candidate)), None)
+def newest_good(uri: str, wanted: Callable[[int], bool] = lambda step: True) -> str | None:
+    """The newest checkpoint of a run that is complete and undamaged; says which ones are passed over.
+
+    Args:
+        uri: folder or URI of the run.
+        wanted: whether a checkpoint of this step will do.
+    """
+    return next((found for found in checkpoints(uri) if wanted(step_of(found)) and good(found)), None)
 
 
 def read_state(uri: str) -> CheckpointInfo:

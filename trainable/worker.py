@@ -4,7 +4,8 @@ import logging
 import math
 import platform
 import time
-from collections.abc import Callable
+import uuid
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
@@ -19,7 +20,7 @@ from ray.train import Checkpoint, CheckpointUploadMode, PreemptionInfo
 from torch import nn
 
 from data.config import DataConfig
-from data.epoch_plan import EpochPlan
+from data.epoch_plan import EpochPlan, Position
 from data.files import keep_trying
 from data.manifest import Manifest, read_manifest
 from data.pipeline import (
@@ -36,15 +37,18 @@ from trainable.config import EvalConfig, ModelConfig, TrainConfig
 from trainable.evaluate import evaluate
 from trainable.hardware import set_up_torch
 from trainable.logs import start_logging, upload_log
+from trainable.not_finite import NotFiniteError
 from trainable.preemption import Notices, PreemptedError, reason
-from trainable.records import NotFiniteError, RunLog
+from trainable.records import RunLog
 from trainable.reduction import unwrapped
+from trainable.roll_back import roll_back, scheduled_before
 from trainable.saver import Saver, StorageError
 from trainable.slm import load_slm
 from trainable.state import TrainState, build_networks
 from trainable.step import TrainingStep
 from trainable.storage import checkpoint_name, fetched, newest_good
 from trainable.warm_start import warm_start
+from trainable.watchdog import Watchdog
 
 log = logging.getLogger("bert_vits2_ray")
 T = TypeVar("T")
@@ -128,11 +132,16 @@ class Worker:
         self.state = TrainState({name: prepare(net) for name, net in nets.items()}, slm, cfg.model, cfg.train)
         self.resume()
         self.step = TrainingStep(self.state, cfg.train, cfg.data)
+        position, fp16 = self.state.position, cfg.train.precision == "fp16"
         self.records = self.together(lambda: RunLog(
-            cfg.folder, self.state.position.step, self.rank == 0, cfg.train.not_finite, cfg.train.precision == "fp16",
+            cfg.folder, position.step, self.rank == 0, cfg.train.not_finite, fp16, self.state.passed_over,
             self.saver.submit,
         ))  # fmt: skip
         self.validation = validation_rows(self.spec, cfg.eval.max_utterances)
+        attempt = share(uuid.uuid4().hex)
+        self.watchdog = Watchdog(
+            cfg.folder, self.rank, self.world_size, attempt, cfg.train.hang_timeout_s, position.step
+        )
 
     def resume(self) -> None:
         """Restore the newest good checkpoint of the run's folder, if there is one; all workers take the same."""
@@ -186,19 +195,41 @@ class Worker:
                 log.info("%s", "\n".join(taken.report))
 
     def run(self) -> None:
-        """The loop."""
-        cfg, state, train = self.cfg, self.state, self.cfg.train
-        stream = iter(
-            MicroBatchStream(
-                self.spec,
-                state.position,
-                train.max_steps,
-                self.rank,
-                self.world_size,
-                share,
-                pin=self.device.type == "cuda",
-            )
+        """Train to the end; after a roll-back a new stream goes on behind the bad step."""
+        state, train = self.state, self.cfg.train
+        with self.watchdog:
+            while state.position.step < train.max_steps:
+                stream = self.open_stream()
+                try:
+                    self.steps(iter(stream))
+                except NotFiniteError as error:
+                    if train.not_finite.policy != "roll_back":
+                        raise
+                    stream.stop()
+                    self.roll_back(error)
+        log.info("step %d of %d: done; parameters %s", state.position.step, train.max_steps, state.digest())
+        self.records.close()
+        self.saver.submit(partial(upload_log, self.logs, self.cfg.folder))
+
+    def open_stream(self) -> MicroBatchStream:
+        """The micro-batches from here on."""
+        return MicroBatchStream(
+            self.spec,
+            self.state.position,
+            self.cfg.train.max_steps,
+            self.rank,
+            self.world_size,
+            share,
+            pin=self.device.type == "cuda",
         )
+
+    def steps(self, stream: Iterator[list[MicroBatch]]) -> None:
+        """The loop.
+
+        Raises:
+            NotFiniteError: from `flush`.
+        """
+        cfg, state, train = self.cfg, self.state, self.cfg.train
         notices = Notices(share, cfg.notice_poll_s)
         announced = -1
         while state.position.step < train.max_steps:
@@ -212,12 +243,11 @@ class Worker:
             waited = time.perf_counter() - begin
             batches = [(m.slot, m.batch.to(self.device).with_spectrogram(cfg.data)) for m in micro_batches]
             report = self.step(batches, want_images=step % train.image_every_steps == 0 or step == 1)
-            sizes = [len(plan.micro_batch(state.position.epoch_step, j)) for j in range(train.micro_batches_per_step)]
-            lr, before = state.learning_rate("g"), state.position
+            lr, before, utterances = state.learning_rate("g"), state.position, self.utterances(state.position)
             state.position = advance(self.spec, state.position)
             self.records.add(
                 report, partial(self.members, plan, before.epoch_step),
-                step=step, epoch=epoch, world_size=self.world_size, lr=lr, utterances=sum(sizes),
+                step=step, epoch=epoch, world_size=self.world_size, lr=lr, utterances=utterances,
                 padding=padding_share(micro_batches), seconds=time.perf_counter() - begin, seconds_waiting=waited,
             )  # fmt: skip
             last = step == train.max_steps
@@ -230,9 +260,31 @@ class Worker:
                 self.save(scores=scores)
             elif (notice := notices.pending()) is not None:
                 self.leave(notice)
-        log.info("step %d of %d: done; parameters %s", state.position.step, train.max_steps, state.digest())
-        self.records.close()
-        self.saver.submit(partial(upload_log, self.logs, cfg.folder))
+            self.watchdog.alive(step)
+
+    def roll_back(self, error: NotFiniteError) -> None:
+        """Restore the last scheduled checkpoint before a bad step and go on behind that step; a collective call.
+
+        Raises:
+            NotFiniteError: there is nothing to go back to, or there were too many roll-backs in succession.
+        """
+        self.watchdog.alive(error.step, long=True)
+        self.saver.finish()
+        every = self.cfg.train.checkpoint.every_steps
+        found = share(self.together(
+            lambda: scheduled_before(self.cfg.folder, error.step, every) if self.rank == 0 else None
+        ))  # fmt: skip
+        if found is None:
+            raise NotFiniteError(f"{error}. No checkpoint of train.checkpoint.every_steps {every} lies before it: "
+                                 "there is nothing to roll back to", error.step)  # fmt: skip
+
+        def restore() -> None:
+            with fetched(found) as folder:
+                roll_back(self.state, folder, error, partial(advance, self.spec), self.utterances)
+
+        self.together(restore)
+        self.together(lambda: self.records.roll_back(error.step, self.state.passed_over))
+        self.save()
 
     def announce(self, plan: EpochPlan) -> None:
         """Say what an epoch uses twice and what it leaves out."""
@@ -248,6 +300,11 @@ class Worker:
         """The utterances of a micro-batch of an epoch's plan."""
         return ", ".join(self.manifest.column("id")[plan.micro_batch(step, slot)])
 
+    def utterances(self, position: Position) -> int:
+        """How many the step at a position has."""
+        plan = plan_of(self.spec, position.epoch)
+        return sum(len(plan.micro_batch(position.epoch_step, j)) for j in range(plan.micro_batches_per_step))
+
     def flush(self) -> None:
         """Read and write the scalars of the steps since the last time."""
         lines = self.records.flush()
@@ -262,7 +319,9 @@ class Worker:
             )  # fmt: skip
 
     def evaluate(self, step: int) -> dict[str, float]:
-        """Validate, record it and return the scores that are numbers."""
+        """Validate after the steps before were looked at, record it and return the scores that are numbers."""
+        self.flush()
+        self.watchdog.alive(step, long=True)
         batches = validation_batches(self.spec, self.validation, self.rank, self.world_size)
         result = evaluate(self.state, batches, len(self.validation), self.cfg.eval, self.cfg.data, self.rank)
         self.records.evaluation(step, result.scalars, iter(result.samples), self.cfg.data.sampling_rate)
@@ -295,6 +354,7 @@ class Worker:
             StorageError: it could not be written, and nothing comes after it; or several in a row could not.
         """
         self.flush()
+        self.watchdog.alive(self.state.position.step, long=True)
         checkpoint, position = None, self.state.position
         if self.rank == 0:
             info = CheckpointInfo(
@@ -305,6 +365,7 @@ class Worker:
                 speakers=self.manifest.speakers,
                 world_size=self.world_size,
                 scores=scores or {},
+                passed_over=self.state.passed_over,
             )
             self.saver.save(self.state, info, self.cfg.config_yaml, self.records.persist)
             checkpoint = self.checkpoint(checkpoint_name(position.step))

@@ -1,11 +1,14 @@
 """Ray Data executes the plan: every worker gets its micro-batches of each step, in order, from any position."""
 
 import threading
+import time
 from dataclasses import replace
 
 import numpy as np
+import psutil
 import pyarrow as pa
 import pytest
+import ray
 import torch
 
 from data.audio import encode_flac
@@ -108,6 +111,30 @@ def test_a_stream_opens_at_any_position_and_over_several_datasets(spec, monkeypa
     monkeypatch.setattr("data.pipeline.ROWS_PER_DATASET", 0)
     first = advance(spec, advance(spec, Position()))
     assert take(spec, first, 15, 2) == expected(spec, first, 15)  # 4 of its own, and datasets of 4, 4 and 1
+
+
+@pytest.mark.usefixtures("ray_local")
+def test_a_stopped_stream_leaves_room_for_another(spec):
+    """As after a roll-back: the loaders of either take all of the CPUs."""
+    spec = replace(spec, data=replace(spec.data, loaders=2, prefetch_steps=6))
+    stream = MicroBatchStream(spec, Position(), 40, 0, 1, lambda thing: thing)
+    first, steps = Position(), iter(stream)
+    for _ in range(3):
+        next(steps)
+        first = advance(spec, first)
+    assert len(processes("SplitCoordinator", "Pace")) == 2
+    stream.stop()
+    assert take(spec, first, 9, 2) == expected(spec, first, 9)
+    deadline = time.monotonic() + 20
+    while ray.available_resources().get("CPU", 0) < 2 or processes("SplitCoordinator", "Pace"):
+        assert time.monotonic() < deadline, f"still there: {processes('')}"
+        time.sleep(0.2)
+
+
+def processes(*names: str) -> list[str]:
+    """Ray's processes below this one that have one of these names."""
+    found = [p.name() for p in psutil.Process().children(recursive=True)]
+    return [name for name in found if name.startswith("ray::") and any(part in name for part in names)]
 
 
 def test_uneven_shares_are_padded_with_rows_that_cost_nothing(spec):

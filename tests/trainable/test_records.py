@@ -3,13 +3,13 @@
 import json
 import logging
 import math
-from dataclasses import replace
 
 import pytest
 import torch
 
 from trainable.config import NotFiniteConfig
-from trainable.records import MetricsFile, NotFiniteError, RunLog, read_metrics
+from trainable.not_finite import NotFiniteError
+from trainable.records import MetricsFile, RunLog, read_metrics
 from trainable.step import StepReport
 
 
@@ -35,6 +35,18 @@ def test_a_resume_forgets_what_lies_behind_it(folder):
     metrics.add(lines(7, 8))
     metrics.persist()
     assert read_metrics(folder) == lines(1, 8)
+
+
+def test_steps_that_were_passed_over_are_marked_as_long_as_that_is_so(folder):
+    metrics = MetricsFile(folder, 0)
+    metrics.append(lines(1, 4))
+    metrics.append(lines(5, 9))
+    metrics = MetricsFile(folder, 7, ((3, 3), (6, 7)))
+    marked = [line | {"rolled_back": True} if line["step"] in (3, 6, 7) else line for line in lines(1, 7)]
+    assert read_metrics(folder) == marked
+    metrics.append(lines(8, 8))
+    MetricsFile(folder, 6, ((3, 3),))  # killed before the second one was saved
+    assert read_metrics(folder) == [*marked[:5], lines(6, 6)[0]]
 
 
 def test_half_a_line_of_a_killed_process_is_left_out(tmp_path):
@@ -71,11 +83,13 @@ def test_scalars_are_read_once_and_losses_a_step_does_not_have_are_left_out(tmp_
 def test_what_is_not_finite_stops_every_rank_alike_and_is_named(tmp_path, writes):
     log = RunLog(str(tmp_path), 0, writes=writes)
     log.add(report(grad_norm_g=1.0), step=1)
-    log.add(replace(report(grad_norm_g=math.inf)), step=2)
-    with pytest.raises(NotFiniteError, match="step 2: grad_norm_g"):
+    log.add(report(grad_norm_g=math.inf), step=2)
+    log.add(report(grad_norm_g=math.nan), step=3)  # a consequence: nobody needs it
+    with pytest.raises(NotFiniteError, match="step 2: network g: grad_norm_g inf; micro-batch 1 holds 1"):
         log.flush()
+    assert log.flush() == []
     if writes:  # the line is there all the same, as JSON that any reader takes
-        assert read_metrics(str(tmp_path))[1]["grad_norm_g"] == "inf"
+        assert [line["grad_norm_g"] for line in read_metrics(str(tmp_path))] == [1.0, "inf"]
 
 
 def test_skipped_steps_are_named_and_have_a_limit(tmp_path, caplog):
@@ -85,10 +99,13 @@ def test_skipped_steps_are_named_and_have_a_limit(tmp_path, caplog):
         log.add(report(**scalars), lambda slot: f"utterances of {slot}", step=step)
     with caplog.at_level(logging.WARNING, "bert_vits2_ray"):
         log.flush()
-    assert "step 1: grad_norm_g nan; micro-batch 1 holds utterances of 1. The update of g is left out" in caplog.text
-    assert "step 2: grad_norm_g 60" in caplog.text
+    assert (
+        "step 1: network g: grad_norm_g nan; micro-batch 1 holds utterances of 1. The update of g is left out"
+        in caplog.text
+    )
+    assert "step 2: network g: grad_norm_g 60" in caplog.text
     log.add(report(**bad), step=6)
-    with pytest.raises(NotFiniteError, match=r"step 6: grad_norm_g nan.* 3 such steps in a row"):
+    with pytest.raises(NotFiniteError, match=r"step 6: network g: grad_norm_g nan.* 3 such steps in a row"):
         log.flush()
 
 
@@ -97,12 +114,14 @@ def test_loss_scaling_may_overflow_but_losses_may_not(tmp_path):
     log.add(report(**{"grad_norm_g": math.inf, "loss/g/mel": 1.0}), step=1)
     assert len(log.flush()) == 1
     log.add(report(**{"grad_norm_g": 1.0, "loss/g/mel": math.nan}), step=2)
-    with pytest.raises(NotFiniteError, match="step 2: loss/g/mel nan"):
+    with pytest.raises(NotFiniteError, match="step 2: network g: grad_norm_g 1, loss/g/mel nan"):
         log.flush()
 
 
 def test_an_exploded_gradient_stops_where_that_is_asked_for(tmp_path):
     log = RunLog(str(tmp_path), 0, True, NotFiniteConfig(max_grad_norm=50.0))
     log.add(report(grad_norm_d=51.0), step=1)
-    with pytest.raises(NotFiniteError, match=r"step 1: grad_norm_d 51; micro-batch 1 holds 1\. The last good state"):
+    with pytest.raises(
+        NotFiniteError, match=r"step 1: network d: grad_norm_d 51; micro-batch 1 holds 1\. The last good state"
+    ):
         log.flush()
