@@ -1,13 +1,20 @@
 """Files wherever they lie: whole reads, atomic writes, and the errors of object stores as OSError."""
 
 import contextlib
+import logging
+import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 PART_SUFFIX = ".part"  # of a file whose writing was cut off
+PAUSES_S = (1, 2, 4, 8, 15, 30)  # before each further try at a store that does not answer
+
+log = logging.getLogger("bert_vits2_ray")
+T = TypeVar("T")
 
 
 class UnreachableError(OSError):
@@ -31,6 +38,73 @@ def reachable(uri: str) -> Iterator[None]:
         if isinstance(error, OSError) and is_local(uri):
             raise
         raise UnreachableError(f"{uri} cannot be reached: {error}") from error
+
+
+def patiently(read: Callable[[], T]) -> T:
+    """What `read` returns; where a store does not answer it is called again, for about a minute.
+
+    Raises:
+        UnreachableError: the last one's.
+    """
+    for pause in PAUSES_S:
+        try:
+            return read()
+        except UnreachableError as error:
+            log.warning("%s; tries again in %d s", error, pause)
+            time.sleep(pause)
+    return read()
+
+
+class Source:
+    """A file for Arrow to read from, whose store's failures are told from damage: they are raised as `reachable` does.
+
+    No read-ahead of fsspec's: Arrow fetches a row group in one request.
+    """
+
+    def __init__(self, uri: str):
+        """Open a file or URI.
+
+        Raises:
+            OSError: as of `read_file`.
+        """
+        self.uri = uri
+        with reachable(uri):
+            fs, path = fsspec.core.url_to_fs(uri)
+            self.file = fs.open(path, "rb", cache_type="none")
+
+    def read(self, size: int = -1) -> bytes:
+        """The next bytes."""
+        with reachable(self.uri):
+            return self.file.read(size)
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        """Go to a place."""
+        return self.file.seek(offset, whence)
+
+    def tell(self) -> int:
+        """Where it stands."""
+        return self.file.tell()
+
+    def close(self) -> None:
+        """Close it."""
+        self.file.close()
+
+    @property
+    def closed(self) -> bool:
+        """Whether it is closed."""
+        return self.file.closed
+
+    def readable(self) -> bool:
+        """Yes; Arrow asks."""
+        return True
+
+    def seekable(self) -> bool:
+        """Yes; Arrow asks."""
+        return True
+
+    def writable(self) -> bool:
+        """No; Arrow asks."""
+        return False
 
 
 def is_local(uri: str) -> bool:

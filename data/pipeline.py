@@ -11,6 +11,7 @@ run, so that neither waits for the other.
 import asyncio
 import ctypes
 import functools
+import logging
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -20,12 +21,15 @@ import pyarrow as pa
 import ray
 import ray.data
 
-from data.collate import TtsBatch, collate, to_batch
+from data.collate import TtsBatch, to_batch
 from data.config import DataConfig
-from data.epoch_plan import EpochPlan, Position, plan_buckets, plan_epoch
+from data.epoch_plan import EpochPlan, Position
+from data.loading import BadRowsError, Loaded, RowLoader
 from data.manifest import Manifest, read_manifest
 from data.packing import PLACE, pack, unpack
-from data.shards import ShardReader
+from data.plan_history import Change, Cut, History, plan_through
+
+log = logging.getLogger("bert_vits2_ray")
 
 STEPS_PER_DATASET = 512
 STEPS_AHEAD = 4  # the next dataset is opened this many steps before its first
@@ -42,6 +46,7 @@ class StreamSpec:
         seed: of the run.
         micro_batches_per_step: G.
         segment_frames: shorter utterances are left out.
+        history: changes of what the plan follows from, the present cut the last one; none: there were no changes.
     """
 
     data: DataConfig
@@ -49,6 +54,18 @@ class StreamSpec:
     seed: int
     micro_batches_per_step: int
     segment_frames: int
+    history: History = ()
+
+    @property
+    def cut(self) -> Cut:
+        """What epochs are planned by from now on."""
+        data = self.data
+        return Cut(self.seed, self.micro_batches_per_step, self.segment_frames, data.add_blank, data.plan)
+
+    @property
+    def changes(self) -> History:
+        """The history from the run's beginning on."""
+        return self.history or (Change(0, 0, self.cut),)
 
 
 def _manifest(spec: StreamSpec) -> Manifest:
@@ -75,22 +92,10 @@ def _read(uri: str, digest: str) -> Manifest:
 @functools.lru_cache(maxsize=4)
 def plan_of(spec: StreamSpec, epoch: int) -> EpochPlan:
     """The plan of an epoch of the training split."""
-    manifest, cut = _manifest(spec), spec.data.plan
+    manifest = _manifest(spec)
     rows = manifest.rows("train")
     frames, phones = manifest.column("frames")[rows].astype(np.int64), manifest.column("phones")[rows].astype(np.int64)
-    shared = {"seed": spec.seed, "epoch": epoch, "micro_batches_per_step": spec.micro_batches_per_step}
-    if cut.mode == "buckets":
-        return plan_buckets(rows, frames, batch_size=cut.max_utterances, boundaries=cut.bucket_boundaries, **shared)
-    return plan_epoch(
-        rows,
-        frames,
-        2 * phones + 1 if spec.data.add_blank else phones,
-        max_frames=cut.max_frames,
-        max_utterances=cut.max_utterances,
-        max_cells=cut.max_cells,
-        min_frames=spec.segment_frames,
-        **shared,
-    )
+    return plan_through(spec.changes, rows, frames, phones, epoch)
 
 
 def advance(spec: StreamSpec, position: Position) -> Position:
@@ -129,9 +134,8 @@ class Loader:
     """Reads, decodes and collates micro-batches; the map of the dataset."""
 
     def __init__(self, spec: StreamSpec, pace: ray.actor.ActorHandle | None = None):
-        self.spec, self.pace, self.manifest = spec, pace, _manifest(spec)
+        self.pace, self.rows = pace, RowLoader(_manifest(spec), spec.data, spec.segment_frames)
         self.allowed = -1  # the last step that may be loaded, as far as it is known here
-        self.reader = ShardReader(spec.data.shards)
         if pace is not None:  # an actor, with a process of its own
             keep_freed_memory()
 
@@ -140,17 +144,7 @@ class Loader:
         place = {name: row[name][0].item() for name in PLACE}
         if self.pace is not None and place["step"] > self.allowed:
             self.allowed = int(ray.get(self.pace.within_reach.remote(place["step"])))  # type: ignore[call-overload]
-        return pack(place, self.load(row["rows"][0]))
-
-    def load(self, rows: np.ndarray) -> dict[str, np.ndarray]:
-        """The arrays of a micro-batch of manifest rows, int64 [b]; nothing of none."""
-        if len(rows) == 0:
-            return {}
-        wanted = self.manifest.table.select(["shard", "row", "key"]).take(rows).to_pylist()
-        found = self.reader.rows([(own["shard"], own["row"]) for own in wanted])
-        for own, read in zip(wanted, found, strict=True):
-            assert read["key"] == own["key"], f"{own['shard']} row {own['row']} is not the manifest's"
-        return collate(found, rows.tolist(), self.manifest.speakers, self.spec.data)
+        return pack(place, self.rows.load(row["rows"][0]))
 
 
 def keep_freed_memory() -> None:
@@ -186,6 +180,36 @@ class MicroBatch:
     batch: TtsBatch
 
 
+class Damage:
+    """What this rank hears of damaged rows: replacements are said once, errors end the run on all ranks alike."""
+
+    def __init__(self, agree: Callable[[str], str] = str):
+        """Nothing is damaged yet.
+
+        Args:
+            agree: hands an error that a rank has, or else nothing, to all ranks; a collective call.
+        """
+        self.agree, self.error, self.said = agree, "", set[str]()
+
+    def hear(self, loaded: Loaded) -> None:
+        """Take note of what was wrong with a micro-batch."""
+        self.error = self.error or loaded.error
+        for line in loaded.replaced:
+            if line not in self.said:
+                log.warning("%s", line)
+        self.said.update(loaded.replaced)
+
+    def settle(self) -> None:
+        """End here where any rank cannot go on; all ranks call it.
+
+        Raises:
+            BadRowsError: on all ranks.
+        """
+        error = self.agree(self.error)
+        if error:
+            raise BadRowsError(error)
+
+
 class MicroBatchStream:
     """This rank's micro-batches of each global step, in order, from a position to `max_steps`."""
 
@@ -198,6 +222,7 @@ class MicroBatchStream:
         world_size: int,
         share: Callable[[Any], Any],
         pin: bool = False,
+        damage: Damage | None = None,
     ):
         """Open the stream; every rank does so with the same arguments but `rank`.
 
@@ -209,6 +234,7 @@ class MicroBatchStream:
             world_size: W, at most G.
             share: hands rank 0's object to all ranks (a broadcast).
             pin: pin the batches' memory.
+            damage: hears of damaged rows.
 
         Raises:
             ValueError: more workers than micro-batches a step.
@@ -219,13 +245,17 @@ class MicroBatchStream:
                 "raise train.micro_batches_per_step or lower scaling.num_workers"
             )
         self.spec, self.max_steps, self.rank, self.world_size = spec, max_steps, rank, world_size
-        self.share, self.pin = share, pin
+        self.share, self.pin, self.damage = share, pin, damage or Damage()
         self.next_dataset = first
         self.pace = Pace.remote(first.step, spec.data.prefetch_steps) if rank == 0 else None  # type: ignore[attr-defined]
         self.rows_per_step = -(-spec.micro_batches_per_step // world_size)
 
     def __iter__(self) -> Iterator[list[MicroBatch]]:
-        """Lists of micro-batches, one list a global step; all ranks must take them in step."""
+        """Lists of micro-batches, one list a global step; all ranks must take them in step.
+
+        Raises:
+            BadRowsError: on all ranks, before the step that would need the rows.
+        """
         begin, opened = self.next_dataset.step, self._open()
         while opened is not None:
             rows, end, following = opened, self.next_dataset.step, None
@@ -269,11 +299,13 @@ class MicroBatchStream:
     def _take(self, rows: Iterator[pa.Table], step: int) -> list[MicroBatch]:
         taken = []
         for k in range(self.rows_per_step):
-            place, arrays = unpack(next(rows))
+            place, loaded = unpack(next(rows))
             slot = k * self.world_size + self.rank
             assert (place["step"], place["slot"]) == (step, slot), "Ray Data changed the order of the rows"
-            if slot < self.spec.micro_batches_per_step:
-                taken.append(MicroBatch(slot, to_batch(arrays, self.pin, self.spec.data.bert.inactive)))
+            self.damage.hear(loaded)
+            if loaded.arrays:
+                taken.append(MicroBatch(slot, to_batch(loaded.arrays, self.pin, self.spec.data.bert.inactive)))
+        self.damage.settle()
         return taken
 
 
@@ -286,9 +318,15 @@ def validation_rows(spec: StreamSpec, limit: int) -> np.ndarray:
 
 
 def validation_batches(
-    spec: StreamSpec, rows: np.ndarray, rank: int, world_size: int
+    spec: StreamSpec, rows: np.ndarray, rank: int, world_size: int, damage: Damage
 ) -> Iterator[tuple[int, TtsBatch]]:
-    """The validation set, one utterance a batch: (number, batch) of those with number % world_size == rank."""
-    loader = Loader(spec)
+    """The validation set, one utterance a batch: (number, batch) of those with number % world_size == rank.
+
+    What cannot be read is left out: `damage` hears of it, and is to be settled by all ranks afterwards.
+    """
+    loader = RowLoader(_manifest(spec), spec.data, spec.segment_frames)
     for number in range(rank, len(rows), world_size):
-        yield number, to_batch(loader.load(rows[number : number + 1]), inactive=spec.data.bert.inactive)
+        loaded = loader.load(rows[number : number + 1])
+        damage.hear(loaded)
+        if loaded.arrays:
+            yield number, to_batch(loaded.arrays, inactive=spec.data.bert.inactive)

@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from data.epoch_plan import Position
+from data.plan_history import History, change_of
 from trainable.reduction import unwrapped
 from trainable.state import TrainState
 
@@ -39,6 +40,7 @@ class CheckpointInfo:
         versions: of python and the libraries.
         speakers: name -> row of the speaker table.
         world_size: workers when it was written.
+        history: changes of the plan of the data; none in checkpoints of older code.
     """
 
     position: Position
@@ -47,6 +49,7 @@ class CheckpointInfo:
     versions: dict[str, str]
     speakers: dict[str, int]
     world_size: int
+    history: History = ()
 
 
 def save_checkpoint(folder: Path, state: TrainState, info: CheckpointInfo, config_yaml: str) -> None:
@@ -77,7 +80,8 @@ def read_info(folder: Path) -> CheckpointInfo:
     raw = json.loads((folder / "state.json").read_text())
     if raw.pop("format") != FORMAT:
         raise CheckpointError(f"{folder}/state.json has a format that this code does not know; it reads {FORMAT}")
-    return CheckpointInfo(**raw | {"position": Position(**raw["position"])})
+    history = tuple(map(change_of, raw.get("history", ())))
+    return CheckpointInfo(**raw | {"position": Position(**raw["position"]), "history": history})
 
 
 def load_checkpoint(folder: Path, state: TrainState) -> CheckpointInfo:

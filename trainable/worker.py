@@ -6,7 +6,7 @@ import platform
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -24,8 +24,10 @@ from torch import nn
 
 from data.config import DataConfig
 from data.epoch_plan import EpochPlan
+from data.loading import BadRowsError
 from data.manifest import Manifest, read_manifest
 from data.pipeline import (
+    Damage,
     MicroBatch,
     MicroBatchStream,
     StreamSpec,
@@ -34,6 +36,8 @@ from data.pipeline import (
     validation_batches,
     validation_rows,
 )
+from data.plan_history import changed
+from trainable.agreement import Agreement
 from trainable.checkpoint import CheckpointInfo, load_checkpoint, save_checkpoint
 from trainable.config import EvalConfig, ModelConfig, TrainConfig
 from trainable.evaluate import evaluate
@@ -41,6 +45,7 @@ from trainable.hardware import set_up_torch
 from trainable.preemption import Notices, Preempted, reason
 from trainable.records import NotFiniteError, RunLog
 from trainable.reduction import unwrapped
+from trainable.settings import changed_settings
 from trainable.slm import load_slm
 from trainable.state import TrainState, build_networks
 from trainable.step import TrainingStep
@@ -94,8 +99,12 @@ def train_loop(config: dict) -> dict[str, Any]:
         log.error("%s", error)
         return {"error": str(error)}
     try:
-        worker.run()
-    except NotFiniteError as error:
+        try:
+            worker.run()
+        except BadRowsError:  # between two steps: the state is good
+            worker.save_now()
+            raise
+    except (NotFiniteError, BadRowsError) as error:
         log.error("%s", error)
         return {"error": str(error)}
     return {"step": worker.state.position.step}
@@ -119,12 +128,14 @@ class Worker:
             micro_batches_per_step=cfg.train.micro_batches_per_step,
             segment_frames=cfg.train.segment_size // cfg.data.hop_length,
         )
-        self.manifest = manifest
+        self.manifest, self.saved = manifest, -1  # the last step that was saved
+        self.damage = Damage(Agreement())
         check_fits(cfg, manifest)
         slm = load_slm(cfg.model.slm, cfg.data.sampling_rate).to(self.device)
         nets = build_networks(cfg.model, cfg.train, cfg.data, slm)
         self.state = TrainState({name: prepare(net) for name, net in nets.items()}, slm, cfg.model, cfg.train)
         self.resume()
+        plan_of(self.spec, self.state.position.epoch)  # refuses what cannot be planned, on all ranks alike
         self.step = TrainingStep(self.state, cfg.train, cfg.data)
         self.records = RunLog(
             cfg.folder, self.state.position.step, self.rank == 0, cfg.train.not_finite, cfg.train.precision == "fp16"
@@ -139,6 +150,7 @@ class Worker:
             return
         with fetched(newest) as folder:
             info = load_checkpoint(folder, self.state)
+            differences = changed_settings((folder / "config.yaml").read_text(), self.cfg.config_yaml)
         if info.manifest != self.manifest.digest:
             raise ValueError(
                 f"the run was trained on other data (manifest {info.manifest[:12]}, {self.cfg.data.shards} has "
@@ -148,6 +160,12 @@ class Worker:
             log.warning(
                 "resumes with code %s; the checkpoint was written by %s", self.cfg.code_version, info.code_version
             )
+        if differences:
+            log.info("resumes with other settings: %s", "; ".join(differences))
+        self.spec = replace(self.spec, history=changed(info.history or self.spec.changes, info.position, self.spec.cut))
+        if info.history and self.spec.changes != info.history:
+            log.warning("what epoch %d has not used yet is planned anew", info.position.epoch)
+        self.saved = info.position.step
         log.info("resumes at step %d from %s", info.position.step, newest)
 
     def start(self) -> None:
@@ -174,6 +192,7 @@ class Worker:
                 self.world_size,
                 share,
                 pin=self.device.type == "cuda",
+                damage=self.damage,
             )
         )
         notices = Notices(share, cfg.notice_poll_s)
@@ -241,8 +260,9 @@ class Worker:
 
     def evaluate(self, step: int) -> None:
         """Validate and record it."""
-        batches = validation_batches(self.spec, self.validation, self.rank, self.world_size)
+        batches = validation_batches(self.spec, self.validation, self.rank, self.world_size, self.damage)
         result = evaluate(self.state, batches, len(self.validation), self.cfg.eval, self.cfg.data, self.rank)
+        self.damage.settle()
         self.records.evaluation(step, result.scalars, iter(result.samples), self.cfg.data.sampling_rate)
         if self.rank == 0:
             log.info("step %d validation: %s", step, ", ".join(f"{k} {v:.4f}" for k, v in result.scalars.items()))
@@ -254,10 +274,15 @@ class Worker:
             Preempted: always.
         """
         log.warning("step %d: %s: saves now", self.state.position.step, reason(notice))
-        self.save(CheckpointUploadMode.SYNC)
-        log.info("step %d is saved", self.state.position.step)
+        self.save_now()
         self.records.close()
         raise Preempted(notice)
+
+    def save_now(self) -> None:
+        """Have the present state in a checkpoint on return; a collective call."""
+        if self.saved != self.state.position.step:
+            self.save(CheckpointUploadMode.SYNC)
+        log.info("step %d is saved", self.state.position.step)
 
     def save(self, upload: CheckpointUploadMode = CheckpointUploadMode.ASYNC) -> None:
         """Write a checkpoint and hand it to Ray Train; a collective call.
@@ -276,6 +301,7 @@ class Worker:
                 versions=versions(),
                 speakers=self.manifest.speakers,
                 world_size=self.world_size,
+                history=self.spec.changes,
             )
             save_checkpoint(folder, self.state, info, self.cfg.config_yaml)
             checkpoint = Checkpoint.from_directory(folder)
@@ -286,6 +312,7 @@ class Worker:
             checkpoint_upload_mode=upload,
             delete_local_checkpoint_after_upload=True,
         )
+        self.saved = position.step
         upload_logs(self.logs, self.cfg.folder)
 
 
