@@ -2,16 +2,24 @@
 
 import contextlib
 import logging
+import re
 import time
 import uuid
 from collections.abc import Callable, Iterator
 from typing import TypeVar
+from urllib.parse import parse_qsl
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 PART_SUFFIX = ".part"  # of a file whose writing was cut off
 PAUSES_S = (1, 2, 4, 8, 15, 30)  # before each further try at a store that does not answer
+
+# user:password@host, though user may be all there is for the web and S3, and a password may hold slashes; not host:port
+_PASSWORD = re.compile(r"://[^/@:]*:(?!\d+(/|\?|$))[^@]*@|(https?|s3a?)://[^/@]*@")
+_SECRET = re.compile(
+    r"secret|token|signature|password|passwd|credential|access_?key|api_?key|^key$|^sig$", re.IGNORECASE
+)
 
 log = logging.getLogger("bert_vits2_ray")
 T = TypeVar("T")
@@ -110,6 +118,17 @@ class Source:
 def is_local(uri: str) -> bool:
     """Whether a path or URI is of this machine's file system."""
     return isinstance(fsspec.core.url_to_fs(uri)[0], LocalFileSystem)
+
+
+def has_credentials(uri: str) -> bool:
+    """Whether a URI holds a password, a key or a token, which logs, configurations and manifests would then hold too."""
+    names = (name for name, _ in parse_qsl(uri.partition("?")[2], keep_blank_values=True))
+    return "://" in uri and bool(_PASSWORD.search(uri) or any(map(_SECRET.search, names)))
+
+
+def stays_below(path: str) -> bool:
+    """Whether a path, joined to a folder, lies in it: relative, and without `..`."""
+    return not {"", ".", ".."} & set(path.split("/")) and not set("\\\0") & set(path)
 
 
 def below(uri: str, path: str) -> str:

@@ -19,6 +19,7 @@ from torch import nn
 
 from data.epoch_plan import Position
 from data.plan_history import History, change_of
+from trainable.published import load_tensors
 from trainable.reduction import unwrapped
 from trainable.state import TrainState
 
@@ -93,7 +94,11 @@ def load_checkpoint(folder: Path, state: TrainState) -> CheckpointInfo:
     info = read_info(folder)
     for name, net in state.nets.items():
         load_weights(folder, name, unwrapped(net))
-    state.load_state_dict(torch.load(folder / "training.pt", map_location="cpu", weights_only=True))
+    try:
+        training = load_tensors(folder / "training.pt")
+    except ValueError as error:
+        raise CheckpointError(f"{folder}: {error}") from error
+    state.load_state_dict(training)
     state.position = info.position
     return info
 
