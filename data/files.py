@@ -121,7 +121,7 @@ def is_local(uri: str) -> bool:
 
 
 def has_credentials(uri: str) -> bool:
-    """Whether a URI holds a password, a key or a token, which logs, configurations and manifests would then hold too."""
+    """Whether a URI holds a password, key or token, which logs, configurations and manifests would then hold too."""
     names = (name for name, _ in parse_qsl(uri.partition("?")[2], keep_blank_values=True))
     return "://" in uri and bool(_PASSWORD.search(uri) or any(map(_SECRET.search, names)))
 

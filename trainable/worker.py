@@ -45,6 +45,7 @@ from trainable.hardware import set_up_torch
 from trainable.preemption import Notices, Preempted, reason
 from trainable.records import NotFiniteError, RunLog
 from trainable.reduction import unwrapped
+from trainable.rehearsal import naming, rehearse
 from trainable.settings import changed_settings
 from trainable.slm import load_slm
 from trainable.state import TrainState, build_networks
@@ -129,7 +130,8 @@ class Worker:
             segment_frames=cfg.train.segment_size // cfg.data.hop_length,
         )
         self.manifest, self.saved = manifest, -1  # the last step that was saved
-        self.damage = Damage(Agreement())
+        self.agree = Agreement()
+        self.damage = Damage(self.agree)
         check_fits(cfg, manifest)
         slm = load_slm(cfg.model.slm, cfg.data.sampling_rate).to(self.device)
         nets = build_networks(cfg.model, cfg.train, cfg.data, slm)
@@ -137,6 +139,9 @@ class Worker:
         self.resume()
         plan_of(self.spec, self.state.position.epoch)  # refuses what cannot be planned, on all ranks alike
         self.step = TrainingStep(self.state, cfg.train, cfg.data)
+        error = self.agree(rehearse(self.step, partial(plan_of, self.spec), manifest))
+        if error:
+            raise ValueError(error)
         self.records = RunLog(
             cfg.folder, self.state.position.step, self.rank == 0, cfg.train.not_finite, cfg.train.precision == "fp16"
         )
@@ -209,7 +214,8 @@ class Worker:
             micro_batches = next(stream)
             waited = time.perf_counter() - begin
             batches = [(m.slot, m.batch.to(self.device).with_spectrogram(cfg.data)) for m in micro_batches]
-            report = self.step(batches, want_images=step % train.image_every_steps == 0 or step == 1)
+            with naming(self.step, self.manifest.column("id")):
+                report = self.step(batches, want_images=step % train.image_every_steps == 0 or step == 1)
             sizes = [len(plan.micro_batch(state.position.epoch_step, j)) for j in range(train.micro_batches_per_step)]
             lr, before = state.learning_rate("g"), state.position
             state.position = advance(self.spec, state.position)
