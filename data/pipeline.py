@@ -24,6 +24,7 @@ import ray.data
 from data.collate import TtsBatch, to_batch
 from data.config import DataConfig
 from data.epoch_plan import EpochPlan, Position
+from data.files import patiently
 from data.loading import BadRowsError, Loaded, RowLoader
 from data.manifest import Manifest, read_manifest
 from data.packing import PLACE, pack, unpack
@@ -80,7 +81,7 @@ def _manifest(spec: StreamSpec) -> Manifest:
 
 @functools.lru_cache(maxsize=4)
 def _read(uri: str, digest: str) -> Manifest:
-    manifest = read_manifest(uri)
+    manifest = patiently(functools.partial(read_manifest, uri))
     if manifest.digest != digest:
         raise ValueError(
             f"{uri} was prepared again since this run began (digest {manifest.digest[:12]}, not {digest[:12]}): "

@@ -184,7 +184,8 @@ class ShardReader:
             found = self._file(shard).read_row_group(row, use_threads=False).to_pylist()[0]
             intact = None not in found.values() and row_checksum(found) == found["checksum"]
         except FileNotFoundError as error:
-            raise ShardError(f"{self.uri}/{shard} is missing: prepare again (python -m job.prepare)") from error
+            where = f"{self.uri}/{shard} row {row}"
+            raise ShardError(f"{where} is missing with its file: prepare again (python -m job.prepare)") from error
         except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
             # Arrow too raises OSError, without a number, for content that it does not understand
             if isinstance(error, OSError) and (error.errno is not None or type(error) is not OSError):
