@@ -38,7 +38,8 @@ def rehearse(step: TrainingStep, plan_of: Callable[[int], EpochPlan], manifest: 
         What does not fit, or nothing; to be shared by all workers.
     """
     when, position = step.train.rehearse, step.state.position
-    if when == "never" or (when == "auto" and step.device.type != "cuda"):
+    wanted = when == "always" or (when == "auto" and step.device.type == "cuda")
+    if not wanted or position.step >= step.train.max_steps:
         return ""
     frames, phones = (manifest.column(name).astype(np.int64) for name in ("frames", "phones"))
     lengths = np.stack([frames, 2 * phones + 1 if step.data.add_blank else phones])
