@@ -65,7 +65,7 @@ def test_any_number_of_workers_replaces_the_same_rows_by_the_same(damaged):
 
 
 @pytest.mark.usefixtures("ray_local")
-@pytest.mark.parametrize("world_size", [1, 3])
+@pytest.mark.parametrize("world_size", [pytest.param(1, marks=pytest.mark.slow), 3])
 def test_refused_rows_end_all_workers_before_the_same_step(damaged, world_size):
     spec, manifest, bad = damaged
     errors: list[str] = []

@@ -10,6 +10,7 @@ import pytest
 from tests.job.conftest import arguments
 
 SECRETS = ("HF_TOKEN", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
+pytestmark = pytest.mark.slow  # a run of its own
 TORCH_STORE = 1  # torch's TCPStore of rank 0, which cannot be told where to listen (docs/security.md)
 
 
