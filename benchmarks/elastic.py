@@ -231,11 +231,11 @@ def batches_of(cfg: Config, rank: int, world_size: int) -> list[list]:
         data=data, digest=read_manifest(data.shards).digest, seed=train.seed,
         micro_batches_per_step=train.micro_batches_per_step, segment_frames=train.segment_size // data.hop_length,
     )  # fmt: skip
-    loader, steps = Loader(spec), []
+    loader, steps = Loader(spec).rows, []
     for step in range(TIMED_STEPS):
         rows = [row for row in dataset_rows(spec, Position(), TIMED_STEPS, world_size) if row["step"] == step]
         own = [row for row in rows if row["slot"] % world_size == rank and len(row["rows"])]
-        steps.append([(row["slot"], to_batch(loader.load(row["rows"])).with_spectrogram(data)) for row in own])
+        steps.append([(row["slot"], to_batch(loader.load(row["rows"]).arrays).with_spectrogram(data)) for row in own])
     return steps
 
 

@@ -22,6 +22,7 @@ from torch.utils.data import DataLoader, Dataset
 from data.collate import TtsBatch, to_batch
 from data.config import PlanConfig
 from data.epoch_plan import Position
+from data.loading import RowLoader
 from data.manifest import read_manifest
 from data.pipeline import Loader, MicroBatchStream, StreamSpec, dataset_rows
 from data.prepare import prepare
@@ -40,7 +41,7 @@ class MicroBatches(Dataset):
 
     def __init__(self, spec: StreamSpec):
         self.spec, self.rows = spec, dataset_rows(spec, Position(), STEPS, 1)
-        self.loader: Loader | None = None
+        self.loader: RowLoader | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -48,8 +49,8 @@ class MicroBatches(Dataset):
     def __getitem__(self, i: int) -> dict[str, np.ndarray]:
         if self.loader is None:
             torch.set_num_threads(1)
-            self.loader = Loader(self.spec)
-        return self.loader.load(self.rows[i]["rows"])
+            self.loader = Loader(self.spec).rows
+        return self.loader.load(self.rows[i]["rows"]).arrays
 
 
 def ours(spec: StreamSpec) -> Iterator[TtsBatch]:

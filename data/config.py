@@ -91,6 +91,8 @@ class DataConfig:
         validation_share: share of a speaker's utterances held back for validation.
         max_reject_share: preparation refuses to go on when more than this share of the lines is rejected.
         rows_per_shard: utterances a shard file.
+        bad_rows: what becomes of a row of the shards that is missing or damaged: `refuse` ends the run with its state
+            saved, `replace` takes the nearest intact utterance of the manifest, which is about as long.
         plan: how an epoch is cut into micro-batches.
         prefetch_steps: global steps whose micro-batches are loaded ahead of the training; bounds the memory.
         loaders: processes, of one logical CPU each, that read, decode and collate, at most.
@@ -121,6 +123,7 @@ class DataConfig:
     validation_share: float = 0.01
     max_reject_share: float = 0.05
     rows_per_shard: int = 256
+    bad_rows: Literal["refuse", "replace"] = "refuse"
     plan: PlanConfig = field(default_factory=PlanConfig)
     prefetch_steps: int = 8
     loaders: int = 4

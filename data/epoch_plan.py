@@ -29,31 +29,52 @@ class EpochPlan:
     Attributes:
         order: row numbers, int64 [n], micro-batch after micro-batch.
         offsets: int64 [M + 1]; micro-batch m holds order[offsets[m]:offsets[m + 1]].
-        micro_batches_per_step: G.
+        begins: int64 [S + 1]; step s has micro-batches begins[s] to begins[s + 1] - 1, G of them.
         fill: micro-batches at the end that repeat earlier ones of this epoch, to fill up its last step.
         left_out: row numbers that this epoch does not use, int64.
     """
 
     order: np.ndarray
     offsets: np.ndarray
-    micro_batches_per_step: int
+    begins: np.ndarray
     fill: int
     left_out: np.ndarray
 
     @property
     def steps(self) -> int:
         """Global steps of the epoch."""
-        return (len(self.offsets) - 1) // self.micro_batches_per_step
+        return len(self.begins) - 1
 
     def micro_batch(self, step: int, slot: int) -> np.ndarray:
         """Row numbers, int64 [b], of micro-batch `slot` (0 .. G - 1) of the epoch's global step `step`."""
-        m = step * self.micro_batches_per_step + slot
+        m = self.begins[step] + slot
+        assert m < self.begins[step + 1]
         return self.order[self.offsets[m] : self.offsets[m + 1]]
+
+    def utterances(self, step: int) -> int:
+        """How many utterances the epoch's global step `step` has."""
+        return int(self.offsets[self.begins[step + 1]] - self.offsets[self.begins[step]])
 
     def filled_rows(self) -> np.ndarray:
         """Row numbers that the fill repeats, int64."""
         first = len(self.offsets) - 1 - self.fill
         return self.order[self.offsets[first] :]
+
+    def parted(self, step: int) -> tuple[np.ndarray, np.ndarray]:
+        """Row numbers, int64, of the steps before `step`, and of the others."""
+        at = self.offsets[self.begins[step]]
+        return self.order[:at], self.order[at:]
+
+    def then(self, step: int, rest: "EpochPlan") -> "EpochPlan":
+        """The steps before `step`, and behind them another plan, of what they have not used."""
+        m = self.begins[step]
+        return EpochPlan(
+            np.concatenate([self.order[: self.offsets[m]], rest.order]),
+            np.concatenate([self.offsets[:m], self.offsets[m] + rest.offsets]),
+            np.concatenate([self.begins[:step], m + rest.begins]),
+            rest.fill,
+            rest.left_out,
+        )
 
 
 def plan_epoch(
@@ -68,6 +89,7 @@ def plan_epoch(
     max_utterances: int,
     max_cells: int | None = None,
     min_frames: int = 0,
+    begin: int = 0,
 ) -> EpochPlan:
     """Cut an epoch into micro-batches of like length under a budget of predicted cost.
 
@@ -88,6 +110,7 @@ def plan_epoch(
         max_utterances: no micro-batch holds more.
         max_cells: budget of batch size x longest utterance x most phones; None for no limit.
         min_frames: shorter utterances are left out.
+        begin: step of the epoch that these are to follow on, see data.plan_history.
 
     Raises:
         ValueError: nothing is left to train on.
@@ -100,13 +123,17 @@ def plan_epoch(
         raise ValueError(
             f"no utterance of the training split has {min_frames} frames or more: lower train.segment_size or add data"
         )
-    rng = np.random.default_rng([seed, epoch])
+    rng = np.random.default_rng(_entropy(seed, epoch, begin))
     strip = np.floor(np.log(np.maximum(frames, 1)) / STRIP + rng.random()).astype(np.int64)
     descending = (strip % 2).astype(bool)  # snake: the last of a strip and the first of the next have like text
     jitter = phones * rng.uniform(0.98, 1.02, len(rows))
     by_length = np.lexsort((np.where(descending, -jitter, jitter), strip))
     offsets = _cut(frames[by_length], phones[by_length], max_frames, max_utterances, max_cells)
     return _shuffle(rows[by_length], offsets, rng, micro_batches_per_step, left_out)
+
+
+def _entropy(seed: int, epoch: int, begin: int) -> list[int]:
+    return [seed, epoch, begin] if begin else [seed, epoch]
 
 
 def _cut(
@@ -138,7 +165,8 @@ def _shuffle(
     sizes = np.diff(offsets)[batches]
     ends = np.cumsum(sizes)
     gather = np.repeat(offsets[batches] - (ends - sizes), sizes) + np.arange(ends[-1])
-    return EpochPlan(order[gather], np.concatenate([[0], ends]), group, fill, left_out)
+    begins = np.arange(0, len(batches) + 1, group)
+    return EpochPlan(order[gather], np.concatenate([[0], ends]), begins, fill, left_out)
 
 
 def bucket_batches(
@@ -206,6 +234,7 @@ def plan_buckets(
     micro_batches_per_step: int,
     batch_size: int,
     boundaries: Sequence[int],
+    begin: int = 0,
 ) -> EpochPlan:
     """The reference's buckets as an epoch plan: fixed batch size, its boundaries, lengths outside them left out.
 
@@ -214,9 +243,8 @@ def plan_buckets(
     Raises:
         ValueError: no utterance lies within the boundaries.
     """
-    batches = bucket_batches(
-        frames, batch_size, boundaries, epoch=int(np.random.SeedSequence([seed, epoch]).generate_state(1)[0])
-    )
+    shuffle = np.random.SeedSequence(_entropy(seed, epoch, begin)).generate_state(1)[0]
+    batches = bucket_batches(frames, batch_size, boundaries, epoch=int(shuffle))
     if not batches:
         raise ValueError(f"no utterance lies within data.plan.bucket_boundaries {tuple(boundaries)}")
     used = np.unique(np.concatenate(batches))
@@ -224,4 +252,5 @@ def plan_buckets(
     fill = -len(batches) % micro_batches_per_step
     batches += [batches[i % len(batches)] for i in range(fill)]
     offsets = np.concatenate([[0], np.cumsum([len(b) for b in batches])])
-    return EpochPlan(rows[np.concatenate(batches)], offsets, micro_batches_per_step, fill, left_out)
+    begins = np.arange(0, len(batches) + 1, micro_batches_per_step)
+    return EpochPlan(rows[np.concatenate(batches)], offsets, begins, fill, left_out)

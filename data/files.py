@@ -4,10 +4,12 @@ import contextlib
 import logging
 import os
 import random
+import re
 import time
 import uuid
 from collections.abc import Callable, Iterator
 from typing import TypeVar
+from urllib.parse import parse_qsl
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
@@ -16,6 +18,13 @@ log = logging.getLogger("bert_vits2_ray")
 T = TypeVar("T")
 PART_SUFFIX = ".part"  # of a file whose writing was cut off
 LONGEST_PAUSE_S = 10.0
+PATIENCE_S = 60.0  # with a store that does not answer, where nothing else is said
+
+# user:password@host, though user may be all there is for the web and S3, and a password may hold slashes; not host:port
+_PASSWORD = re.compile(r"://[^/@:]*:(?!\d+(/|\?|$))[^@]*@|(https?|s3a?)://[^/@]*@")
+_SECRET = re.compile(
+    r"secret|token|signature|password|passwd|credential|access_?key|api_?key|^key$|^sig$", re.IGNORECASE
+)
 
 # Every request to S3 goes through botocore, which backs off and asks again (one in 60,000 fails where a third of the
 # answers are 503); what the user has set in the environment counts.
@@ -47,17 +56,17 @@ def reachable(uri: str) -> Iterator[None]:
         raise UnreachableError(f"{uri} cannot be reached: {error}") from error
 
 
-def keep_trying(action: Callable[[], T], seconds: float) -> T:
+def keep_trying(action: Callable[[], T], seconds: float | None = None) -> T:
     """Do something with files, and again with growing pauses where the storage fails (full disk, store out of reach).
 
     Args:
         action: may be done again after any part of it was done.
-        seconds: after which no further attempt begins.
+        seconds: after which no further attempt begins; PATIENCE_S if none are given.
 
     Raises:
         OSError: of the last attempt, or of one that no waiting mends: a file that is not there or may not be touched.
     """
-    deadline, pause = time.monotonic() + seconds, 0.25
+    deadline, pause = time.monotonic() + (PATIENCE_S if seconds is None else seconds), 0.25
     while True:
         try:
             return action()
@@ -71,9 +80,72 @@ def keep_trying(action: Callable[[], T], seconds: float) -> T:
         pause = min(2 * pause, LONGEST_PAUSE_S)
 
 
+class Source:
+    """A file for Arrow to read from, whose store's failures are told from damage: they are raised as `reachable` does.
+
+    No read-ahead of fsspec's: Arrow fetches a row group in one request.
+    """
+
+    def __init__(self, uri: str):
+        """Open a file or URI.
+
+        Raises:
+            OSError: as of `read_file`.
+        """
+        self.uri = uri
+        with reachable(uri):
+            fs, path = fsspec.core.url_to_fs(uri)
+            self.file = fs.open(path, "rb", cache_type="none")
+
+    def read(self, size: int = -1) -> bytes:
+        """The next bytes."""
+        with reachable(self.uri):
+            return self.file.read(size)
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        """Go to a place."""
+        return self.file.seek(offset, whence)
+
+    def tell(self) -> int:
+        """Where it stands."""
+        return self.file.tell()
+
+    def close(self) -> None:
+        """Close it."""
+        self.file.close()
+
+    @property
+    def closed(self) -> bool:
+        """Whether it is closed."""
+        return self.file.closed
+
+    def readable(self) -> bool:
+        """Yes; Arrow asks."""
+        return True
+
+    def seekable(self) -> bool:
+        """Yes; Arrow asks."""
+        return True
+
+    def writable(self) -> bool:
+        """No; Arrow asks."""
+        return False
+
+
 def is_local(uri: str) -> bool:
     """Whether a path or URI is of this machine's file system."""
     return isinstance(fsspec.core.url_to_fs(uri)[0], LocalFileSystem)
+
+
+def has_credentials(uri: str) -> bool:
+    """Whether a URI holds a password, key or token, which logs, configurations and manifests would then hold too."""
+    names = (name for name, _ in parse_qsl(uri.partition("?")[2], keep_blank_values=True))
+    return "://" in uri and bool(_PASSWORD.search(uri) or any(map(_SECRET.search, names)))
+
+
+def stays_below(path: str) -> bool:
+    """Whether a path, joined to a folder, lies in it: relative, and without `..`."""
+    return not {"", ".", ".."} & set(path.split("/")) and not set("\\\0") & set(path)
 
 
 def below(uri: str, path: str) -> str:

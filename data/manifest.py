@@ -22,7 +22,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data.files import below, put_file, read_file
+from data.files import below, put_file, read_file, stays_below
 
 SCHEMA_VERSION = 2
 SPLITS = ("train", "validation")
@@ -134,7 +134,8 @@ def read_manifest(uri: str) -> Manifest:
     """Read and check a manifest.
 
     Raises:
-        ManifestError: it is missing, of an unknown version, or its table is not the one its header names.
+        ManifestError: it is missing, of an unknown version, its table is not the one its header names, or names files
+            elsewhere.
     """
     try:
         header = _read_header(uri)
@@ -152,6 +153,9 @@ def read_manifest(uri: str) -> Manifest:
         )
     if table_digest(table) != header["digest"]:
         raise ManifestError(f"{uri}/manifest.parquet is not the table that manifest.json names: prepare again")
+    for shard in table.column("shard").unique().to_pylist():  # no part of the digest
+        if not (isinstance(shard, str) and stays_below(shard)):
+            raise ManifestError(f"{uri}/manifest.parquet is refused: its shard {shard} lies elsewhere; prepare again")
     return Manifest(uri, header, table)
 
 

@@ -12,6 +12,7 @@ many seconds to start, and a run that was killed or resized must not wait for it
 import asyncio
 import ctypes
 import functools
+import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -23,12 +24,16 @@ import pyarrow as pa
 import ray
 import ray.data
 
-from data.collate import TtsBatch, collate, to_batch
+from data.collate import TtsBatch, to_batch
 from data.config import DataConfig
-from data.epoch_plan import EpochPlan, Position, plan_buckets, plan_epoch
+from data.epoch_plan import EpochPlan, Position
+from data.files import keep_trying
+from data.loading import BadRowsError, Loaded, RowLoader
 from data.manifest import Manifest, read_manifest
 from data.packing import PLACE, pack, unpack
-from data.shards import ShardReader
+from data.plan_history import Change, Cut, History, plan_through
+
+log = logging.getLogger("bert_vits2_ray")
 
 ROWS_PER_DATASET = 2048
 ROWS_OF_FIRST_DATASET = 512  # a block a row takes over a millisecond to make, and the first ones are waited for
@@ -46,6 +51,7 @@ class StreamSpec:
         seed: of the run.
         micro_batches_per_step: G.
         segment_frames: shorter utterances are left out.
+        history: changes of what the plan follows from, the present cut the last one; none: there were no changes.
     """
 
     data: DataConfig
@@ -53,6 +59,18 @@ class StreamSpec:
     seed: int
     micro_batches_per_step: int
     segment_frames: int
+    history: History = ()
+
+    @property
+    def cut(self) -> Cut:
+        """What epochs are planned by from now on."""
+        data = self.data
+        return Cut(self.seed, self.micro_batches_per_step, self.segment_frames, data.add_blank, data.plan)
+
+    @property
+    def changes(self) -> History:
+        """The history from the run's beginning on."""
+        return self.history or (Change(0, 0, self.cut),)
 
 
 def _manifest(spec: StreamSpec) -> Manifest:
@@ -67,7 +85,7 @@ def _manifest(spec: StreamSpec) -> Manifest:
 
 @functools.lru_cache(maxsize=4)
 def _read(uri: str, digest: str) -> Manifest:
-    manifest = read_manifest(uri)
+    manifest = keep_trying(functools.partial(read_manifest, uri))
     if manifest.digest != digest:
         raise ValueError(
             f"{uri} was prepared again since this run began (digest {manifest.digest[:12]}, not {digest[:12]}): "
@@ -79,22 +97,10 @@ def _read(uri: str, digest: str) -> Manifest:
 @functools.lru_cache(maxsize=4)
 def plan_of(spec: StreamSpec, epoch: int) -> EpochPlan:
     """The plan of an epoch of the training split."""
-    manifest, cut = _manifest(spec), spec.data.plan
+    manifest = _manifest(spec)
     rows = manifest.rows("train")
     frames, phones = manifest.column("frames")[rows].astype(np.int64), manifest.column("phones")[rows].astype(np.int64)
-    shared = {"seed": spec.seed, "epoch": epoch, "micro_batches_per_step": spec.micro_batches_per_step}
-    if cut.mode == "buckets":
-        return plan_buckets(rows, frames, batch_size=cut.max_utterances, boundaries=cut.bucket_boundaries, **shared)
-    return plan_epoch(
-        rows,
-        frames,
-        2 * phones + 1 if spec.data.add_blank else phones,
-        max_frames=cut.max_frames,
-        max_utterances=cut.max_utterances,
-        max_cells=cut.max_cells,
-        min_frames=spec.segment_frames,
-        **shared,
-    )
+    return plan_through(spec.changes, rows, frames, phones, epoch)
 
 
 def advance(spec: StreamSpec, position: Position) -> Position:
@@ -150,9 +156,8 @@ class Loader:
     """Reads, decodes and collates micro-batches; the map of the dataset."""
 
     def __init__(self, spec: StreamSpec, pace: ray.actor.ActorHandle | None = None):
-        self.spec, self.pace, self.manifest = spec, pace, _manifest(spec)
+        self.pace, self.rows = pace, RowLoader(_manifest(spec), spec.data, spec.segment_frames)
         self.allowed = -1  # the last step that may be loaded, as far as it is known here
-        self.reader = ShardReader(spec.data.shards)
         if pace is not None:  # an actor, with a process of its own
             keep_freed_memory()
 
@@ -161,17 +166,7 @@ class Loader:
         place = {name: row[name][0].item() for name in PLACE}
         if self.pace is not None and place["step"] > self.allowed:
             self.allowed = int(ray.get(self.pace.within_reach.remote(place["step"])))  # type: ignore[call-overload]
-        return pack(place, self.load(row["rows"][0]))
-
-    def load(self, rows: np.ndarray) -> dict[str, np.ndarray]:
-        """The arrays of a micro-batch of manifest rows, int64 [b]; nothing of none."""
-        if len(rows) == 0:
-            return {}
-        wanted = self.manifest.table.select(["shard", "row", "key"]).take(rows).to_pylist()
-        found = self.reader.rows([(own["shard"], own["row"]) for own in wanted])
-        for own, read in zip(wanted, found, strict=True):
-            assert read["key"] == own["key"], f"{own['shard']} row {own['row']} is not the manifest's"
-        return collate(found, rows.tolist(), self.manifest.speakers, self.spec.data)
+        return pack(place, self.rows.load(row["rows"][0]))
 
 
 def keep_freed_memory() -> None:
@@ -207,6 +202,36 @@ class MicroBatch:
     batch: TtsBatch
 
 
+class Damage:
+    """What this rank hears of damaged rows: replacements are said once, errors end the run on all ranks alike."""
+
+    def __init__(self, agree: Callable[[str], str] = str):
+        """Nothing is damaged yet.
+
+        Args:
+            agree: hands an error that a rank has, or else nothing, to all ranks; a collective call.
+        """
+        self.agree, self.error, self.said = agree, "", set[str]()
+
+    def hear(self, loaded: Loaded) -> None:
+        """Take note of what was wrong with a micro-batch."""
+        self.error = self.error or loaded.error
+        for line in loaded.replaced:
+            if line not in self.said:
+                log.warning("%s", line)
+        self.said.update(loaded.replaced)
+
+    def settle(self) -> None:
+        """End here where any rank cannot go on; all ranks call it.
+
+        Raises:
+            BadRowsError: on all ranks.
+        """
+        error = self.agree(self.error)
+        if error:
+            raise BadRowsError(error)
+
+
 class MicroBatchStream:
     """This rank's micro-batches of each global step, in order, from a position to `max_steps`."""
 
@@ -219,6 +244,7 @@ class MicroBatchStream:
         world_size: int,
         share: Callable[[Any], Any],
         pin: bool = False,
+        damage: Damage | None = None,
     ):
         """Open the stream; every rank does so with the same arguments but `rank`.
 
@@ -230,6 +256,7 @@ class MicroBatchStream:
             world_size: W, at most G.
             share: hands rank 0's object to all ranks (a broadcast).
             pin: pin the batches' memory.
+            damage: hears of damaged rows.
 
         Raises:
             ValueError: more workers than micro-batches a step.
@@ -240,7 +267,8 @@ class MicroBatchStream:
                 "raise train.micro_batches_per_step or lower scaling.num_workers"
             )
         self.spec, self.max_steps, self.rank, self.world_size = spec, max_steps, rank, world_size
-        self.pin, self.first, self.next_dataset = pin, first, first
+        self.pin, self.damage = pin, damage or Damage()
+        self.first = self.next_dataset = first
         self.executions: list[ray.actor.ActorHandle] = []  # rank 0: of the newest two datasets
         self.stopped = False
         for _ in range(min(STEPS_AHEAD, max_steps - first.step)):
@@ -250,7 +278,11 @@ class MicroBatchStream:
         self.rows_per_step = -(-spec.micro_batches_per_step // world_size)
 
     def __iter__(self) -> Iterator[list[MicroBatch]]:
-        """Lists of micro-batches, one list a global step."""
+        """Lists of micro-batches, one list a global step; all ranks must take them in step.
+
+        Raises:
+            BadRowsError: on all ranks, before the step that would need the rows.
+        """
         begin, opened = self.next_dataset.step, self._open(ROWS_OF_FIRST_DATASET)
         yield from self._own_steps(begin - self.first.step)
         while opened is not None:
@@ -272,19 +304,18 @@ class MicroBatchStream:
 
     def _own_steps(self, steps: int) -> Iterator[list[MicroBatch]]:
         """The first steps, loaded by a thread of this process while Ray Data starts."""
-        loader, position, positions = Loader(self.spec), self.first, []
-        for _ in range(steps):
-            positions.append(position)
-            position = advance(self.spec, position)
+        rows = RowLoader(_manifest(self.spec), self.spec.data, self.spec.segment_frames)
+        positions = [self.first]
+        while len(positions) < steps:
+            positions.append(advance(self.spec, positions[-1]))
 
-        def load(position: Position) -> list[MicroBatch]:
+        def load(position: Position) -> list[tuple[int, Loaded]]:
             plan = plan_of(self.spec, position.epoch)
             slots = range(self.rank, self.spec.micro_batches_per_step, self.world_size)
-            members = {slot: plan.micro_batch(position.epoch_step, slot) for slot in slots}
-            return [MicroBatch(slot, self._batch(loader.load(rows))) for slot, rows in members.items()]
+            return [(slot, rows.load(plan.micro_batch(position.epoch_step, slot))) for slot in slots]
 
         with ThreadPoolExecutor(1) as thread:
-            yield from thread.map(load, positions)
+            yield from map(self._heard, thread.map(load, positions[:steps]))
 
     def _open(self, rows: int) -> Iterator[pa.Table] | None:
         """Open the next dataset, of about so many rows, in the background; None where the run ends."""
@@ -331,15 +362,19 @@ class MicroBatchStream:
     def _take(self, rows: Iterator[pa.Table], step: int) -> list[MicroBatch]:
         taken = []
         for k in range(self.rows_per_step):
-            place, arrays = unpack(next(rows))
+            place, loaded = unpack(next(rows))
             slot = k * self.world_size + self.rank
             assert (place["step"], place["slot"]) == (step, slot), "Ray Data changed the order of the rows"
-            if slot < self.spec.micro_batches_per_step:
-                taken.append(MicroBatch(slot, self._batch(arrays)))
-        return taken
+            taken.append((slot, loaded))
+        return self._heard(taken)
 
-    def _batch(self, arrays: Mapping[str, np.ndarray]) -> TtsBatch:
-        return to_batch(arrays, self.pin, self.spec.data.bert.inactive)
+    def _heard(self, taken: list[tuple[int, Loaded]]) -> list[MicroBatch]:
+        """A step's micro-batches, after all ranks have agreed that they can be trained on; a collective call."""
+        for _, loaded in taken:
+            self.damage.hear(loaded)
+        self.damage.settle()
+        inactive = self.spec.data.bert.inactive
+        return [MicroBatch(slot, to_batch(own.arrays, self.pin, inactive)) for slot, own in taken if own.arrays]
 
 
 class BackgroundRows(Iterator[pa.Table]):
@@ -372,9 +407,15 @@ def validation_rows(spec: StreamSpec, limit: int) -> np.ndarray:
 
 
 def validation_batches(
-    spec: StreamSpec, rows: np.ndarray, rank: int, world_size: int
+    spec: StreamSpec, rows: np.ndarray, rank: int, world_size: int, damage: Damage
 ) -> Iterator[tuple[int, TtsBatch]]:
-    """The validation set, one utterance a batch: (number, batch) of those with number % world_size == rank."""
-    loader = Loader(spec)
+    """The validation set, one utterance a batch: (number, batch) of those with number % world_size == rank.
+
+    What cannot be read is left out: `damage` hears of it, and is to be settled by all ranks afterwards.
+    """
+    loader = RowLoader(_manifest(spec), spec.data, spec.segment_frames)
     for number in range(rank, len(rows), world_size):
-        yield number, to_batch(loader.load(rows[number : number + 1]), inactive=spec.data.bert.inactive)
+        loaded = loader.load(rows[number : number + 1])
+        damage.hear(loaded)
+        if loaded.arrays:
+            yield number, to_batch(loaded.arrays, inactive=spec.data.bert.inactive)

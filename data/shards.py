@@ -5,6 +5,7 @@ BERT features and spectrograms are stored as they are; every row carries a check
 read. The footer holds the schema's version and an index of the rows.
 """
 
+import functools
 import hashlib
 import io
 import json
@@ -18,7 +19,7 @@ import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data.files import PART_SUFFIX, below, put_file, reachable
+from data.files import PART_SUFFIX, Source, below, keep_trying, put_file, reachable
 from data.manifest import SCHEMA_VERSION, SHARD_COLUMNS
 
 FOLDER = "shards"
@@ -143,8 +144,7 @@ class ShardReader:
     def __init__(self, uri: str, max_open: int = 32, requests: int = 8) -> None:
         self.uri = uri
         self.max_open = max_open
-        self._fs, self._root = fsspec.core.url_to_fs(uri)
-        self._open: OrderedDict[str, tuple[Any, pq.ParquetFile]] = OrderedDict()
+        self._open: OrderedDict[str, tuple[Source, pq.ParquetFile]] = OrderedDict()
         self._threads = None if "://" not in uri else ThreadPoolExecutor(requests)
 
     def rows(self, places: Sequence[tuple[str, int]]) -> list[dict[str, Any]]:
@@ -158,13 +158,15 @@ class ShardReader:
 
         Raises:
             ShardError: a shard is missing, or a row is not what was written.
+            OSError: a shard cannot be read, which says nothing of what it holds. A store that does not answer
+                (UnreachableError) was asked again for about a minute.
         """
         shards: dict[str, list[int]] = {}
         for shard, row in places:
             shards.setdefault(shard, []).append(row)
 
         def read(shard: str) -> dict[tuple[str, int], dict[str, Any]]:
-            return {(shard, row): self._row(shard, row) for row in shards[shard]}
+            return {(shard, row): keep_trying(functools.partial(self._row, shard, row)) for row in shards[shard]}
 
         # a thread a shard: no two open or read the same file
         run = map if self._threads is None else self._threads.map
@@ -182,8 +184,12 @@ class ShardReader:
             found = self._file(shard).read_row_group(row, use_threads=False).to_pylist()[0]
             intact = None not in found.values() and row_checksum(found) == found["checksum"]
         except FileNotFoundError as error:
-            raise ShardError(f"{self.uri}/{shard} is missing: prepare again (python -m job.prepare)") from error
+            where = f"{self.uri}/{shard} row {row}"
+            raise ShardError(f"{where} is missing with its file: prepare again (python -m job.prepare)") from error
         except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+            # Arrow too raises OSError, without a number, for content that it does not understand
+            if isinstance(error, OSError) and (error.errno is not None or type(error) is not OSError):
+                raise
             raise ShardError(self._damage(shard, row, str(error))) from error
         if not intact:
             raise ShardError(self._damage(shard, row, f"its checksum differs, utterance {found['id']}"))
@@ -203,8 +209,7 @@ class ShardReader:
         if shard in self._open:
             self._open.move_to_end(shard)
             return self._open[shard][1]
-        # no read-ahead of fsspec's: Arrow fetches a row group in one request
-        file = self._fs.open(f"{self._root}/{shard}", "rb", cache_type="none")
+        file = Source(below(self.uri, shard))
         try:
             parquet = pq.ParquetFile(file, pre_buffer=True)
             version = (parquet.metadata.metadata or {}).get(_VERSION.encode(), b"1").decode()

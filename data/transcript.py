@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 
 from data.config import LANGUAGES
-from data.files import reachable, read_file
+from data.files import has_credentials, reachable, read_file
 from data.ledger import Reason, Reject
 from data.manifest import SPLITS
 
@@ -116,7 +116,7 @@ def parse_transcript(
         prefix: put before relative paths to make ids of them.
 
     Raises:
-        ValueError: a Parquet file that is none, or lacks a column.
+        ValueError: a Parquet file that is none, or lacks a column; a path that holds a password.
     """
     root = _folder(source) if audio_root is None else audio_root
     found: list[TranscriptLine | Reject] = []
@@ -195,6 +195,8 @@ def _check(
         if value is not None and not isinstance(value, str) and not text_of(name):
             return reject(Reason.MALFORMED_LINE, f"{name} is {value!r}, not a text")
     utterance = text_of("id") or (path if is_absolute(path) else posixpath.normpath(posixpath.join(prefix, path)))
+    if has_credentials(path):  # not a reject, as the ledger would hold it
+        raise ValueError(f"{source}:{number}: the path holds a password, key or token: give it by the environment")
     if not path or not speaker:
         return reject(Reason.MALFORMED_LINE, "the path or the speaker is empty")
     if any(ord(char) < 32 or ord(char) == 127 for char in path + speaker + utterance) or "\0" in text:

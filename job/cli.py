@@ -1,13 +1,14 @@
 """Command lines: YAML presets, dotted overrides, and errors that name the key. Only this module knows jsonargparse."""
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
+from data.files import has_credentials
 from job.config import Config
 
 
@@ -23,14 +24,41 @@ def parse(made: ArgumentParser, argv: Sequence[str]) -> tuple[Config, Namespace]
     """Parse a command line of `parser`: the configuration, and all arguments.
 
     Raises:
-        ValueError: an unknown key or a value of the wrong type; names it.
+        ValueError: an unknown key, a value of the wrong type, or a password in a URI; names the key.
     """
     try:
         args = made.instantiate_classes(made.parse_args(list(argv)))
     except ArgumentError as error:
         files = [argv[i + 1] for i, a in enumerate(argv[:-1]) if a == "--config"]
         raise ValueError(f"{error}" + (f" (with --config {' '.join(files)})" if files else "")) from error
-    return Config(**{f.name: args[f.name] for f in fields(Config)}), args
+    cfg = Config(**{f.name: args[f.name] for f in fields(Config)})
+    for key, text in _texts(asdict(cfg)):
+        refuse_credentials(key, text)
+    return cfg, args
+
+
+def refuse_credentials(key: str, text: str) -> None:
+    """Refuse a URI with a password before it is written anywhere.
+
+    Raises:
+        ValueError: names the key, not the value.
+    """
+    if has_credentials(text):
+        raise ValueError(
+            f"{key} is a URI that holds a password, key or token, which logs and checkpoints would then hold too: take "
+            "it out, and give it by the environment (AWS_ACCESS_KEY_ID, HF_TOKEN, ...) or the machine's role"
+        )
+
+
+def _texts(value: object, key: str = "") -> Iterator[tuple[str, str]]:
+    if isinstance(value, dict):
+        for name, part in value.items():
+            yield from _texts(part, f"{key}.{name}" if key else str(name))
+    elif isinstance(value, list | tuple):
+        for part in value:
+            yield from _texts(part, key)
+    elif isinstance(value, str):
+        yield key, value
 
 
 def read_config(path: str | Path) -> Config:
@@ -56,6 +84,8 @@ def _plain(value: object) -> object:
 def run(main: Callable[[Sequence[str]], int]) -> None:
     """Run a command; a user's mistake ends it with one clear line and status 2 instead of a traceback."""
     try:
+        for option, value in zip(sys.argv, sys.argv[1:], strict=False):
+            refuse_credentials(option if option.startswith("--") else "an argument", value)
         status = main(sys.argv[1:])
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 
 import ray
+from ray._private import ray_constants
 
 from job.config import Config
 
@@ -37,6 +38,7 @@ def ray_session(cfg: Config) -> Iterator[None]:
         _, workers = cfg.scaling.bounds
         cpus = max(os.cpu_count() or 1, math.ceil(workers * cfg.scaling.cpus_per_worker) + cfg.data.loaders)
         os.environ.setdefault("RAY_worker_niceness", "0")
+        listen_on_loopback_only()
         ray.init(
             address="local",
             num_cpus=cpus,
@@ -49,6 +51,17 @@ def ray_session(cfg: Config) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def listen_on_loopback_only() -> None:
+    """Have a local Ray, and the workers' process groups, open no port to the network.
+
+    Ray replaces the loopback address by the machine's own where clusters are enabled, as they are on Linux. The switch
+    is Ray's for Windows and macOS; its processes read it from the environment, this one has read it already.
+    """
+    os.environ[ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR] = "0"
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
 
 
 def use_gpu(cfg: Config) -> bool:

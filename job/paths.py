@@ -3,11 +3,19 @@
 from dataclasses import replace
 from pathlib import Path
 
+from data.files import stays_below
 from job.config import Config
 
 
 def run_folder(cfg: Config) -> str:
-    """Folder or URI of the run."""
+    """Folder or URI of the run.
+
+    Raises:
+        ValueError: run.name is no name of a folder.
+    """
+    name = cfg.run.name
+    if "/" in name or not stays_below(name) or not name.isprintable():
+        raise ValueError(f"run.name is {name!r}: give the name of a folder, which lies in run.storage")
     return f"{cfg.run.storage.rstrip('/')}/{cfg.run.name}"
 
 

@@ -144,6 +144,7 @@ def check(cfg: Config) -> None:
         ValueError: names the keys.
     """
     check_sizes(cfg.model, cfg.train, cfg.data)
+    run_folder(cfg)
     _, high = cfg.scaling.bounds
     G = cfg.train.micro_batches_per_step
     if high > G:

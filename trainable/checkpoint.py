@@ -2,7 +2,7 @@
 
 g.safetensors d.safetensors dur.safetensors wd.safetensors     weights
 training.pt        optimizers by parameter, learning rates, scalers, exponents (loads with weights_only)
-state.json         position, scores, steps passed over by roll-backs, manifest digest, code and library versions, ...
+state.json         position, changes of the plan, steps passed over, scores, manifest digest, versions, world size
 config.yaml        the run's resolved configuration
 checksums.json     sha256 of every other file; written last, so that a folder without it is not a checkpoint
 
@@ -26,6 +26,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from data.epoch_plan import Position
+from data.plan_history import History, change_of
+from trainable.published import load_tensors
 from trainable.reduction import unwrapped
 from trainable.state import Spans, TrainState
 
@@ -55,6 +57,7 @@ class CheckpointInfo:
         world_size: workers when it was written.
         scores: of a validation at this step; empty without one.
         passed_over: (first, last) steps that roll-backs have passed over.
+        history: changes of the plan of the data; none in checkpoints of older code.
     """
 
     position: Position
@@ -65,6 +68,7 @@ class CheckpointInfo:
     world_size: int
     scores: dict[str, float] = field(default_factory=dict)
     passed_over: Spans = ()
+    history: History = ()
 
 
 class HostCopy:
@@ -206,8 +210,10 @@ def parse_info(content: bytes, source: str) -> CheckpointInfo:
     try:
         raw = json.loads(content)
         if raw.pop("format") == FORMAT:
-            passed_over = tuple((first, last) for first, last in raw.get("passed_over", ()))
-            return CheckpointInfo(**raw | {"position": Position(**raw["position"]), "passed_over": passed_over})
+            raw["position"] = Position(**raw["position"])
+            raw["passed_over"] = tuple((first, last) for first, last in raw.get("passed_over", ()))
+            raw["history"] = tuple(map(change_of, raw.get("history", ())))
+            return CheckpointInfo(**raw)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{source} is damaged: {error!r}") from error
     raise CheckpointError(f"{source} has a format that this code does not know; it reads {FORMAT}")
@@ -222,7 +228,11 @@ def load_checkpoint(folder: Path, state: TrainState) -> CheckpointInfo:
     info = read_info(folder)
     for name, net in state.nets.items():
         load_weights(folder, name, unwrapped(net))
-    state.load_state_dict(torch.load(folder / "training.pt", map_location="cpu", weights_only=True))
+    try:
+        training = load_tensors(folder / "training.pt")
+    except ValueError as error:
+        raise CheckpointError(f"{folder}: {error}") from error
+    state.load_state_dict(training)
     state.position, state.passed_over = info.position, info.passed_over
     return info
 

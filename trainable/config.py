@@ -211,6 +211,8 @@ class TrainConfig:
         matmul_precision: torch.set_float32_matmul_precision; `auto`: high on a GPU (TF32), highest on a CPU.
         attention_backends: of scaled_dot_product_attention; `auto`: those that the hardware has.
         deterministic: ask torch for deterministic kernels; always on when reduction is exact.
+        rehearse: try out the plan's costliest micro-batches before the first step, so that what does not fit the
+            memory fails at once; `auto`: on a GPU.
         log_every_steps: global steps between scalars in TensorBoard and lines on the console.
         image_every_steps: global steps between images in TensorBoard.
         checkpoint: saving.
@@ -242,6 +244,7 @@ class TrainConfig:
     matmul_precision: Literal["auto", "highest", "high", "medium"] = "auto"
     attention_backends: tuple[Literal["flash", "mem_efficient", "math", "auto"], ...] = ("auto",)
     deterministic: bool = False
+    rehearse: Literal["auto", "always", "never"] = "auto"
     log_every_steps: int = 10
     image_every_steps: int = 200
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)

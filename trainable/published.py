@@ -77,9 +77,14 @@ def read_published(path: Path, buffers: Collection[str] = (), optimizer: bool = 
     return (_read_safetensors if path.suffix == ".safetensors" else _read_pth)(path, buffers, optimizer)
 
 
-def _read_pth(path: Path, buffers: Collection[str], optimizer: bool) -> Published:
+def load_tensors(path: Path) -> Any:
+    """What a torch file holds, of tensors and plain values alone.
+
+    Raises:
+        ValueError: it is damaged, or holds pickled code, which is not run.
+    """
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        return torch.load(path, map_location="cpu", weights_only=True)
     except OSError:  # of the storage: another attempt may succeed
         raise
     except Exception as error:  # a damaged pickle can fail in any way
@@ -88,6 +93,10 @@ def _read_pth(path: Path, buffers: Collection[str], optimizer: bool) -> Publishe
             f"holds pickled code ({code[1]}), which is not run" if code else "is truncated, damaged or no torch file"
         )
         raise ValueError(f"{path.name} is refused: it {reason}") from error
+
+
+def _read_pth(path: Path, buffers: Collection[str], optimizer: bool) -> Published:
+    content = load_tensors(path)
     weights = content.get("model") if isinstance(content, dict) else None
     if not isinstance(weights, dict) or not all(isinstance(value, Tensor) for value in weights.values()):
         raise ValueError(f"{path.name} is refused: it has no key `model` with a network's tensors")

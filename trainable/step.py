@@ -95,6 +95,7 @@ class TrainingStep:
         self.device = next(state.nets["g"].parameters()).device
         self.corrected = train.duration_discriminator_loss == "corrected"
         dtype = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[train.precision]
+        self.at: tuple[int, TtsBatch] | None = None  # the micro-batch that is worked on, for those who catch an error
         self.autocast = partial(torch.autocast, self.device.type, dtype=dtype, enabled=dtype is not None)
 
     def __call__(self, micro_batches: Sequence[tuple[int, TtsBatch]], want_images: bool = False) -> StepReport:
@@ -116,6 +117,7 @@ class TrainingStep:
         keep = len(micro_batches) == 1 and reduction.keeps_graph
         through = reduction.module(nets["g"]) if keep else unwrapped(nets["g"])
         for slot, batch in micro_batches:
+            self.at = slot, batch
             generated = self.generate(through, batch, first + slot)
             real[slot] = self.real_segment(batch, generated.out.ids_slice)
             with reduction.micro_batch(discriminators, last=slot == micro_batches[-1][0]):
@@ -130,6 +132,7 @@ class TrainingStep:
         for p in weights:
             p.requires_grad_(False)
         for slot, batch in micro_batches:
+            self.at = slot, batch
             with reduction.micro_batch({"g": nets["g"]}, last=slot == micro_batches[-1][0]):
                 if not keep:
                     generated = self.generate(reduction.module(nets["g"]), batch, first + slot)
@@ -138,6 +141,7 @@ class TrainingStep:
                 self.backward({"g": losses[slot][TOTALS["g"]]})
             if want_images and slot == 0:
                 images = self.images(batch, real[slot], generated)
+        self.at = None
         for p in weights:
             p.requires_grad_(True)
         norms["g"] = self.update("g")

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from trainable.checkpoint import mismatches, read_info
 from trainable.hub import download
 from trainable.optimizer import Moments, load_moments
-from trainable.published import ADAMW, LEAVE, PREFIXES, Published, needed, newest, read_published
+from trainable.published import ADAMW, LEAVE, PREFIXES, Published, load_tensors, needed, newest, read_published
 from trainable.storage import fetched, newest_good
 
 SPEAKERS = "emb_g.weight"  # [n_speakers, gin_channels]
@@ -134,7 +134,7 @@ def read_checkpoint(folder: Path, optimizer: bool = True) -> dict[str, Published
         CheckpointError: it is damaged.
     """
     epoch = read_info(folder).position.epoch
-    training = torch.load(folder / "training.pt", map_location="cpu", weights_only=True)
+    training = load_tensors(folder / "training.pt")
     found = {}
     for name, moments in training["moments"].items():
         tensors = load_file(folder / f"{name}.safetensors")

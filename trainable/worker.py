@@ -6,7 +6,7 @@ import platform
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeVar
 
@@ -22,8 +22,10 @@ from torch import nn
 from data.config import DataConfig
 from data.epoch_plan import EpochPlan, Position
 from data.files import keep_trying
+from data.loading import BadRowsError
 from data.manifest import Manifest, read_manifest
 from data.pipeline import (
+    Damage,
     MicroBatch,
     MicroBatchStream,
     StreamSpec,
@@ -32,6 +34,8 @@ from data.pipeline import (
     validation_batches,
     validation_rows,
 )
+from data.plan_history import changed
+from trainable.agreement import Agreement
 from trainable.checkpoint import CheckpointInfo, load_checkpoint
 from trainable.config import EvalConfig, ModelConfig, TrainConfig
 from trainable.evaluate import evaluate
@@ -41,8 +45,10 @@ from trainable.not_finite import NotFiniteError
 from trainable.preemption import Notices, PreemptedError, reason
 from trainable.records import RunLog
 from trainable.reduction import unwrapped
+from trainable.rehearsal import naming, rehearse
 from trainable.roll_back import roll_back, scheduled_before
 from trainable.saver import Saver, StorageError
+from trainable.settings import changed_settings
 from trainable.slm import load_slm
 from trainable.state import TrainState, build_networks
 from trainable.step import TrainingStep
@@ -97,8 +103,12 @@ def train_loop(config: dict) -> dict[str, Any]:
         log.error("%s", error)
         return {"error": str(error)}
     try:
-        worker.run()
-    except (NotFiniteError, StorageError) as error:
+        try:
+            worker.run()
+        except BadRowsError:  # between two steps: the state is good
+            worker.save_now()
+            raise
+    except (NotFiniteError, StorageError, BadRowsError) as error:
         log.error("%s", error)
         return {"error": str(error)}
     finally:
@@ -125,13 +135,19 @@ class Worker:
             micro_batches_per_step=cfg.train.micro_batches_per_step,
             segment_frames=cfg.train.segment_size // cfg.data.hop_length,
         )
-        self.manifest = manifest
+        self.manifest, self.saved = manifest, -1  # the last step that was saved
+        self.agree = Agreement()
+        self.damage = Damage(self.agree)
         check_fits(cfg, manifest)
         slm = load_slm(cfg.model.slm, cfg.data.sampling_rate).to(self.device)
         nets = build_networks(cfg.model, cfg.train, cfg.data, slm)
         self.state = TrainState({name: prepare(net) for name, net in nets.items()}, slm, cfg.model, cfg.train)
         self.resume()
+        plan_of(self.spec, self.state.position.epoch)  # refuses what cannot be planned, on all ranks alike
         self.step = TrainingStep(self.state, cfg.train, cfg.data)
+        error = self.agree(rehearse(self.step, partial(plan_of, self.spec), manifest))
+        if error:
+            raise ValueError(error)
         position, fp16 = self.state.position, cfg.train.precision == "fp16"
         self.records = self.together(lambda: RunLog(
             cfg.folder, position.step, self.rank == 0, cfg.train.not_finite, fp16, self.state.passed_over,
@@ -150,11 +166,12 @@ class Worker:
             self.start()
             return
 
-        def load() -> CheckpointInfo:
+        def load() -> tuple[CheckpointInfo, list[str]]:
             with fetched(newest) as folder:
-                return load_checkpoint(folder, self.state)
+                described = (folder / "config.yaml").read_text()
+                return load_checkpoint(folder, self.state), changed_settings(described, self.cfg.config_yaml)
 
-        info = self.together(load)
+        info, differences = self.together(load)
         self.saver.resumed = info.position.step
         if info.manifest != self.manifest.digest:
             raise ValueError(
@@ -165,6 +182,12 @@ class Worker:
             log.warning(
                 "resumes with code %s; the checkpoint was written by %s", self.cfg.code_version, info.code_version
             )
+        if differences:
+            log.info("resumes with other settings: %s", "; ".join(differences))
+        self.spec = replace(self.spec, history=changed(info.history or self.spec.changes, info.position, self.spec.cut))
+        if info.history and self.spec.changes != info.history:
+            log.warning("what epoch %d has not used yet is planned anew", info.position.epoch)
+        self.saved = info.position.step
         log.info("resumes at step %d from %s", info.position.step, newest)
 
     def together(self, action: Callable[[], T]) -> T:
@@ -221,6 +244,7 @@ class Worker:
             self.world_size,
             share,
             pin=self.device.type == "cuda",
+            damage=self.damage,
         )
 
     def steps(self, stream: Iterator[list[MicroBatch]]) -> None:
@@ -242,7 +266,8 @@ class Worker:
             micro_batches = next(stream)
             waited = time.perf_counter() - begin
             batches = [(m.slot, m.batch.to(self.device).with_spectrogram(cfg.data)) for m in micro_batches]
-            report = self.step(batches, want_images=step % train.image_every_steps == 0 or step == 1)
+            with naming(self.step, self.manifest.column("id")):
+                report = self.step(batches, want_images=step % train.image_every_steps == 0 or step == 1)
             lr, before, utterances = state.learning_rate("g"), state.position, self.utterances(state.position)
             state.position = advance(self.spec, state.position)
             self.records.add(
@@ -302,8 +327,7 @@ class Worker:
 
     def utterances(self, position: Position) -> int:
         """How many the step at a position has."""
-        plan = plan_of(self.spec, position.epoch)
-        return sum(len(plan.micro_batch(position.epoch_step, j)) for j in range(plan.micro_batches_per_step))
+        return plan_of(self.spec, position.epoch).utterances(position.epoch_step)
 
     def flush(self) -> None:
         """Read and write the scalars of the steps since the last time."""
@@ -322,8 +346,9 @@ class Worker:
         """Validate after the steps before were looked at, record it and return the scores that are numbers."""
         self.flush()
         self.watchdog.alive(step, long=True)
-        batches = validation_batches(self.spec, self.validation, self.rank, self.world_size)
+        batches = validation_batches(self.spec, self.validation, self.rank, self.world_size, self.damage)
         result = evaluate(self.state, batches, len(self.validation), self.cfg.eval, self.cfg.data, self.rank)
+        self.damage.settle()
         self.records.evaluation(step, result.scalars, iter(result.samples), self.cfg.data.sampling_rate)
         if self.rank == 0:
             log.info("step %d validation: %s", step, ", ".join(f"{k} {v:.4f}" for k, v in result.scalars.items()))
@@ -336,10 +361,16 @@ class Worker:
             PreemptedError: always.
         """
         log.warning("step %d: %s: saves now", self.state.position.step, reason(notice))
-        self.save(CheckpointUploadMode.SYNC)
-        log.info("step %d is saved", self.state.position.step)
+        self.save_now()
         self.records.close()
         raise PreemptedError(notice)
+
+    def save_now(self) -> None:
+        """Have the present state in a checkpoint on return; a collective call."""
+        if self.saved != self.state.position.step:
+            self.save(CheckpointUploadMode.SYNC)
+        self.saver.finish()
+        log.info("step %d is saved", self.state.position.step)
 
     def save(
         self, upload: CheckpointUploadMode = CheckpointUploadMode.ASYNC, scores: dict[str, float] | None = None
@@ -366,6 +397,7 @@ class Worker:
                 world_size=self.world_size,
                 scores=scores or {},
                 passed_over=self.state.passed_over,
+                history=self.spec.changes,
             )
             self.saver.save(self.state, info, self.cfg.config_yaml, self.records.persist)
             checkpoint = self.checkpoint(checkpoint_name(position.step))
@@ -376,6 +408,7 @@ class Worker:
             checkpoint_upload_mode=upload,
             checkpoint_upload_fn=lambda _, name: self.written(name),
         )
+        self.saved = position.step
         self.saver.submit(partial(upload_log, self.logs, self.cfg.folder))
         problem = share(self.saver.problem(last=upload is CheckpointUploadMode.SYNC))
         if problem is not None:

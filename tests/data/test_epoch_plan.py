@@ -10,8 +10,8 @@ from data.epoch_plan import EpochPlan, bucket_batches, plan_buckets, plan_epoch
 
 
 def batches(plan: EpochPlan) -> list[tuple[int, ...]]:
-    G = plan.micro_batches_per_step
-    return [tuple(plan.micro_batch(s, j).tolist()) for s in range(plan.steps) for j in range(G)]
+    G = np.diff(plan.begins)
+    return [tuple(plan.micro_batch(s, j).tolist()) for s in range(plan.steps) for j in range(G[s])]
 
 
 def lengths(n: int, seed: int, sigma: float = 0.5) -> tuple[np.ndarray, np.ndarray]:

@@ -15,8 +15,10 @@ from data.audio import encode_flac
 from data.collate import collate
 from data.config import BertConfig, DataConfig, PlanConfig
 from data.epoch_plan import Position
+from data.loading import BadRowsError
 from data.manifest import COLUMNS, read_manifest, write_manifest
 from data.pipeline import (
+    Damage,
     MicroBatchStream,
     StreamSpec,
     advance,
@@ -33,8 +35,12 @@ G = 4
 
 @pytest.fixture(scope="module")
 def spec(tmp_path_factory) -> StreamSpec:
+    return make_corpus(str(tmp_path_factory.mktemp("shards")))
+
+
+def make_corpus(uri: str, rows_per_shard: int = 20) -> StreamSpec:
     """Twenty short utterances of noise, written as shards."""
-    uri, rng = str(tmp_path_factory.mktemp("shards")), np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     rows = []
     for i in range(20):
         frames, tokens = int(rng.integers(20, 60)), 5
@@ -48,10 +54,10 @@ def spec(tmp_path_factory) -> StreamSpec:
                 "bert": rng.standard_normal((tokens, 8)).astype(np.float16).tobytes(), "bert_width": 8, "spec": b"",
             }
         )  # fmt: skip
-    shard = write_shard(uri, rows)
+    shards = [write_shard(uri, rows[i : i + rows_per_shard]) for i in range(0, 20, rows_per_shard)]
     table = [
         {**{name: row.get(name) for name in COLUMNS.names}, "split": "validation" if i >= 17 else "train",
-         "phones": 5, "shard": shard, "row": i}
+         "phones": 5, "shard": shards[i // rows_per_shard], "row": i % rows_per_shard}
         for i, row in enumerate(rows)
     ]  # fmt: skip
     manifest = write_manifest(
@@ -61,8 +67,10 @@ def spec(tmp_path_factory) -> StreamSpec:
     return StreamSpec(cfg, manifest.digest, seed=3, micro_batches_per_step=G, segment_frames=8)
 
 
-def take(spec: StreamSpec, first: Position, max_steps: int, world_size: int) -> list[dict[int, list[int]]]:
-    """What W workers, each in a thread, receive: a dict slot -> rows a step."""
+def take(
+    spec: StreamSpec, first: Position, max_steps: int, world_size: int, errors: list | None = None
+) -> list[dict[int, list[int]]]:
+    """What W workers, each in a thread, receive: a dict slot -> rows a step; and the errors that end them."""
     box: list = []
     barrier = threading.Barrier(world_size)
 
@@ -76,10 +84,26 @@ def take(spec: StreamSpec, first: Position, max_steps: int, world_size: int) -> 
 
     taken: list[list] = [[] for _ in range(world_size)]
 
+    found: dict[int, str] = {}
+
+    def agree(error: str, rank: int) -> str:
+        found[rank] = error
+        barrier.wait()
+        agreed = next(filter(None, map(found.get, range(world_size))), "")
+        barrier.wait()
+        return agreed
+
     def work(rank: int) -> None:
-        stream = MicroBatchStream(spec, first, max_steps, rank, world_size, lambda thing: share(thing, rank))
-        for micro_batches in stream:
-            taken[rank].append({m.slot: m.batch.rows.tolist() for m in micro_batches})
+        damage = Damage(lambda error: agree(error, rank))
+        stream = MicroBatchStream(
+            spec, first, max_steps, rank, world_size, lambda thing: share(thing, rank), damage=damage
+        )
+        try:
+            for micro_batches in stream:
+                taken[rank].append({m.slot: m.batch.rows.tolist() for m in micro_batches})
+        except BadRowsError as error:
+            assert errors is not None, error
+            errors.append(str(error))
 
     threads = [threading.Thread(target=work, args=(rank,), daemon=True) for rank in range(world_size)]
     for thread in threads:
@@ -157,7 +181,7 @@ def test_another_manifest_is_refused(spec):
 def test_validation_utterances_are_shared_and_fixed(spec):
     rows = validation_rows(spec, 64)
     assert read_manifest(spec.data.shards).column("id")[rows].tolist() == ["17", "18", "19"]
-    shares = [dict(validation_batches(spec, rows, rank, 2)) for rank in (0, 1)]
+    shares = [dict(validation_batches(spec, rows, rank, 2, Damage())) for rank in (0, 1)]
     assert [sorted(share) for share in shares] == [[0, 2], [1]]
     batch = shares[0][0]
     assert batch.x.shape[0] == 1
@@ -166,9 +190,9 @@ def test_validation_utterances_are_shared_and_fixed(spec):
 
 def test_both_places_of_the_spectrogram_agree(spec):
     rows = validation_rows(spec, 1)
-    here = next(validation_batches(spec, rows, 0, 1))[1]
+    here = next(validation_batches(spec, rows, 0, 1, Damage()))[1]
     device = replace(spec, data=replace(spec.data, spectrogram_on="device"))
-    there = next(validation_batches(device, rows, 0, 1))[1]
+    there = next(validation_batches(device, rows, 0, 1, Damage()))[1]
     assert there.spec is None
     assert (there.with_spectrogram(device.data).spec - here.spec).abs().max() < 1e-4
 
@@ -193,8 +217,8 @@ def test_shards_without_spectrograms_are_refused_where_they_are_asked_for(spec):
 def test_inactive_languages_hear_noise_that_follows_from_the_seed_alone(spec):
     noisy = replace(spec, data=replace(spec.data, bert=BertConfig(inactive="noise")))
     rows = validation_rows(spec, 3)
-    zeros = dict(validation_batches(spec, rows, 0, 1))
-    for number, batch in validation_batches(noisy, rows, 0, 1):
+    zeros = dict(validation_batches(spec, rows, 0, 1, Damage()))
+    for number, batch in validation_batches(noisy, rows, 0, 1, Damage()):
         torch.manual_seed(number)
         parts = batch.bert_features()
         torch.manual_seed(number)
@@ -209,7 +233,7 @@ def test_inactive_languages_hear_noise_that_follows_from_the_seed_alone(spec):
 
 
 def test_bert_features_reach_their_language_and_their_phones(spec):
-    for number, batch in validation_batches(spec, validation_rows(spec, 3), 0, 1):
+    for number, batch in validation_batches(spec, validation_rows(spec, 3), 0, 1, Damage()):
         parts = batch.bert_features()
         active = int(batch.language[0, 1])
         assert [bool(p.abs().sum() > 0) for p in parts] == [i == active for i in range(3)], number

@@ -49,20 +49,25 @@ def digest(state) -> str:
     return hashlib.sha256(b"".join(t.detach().numpy().tobytes() for t in tensors)).hexdigest()
 
 
-def worker(rank: int, world_size: int, port: int, cfg, box: str) -> None:
+def worker(rank: int, world_size: int, port: int, work, cfg, box: str) -> None:
     os.environ.update(OMP_NUM_THREADS="1")
     dist.init_process_group(
         "gloo", f"tcp://127.0.0.1:{port}", rank=rank, world_size=world_size, timeout=timedelta(seconds=60)
     )
-    torch.save(train(cfg, rank, world_size), f"{box}/{rank}.pt")
+    torch.save(work(cfg, rank, world_size), f"{box}/{rank}.pt")
     dist.destroy_process_group()
 
 
 def spread(cfg, world_size: int, tmp_path) -> list[dict]:
+    return spread_of(train, cfg, world_size, tmp_path)
+
+
+def spread_of(work, cfg, world_size: int, tmp_path) -> list:
+    """What `work(cfg, rank, world_size)` returns in each process of a group."""
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]
-    mp.spawn(worker, (world_size, port, cfg, str(tmp_path)), nprocs=world_size, daemon=True)
+    mp.spawn(worker, (world_size, port, work, cfg, str(tmp_path)), nprocs=world_size, daemon=True)
     return [torch.load(tmp_path / f"{r}.pt") for r in range(world_size)]
 
 

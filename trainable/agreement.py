@@ -1,0 +1,30 @@
+"""What one worker finds and all must know, so that all of them stop alike instead of waiting for the one that did."""
+
+import torch
+import torch.distributed as dist
+
+from trainable.reduction import world_size
+
+
+class Agreement:
+    """Hands one worker's error to all, over the host's network: no device waits for it."""
+
+    def __init__(self) -> None:
+        """All workers make one, at the same time."""
+        self.group = dist.new_group(backend="gloo") if world_size() > 1 else None
+
+    def __call__(self, error: str) -> str:
+        """The error of the first rank that has one, on all ranks; nothing where none has.
+
+        A collective call, of one number where there is none. It is called before every step, where the hosts are ahead
+        of their devices and would meet in the gradients' all-reduce anyway.
+        """
+        if self.group is None:
+            return error
+        found = torch.tensor(int(bool(error)))
+        dist.all_reduce(found, dist.ReduceOp.MAX, group=self.group)
+        if not found:
+            return ""
+        said: list[str] = [""] * world_size()
+        dist.all_gather_object(said, error, group=self.group)
+        return next(filter(None, said))
