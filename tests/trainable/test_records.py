@@ -39,12 +39,14 @@ def test_a_resume_forgets_what_lies_behind_it(folder):
 
 def test_steps_that_were_passed_over_are_marked_as_long_as_that_is_so(folder):
     metrics = MetricsFile(folder, 0)
-    metrics.append(lines(1, 4))
-    metrics.append(lines(5, 9))
+    metrics.add(lines(1, 4))
+    metrics.add(lines(5, 9))
+    metrics.persist()
     metrics = MetricsFile(folder, 7, ((3, 3), (6, 7)))
     marked = [line | {"rolled_back": True} if line["step"] in (3, 6, 7) else line for line in lines(1, 7)]
     assert read_metrics(folder) == marked
-    metrics.append(lines(8, 8))
+    metrics.add(lines(8, 8))
+    metrics.persist()
     MetricsFile(folder, 6, ((3, 3),))  # killed before the second one was saved
     assert read_metrics(folder) == [*marked[:5], lines(6, 6)[0]]
 

@@ -47,7 +47,7 @@ def train(cfg: Config, state: TrainState, records: RunLog, last: int) -> None:
 
 def save(folder: Path, state: TrainState) -> Path:
     folder.mkdir()
-    info = CheckpointInfo(state.position, "digest", "code", {}, {}, 1, state.passed_over)
+    info = CheckpointInfo(state.position, "digest", "code", {}, {}, 1, passed_over=state.passed_over)
     save_checkpoint(folder, state, info, "")
     return folder
 
