@@ -36,8 +36,8 @@ from trainable.storage import checkpoints
 
 INTERVAL = 50
 PRESETS = {"demo": "job/presets/demo.yaml", "full": "job/presets/base.yaml"}
-WARM_UP, QUIET, ROUNDS = 2, {"demo": 6, "full": 2}, {"demo": 5, "full": 2}
-FRAMES = {"demo": 120, "full": 64}
+WARM_UP, QUIET, ROUNDS = 1, {"demo": 4, "full": 2}, {"demo": 3, "full": 2}
+FRAMES = {"demo": 80, "full": 64}
 
 
 def config(preset: str) -> Config:
@@ -106,6 +106,9 @@ def measure(preset: str, folder: str) -> dict[str, float]:
         quiet += before
         held.append(waited)
         slowed.append(sum(beside) - len(beside) * median(before))
+        print(
+            f"quiet {median(before):.2f} s a step, held {waited:.3f} s, {len(beside)} steps slowed {slowed[-1]:.2f} s"
+        )
     size = sum(path.stat().st_size for path in Path(checkpoints(folder)[0]).iterdir())
     assert saver.problem(last=True) is None, saver.error
     # the first save also makes the host buffers

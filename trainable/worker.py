@@ -407,6 +407,7 @@ class Worker:
             checkpoint_dir_name=checkpoint_name(position.step),
             checkpoint_upload_mode=upload,
             checkpoint_upload_fn=lambda _, name: self.written(name),
+            delete_local_checkpoint_after_upload=False,  # it lies where it stays, and ASYNC would delete it
         )
         self.saved = position.step
         self.saver.submit(partial(upload_log, self.logs, self.cfg.folder))

@@ -7,6 +7,7 @@ import fsspec
 
 from tests.job.conftest import Command, arguments
 from trainable.records import read_metrics
+from trainable.storage import checkpoints, step_of
 
 
 def test_a_run_on_s3_is_written_in_parts_and_continues(command: Command, bucket, shards):
@@ -27,3 +28,4 @@ def test_a_run_on_s3_is_written_in_parts_and_continues(command: Command, bucket,
     assert re.search(r"resumes at step 4\b", fs.cat_file("bucket/runs/far/logs/rank-0.log").decode())
     assert json.loads(fs.cat_file("bucket/runs/far/checkpoint_000000006/state.json"))["position"]["step"] == 6
     assert fs.glob("bucket/runs/far/tensorboard/events*")
+    assert [step_of(uri) for uri in checkpoints(run)] == [6, 4, 2]

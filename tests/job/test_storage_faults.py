@@ -14,7 +14,7 @@ from trainable.logs import log_path
 from trainable.records import read_metrics
 from trainable.storage import checkpoints, newest_good, step_of
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 OPTIONS = {
     "train__reduction": "exact", "train__checkpoint__every_steps": 2, "train__log_every_steps": 1,
     "eval__every_steps": 4, "scaling__num_workers": 2,
