@@ -50,7 +50,7 @@ def listens(process: psutil.Process) -> set[tuple[str, str, int]]:
         found = [c.laddr for c in process.net_connections("inet") if c.status == psutil.CONN_LISTEN]
     except (psutil.NoSuchProcess, psutil.AccessDenied):
         return set()
-    return {(name, address.ip, address.port) for address in found}
+    return {(name, address.ip.removeprefix("::ffff:"), address.port) for address in found}
 
 
 def test_a_local_run_listens_on_loopback_alone(watched):
