@@ -74,11 +74,12 @@ def batch(cfg: Config, frames: int, seed: int) -> TtsBatch:
 
 
 def other_worker(preset: str) -> None:
-    """Take steps until killed."""
+    """Take steps until killed, or left alone."""
     torch.set_num_threads(1)
     cfg = config(preset)
     step, batches = build(cfg, torch.device("cpu")), [(0, batch(cfg, FRAMES[preset], 1))]
-    while True:
+    parent = multiprocessing.parent_process()
+    while parent is not None and parent.is_alive():
         step(batches)
 
 
