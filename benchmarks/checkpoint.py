@@ -1,7 +1,8 @@
 """What a checkpoint adds to the training: `python -m benchmarks.checkpoint [--preset demo|full] [--json FILE]`.
 
-Takes steps on made-up batches, on all cores, and saves in between as a run does. Quiet steps and steps beside which a
-checkpoint is written take turns in one process. Prints medians over the saves:
+Takes steps on made-up batches and saves in between as a run does; quiet steps and steps beside which a checkpoint is
+written take turns. As in a run on a CPU, there is a worker of one thread for every core: the others take the same steps
+and save nothing, so that the writing has no core of its own. Prints medians over the saves:
 
 held_s       seconds that the training thread waits for a save: the copy to host memory
 slowed_s     seconds by which the steps are longer, all together, while the checkpoint is serialised, hashed and written
@@ -14,6 +15,7 @@ CPU: what a faster device's ratio is follows from held_s and slowed_s.
 
 import argparse
 import json
+import multiprocessing
 import os
 import tempfile
 import time
@@ -71,6 +73,16 @@ def batch(cfg: Config, frames: int, seed: int) -> TtsBatch:
     ).with_spectrogram(cfg.data)  # fmt: skip
 
 
+def other_worker(preset: str) -> None:
+    """Take steps until killed, or left alone."""
+    torch.set_num_threads(1)
+    cfg = config(preset)
+    step, batches = build(cfg, torch.device("cpu")), [(0, batch(cfg, FRAMES[preset], 1))]
+    parent = multiprocessing.parent_process()
+    while parent is not None and parent.is_alive():
+        step(batches)
+
+
 def measure(preset: str, folder: str) -> dict[str, float]:
     """Quiet steps and saves in turn."""
     cfg, device = config(preset), torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -125,9 +137,18 @@ def main() -> None:
     made.add_argument("--preset", choices=PRESETS, default="demo")
     made.add_argument("--json", type=Path, help="write the figures")
     args = made.parse_args()
-    torch.set_num_threads(os.cpu_count() or 1)
-    with tempfile.TemporaryDirectory() as folder:
-        result = measure(args.preset, folder)
+    torch.set_num_threads(1)
+    workers = 1 if torch.cuda.is_available() else os.cpu_count() or 1
+    spawn = multiprocessing.get_context("spawn")
+    others = [spawn.Process(target=other_worker, args=(args.preset,), daemon=True) for _ in range(workers - 1)]
+    for process in others:
+        process.start()
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            result = measure(args.preset, folder)
+    finally:
+        for process in others:
+            process.kill()
     print(json.dumps(result, indent=1))
     if args.json:
         args.json.write_text(json.dumps(result, indent=1))
