@@ -26,9 +26,10 @@ from job.paths import run_folder, with_absolute_paths
 from job.ray_storage import forget_checkpoint_list, ray_storage
 from job.scaling import ElasticTrainer
 from trainable.logs import log_path
+from trainable.settings import check_fits
 from trainable.state import check_sizes
 from trainable.storage import checkpoints, newest_good, step_of
-from trainable.worker import WorkerConfig, check_fits, train_loop
+from trainable.worker import WorkerConfig, train_loop
 
 REPORT_S = 60  # between the time that workers say where they hang and the end of what they hang in
 
@@ -57,30 +58,9 @@ def train(cfg: Config) -> Result | None:
         return None
     with ray_session(cfg):
         manifest = manifest_of(cfg)
-        worker = worker_config(cfg)
-        check_fits(worker, manifest)
+        check_fits(cfg.data, cfg.model, manifest)
         keep_trying(lambda: save_description(cfg), cfg.train.checkpoint.retry_s)
-        filesystem, path = ray_storage(cfg.run.storage)
-        low, high = cfg.scaling.bounds
-        gpu = use_gpu(cfg)
-        tune_ray_train(cfg)
-        trainer = ElasticTrainer(
-            train_loop,
-            train_loop_config={"worker": worker},
-            scaling_config=ScalingConfig(
-                num_workers=high if low == high else (low, high),
-                use_gpu=gpu,
-                resources_per_worker=resources_per_worker(cfg, gpu),
-                elastic_resize_monitor_interval_s=cfg.scaling.resize_interval_s,
-            ),
-            torch_config=TorchConfig("nccl" if gpu else "gloo", timeout_s=int(cfg.scaling.collective_timeout_s)),
-            run_config=RunConfig(
-                name=cfg.run.name,
-                storage_path=path,
-                storage_filesystem=filesystem,
-                failure_config=FailureConfig(max_failures=cfg.scaling.max_failures),
-            ),
-        )
+        trainer = trainer_of(cfg)
         # Ray forwards the workers' output only from a cluster; on one machine rank 0's log is followed.
         shown = contextlib.nullcontext() if on_cluster() else follow(log_path(run_folder(cfg), 0))
         with shown:
@@ -90,6 +70,31 @@ def train(cfg: Config) -> Result | None:
         raise ValueError(outcome["error"])
     print(summary(cfg, outcome["step"]))
     return result
+
+
+def trainer_of(cfg: Config) -> ElasticTrainer:
+    """Ray Train's trainer of a run; asks the cluster what it has."""
+    filesystem, path = ray_storage(cfg.run.storage)
+    low, high = cfg.scaling.bounds
+    gpu = use_gpu(cfg)
+    tune_ray_train(cfg)
+    return ElasticTrainer(
+        train_loop,
+        train_loop_config={"worker": worker_config(cfg)},
+        scaling_config=ScalingConfig(
+            num_workers=high if low == high else (low, high),
+            use_gpu=gpu,
+            resources_per_worker=resources_per_worker(cfg, gpu),
+            elastic_resize_monitor_interval_s=cfg.scaling.resize_interval_s,
+        ),
+        torch_config=TorchConfig("nccl" if gpu else "gloo", timeout_s=int(cfg.scaling.collective_timeout_s)),
+        run_config=RunConfig(
+            name=cfg.run.name,
+            storage_path=path,
+            storage_filesystem=filesystem,
+            failure_config=FailureConfig(max_failures=cfg.scaling.max_failures),
+        ),
+    )
 
 
 def is_finished(cfg: Config) -> bool:

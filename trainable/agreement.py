@@ -1,9 +1,30 @@
 """What one worker finds and all must know, so that all of them stop alike instead of waiting for the one that did."""
 
+from typing import TypeVar
+
 import torch
 import torch.distributed as dist
 
 from trainable.reduction import world_size
+
+T = TypeVar("T")
+
+
+def share(thing: T) -> T:
+    """Rank 0's object on all ranks."""
+    box = [thing]
+    if world_size() > 1:
+        dist.broadcast_object_list(box, src=0)
+    return box[0]
+
+
+def gather(thing: T) -> list[T]:
+    """Every rank's object, on all ranks."""
+    everyone: list = [thing]
+    if world_size() > 1:
+        everyone = [None] * world_size()
+        dist.all_gather_object(everyone, thing)
+    return everyone
 
 
 class Agreement:

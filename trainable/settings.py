@@ -1,9 +1,34 @@
-"""What a run's configuration says now, and what it said when its checkpoint was written."""
+"""Whether a run's configuration fits its shards, and what it said when its checkpoint was written."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import yaml
+
+from data.config import DataConfig
+from data.manifest import Manifest
+from trainable.config import ModelConfig
+
+
+def check_fits(data: DataConfig, model: ModelConfig, manifest: Manifest) -> None:
+    """Refuse shards that the networks cannot take.
+
+    Raises:
+        ValueError: names the keys.
+    """
+    for key in ("sampling_rate", "filter_length", "hop_length", "win_length"):
+        if manifest.header[key] != getattr(data, key):
+            raise ValueError(
+                f"{data.shards} was prepared with data.{key} {manifest.header[key]}, the configuration says "
+                f"{getattr(data, key)}: prepare again, or set it back"
+            )
+    if manifest.header["bert_width"] != model.bert_channels:
+        raise ValueError(
+            f"{data.shards} holds BERT features of width {manifest.header['bert_width']}: "
+            f"set model.bert_channels to it (it is {model.bert_channels})"
+        )
+    if model.n_speakers and max(manifest.speakers.values()) >= model.n_speakers:
+        raise ValueError(f"{len(manifest.speakers)} speakers do not fit model.n_speakers {model.n_speakers}: raise it")
 
 
 def changed_settings(before: str, now: str) -> list[str]:

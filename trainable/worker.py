@@ -15,7 +15,6 @@ import ray
 import ray.train
 import ray.train.torch
 import torch
-import torch.distributed as dist
 from ray.train import Checkpoint, CheckpointUploadMode, PreemptionInfo
 from torch import nn
 
@@ -23,7 +22,7 @@ from data.config import DataConfig
 from data.epoch_plan import EpochPlan, Position
 from data.files import keep_trying
 from data.loading import BadRowsError
-from data.manifest import Manifest, read_manifest
+from data.manifest import read_manifest
 from data.pipeline import (
     Damage,
     MicroBatch,
@@ -35,7 +34,7 @@ from data.pipeline import (
     validation_rows,
 )
 from data.plan_history import changed
-from trainable.agreement import Agreement
+from trainable.agreement import Agreement, gather, share
 from trainable.checkpoint import CheckpointInfo, load_checkpoint
 from trainable.config import EvalConfig, ModelConfig, TrainConfig
 from trainable.evaluate import evaluate
@@ -48,7 +47,7 @@ from trainable.reduction import unwrapped
 from trainable.rehearsal import naming, rehearse
 from trainable.roll_back import roll_back, scheduled_before
 from trainable.saver import Saver, StorageError
-from trainable.settings import changed_settings
+from trainable.settings import changed_settings, check_fits
 from trainable.slm import load_slm
 from trainable.state import TrainState, build_networks
 from trainable.step import TrainingStep
@@ -123,8 +122,10 @@ class Worker:
         """Build the state, or restore it from the run's newest checkpoint."""
         context = ray.train.get_context()
         self.cfg, self.rank, self.world_size = cfg, context.get_world_rank(), context.get_world_size()
-        self.logs = self.together(lambda: start_logging(cfg.folder, self.rank))
         self.device = ray.train.torch.get_device()
+        if self.device.type == "cuda":
+            torch.cuda.set_device(self.device)  # before the first collective call: the node's workers see all its GPUs
+        self.logs = self.together(lambda: start_logging(cfg.folder, self.rank))
         set_up_torch(cfg.train, cfg.threads, self.device)
         self.saver = Saver(cfg.folder, cfg.train.checkpoint)
         manifest = self.together(lambda: read_manifest(cfg.data.shards))
@@ -138,7 +139,7 @@ class Worker:
         self.manifest, self.saved = manifest, -1  # the last step that was saved
         self.agree = Agreement()
         self.damage = Damage(self.agree)
-        check_fits(cfg, manifest)
+        check_fits(cfg.data, cfg.model, manifest)
         slm = load_slm(cfg.model.slm, cfg.data.sampling_rate).to(self.device)
         nets = build_networks(cfg.model, cfg.train, cfg.data, slm)
         self.state = TrainState({name: prepare(net) for name, net in nets.items()}, slm, cfg.model, cfg.train)
@@ -426,49 +427,9 @@ class Worker:
         return self.checkpoint(checkpoint_name(self.saver.saved[-1]) if self.saver.saved else name)
 
 
-def check_fits(cfg: WorkerConfig, manifest: Manifest) -> None:
-    """Refuse shards that the networks cannot take.
-
-    Raises:
-        ValueError: names the keys.
-    """
-    for key in ("sampling_rate", "filter_length", "hop_length", "win_length"):
-        if manifest.header[key] != getattr(cfg.data, key):
-            raise ValueError(
-                f"{cfg.data.shards} was prepared with data.{key} {manifest.header[key]}, the configuration says "
-                f"{getattr(cfg.data, key)}: prepare again, or set it back"
-            )
-    if manifest.header["bert_width"] != cfg.model.bert_channels:
-        raise ValueError(
-            f"{cfg.data.shards} holds BERT features of width {manifest.header['bert_width']}: "
-            f"set model.bert_channels to it (it is {cfg.model.bert_channels})"
-        )
-    if cfg.model.n_speakers and max(manifest.speakers.values()) >= cfg.model.n_speakers:
-        raise ValueError(
-            f"{len(manifest.speakers)} speakers do not fit model.n_speakers {cfg.model.n_speakers}: raise it"
-        )
-
-
 def prepare(net: nn.Module) -> nn.Module:
     """Move a network to this worker's device and wrap it for DDP. No network here has buffers that must be shared."""
     return ray.train.torch.prepare_model(net, parallel_strategy_kwargs={"broadcast_buffers": False})
-
-
-def share(thing: T) -> T:
-    """Rank 0's object on all ranks."""
-    box = [thing]
-    if dist.is_initialized() and dist.get_world_size() > 1:
-        dist.broadcast_object_list(box, src=0)
-    return box[0]
-
-
-def gather(thing: T) -> list[T]:
-    """Every rank's object, on all ranks."""
-    everyone: list = [thing]
-    if dist.is_initialized() and dist.get_world_size() > 1:
-        everyone = [None] * dist.get_world_size()
-        dist.all_gather_object(everyone, thing)
-    return everyone
 
 
 def padding_share(micro_batches: list[MicroBatch]) -> float:
