@@ -58,7 +58,7 @@ def test_a_local_run_listens_on_loopback_alone(watched):
     assert len(heard) > 10
     open_to_all = {(name, port) for name, ip, port in heard if not ipaddress.ip_address(ip).is_loopback}
     assert len({port for _, port in open_to_all}) <= TORCH_STORE, open_to_all
-    assert {name for name, _ in open_to_all} <= {"ray::RayTrainWo", "ray::RayTrainWorker"}
+    assert all(name.startswith("ray::") for name, _ in open_to_all)  # a worker, by whatever it does at the moment
 
 
 def test_secrets_of_the_environment_end_nowhere(watched, command):
