@@ -86,10 +86,11 @@ def in_parts(step: TrainingStep, read: Callable[[], float]) -> Iterator[dict[str
             (getattr(g, name), "forward", f"G forward: {name}")
             for name in ("enc_p", "enc_q", "flow", "sdp", "dp", "dec")
         ),
-        *((nets[name], "forward", f"{name.upper()} forward") for name in nets if name in ("wd", "dur")),
-        *((g, "forward", "G forward: rest"), (g, "_align", "alignment"), (nets["d"], "discriminate", "D forward")),
-        *((step.state.slm, "forward", "WavLM forward"), (step, "generator_losses", "generator's losses")),
-        *((step, "real_segment", "real segment"), (step, "update", "optimizers"), (step, "gather", "report")),
+        *(((nets["dur"], "judge", "DUR forward"),) if "dur" in nets else ()),
+        *((nets["d"], "discriminate", "D forward"), (nets["wd"], "forward", "WD forward")),
+        *((g, "forward", "G forward: rest"), (g, "_align", "alignment"), (step.state.slm, "forward", "WavLM forward")),
+        *((step, "real_segment", "real segment"), (step, "generator_losses", "generator's losses")),
+        *((step, "update", "optimizers"), (step, "gather", "report")),
     ]
     with ExitStack() as stack:
         for owner, method, name in watched:

@@ -20,6 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from data.epoch_plan import Position
 from tests.reference.rule import fill
 from tests.tiny import tiny_batch, tiny_config, tiny_state
+from trainable.networks.modules import Dropout
 from trainable.optimizer import learning_rate
 from trainable.step import TrainingStep
 
@@ -226,7 +227,7 @@ def test_lower_precision_stays_near_fp32(precision):
 
 
 def test_random_draws_are_the_same_under_every_precision(monkeypatch):
-    """Noise drawn in half precision would be other noise; masks of nn.Dropout are the same in all."""
+    """Noise drawn in half precision would be other noise; masks of dropout are the same in all."""
     draws: list[torch.Tensor] = []
 
     def noted(draw, *args, **kwargs):
@@ -240,7 +241,7 @@ def test_random_draws_are_the_same_under_every_precision(monkeypatch):
 
     for name in ("randn", "randn_like", "rand"):
         monkeypatch.setattr(torch, name, partial(noted, getattr(torch, name)))
-    monkeypatch.setattr(nn.Dropout, "forward", mask)
+    monkeypatch.setattr(Dropout, "forward", mask)
     taken = {}
     for precision in ("fp32", "bf16", "fp16"):
         cfg = tiny_config(micro_batches_per_step=1, precision=precision)

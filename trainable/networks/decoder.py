@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trainable.networks.modules import LRELU_SLOPE, ResBlock1, ResBlock2
-from trainable.networks.weight_norm import WeightNormConvTranspose1d
+from trainable.networks.weight_norm import WeightNormConvTranspose1d, channels_last, conv1d
 
 RESBLOCKS: dict[str, type[ResBlock1] | type[ResBlock2]] = {"1": ResBlock1, "2": ResBlock2}
 
@@ -91,6 +91,7 @@ class Generator(nn.Module):
         x = self.conv_pre(x)
         if g is not None:
             x = x + self.cond(g)
+        x = channels_last(x)
         for i, upsample in enumerate(self.ups):
             x = upsample(F.leaky_relu(x, LRELU_SLOPE))
             blocks = self.resblocks[i * self.num_kernels : (i + 1) * self.num_kernels]
@@ -98,4 +99,5 @@ class Generator(nn.Module):
             for block in blocks[1:]:
                 total = total + block(x)
             x = total / self.num_kernels
-        return torch.tanh(self.conv_post(F.leaky_relu(x)))  # PyTorch's default slope here, as in HiFi-GAN
+        x = conv1d(F.leaky_relu(x), self.conv_post.weight, self.conv_post)  # PyTorch's default slope, as in HiFi-GAN
+        return torch.tanh(x.squeeze(2))

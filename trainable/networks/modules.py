@@ -26,6 +26,22 @@ class LayerNorm(nn.Module):
         return F.layer_norm(x.transpose(1, 2), (self.channels,), self.gamma, self.beta, self.eps).transpose(1, 2)
 
 
+class Dropout(nn.Dropout):
+    """nn.Dropout that draws its masks three times as fast on a CPU, whose generator gives one number after another.
+
+    Four elements share a draw of 64 bits, so the probability is a multiple of 2^-16: 0.10000610 for 0.1.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[...] -> [...]."""
+        if not self.training or self.p == 0.0 or x.device.type != "cpu":
+            return super().forward(x)
+        draws = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
+        dropped = round(self.p * 2**16)
+        keep = draws.view(torch.int16)[: x.numel()].view(x.shape) >= dropped - 2**15
+        return x * keep.to(x.dtype).mul_(2**16 / (2**16 - dropped))
+
+
 class WN(nn.Module):
     """Non-causal WaveNet stack (WaveGlow, Prenger et al., 2019, arXiv:1811.00002; VITS section 2.5).
 
@@ -100,7 +116,7 @@ class ResBlock1(nn.Module):
         self.convs2 = nn.ModuleList(WeightNormConv1d(channels, channels, kernel_size, padding="same") for _ in dilation)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, C, T] -> [B, C, T]."""
+        """[B, C, T] or [B, C, 1, T] -> the same shape."""
         for dilated, plain in zip(self.convs1, self.convs2, strict=True):
             x = x + plain(F.leaky_relu(dilated(F.leaky_relu(x, LRELU_SLOPE)), LRELU_SLOPE))
         return x
@@ -116,7 +132,7 @@ class ResBlock2(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, C, T] -> [B, C, T]."""
+        """[B, C, T] or [B, C, 1, T] -> the same shape."""
         for dilated in self.convs:
             x = x + dilated(F.leaky_relu(x, LRELU_SLOPE))
         return x

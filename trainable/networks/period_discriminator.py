@@ -23,6 +23,9 @@ class DiscriminatorP(nn.Module):
     ) -> None:
         super().__init__()
         self.period = period
+        # Long columns are convolved one by one, as a batch: with oneDNN that is faster than two dimensions of which one
+        # is 2 or 3 (docs/performance.md). Spectral norm's convolutions take two dimensions only.
+        self.columns_as_batch = period <= 3 and not use_spectral_norm
         widths = (1, *(width // width_divisor for width in (32, 128, 512, 1024, 1024)))
         strides = (stride, stride, stride, stride, 1)
         self.convs = nn.ModuleList(
@@ -45,13 +48,16 @@ class DiscriminatorP(nn.Module):
             # reflection; F.pad's backward pass is not deterministic on CUDA
             x = torch.cat([x, x[:, :, -missing - 1 : -1].flip(2)], dim=2)
         x = x.unflatten(2, (-1, self.period))
+        if self.columns_as_batch:
+            x = x.permute(0, 3, 1, 2).flatten(0, 1)  # [B * period, 1, T']
         fmap = []
         for conv in self.convs:
             x = F.leaky_relu(conv(x), LRELU_SLOPE)
             fmap.append(x)
-        x = self.conv_post(x)
-        fmap.append(x)
-        return x.flatten(1), fmap
+        fmap.append(self.conv_post(x))
+        if self.columns_as_batch:
+            fmap = [x.unflatten(0, (-1, self.period)).permute(0, 2, 3, 1) for x in fmap]
+        return fmap[-1].flatten(1), fmap
 
 
 class DiscriminatorS(nn.Module):
