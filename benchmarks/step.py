@@ -1,5 +1,6 @@
 """A training step of the full model, timed: `python -m benchmarks.step [--threads 2] [--batch 4] [--frames 400]
-[--tokens 120] [--precision fp32] [--device cuda] [--compile] [--as-reference] [--pairs 7] [--json FILE]`.
+[--tokens 120] [--precision fp32] [--device cuda] [--compile] [--checkpointing] [--as-reference] [--pairs 7]
+[--json FILE]`.
 
 With --as-reference the same step with the reference trainer's redundant work (benchmarks.as_reference) runs in turn
 with ours. Seconds are medians, and the ratio is the median of the pairs' ratios. WavLM has the size of base-plus and
@@ -148,7 +149,8 @@ def peak_gib(device: torch.device, reset: bool = False) -> float:
 def measure(args: argparse.Namespace) -> dict[str, Any]:
     """All figures of the command line's step."""
     device = torch.device(args.device)
-    train, model, data = TrainConfig(precision=args.precision), ModelConfig(), DataConfig()
+    train = TrainConfig(precision=args.precision, activation_checkpointing=args.checkpointing)
+    model, data = ModelConfig(), DataConfig()
     set_up_torch(train, args.threads, device)
     state = full_state(train, model, data, device)
     if args.compile:
@@ -221,6 +223,7 @@ def main() -> None:
     made.add_argument("--precision", choices=("fp32", "bf16", "fp16"), default="fp32")
     made.add_argument("--device", default="cpu", help="cpu or cuda")
     made.add_argument("--compile", action="store_true", help="torch.compile, for the parts where it pays")
+    made.add_argument("--checkpointing", action="store_true", help="with train.activation_checkpointing")
     made.add_argument("--as-reference", action="store_true", help="time the reference's redundant work beside ours")
     made.add_argument("--pairs", type=int, default=7, help="steps that are timed, of either")
     made.add_argument("--json", type=Path, help="write the figures")

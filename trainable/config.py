@@ -194,6 +194,8 @@ class TrainConfig:
         hub_endpoint: mirror of the hub for `init_from`; none: what HF_ENDPOINT says. HF_TOKEN is the access token.
         matmul_precision: torch.set_float32_matmul_precision; `auto`: high on a GPU (TF32), highest on a CPU.
         attention_backends: of scaled_dot_product_attention; `auto`: those that the hardware has.
+        activation_checkpointing: compute the activations of the decoder, the flow and the discriminators again in the
+            backward pass instead of keeping them: less memory, more time, the same losses.
         deterministic: ask torch for deterministic kernels; always on when reduction is exact.
         log_every_steps: global steps between scalars in TensorBoard and lines on the console.
         image_every_steps: global steps between images in TensorBoard.
@@ -223,6 +225,7 @@ class TrainConfig:
     hub_endpoint: str | None = None
     matmul_precision: Literal["auto", "highest", "high", "medium"] = "auto"
     attention_backends: tuple[Literal["flash", "mem_efficient", "math", "auto"], ...] = ("auto",)
+    activation_checkpointing: bool = False
     deterministic: bool = False
     log_every_steps: int = 10
     image_every_steps: int = 200

@@ -116,6 +116,29 @@ def test_one_micro_batch_keeps_its_graph_and_gives_the_same_bits_as_recomputing(
 
 
 @pytest.mark.parametrize("reduction", ["fast", "exact"])
+@pytest.mark.parametrize("micro_batches", [1, 2])
+def test_activation_checkpointing_keeps_less_and_gives_the_same_bits(micro_batches, reduction):
+    found = []
+    for checkpointing in (False, True):
+        cfg = tiny_config(
+            activation_checkpointing=checkpointing, reduction=reduction, micro_batches_per_step=micro_batches
+        )
+        state, kept = tiny_state(cfg), {}
+
+        def keep(tensor: torch.Tensor, kept=kept) -> torch.Tensor:
+            kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+            return tensor
+
+        step = TrainingStep(state, cfg.train, cfg.data)
+        batches = [(i, tiny_batch(cfg, i)) for i in range(micro_batches)]
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            reports = [step(batches) for _ in range(2)]
+        found.append((digest(state), [str(r.scalars) for r in reports], sum(kept.values())))
+    assert found[0][:2] == found[1][:2]
+    assert found[1][2] < 0.8 * found[0][2]
+
+
+@pytest.mark.parametrize("reduction", ["fast", "exact"])
 @pytest.mark.parametrize("micro_batches", [1, 3])
 def test_wavlm_hears_each_sound_once(micro_batches, reduction):
     """Once on real audio, without a graph, and once on generated audio a micro-batch.

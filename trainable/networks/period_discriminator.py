@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trainable.networks.modules import LRELU_SLOPE
+from trainable.networks.recompute import recomputed
 from trainable.networks.weight_norm import normed_conv1d, normed_conv2d
 
 PERIODS = (2, 3, 5, 7, 11)
@@ -98,7 +99,13 @@ class MultiPeriodDiscriminator(nn.Module):
     Args:
         use_spectral_norm: spectral instead of weight normalisation.
         width_divisor: channels and groups are divided by it, a power of two up to 16; for demos and tests.
+
+    Attributes:
+        recompute: whether activations are computed again in the backward pass, to save memory; the feature maps, which
+            losses read, are kept all the same.
     """
+
+    recompute = False
 
     def __init__(self, use_spectral_norm: bool = False, width_divisor: int = 1) -> None:
         super().__init__()
@@ -122,7 +129,7 @@ class MultiPeriodDiscriminator(nn.Module):
         """
         logits, fmaps = [], []
         for discriminator in self.discriminators:
-            logit, fmap = discriminator(y)
+            logit, fmap = recomputed(discriminator, y, enabled=self.recompute)
             logits.append(logit)
             fmaps.append(fmap)
         return logits, fmaps
