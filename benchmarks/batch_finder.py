@@ -3,7 +3,7 @@
 
 Measures the peak memory of steps of the full model with one and with two utterances of each length, in frames, and
 proposes `data.plan.max_frames` and `max_utterances` that fit the memory for all of them: long utterances cost attention
-and short ones the segment that is decoded of each. On a GPU memory is what torch reserves there, on a CPU the process's.
+and short ones the segment that is decoded of each. Memory is what torch reserves on a GPU, on a CPU the process's.
 """
 
 import argparse
