@@ -97,6 +97,8 @@ class TrainingStep:
         self.device = next(state.nets["g"].parameters()).device
         self.corrected = train.duration_discriminator_loss == "corrected"
         dtype = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[train.precision]
+        if dtype is not None:
+            state.slm.store_as(dtype)
         self.autocast = partial(torch.autocast, self.device.type, dtype=dtype, enabled=dtype is not None)
 
     def __call__(self, micro_batches: Sequence[tuple[int, TtsBatch]], want_images: bool = False) -> StepReport:

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trainable.networks.modules import Dropout, LayerNorm
+from trainable.networks.weight_norm import conv1d
 
 WINDOW_SIZE = 4  # relative positions beyond +-4 carry no embedding
 COND_LAYER = 2  # the speaker is added before this layer (the third)
@@ -104,8 +105,9 @@ class FFN(nn.Module):
 
     def forward(self, x: Tensor, x_mask: Tensor) -> Tensor:
         """[B, C, T], [B, 1, T] -> [B, C, T]."""
-        x = self.drop(torch.relu(self.conv_1(x * x_mask)))
-        return self.conv_2(x * x_mask) * x_mask
+        # LayerNorm leaves the channels last in memory, where they stay
+        x = self.drop(torch.relu(conv1d(x * x_mask, self.conv_1.weight, self.conv_1)))
+        return conv1d(x * x_mask, self.conv_2.weight, self.conv_2) * x_mask
 
 
 class Encoder(nn.Module):

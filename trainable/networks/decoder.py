@@ -106,4 +106,4 @@ class Generator(nn.Module):
                 total = total + recomputed(block, x, enabled=self.recompute)
             x = total / self.num_kernels
         x = conv1d(F.leaky_relu(x), self.conv_post.weight, self.conv_post)  # PyTorch's default slope, as in HiFi-GAN
-        return torch.tanh(x.squeeze(2))
+        return torch.tanh(x)

@@ -36,10 +36,12 @@ class Dropout(nn.Dropout):
         """[...] -> [...]."""
         if not self.training or self.p == 0.0 or x.device.type != "cpu":
             return super().forward(x)
-        draws = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
+        draws = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None).view(torch.int16)
         dropped = round(self.p * 2**16)
-        keep = draws.view(torch.int16)[: x.numel()].view(x.shape) >= dropped - 2**15
-        return x * keep.to(x.dtype).mul_(2**16 / (2**16 - dropped))
+        keep = torch.empty_like(x)  # in the layout of x, filled in the order of memory
+        flat = keep.as_strided((x.numel(),), (1,))
+        torch.ge(draws[: x.numel()], dropped - 2**15, out=flat)
+        return x * keep.mul_(2**16 / (2**16 - dropped))
 
 
 class WN(nn.Module):
@@ -116,7 +118,7 @@ class ResBlock1(nn.Module):
         self.convs2 = nn.ModuleList(WeightNormConv1d(channels, channels, kernel_size, padding="same") for _ in dilation)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, C, T] or [B, C, 1, T] -> the same shape."""
+        """[B, C, T] -> [B, C, T]."""
         for dilated, plain in zip(self.convs1, self.convs2, strict=True):
             x = x + plain(F.leaky_relu(dilated(F.leaky_relu(x, LRELU_SLOPE)), LRELU_SLOPE))
         return x
@@ -132,7 +134,7 @@ class ResBlock2(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, C, T] or [B, C, 1, T] -> the same shape."""
+        """[B, C, T] -> [B, C, T]."""
         for dilated in self.convs:
             x = x + dilated(F.leaky_relu(x, LRELU_SLOPE))
         return x

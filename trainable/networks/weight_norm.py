@@ -16,21 +16,36 @@ from torch.nn.utils import spectral_norm
 
 
 def channels_last(x: Tensor) -> Tensor:
-    """[B, C, T] -> [B, C, 1, T], on a CPU with the channels last in memory, which convolutions then keep.
-
-    oneDNN's convolutions read and write this layout as it is. torch makes three-dimensional inputs contiguous, which
-    oneDNN reorders before and after; with few channels that takes as long as the convolution.
-    """
-    return x.unsqueeze(2).contiguous(memory_format=torch.channels_last) if x.device.type == "cpu" else x.unsqueeze(2)
+    """[B, C, T], on a CPU with the channels last in memory: see `conv1d`."""
+    return x.transpose(1, 2).contiguous().transpose(1, 2) if x.device.type == "cpu" else x
 
 
 def conv1d(x: Tensor, weight: Tensor, conv: nn.Conv1d) -> Tensor:
-    """What `conv` computes with this weight [C_out, C_in, K], on [B, C_in, T] or [B, C_in, 1, T]."""
-    if x.dim() == 3:
+    """What `conv` computes with this weight; on a CPU it keeps the layout of inputs that have the channels last.
+
+    oneDNN's convolutions read and write that layout as it is. torch makes three-dimensional inputs contiguous, which
+    oneDNN reorders before and after; with few channels that takes as long as the convolution. So they get a fourth
+    dimension.
+
+    Args:
+        x: [B, C_in, T].
+        weight: [C_out, C_in / groups, K].
+        conv: its bias, stride, padding, dilation and groups.
+
+    Returns:
+        [B, C_out, T'].
+    """
+    if not has_channels_last(x):
         return conv._conv_forward(x, weight, conv.bias)
     padding = conv.padding if isinstance(conv.padding, str) else (0, *conv.padding)
     stride, dilation = (1, *conv.stride), (1, *conv.dilation)
-    return F.conv2d(x, weight.unsqueeze(2), conv.bias, stride, padding, dilation, conv.groups)
+    made = F.conv2d(x.unsqueeze(2), weight.unsqueeze(2), conv.bias, stride, padding, dilation, conv.groups)
+    return made.squeeze(2)
+
+
+def has_channels_last(x: Tensor) -> bool:
+    """Whether [B, C, T] lies on a CPU with its channels, more than one, last in memory."""
+    return x.device.type == "cpu" and x.size(1) > 1 and x.stride(1) == 1 and x.stride(2) == x.size(1)
 
 
 class _WeightNorm(nn.Module):
@@ -53,14 +68,14 @@ class _WeightNorm(nn.Module):
 
 
 class WeightNormConv1d(_WeightNorm, nn.Conv1d):
-    """nn.Conv1d with weight normalisation, which also takes [B, C_in, 1, T]: see `channels_last`."""
+    """nn.Conv1d with weight normalisation, in any layout: see `conv1d`."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.split_weight()
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, C_in, T] -> [B, C_out, T'], or [B, C_in, 1, T] -> [B, C_out, 1, T']."""
+        """[B, C_in, T] -> [B, C_out, T']."""
         return conv1d(x, self.normed_weight(), self)
 
 
@@ -89,19 +104,18 @@ class WeightNormConvTranspose1d(_WeightNorm, nn.ConvTranspose1d):
         self.split_weight()
 
     def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
-        """[B, C_in, T] -> [B, C_out, T'], or [B, C_in, 1, T] -> [B, C_out, 1, T']."""
+        """[B, C_in, T] -> [B, C_out, T']."""
         assert output_size is None
         assert isinstance(self.padding, tuple)
         weight = self.normed_weight()
-        if x.dim() == 3:
+        if not has_channels_last(x):
             return F.conv_transpose1d(
                 x, weight, self.bias, self.stride, self.padding, self.output_padding, self.groups, self.dilation
             )
         stride, padding, output_padding = (1, *self.stride), (0, *self.padding), (0, *self.output_padding)
-        dilation = (1, *self.dilation)
-        return F.conv_transpose2d(
-            x, weight.unsqueeze(2), self.bias, stride, padding, output_padding, self.groups, dilation
-        )
+        x, weight, dilation = x.unsqueeze(2), weight.unsqueeze(2), (1, *self.dilation)
+        made = F.conv_transpose2d(x, weight, self.bias, stride, padding, output_padding, self.groups, dilation)
+        return made.squeeze(2)
 
 
 @contextmanager
