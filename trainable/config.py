@@ -210,6 +210,8 @@ class TrainConfig:
         hub_endpoint: mirror of the hub for `init_from`; none: what HF_ENDPOINT says. HF_TOKEN is the access token.
         matmul_precision: torch.set_float32_matmul_precision; `auto`: high on a GPU (TF32), highest on a CPU.
         attention_backends: of scaled_dot_product_attention; `auto`: those that the hardware has.
+        activation_checkpointing: compute the activations of the decoder, the flow and the discriminators again in the
+            backward pass instead of keeping them: less memory, more time, the same losses.
         deterministic: ask torch for deterministic kernels; always on when reduction is exact.
         rehearse: try out the plan's costliest micro-batches before the first step, so that what does not fit the
             memory fails at once; `auto`: on a GPU.
@@ -243,6 +245,7 @@ class TrainConfig:
     hub_endpoint: str | None = None
     matmul_precision: Literal["auto", "highest", "high", "medium"] = "auto"
     attention_backends: tuple[Literal["flash", "mem_efficient", "math", "auto"], ...] = ("auto",)
+    activation_checkpointing: bool = False
     deterministic: bool = False
     rehearse: Literal["auto", "always", "never"] = "auto"
     log_every_steps: int = 10

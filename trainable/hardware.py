@@ -4,6 +4,7 @@ import os
 
 import torch
 
+from data.memory import keep_freed_memory
 from trainable.config import TrainConfig
 
 
@@ -16,6 +17,8 @@ def set_up_torch(train: TrainConfig, threads: int, device: torch.device) -> None
         device: of the networks.
     """
     torch.set_num_threads(threads)
+    if device.type == "cpu":
+        keep_freed_memory()
     matmul = train.matmul_precision
     if matmul == "auto":
         matmul = "high" if device.type == "cuda" else "highest"

@@ -11,6 +11,7 @@ import torch
 import torchaudio
 from torch import Tensor, nn
 from transformers import WavLMModel
+from transformers.models.wavlm.modeling_wavlm import WavLMAttention
 
 
 def feature_loss(fmap_r: Iterable[Iterable[Tensor]], fmap_g: Iterable[Iterable[Tensor]]) -> Tensor:
@@ -139,6 +140,9 @@ class WavLMFeatures(nn.Module):
     def __init__(self, wavlm: WavLMModel, model_sr: int, slm_sr: int = 16000) -> None:
         super().__init__()
         self.wavlm = wavlm.requires_grad_(False)
+        for module in wavlm.modules():
+            if isinstance(module, WavLMAttention):
+                module.register_forward_pre_hook(_time_first)
         self.resample = torchaudio.transforms.Resample(model_sr, slm_sr)
         self.eval()
 
@@ -168,6 +172,16 @@ class WavLMFeatures(nn.Module):
         """Number of hidden states: the input to the first layer and the output of each."""
         return self.wavlm.config.num_hidden_layers + 1
 
+    def store_as(self, dtype: torch.dtype) -> None:
+        """Keep the weights of linear layers and convolutions in the type that autocast casts them to.
+
+        Autocast keeps casts of trained weights for a pass, but makes those of frozen ones anew at every call: on a CPU
+        that took longer than all else that WavLM does. From then on it is called under autocast only.
+        """
+        for module in self.wavlm.modules():
+            if isinstance(module, nn.Linear) or (type(module) is nn.Conv1d and "weight" in module._parameters):
+                module.to(dtype)
+
     def train(self, mode: bool = True) -> "WavLMFeatures":
         """Stays in eval mode."""
         return super().train(False)
@@ -185,6 +199,16 @@ class WavLMFeatures(nn.Module):
             resampled = self.resample(wav.flatten(1).float())
         states = self.wavlm(input_values=resampled, output_hidden_states=True).hidden_states
         return torch.stack(states, dim=1).transpose(2, 3)
+
+
+def _time_first(_: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """Lays the input of WavLM's attention, [B, T, hidden], out with the time first.
+
+    Attention reads it transposed. Of an input that is not contiguous torch makes a batch of products with a frozen
+    weight, and as many copies of the weight: T copies a projection, where one product does.
+    """
+    hidden, *rest = args
+    return hidden.transpose(0, 1).contiguous().transpose(0, 1), *rest
 
 
 def wavlm_feature_loss(hidden_real: Tensor, hidden_gen: Tensor) -> Tensor:

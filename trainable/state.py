@@ -46,6 +46,8 @@ def build_networks(
             model.hidden_channels, model.hidden_channels, 3, 0.1, gin_channels=model.gin_channels
         )
     freeze(nets, train.freeze)
+    for part in (nets["g"].dec, nets["g"].flow, nets["d"]):
+        part.recompute = train.activation_checkpointing  # type: ignore[union-attr]
     return nets
 
 

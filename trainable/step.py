@@ -30,9 +30,11 @@ from trainable.losses import (
     wavlm_feature_loss,
     wavlm_generator_loss,
 )
+from trainable.networks.duration_discriminator import DurationDiscriminator
 from trainable.networks.period_discriminator import MultiPeriodDiscriminator
 from trainable.networks.segments import slice_segments
 from trainable.networks.synthesizer import SynthesizerOutput
+from trainable.networks.weight_norm import fixed_weights
 from trainable.not_finite import TOTALS
 from trainable.reduction import gather_rows, unwrapped
 from trainable.state import TrainState
@@ -95,6 +97,8 @@ class TrainingStep:
         self.device = next(state.nets["g"].parameters()).device
         self.corrected = train.duration_discriminator_loss == "corrected"
         dtype = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[train.precision]
+        if dtype is not None:
+            state.slm.store_as(dtype)
         self.at: tuple[int, TtsBatch] | None = None  # the micro-batch that is worked on, for those who catch an error
         self.autocast = partial(torch.autocast, self.device.type, dtype=dtype, enabled=dtype is not None)
 
@@ -192,7 +196,7 @@ class TrainingStep:
             losses["loss/d/total"], each_r, each_g = discriminator_loss(y_d_r, y_d_g)
             losses |= numbered("loss/d_r", each_r) | numbered("loss/d_g", each_g)
             if "dur" in nets:
-                dur_r, dur_g = self.duration_scores(nets["dur"], out, detach=True)
+                dur_r, dur_g = self.duration_scores(nets["dur"], out)
                 if self.corrected:
                     loss, each_r, each_g = masked_discriminator_loss(dur_r, dur_g, out.x_mask)
                 else:
@@ -208,7 +212,7 @@ class TrainingStep:
         out, w = generated.out, self.train.loss_weights
         losses: dict[str, Tensor] = {}
         d: MultiPeriodDiscriminator = nets["d"]  # type: ignore[assignment]
-        with self.autocast():
+        with self.autocast(), fixed_weights(d, nets["wd"]):
             with torch.no_grad():
                 _, fmap_r = d.discriminate(real.y)
             y_d_g, fmap_g = d.discriminate(generated.y_hat)
@@ -224,7 +228,7 @@ class TrainingStep:
                 "loss/g/lm_gen": w.wavlm_adversarial * wavlm_generator_loss(nets["wd"], generated.slm),
             }
             if "dur" in nets:
-                _, dur_g = self.duration_scores(nets["dur"], out, detach=False)
+                dur_g = self.predicted_scores(nets["dur"], out)  # type: ignore[arg-type]
                 if self.corrected:
                     adversarial, each_dur = masked_generator_loss(dur_g, out.x_mask)
                 else:
@@ -235,15 +239,19 @@ class TrainingStep:
         del terms["adversarial"]  # logged by its parts
         return losses | terms | numbered("loss/g", each)
 
-    def duration_scores(
-        self, dur: nn.Module, out: SynthesizerOutput, detach: bool
-    ) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
-        """Scores of real and predicted durations, [B, T, 1] each, beside either predictor; both in one batch."""
-        take = (lambda t: t.detach()) if detach else (lambda t: t)
-        hidden, mask, logw_, g = (torch.cat([take(t)] * 2) for t in (out.hidden_x, out.x_mask, out.logw_, out.g))
-        predicted = torch.cat([take(out.logw), take(out.logw_sdp)])
-        real, fake = dur(hidden, mask, logw_, predicted, g)
+    def duration_scores(self, dur: nn.Module, out: SynthesizerOutput) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
+        """Scores of real and predicted durations, [B, T, 1] each, beside either predictor; both in one batch.
+
+        For the discriminator's own loss: nothing flows back into the generator.
+        """
+        hidden, mask, logw_, g = (torch.cat([t.detach()] * 2) for t in (out.hidden_x, out.x_mask, out.logw_, out.g))
+        real, fake = dur(hidden, mask, logw_, torch.cat([out.logw, out.logw_sdp]).detach(), g)
         return real.chunk(2), fake.chunk(2)
+
+    def predicted_scores(self, dur: DurationDiscriminator, out: SynthesizerOutput) -> Sequence[Tensor]:
+        """Scores of both predictors' durations alone, [B, T, 1] each, with a graph."""
+        hidden, mask, g = (torch.cat([t] * 2) for t in (out.hidden_x, out.x_mask, out.g))
+        return dur.judge(hidden, mask, torch.cat([out.logw, out.logw_sdp]), g).chunk(2)
 
     def backward(self, totals: Mapping[str, Tensor]) -> None:
         """Backward passes of independent losses, one a network, in one walk of the graph."""

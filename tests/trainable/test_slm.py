@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import WavLMModel
 
 from trainable.config import SlmConfig
@@ -55,3 +56,33 @@ def test_it_is_frozen_and_stays_in_eval_mode():
 def test_a_folder_that_is_not_there_is_refused(tmp_path):
     with pytest.raises(OSError, match="missing"):
         load_slm(SlmConfig(path=str(tmp_path / "missing")), RATE)
+
+
+class Products(TorchDispatchMode):
+    """Shapes of the second factors of batched products."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shapes: list[tuple[int, ...]] = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func._schema.name == "aten::bmm":
+            self.shapes.append(tuple(args[1].shape))
+        return func(*args, **(kwargs or {}))
+
+
+def test_attention_copies_no_weight():
+    """A frozen weight times an input that is not contiguous: torch would copy the weight for every frame."""
+    slm = load_slm(RANDOM, RATE)
+    with Products() as products:
+        slm(torch.rand(2, 16384))
+    assert products.shapes
+    assert not [shape for shape in products.shapes if shape[1:] == (slm.hidden_size, slm.hidden_size)]
+
+
+def test_weights_in_half_precision_give_what_autocast_gives():
+    slm, wav = load_slm(RANDOM, RATE), torch.rand(2, 16384)
+    with torch.autocast("cpu", torch.bfloat16):
+        before = slm(wav)
+        slm.store_as(torch.bfloat16)
+        assert torch.equal(slm(wav), before)

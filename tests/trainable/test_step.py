@@ -20,6 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from data.epoch_plan import Position
 from tests.reference.rule import fill
 from tests.tiny import tiny_batch, tiny_config, tiny_state
+from trainable.networks.modules import Dropout
 from trainable.optimizer import learning_rate
 from trainable.step import TrainingStep
 
@@ -117,6 +118,29 @@ def test_one_micro_batch_keeps_its_graph_and_gives_the_same_bits_as_recomputing(
         TrainingStep(state, cfg.train, cfg.data)([(0, tiny_batch(cfg, 0))])
         assert len(calls) == forwards
     assert digest(kept) == digest(again)
+
+
+@pytest.mark.parametrize("reduction", ["fast", "exact"])
+@pytest.mark.parametrize("micro_batches", [1, 2])
+def test_activation_checkpointing_keeps_less_and_gives_the_same_bits(micro_batches, reduction):
+    found = []
+    for checkpointing in (False, True):
+        cfg = tiny_config(
+            activation_checkpointing=checkpointing, reduction=reduction, micro_batches_per_step=micro_batches
+        )
+        state, kept = tiny_state(cfg), {}
+
+        def keep(tensor: torch.Tensor, kept=kept) -> torch.Tensor:
+            kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+            return tensor
+
+        step = TrainingStep(state, cfg.train, cfg.data)
+        batches = [(i, tiny_batch(cfg, i)) for i in range(micro_batches)]
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            reports = [step(batches) for _ in range(2)]
+        found.append((digest(state), [str(r.scalars) for r in reports], sum(kept.values())))
+    assert found[0][:2] == found[1][:2]
+    assert found[1][2] < 0.8 * found[0][2]
 
 
 @pytest.mark.parametrize("reduction", ["fast", "exact"])
@@ -231,7 +255,7 @@ def test_lower_precision_stays_near_fp32(precision):
 
 
 def test_random_draws_are_the_same_under_every_precision(monkeypatch):
-    """Noise drawn in half precision would be other noise; masks of nn.Dropout are the same in all."""
+    """Noise drawn in half precision would be other noise; masks of dropout are the same in all."""
     draws: list[torch.Tensor] = []
 
     def noted(draw, *args, **kwargs):
@@ -245,7 +269,7 @@ def test_random_draws_are_the_same_under_every_precision(monkeypatch):
 
     for name in ("randn", "randn_like", "rand"):
         monkeypatch.setattr(torch, name, partial(noted, getattr(torch, name)))
-    monkeypatch.setattr(nn.Dropout, "forward", mask)
+    monkeypatch.setattr(Dropout, "forward", mask)
     taken = {}
     for precision in ("fp32", "bf16", "fp16"):
         cfg = tiny_config(micro_batches_per_step=1, precision=precision)

@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from trainable.networks.modules import LayerNorm
+from trainable.networks.modules import Dropout, LayerNorm
+from trainable.networks.weight_norm import conv1d
 
 WINDOW_SIZE = 4  # relative positions beyond +-4 carry no embedding
 COND_LAYER = 2  # the speaker is added before this layer (the third)
@@ -65,7 +66,7 @@ class MultiHeadAttention(nn.Module):
         self.conv_k = nn.Conv1d(channels, channels, 1)
         self.conv_v = nn.Conv1d(channels, channels, 1)
         self.conv_o = nn.Conv1d(channels, channels, 1)
-        self.drop = nn.Dropout(p_dropout)
+        self.drop = Dropout(p_dropout)
         for conv in (self.conv_q, self.conv_k, self.conv_v):
             nn.init.xavier_uniform_(conv.weight)
 
@@ -100,12 +101,13 @@ class FFN(nn.Module):
         super().__init__()
         self.conv_1 = nn.Conv1d(channels, filter_channels, kernel_size, padding="same")
         self.conv_2 = nn.Conv1d(filter_channels, channels, kernel_size, padding="same")
-        self.drop = nn.Dropout(p_dropout)
+        self.drop = Dropout(p_dropout)
 
     def forward(self, x: Tensor, x_mask: Tensor) -> Tensor:
         """[B, C, T], [B, 1, T] -> [B, C, T]."""
-        x = self.drop(torch.relu(self.conv_1(x * x_mask)))
-        return self.conv_2(x * x_mask) * x_mask
+        # LayerNorm leaves the channels last in memory, where they stay
+        x = self.drop(torch.relu(conv1d(x * x_mask, self.conv_1.weight, self.conv_1)))
+        return conv1d(x * x_mask, self.conv_2.weight, self.conv_2) * x_mask
 
 
 class Encoder(nn.Module):
@@ -127,7 +129,7 @@ class Encoder(nn.Module):
                 raise ValueError(f"n_layers must be at least {COND_LAYER + 1} with gin_channels > 0, got {n_layers}")
             self.spk_emb_linear = nn.Linear(gin_channels, hidden_channels)
         self.gin_channels = gin_channels
-        self.drop = nn.Dropout(p_dropout)
+        self.drop = Dropout(p_dropout)
         layers = range(n_layers)
         self.attn_layers = nn.ModuleList(MultiHeadAttention(hidden_channels, n_heads, p_dropout) for _ in layers)
         self.norm_layers_1 = nn.ModuleList(LayerNorm(hidden_channels) for _ in layers)

@@ -7,7 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trainable.networks.modules import LRELU_SLOPE, ResBlock1, ResBlock2
-from trainable.networks.weight_norm import WeightNormConvTranspose1d
+from trainable.networks.recompute import recomputed
+from trainable.networks.weight_norm import WeightNormConvTranspose1d, channels_last, conv1d
 
 RESBLOCKS: dict[str, type[ResBlock1] | type[ResBlock2]] = {"1": ResBlock1, "2": ResBlock2}
 
@@ -26,7 +27,12 @@ class Generator(nn.Module):
         upsample_initial_channel: channels before the first stage; halved by every stage.
         upsample_kernel_sizes: kernel sizes of the transposed convolutions.
         gin_channels: channels of the speaker; 0 leaves it out.
+
+    Attributes:
+        recompute: whether the residual blocks' activations are computed again in the backward pass, to save memory.
     """
+
+    recompute = False
 
     def __init__(
         self,
@@ -91,11 +97,13 @@ class Generator(nn.Module):
         x = self.conv_pre(x)
         if g is not None:
             x = x + self.cond(g)
+        x = channels_last(x)
         for i, upsample in enumerate(self.ups):
             x = upsample(F.leaky_relu(x, LRELU_SLOPE))
             blocks = self.resblocks[i * self.num_kernels : (i + 1) * self.num_kernels]
-            total = blocks[0](x)
+            total = recomputed(blocks[0], x, enabled=self.recompute)
             for block in blocks[1:]:
-                total = total + block(x)
+                total = total + recomputed(block, x, enabled=self.recompute)
             x = total / self.num_kernels
-        return torch.tanh(self.conv_post(F.leaky_relu(x)))  # PyTorch's default slope here, as in HiFi-GAN
+        x = conv1d(F.leaky_relu(x), self.conv_post.weight, self.conv_post)  # PyTorch's default slope, as in HiFi-GAN
+        return torch.tanh(x)

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trainable.networks.flows import Flip
-from trainable.networks.modules import LayerNorm
+from trainable.networks.modules import Dropout, LayerNorm
 from trainable.networks.splines import rational_quadratic_spline
 
 LOG_2PI = math.log(2 * math.pi)
@@ -21,7 +21,7 @@ class DDSConv(nn.Module):
 
     def __init__(self, channels: int, kernel_size: int, n_layers: int, p_dropout: float = 0.0) -> None:
         super().__init__()
-        self.drop = nn.Dropout(p_dropout)
+        self.drop = Dropout(p_dropout)
         self.convs_sep = nn.ModuleList(
             nn.Conv1d(channels, channels, kernel_size, groups=channels, dilation=kernel_size**i, padding="same")
             for i in range(n_layers)
@@ -245,7 +245,7 @@ class DurationPredictor(nn.Module):
         self, in_channels: int, filter_channels: int, kernel_size: int, p_dropout: float, gin_channels: int = 0
     ) -> None:
         super().__init__()
-        self.drop = nn.Dropout(p_dropout)
+        self.drop = Dropout(p_dropout)
         self.conv_1 = nn.Conv1d(in_channels, filter_channels, kernel_size, padding=kernel_size // 2)
         self.norm_1 = LayerNorm(filter_channels)
         self.conv_2 = nn.Conv1d(filter_channels, filter_channels, kernel_size, padding=kernel_size // 2)

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from trainable.networks.modules import LayerNorm
+from trainable.networks.modules import Dropout, LayerNorm
 
 
 class DurationDiscriminator(nn.Module):
@@ -21,7 +21,7 @@ class DurationDiscriminator(nn.Module):
         self, in_channels: int, filter_channels: int, kernel_size: int, p_dropout: float, gin_channels: int = 0
     ) -> None:
         super().__init__()
-        self.drop = nn.Dropout(p_dropout)
+        self.drop = Dropout(p_dropout)
         self.conv_1 = nn.Conv1d(in_channels, filter_channels, kernel_size, padding=kernel_size // 2)
         self.norm_1 = LayerNorm(filter_channels)
         self.conv_2 = nn.Conv1d(filter_channels, filter_channels, kernel_size, padding=kernel_size // 2)
@@ -35,7 +35,7 @@ class DurationDiscriminator(nn.Module):
     def forward(
         self, x: Tensor, x_mask: Tensor, dur_r: Tensor, dur_hat: Tensor, g: Tensor | None = None
     ) -> list[Tensor]:
-        """Judges real and predicted durations of the same text; the text is read once.
+        """Judges real and predicted durations of the same text, as published weights' own forward does.
 
         Args:
             x: [B, in, T_x] hidden text; no gradient flows into it.
@@ -47,13 +47,26 @@ class DurationDiscriminator(nn.Module):
         Returns:
             [prob_r, prob_g], each [B, T_x, 1]: probability that the duration is real, padding included.
         """
+        return list(self.judge(x, x_mask, torch.cat([dur_r, dur_hat]), g).chunk(2))
+
+    def judge(self, x: Tensor, x_mask: Tensor, durations: Tensor, g: Tensor | None = None) -> Tensor:
+        """Judges durations, several for every text; the text is read once.
+
+        Args:
+            x: [B, in, T_x] hidden text; no gradient flows into it.
+            x_mask: [B, 1, T_x].
+            durations: [n * B, 1, T_x] logarithms of frames.
+            g: [B, gin, 1] speaker, or None; no gradient flows into it.
+
+        Returns:
+            [n * B, T_x, 1]: probability that each duration is real, padding included.
+        """
         x = x.detach()
         if g is not None:
             x = x + self.cond(g.detach())
         x = self.drop(self.norm_1(torch.relu(self.conv_1(x * x_mask))))
         x = self.drop(self.norm_2(torch.relu(self.conv_2(x * x_mask))))
-        durations = self.dur_proj(torch.cat([dur_r, dur_hat]))  # [2 * B, filter, T_x]
         # as in published weights, the LSTM reads the padding too
-        joined = torch.cat([torch.cat([x, x]), durations], dim=1)
-        output, _ = self.LSTM(joined.transpose(1, 2))
-        return list(self.output_layer(output).chunk(2))
+        texts = torch.cat([x] * (durations.size(0) // x.size(0)))
+        output, _ = self.LSTM(torch.cat([texts, self.dur_proj(durations)], dim=1).transpose(1, 2))
+        return self.output_layer(output)

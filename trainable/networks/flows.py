@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from trainable.networks.attentions import Encoder
 from trainable.networks.modules import WN
+from trainable.networks.recompute import recomputed
 
 
 class Flip(nn.Module):
@@ -50,7 +51,13 @@ class CouplingLayer(nn.Module):
 
 
 class _CouplingBlock(nn.Module):
-    """Couplings with flips between them (flows.0, flows.2, ... are the couplings)."""
+    """Couplings with flips between them (flows.0, flows.2, ... are the couplings).
+
+    Attributes:
+        recompute: whether the couplings' activations are computed again in the backward pass, to save memory.
+    """
+
+    recompute = False
 
     def __init__(self, couplings: Iterable[CouplingLayer]) -> None:
         super().__init__()
@@ -69,7 +76,10 @@ class _CouplingBlock(nn.Module):
             [B, C, T].
         """
         for flow in reversed(self.flows) if reverse else self.flows:
-            x = flow(x) if isinstance(flow, Flip) else flow(x, x_mask, g, reverse=reverse)
+            if isinstance(flow, Flip):
+                x = flow(x)
+            else:
+                x = recomputed(flow, x, x_mask, g, reverse, enabled=self.recompute)
         return x
 
 

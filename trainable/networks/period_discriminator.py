@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trainable.networks.modules import LRELU_SLOPE
+from trainable.networks.recompute import recomputed
 from trainable.networks.weight_norm import normed_conv1d, normed_conv2d
 
 PERIODS = (2, 3, 5, 7, 11)
@@ -23,6 +24,9 @@ class DiscriminatorP(nn.Module):
     ) -> None:
         super().__init__()
         self.period = period
+        # Long columns are convolved one by one, as a batch: with oneDNN that is faster than two dimensions of which one
+        # is 2 or 3 (docs/performance.md). Spectral norm's convolutions take two dimensions only.
+        self.columns_as_batch = period <= 3 and not use_spectral_norm
         widths = (1, *(width // width_divisor for width in (32, 128, 512, 1024, 1024)))
         strides = (stride, stride, stride, stride, 1)
         self.convs = nn.ModuleList(
@@ -45,13 +49,16 @@ class DiscriminatorP(nn.Module):
             # reflection; F.pad's backward pass is not deterministic on CUDA
             x = torch.cat([x, x[:, :, -missing - 1 : -1].flip(2)], dim=2)
         x = x.unflatten(2, (-1, self.period))
+        if self.columns_as_batch:
+            x = x.permute(0, 3, 1, 2).flatten(0, 1)  # [B * period, 1, T']
         fmap = []
         for conv in self.convs:
             x = F.leaky_relu(conv(x), LRELU_SLOPE)
             fmap.append(x)
-        x = self.conv_post(x)
-        fmap.append(x)
-        return x.flatten(1), fmap
+        fmap.append(self.conv_post(x))
+        if self.columns_as_batch:
+            fmap = [x.unflatten(0, (-1, self.period)).permute(0, 2, 3, 1) for x in fmap]
+        return fmap[-1].flatten(1), fmap
 
 
 class DiscriminatorS(nn.Module):
@@ -92,7 +99,13 @@ class MultiPeriodDiscriminator(nn.Module):
     Args:
         use_spectral_norm: spectral instead of weight normalisation.
         width_divisor: channels and groups are divided by it, a power of two up to 16; for demos and tests.
+
+    Attributes:
+        recompute: whether activations are computed again in the backward pass, to save memory; the feature maps, which
+            losses read, are kept all the same.
     """
+
+    recompute = False
 
     def __init__(self, use_spectral_norm: bool = False, width_divisor: int = 1) -> None:
         super().__init__()
@@ -116,7 +129,7 @@ class MultiPeriodDiscriminator(nn.Module):
         """
         logits, fmaps = [], []
         for discriminator in self.discriminators:
-            logit, fmap = discriminator(y)
+            logit, fmap = recomputed(discriminator, y, enabled=self.recompute)
             logits.append(logit)
             fmaps.append(fmap)
         return logits, fmaps

@@ -11,9 +11,15 @@ from tests.trainable.networks import tiny
 from trainable.alignment import maximum_path
 from trainable.networks.attentions import Encoder, MultiHeadAttention, band_to_square, square_to_band
 from trainable.networks.decoder import Generator
-from trainable.networks.modules import WN
+from trainable.networks.modules import WN, Dropout
 from trainable.networks.segments import generate_path, rand_slice_segments, sequence_mask, slice_segments
-from trainable.networks.weight_norm import WeightNormConv1d, WeightNormConv2d, WeightNormConvTranspose1d
+from trainable.networks.weight_norm import (
+    WeightNormConv1d,
+    WeightNormConv2d,
+    WeightNormConvTranspose1d,
+    channels_last,
+    fixed_weights,
+)
 
 
 @pytest.mark.parametrize(("length", "window"), [(1, 4), (3, 4), (9, 4), (12, 2)])
@@ -121,3 +127,43 @@ def test_decoder_without_a_speaker():
     assert net(torch.randn(2, 4, 5)).shape == (2, 1, 5 * 8)
     net(torch.randn(2, 4, 5)).sum().backward()
     assert tiny.without_gradient(net) == set()
+
+
+def test_dropout_drops_as_often_as_asked_in_any_layout():
+    torch.manual_seed(0)
+    drop = Dropout(0.1)
+    for x in (torch.ones(4, 50, 500), torch.ones(4, 500, 50).transpose(1, 2), torch.ones(100_001)):
+        y = drop(x)
+        assert y.stride() == x.stride()
+        assert (y == 0).float().mean() == pytest.approx(0.1, abs=0.004)
+        assert y.max() == pytest.approx(1 / 0.9, rel=1e-4)
+    assert torch.equal(drop.eval()(x), x)
+
+
+@pytest.mark.parametrize("conv", [
+    WeightNormConv1d(6, 4, 5, dilation=2, padding="same"),
+    WeightNormConv1d(6, 4, 5, stride=2, padding=1, groups=2),
+    WeightNormConvTranspose1d(6, 4, 8, 4, padding=2),
+])  # fmt: skip
+def test_convolutions_keep_the_layout_and_the_numbers(conv):
+    x = torch.rand(2, 6, 20)
+    y, last = conv(x), conv(channels_last(x))
+    assert torch.allclose(y, last, atol=1e-6)
+    assert y.is_contiguous()
+    assert last.stride(1) == 1
+    assert last.stride(2) == last.size(1)
+
+
+def test_columns_are_a_convolution_of_width_one():
+    conv, x = WeightNormConv2d(3, 4, (5, 1), (3, 1), padding=(2, 0)), torch.rand(2, 3, 20)
+    assert torch.allclose(conv(x), conv(x.unsqueeze(3)).squeeze(3), atol=1e-6)
+
+
+def test_fixed_weights_are_the_same_and_are_let_go():
+    conv, x = WeightNormConv1d(6, 4, 5), torch.rand(2, 6, 20)
+    y = conv(x)
+    with fixed_weights(nn.Sequential(conv)):
+        assert conv.fixed is not None
+        assert torch.equal(conv(x), y)
+    assert conv.fixed is None
+    assert list(conv.state_dict()) == ["bias", "weight_g", "weight_v"]

@@ -1,0 +1,180 @@
+"""Where a training step's seconds or floating-point operations go, and what the machine could do."""
+
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from functools import wraps
+from typing import Any
+from unittest.mock import patch
+
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode, conv_backward_flop
+
+from trainable.step import TrainingStep
+
+# Dense FLOP/s from the makers' data sheets: fp32, TF32, and bf16 with fp32 sums.
+PEAKS = {
+    "A100": (19.5e12, 156e12, 312e12),
+    "H100": (67e12, 494e12, 989e12),
+    "H200": (67e12, 494e12, 989e12),
+    "4090": (82.6e12, 82.6e12, 165e12),
+    "3090": (35.6e12, 35.6e12, 71e12),
+    "L4": (30.3e12, 60e12, 121e12),
+}
+
+TORCH_FORMULA: Any = conv_backward_flop
+
+
+class Parts:
+    """Shares of a running total among named parts; what an inner part takes is not the outer one's.
+
+    Args:
+        read: the running total: seconds, or operations.
+    """
+
+    def __init__(self, read: Callable[[], float]):
+        self.read, self.mark = read, read()
+        self.names, self.totals = ["other"], defaultdict[str, float](float)
+
+    def _charge(self) -> None:
+        now = self.read()
+        self.totals[self.names[-1]] += now - self.mark
+        self.mark = now
+
+    @contextmanager
+    def part(self, name: str) -> Iterator[None]:
+        """Charge what happens inside to a part."""
+        self._charge()
+        self.names.append(name)
+        yield
+        self._charge()
+        self.names.pop()
+
+    def watched(self, call: Callable, name: str) -> Callable:
+        """A function whose calls are charged to a part."""
+
+        @wraps(call)
+        def inner(*args: Any, **kwargs: Any) -> Any:
+            with self.part(name):
+                return call(*args, **kwargs)
+
+        return inner
+
+
+class PartedBackward:
+    """Backward passes of the discriminators' losses one by one, each charged to its own part."""
+
+    def __init__(self, parts: Parts, step: TrainingStep):
+        self.parts, self.original = parts, step.backward
+
+    def __call__(self, totals: Mapping[str, Tensor]) -> None:
+        """See `TrainingStep.backward`."""
+        for name, total in totals.items():
+            with self.parts.part("G backward" if name == "g" else f"{name.upper()} backward"):
+                self.original({name: total})
+
+
+@contextmanager
+def in_parts(step: TrainingStep, read: Callable[[], float]) -> Iterator[dict[str, float]]:
+    """Splits what `read` counts while `step` runs; the dictionary is filled on leaving."""
+    parts, nets, shares = Parts(read), step.state.nets, dict[str, float]()
+    g = nets["g"]
+    watched: list[tuple[Any, str, str]] = [
+        *(
+            (getattr(g, name), "forward", f"G forward: {name}")
+            for name in ("enc_p", "enc_q", "flow", "sdp", "dp", "dec")
+        ),
+        *(((nets["dur"], "judge", "DUR forward"),) if "dur" in nets else ()),
+        *((nets["d"], "discriminate", "D forward"), (nets["wd"], "forward", "WD forward")),
+        *((g, "forward", "G forward: rest"), (g, "_align", "alignment"), (step.state.slm, "forward", "WavLM forward")),
+        *((step, "real_segment", "real segment"), (step, "generator_losses", "generator's losses")),
+        *((step, "update", "optimizers"), (step, "gather", "report")),
+    ]
+    with ExitStack() as stack:
+        for owner, method, name in watched:
+            stack.enter_context(patch.object(owner, method, parts.watched(getattr(owner, method), name)))
+        stack.enter_context(patch.object(step, "backward", PartedBackward(parts, step)))
+        with parts.part("other"):
+            yield shares
+    shares |= {name: total for name, total in parts.totals.items() if total}
+
+
+def seconds(device: torch.device) -> Callable[[], float]:
+    """A clock that waits for the device."""
+
+    def read() -> float:
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter()
+
+    return read
+
+
+def _convolution_backward(*args: Any, out_shape: Any) -> int:
+    """FLOPs of a convolution's backward pass, of shapes; torch's own formula forgets the groups in the weight's."""
+    *rest, groups, (of_input, of_weight, _) = args
+    inputs = TORCH_FORMULA(*rest, groups, (of_input, False, False), out_val=out_shape)
+    return inputs + TORCH_FORMULA(*rest, groups, (False, of_weight, False), out_val=out_shape) // groups
+
+
+def _lstm_layer(x: Any, w_ih: Any, w_hh: Any, *_: Any, out_shape: Any, **__: Any) -> int:
+    """FLOPs of one direction of an LSTM on a CPU: [T, B, in] times [4 h, in] and [4 h, h]."""
+    return 2 * x[0] * x[1] * (w_ih[0] * w_ih[1] + w_hh[0] * w_hh[1])
+
+
+def _lstm_layer_backward(x: Any, *weights: Any, out_shape: Any, **kwargs: Any) -> int:
+    return 2 * _lstm_layer(x, *weights, out_shape=out_shape)
+
+
+CORRECTED = {
+    torch.ops.aten.convolution_backward: _convolution_backward,
+    torch.ops.aten.mkldnn_rnn_layer: _lstm_layer,
+    torch.ops.aten.mkldnn_rnn_layer_backward: _lstm_layer_backward,
+}
+
+
+class FlopCount:
+    """Counts floating-point operations, a multiply-add as two, while it is entered.
+
+    Attributes:
+        torch: by torch.utils.flop_counter, whose formulas take the weight gradient of a grouped convolution for one
+            without groups and leave out LSTMs; the figures of the reference were counted so.
+        corrected: with both put right.
+    """
+
+    def __init__(self) -> None:
+        self.torch = FlopCounterMode(display=False)
+        self.corrected = FlopCounterMode(display=False, custom_mapping=CORRECTED)
+
+    def __enter__(self) -> "FlopCount":
+        self.torch.__enter__()
+        self.corrected.__enter__()
+        return self
+
+    def __exit__(self, *args: object) -> None:
+        self.corrected.__exit__(*args)
+        self.torch.__exit__(*args)
+
+
+def attainable(device: torch.device, precision: str) -> float:
+    """FLOP/s of square matrix products: the best of several, on this device with this process's threads."""
+    size = 8192 if device.type == "cuda" else 2048
+    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+    a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
+    clock, best = seconds(device), float("inf")
+    for _ in range(8):
+        begin = clock()
+        torch.matmul(a, b)
+        best = min(best, clock() - begin)
+    return 2 * size**3 / best
+
+
+def peak(device: torch.device, precision: str) -> float | None:
+    """FLOP/s that the maker of a GPU promises; None for those not known here, and for CPUs."""
+    if device.type != "cuda":
+        return None
+    name = torch.cuda.get_device_name(device)
+    full, tf32, half = next((figures for key, figures in PEAKS.items() if key in name), (None, None, None))
+    return half if precision != "fp32" else tf32 if torch.backends.cuda.matmul.allow_tf32 else full

@@ -1,0 +1,239 @@
+"""A training step of the full model, timed: `python -m benchmarks.step [--threads 2] [--batch 4] [--frames 400]
+[--tokens 120] [--precision fp32] [--device cuda] [--compile] [--checkpointing] [--as-reference] [--pairs 7]
+[--json FILE]`.
+
+With --as-reference the same step with the reference trainer's redundant work (benchmarks.as_reference) runs in turn
+with ours. Seconds are medians, and the ratio is the median of the pairs' ratios. WavLM has the size of base-plus and
+random weights, and text and sound are random; nothing is downloaded, and Ray is not needed.
+"""
+
+import argparse
+import copy
+import json
+import math
+import resource
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from statistics import median
+from typing import Any, cast
+
+import numpy as np
+import torch
+from transformers import WavLMConfig, WavLMModel
+
+from benchmarks.as_reference import AsReferenceStep, drawn_on_the_host
+from benchmarks.parts import FlopCount, attainable, in_parts, peak, seconds
+from data.collate import TtsBatch, to_batch
+from data.config import LANGUAGES, DataConfig
+from data.text.front_end import expand_word2ph, to_sequence
+from data.text.symbols import SYMBOLS, TONE_COUNTS
+from trainable.config import ModelConfig, TrainConfig
+from trainable.hardware import set_up_torch
+from trainable.losses import WavLMFeatures
+from trainable.state import TrainState, build_networks
+from trainable.step import TrainingStep
+
+STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+
+
+def compile_networks(state: TrainState) -> None:
+    """torch.compile for the parts where it pays."""
+    g, d = (cast(Any, state.nets[name]) for name in ("g", "d"))
+    for part in (g.dec, g.flow, g.enc_q, *d.discriminators):
+        part.compile()
+
+
+def synthetic_batch(utterances: int, frames: int, tokens: int, model: ModelConfig, data: DataConfig) -> TtsBatch:
+    """Random text and sound.
+
+    Args:
+        utterances: of the three languages in turn.
+        frames: of every utterance.
+        tokens: phones of every utterance, without the blanks: the networks read 2 * tokens + 1.
+        model: the width of the BERT features, and the speakers.
+        data: the STFT.
+    """
+    rng, rows = np.random.default_rng(0), []
+    for i in range(utterances):
+        language = LANGUAGES[i % len(LANGUAGES)]
+        phones = [SYMBOLS[j] for j in rng.integers(1, len(SYMBOLS) - 2, tokens)]
+        word2ph = np.full(max(1, tokens // 2), 2)
+        word2ph[-1] += tokens - word2ph.sum()
+        tones = rng.integers(0, TONE_COUNTS[language], tokens)
+        rows.append((*to_sequence(phones, tones.tolist(), language), expand_word2ph(word2ph.tolist())))
+    x, tone, language_ids, token_index = (np.stack(column) for column in zip(*rows, strict=True))
+    sounds = 0.1 * rng.standard_normal((utterances, 1, frames * data.hop_length), dtype=np.float32)
+    bert = rng.standard_normal((utterances, int(token_index.max()) + 1, model.bert_channels), dtype=np.float32)
+    arrays = {
+        "rows": np.arange(utterances), "x": x, "tone": tone, "language": language_ids, "token_index": token_index,
+        "x_lengths": np.full(utterances, x.shape[1]), "bert": bert.astype(np.float16), "y": sounds,
+        "y_lengths": np.full(utterances, sounds.shape[2]), "spec_lengths": np.full(utterances, frames),
+        "speakers": np.arange(utterances) % model.n_speakers,
+    }  # fmt: skip
+    return to_batch(arrays).with_spectrogram(data)
+
+
+def full_state(train: TrainConfig, model: ModelConfig, data: DataConfig, device: torch.device) -> TrainState:
+    """The full 2.3 model and a random WavLM of base-plus size, which is transformers' default."""
+    torch.manual_seed(0)
+    slm = WavLMFeatures(WavLMModel(WavLMConfig()), data.sampling_rate).to(device)
+    nets = {name: net.to(device) for name, net in build_networks(model, train, data, slm).items()}
+    return TrainState(nets, slm, model, train)
+
+
+class Subject:
+    """A step, ours or as the reference's, with its batch."""
+
+    def __init__(self, step: TrainingStep, batch: TtsBatch):
+        self.step, self.batch = step, batch
+        self.clock = seconds(step.device)
+
+    def run(self) -> dict[str, float]:
+        """One global step; its scalars."""
+        return {tag: value.item() for tag, value in self.step([(0, self.batch)]).scalars.items()}
+
+    def timed(self) -> float:
+        """Seconds of a step."""
+        begin = self.clock()
+        self.run()
+        return self.clock() - begin
+
+    def counted(self) -> tuple[dict[str, float], dict[str, Any]]:
+        """The scalars of a step, and its FLOPs: by torch's formulas, the same corrected, and the latter by part."""
+        with FlopCount() as count, in_parts(self.step, count.corrected.get_total_flops) as parts:
+            scalars = self.run()
+        return scalars, {
+            "flops": count.torch.get_total_flops(), "flops_corrected": count.corrected.get_total_flops(),
+            "flops_by_part": parts,
+        }  # fmt: skip
+
+    def breakdown(self) -> dict[str, float]:
+        """Seconds of a step by part; the parts' clocks make the whole a little slower."""
+        with in_parts(self.step, self.clock) as parts:
+            self.run()
+        return parts
+
+
+def rewound(state: TrainState) -> Callable[[], None]:
+    """A function that takes the weights back to what they are now, and the optimizers to their beginning."""
+    weights = {name: copy.deepcopy(net.state_dict()) for name, net in state.nets.items()}
+
+    def rewind() -> None:
+        for name, net in state.nets.items():
+            net.load_state_dict(weights[name])
+            state.optimizers[name].state.clear()
+
+    return rewind
+
+
+def largest_difference(one: Mapping[str, float], other: Mapping[str, float]) -> float:
+    """The largest relative difference of any loss or gradient norm."""
+    both = [(one[tag], other[tag]) for tag in one if not math.isnan(one[tag])]
+    return max(abs(a - b) / max(abs(a), abs(b), 1e-9) for a, b in both)
+
+
+def peak_gib(device: torch.device, reset: bool = False) -> float:
+    """The most memory so far: of the process, or on a GPU of its tensors; `reset` begins anew where that can be."""
+    if device.type == "cuda":
+        peak_bytes = torch.cuda.max_memory_allocated(device)
+        if reset:
+            torch.cuda.reset_peak_memory_stats(device)
+        return peak_bytes / 2**30
+    if reset and CLEAR.exists():
+        CLEAR.write_text("5")
+    if STATUS.exists():
+        return next(int(line.split()[1]) for line in STATUS.read_text().splitlines() if line[:6] == "VmHWM:") / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
+def measure(args: argparse.Namespace) -> dict[str, Any]:
+    """All figures of the command line's step."""
+    device = torch.device(args.device)
+    train = TrainConfig(precision=args.precision, activation_checkpointing=args.checkpointing)
+    model, data = ModelConfig(), DataConfig()
+    set_up_torch(train, args.threads, device)
+    state = full_state(train, model, data, device)
+    if args.compile:
+        compile_networks(state)
+    batch = synthetic_batch(args.batch, args.frames, args.tokens, model, data).to(device)
+    ours = Subject(TrainingStep(state, train, data), batch)
+    rewind = rewound(state)
+    peak_gib(device, reset=True)
+    scalars, result = ours.counted()
+    result |= {"peak_gib": peak_gib(device)}
+    subjects = {"seconds_per_step": ours}
+    if args.as_reference:
+        theirs = Subject(AsReferenceStep(state, train, data), batch)
+        subjects["as_reference_seconds_per_step"] = theirs
+        result |= beside(theirs, scalars, rewind, device)
+    times: dict[str, list[float]] = {name: [] for name in subjects}
+    for pair in range(args.pairs):
+        for name, subject in list(subjects.items())[:: -1 if pair % 2 else 1]:
+            times[name].append(subject.timed())
+    result |= {name: median(values) for name, values in times.items()}
+    if args.as_reference:
+        pairs = zip(times["as_reference_seconds_per_step"], times["seconds_per_step"], strict=True)
+        result["ratio"] = median(a / b for a, b in pairs)
+    best = peak(device, args.precision)
+    result["attainable_flops"] = attainable(device, args.precision) if best is None else best
+    result["mfu"] = result["flops_corrected"] / result["seconds_per_step"] / result["attainable_flops"]
+    return result | {"breakdown": ours.breakdown(), "times": times, "torch": torch.__version__}
+
+
+def beside(theirs: Subject, scalars: Mapping[str, float], rewind: Callable[[], None], device: torch.device) -> dict:
+    """FLOPs and memory of the reference's work, from the same start as ours; the losses must be the same."""
+    if device.type == "cuda":  # ours once more with the random numbers that the other one draws on the host
+        rewind()
+        with drawn_on_the_host():
+            scalars = Subject(TrainingStep(theirs.step.state, theirs.step.train, theirs.step.data), theirs.batch).run()
+    rewind()
+    peak_gib(device, reset=True)
+    own, counted = theirs.counted()
+    difference = largest_difference(scalars, own)
+    allowed = 1e-3 if theirs.step.train.precision == "fp32" else 0.05
+    if difference > allowed:
+        raise AssertionError(f"the steps compute other losses: {difference:.2g} apart, {scalars} and {own}")
+    keep = {"as_reference_flops": counted["flops"], "as_reference_flops_corrected": counted["flops_corrected"]}
+    return keep | {
+        "as_reference_flops_by_part": counted["flops_by_part"], "as_reference_peak_gib": peak_gib(device),
+        "largest_loss_difference": difference,
+    }  # fmt: skip
+
+
+def table(result: Mapping[str, Any]) -> str:
+    """FLOPs and seconds by part."""
+    columns = {"GFLOP": (result["flops_by_part"], 1e-9), "s": (result["breakdown"], 1.0)}
+    if "as_reference_flops_by_part" in result:
+        columns["GFLOP as reference"] = (result["as_reference_flops_by_part"], 1e-9)
+    names = dict.fromkeys(name for values, _ in columns.values() for name in values)
+    lines = [f"{'part':24}" + "".join(f"{title:>20}" for title in columns)]
+    for name in [*names, "all"]:
+        cells = (scale * values.get(name, sum(values.values()) * (name == "all")) for values, scale in columns.values())
+        lines.append(f"{name:24}" + "".join(f"{cell:20.2f}" for cell in cells))
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """The command."""
+    made = argparse.ArgumentParser(prog="python -m benchmarks.step", description=__doc__)
+    made.add_argument("--threads", type=int, default=2)
+    made.add_argument("--batch", type=int, default=4)
+    made.add_argument("--frames", type=int, default=400)
+    made.add_argument("--tokens", type=int, default=120, help="phones, without the blanks between them")
+    made.add_argument("--precision", choices=("fp32", "bf16", "fp16"), default="fp32")
+    made.add_argument("--device", default="cpu", help="cpu or cuda")
+    made.add_argument("--compile", action="store_true", help="torch.compile, for the parts where it pays")
+    made.add_argument("--checkpointing", action="store_true", help="with train.activation_checkpointing")
+    made.add_argument("--as-reference", action="store_true", help="time the reference's redundant work beside ours")
+    made.add_argument("--pairs", type=int, default=7, help="steps that are timed, of either")
+    made.add_argument("--json", type=Path, help="write the figures")
+    args = made.parse_args()
+    result = measure(args)
+    print(table(result))
+    print(json.dumps({key: value for key, value in result.items() if not isinstance(value, dict)}, indent=1))
+    if args.json:
+        args.json.write_text(json.dumps(result, indent=1))
+
+
+if __name__ == "__main__":
+    main()

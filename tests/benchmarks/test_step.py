@@ -1,0 +1,65 @@
+"""The benchmark of the step: redundant work leaves the losses alone, and operations are counted right."""
+
+import pytest
+import torch
+from torch import nn
+
+from benchmarks.as_reference import AsReferenceStep
+from benchmarks.parts import FlopCount, in_parts
+from benchmarks.step import Subject, largest_difference, rewound, synthetic_batch
+from tests.tiny import tiny_batch, tiny_config, tiny_state
+from trainable.step import TrainingStep
+
+
+def test_as_reference_does_more_and_computes_the_same():
+    cfg = tiny_config(micro_batches_per_step=1)
+    state, batch = tiny_state(cfg), tiny_batch(cfg, 0)
+    rewind, heard = rewound(state), []
+    state.slm.wavlm.register_forward_hook(lambda *_: heard.append(torch.is_grad_enabled()))
+    results = []
+    for kind, passes in ((TrainingStep, [True, False]), (AsReferenceStep, [False, False, False, True, True])):
+        heard.clear()
+        scalars, counted = Subject(kind(state, cfg.train, cfg.data), batch).counted()
+        rewind()
+        assert heard == passes
+        assert sum(counted["flops_by_part"].values()) == counted["flops_corrected"]
+        results.append((scalars, counted["flops"]))
+    assert largest_difference(results[0][0], results[1][0]) < 1e-5
+    assert results[1][1] > 1.05 * results[0][1]
+
+
+@pytest.mark.parametrize("groups", [1, 4])
+def test_flops_of_a_convolution(groups):
+    conv = nn.Conv1d(8, 12, 5, padding=2, groups=groups)
+    forward = 2 * 3 * 10 * 12 * (8 // groups) * 5
+    with FlopCount() as count:
+        conv(torch.rand(3, 8, 10, requires_grad=True)).sum().backward()
+    assert count.corrected.get_total_flops() == 3 * forward
+    assert count.torch.get_total_flops() == (2 + groups) * forward
+
+
+def test_flops_of_an_lstm():
+    lstm = nn.LSTM(6, 5, batch_first=True, bidirectional=True)
+    with FlopCount() as count:
+        lstm(torch.rand(3, 7, 6, requires_grad=True))[0].sum().backward()
+    assert count.corrected.get_total_flops() == 3 * 2 * (2 * 3 * 7 * 4 * 5 * (6 + 5))
+
+
+def test_parts_add_up_and_leave_nothing_behind():
+    cfg = tiny_config(micro_batches_per_step=1)
+    step = TrainingStep(tiny_state(cfg), cfg.train, cfg.data)
+    ticks = iter(range(10_000))
+    with in_parts(step, lambda: next(ticks)) as parts:
+        step([(0, tiny_batch(cfg, 0))])
+    assert sum(parts.values()) == next(ticks) - 1
+    assert {"alignment", "G forward: dec", "D backward", "DUR backward", "WD backward", "G backward"} <= set(parts)
+    assert "update" not in vars(step)
+
+
+def test_synthetic_batch():
+    cfg = tiny_config()
+    batch = synthetic_batch(4, 40, 9, cfg.model, cfg.data)
+    assert batch.x.shape == batch.token_index.shape == (4, 19)
+    assert batch.spec.shape == (4, 1025, 40)
+    assert batch.language.amax(1).tolist() == [0, 1, 2, 0]
+    assert [bool(features.any()) for features in batch.bert_features()] == [True] * 3
