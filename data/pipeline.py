@@ -10,7 +10,6 @@ many seconds to start, and a run that was killed or resized must not wait for it
 """
 
 import asyncio
-import ctypes
 import functools
 import logging
 import threading
@@ -30,6 +29,7 @@ from data.epoch_plan import EpochPlan, Position
 from data.files import keep_trying
 from data.loading import BadRowsError, Loaded, RowLoader
 from data.manifest import Manifest, read_manifest
+from data.memory import keep_freed_memory
 from data.packing import PLACE, pack, unpack
 from data.plan_history import Change, Cut, History, plan_through
 
@@ -38,7 +38,6 @@ log = logging.getLogger("bert_vits2_ray")
 ROWS_PER_DATASET = 2048
 ROWS_OF_FIRST_DATASET = 512  # a block a row takes over a millisecond to make, and the first ones are waited for
 STEPS_AHEAD = 4  # a dataset is opened this many steps before its first
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 
 
 @dataclass(frozen=True)
@@ -167,18 +166,6 @@ class Loader:
         if self.pace is not None and place["step"] > self.allowed:
             self.allowed = int(ray.get(self.pace.within_reach.remote(place["step"])))  # type: ignore[call-overload]
         return pack(place, self.rows.load(row["rows"][0]))
-
-
-def keep_freed_memory() -> None:
-    """Let this process keep what it frees, up to 1 GiB.
-
-    glibc hands large arrays back to the system at once; having their pages mapped in anew for every micro-batch took a
-    fifth of a loader's time (`python -m benchmarks.pipeline`).
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # of glibc alone
-    if mallopt is not None:
-        mallopt(M_MMAP_THRESHOLD, 1 << 30)
-        mallopt(M_TRIM_THRESHOLD, 1 << 30)
 
 
 def dataset_rows(spec: StreamSpec, first: Position, steps: int, world_size: int) -> list[dict]:
