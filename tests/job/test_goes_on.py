@@ -20,6 +20,8 @@ from trainable.step import crc
 
 SEGMENT = 8  # frames, of conftest.SMALL
 FIRST = 2  # steps before the one that a damaged row stops
+STEPS = 15  # until the first epoch is over, of which three micro-batches of 300 frames a step are left
+pytestmark = pytest.mark.slow  # two runs
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +46,7 @@ def test_it_stops_saved_and_goes_on_with_another_policy_and_a_lower_budget(comma
     folder, row = damaged
     manifest, run = read_manifest(str(folder)), tmp_path / "far"
     name = manifest.column("id")[row]
-    options = {"run__name": "far", "train__max_steps": 7, "train__checkpoint__every_steps": 100}
+    options = {"run__name": "far", "train__max_steps": STEPS, "train__checkpoint__every_steps": 100}
 
     stopped = command("job.train", *arguments(folder, tmp_path, **options))
     assert stopped.returncode == 2, stopped.stdout[-2000:] + stopped.stderr[-3000:]
@@ -72,14 +74,14 @@ def test_it_stops_saved_and_goes_on_with_another_policy_and_a_lower_budget(comma
     assert replacement
     assert logs.count(replacement[0]) == 1
 
-    state = json.loads((run / "checkpoint_000000007/state.json").read_text())
+    state = json.loads((run / f"checkpoint_{STEPS:09d}/state.json").read_text())
     history = tuple(map(change_of, state["history"]))
     assert [(c.epoch, c.epoch_step, c.cut.plan.max_frames) for c in history] == [(0, 0, 500), (0, FIRST, 300)]
     cfg = read_config(run / "config.yaml")
     spec = StreamSpec(cfg.data, manifest.digest, cfg.train.seed, 3, SEGMENT, history)
     other = manifest.column("id").tolist().index(replacement[2])
     position, lines = Position(), metrics(run)
-    assert [line["step"] for line in lines] == list(range(1, 8))
+    assert [line["step"] for line in lines] == list(range(1, STEPS + 1))
     for line in lines:
         plan = plan_of(spec, position.epoch)
         slots = range(int(np.diff(plan.begins)[position.epoch_step]))
