@@ -26,11 +26,10 @@ _SECRET = re.compile(
     r"secret|token|signature|password|passwd|credential|access_?key|api_?key|^key$|^sig$", re.IGNORECASE
 )
 
-# Every request to S3 goes through botocore, which backs off and asks again (one in 60,000 fails where a third of the
-# answers are 503); what the user has set in the environment counts.
-if "AWS_MAX_ATTEMPTS" not in os.environ:
-    _retries = {"retries": {"mode": "standard", "total_max_attempts": 10}}
-    fsspec.config.conf.setdefault("s3", {}).setdefault("config_kwargs", _retries)
+# Every request to S3 goes through botocore, which backs off and asks again, for some 15 s in all; where a third of the
+# answers are 503, one request in 700 still fails. What the user has set in the environment counts.
+os.environ.setdefault("AWS_RETRY_MODE", "standard")
+os.environ.setdefault("AWS_MAX_ATTEMPTS", "6")
 
 
 class UnreachableError(OSError):

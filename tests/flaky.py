@@ -6,6 +6,7 @@ import random
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from urllib.request import Request, urlopen
 
 import fsspec
 from moto.server import DomainDispatcherApplication, create_backend_app
@@ -20,7 +21,8 @@ class Flaky:
 
     Attributes:
         app: what it stands before.
-        share: of requests that fail.
+        share: of requests that fail, of those that may.
+        may_fail: says so of a request, as it stands in `requests`.
         chance: draws them.
         seen: called with each request before it is answered.
         requests: method and path of all that came.
@@ -29,6 +31,7 @@ class Flaky:
 
     app: Callable
     share: float = 0.0
+    may_fail: Callable[[str], bool] = lambda request: True
     chance: random.Random = field(default_factory=lambda: random.Random(7))
     seen: Callable[[str], None] = lambda request: None
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -37,8 +40,8 @@ class Flaky:
 
     def __call__(self, environ: dict, start_response: Callable) -> object:
         with self.lock:
-            fails = self.chance.random() < self.share
             self.requests.append(f"{environ['REQUEST_METHOD']} {environ['PATH_INFO']}")
+            fails = self.may_fail(self.requests[-1]) and self.chance.random() < self.share
             self.failed += fails
             self.seen(self.requests[-1])
         if not fails:
@@ -65,6 +68,8 @@ def flaky_bucket() -> Iterator[tuple[Flaky, dict[str, str]]]:
     s3 = fsspec.get_filesystem_class("s3")
     s3.clear_instance_cache()  # of other tests' servers
     try:
+        reset = Request(f"{env['AWS_ENDPOINT_URL']}/moto-api/reset", method="POST")  # this process's other servers
+        urlopen(reset).close()
         fsspec.filesystem("s3").mkdir("bucket")
         yield flaky, env
     finally:

@@ -250,7 +250,6 @@ def test_a_store_that_answers_503_to_a_third_holds_everything(state, store, tmp_
 
 def test_a_store_that_is_gone_ends_in_one_line(state, store, monkeypatch):
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "2")
-    monkeypatch.setitem(fsspec.config.conf, "s3", {})
     fsspec.get_filesystem_class("s3").clear_instance_cache()
     monkeypatch.setattr(store, "share", 1.0)
     saver = Saver("s3://bucket/gone", NOW)
