@@ -122,7 +122,7 @@ class Pace:
 
     def __init__(self, step: int, ahead: int):
         self.step, self.ahead, self.moved = step, ahead, asyncio.Condition()
-        self.splits: dict[int, list[ray.data.DataIterator]] = {}
+        self.splits: dict[int, dict[int, ray.data.DataIterator]] = {}
 
     async def reached(self, step: int) -> None:
         """The training has come to `step`."""
@@ -139,16 +139,20 @@ class Pace:
     async def opened(self, step: int, splits: list[ray.data.DataIterator]) -> None:
         """The dataset whose first step is `step` is there: a split a rank."""
         async with self.moved:
-            for old in sorted(self.splits)[:-1]:  # all ranks are past it; its coordinator may go
-                del self.splits[old]
-            self.splits[step] = splits
+            self.splits[step] = dict(enumerate(splits))
             self.moved.notify_all()
 
     async def split(self, step: int, rank: int) -> ray.data.DataIterator:
-        """A rank's split of the dataset whose first step is `step`; returns when it is there."""
+        """A rank's split of the dataset whose first step is `step`; returns when it is there. To be had once.
+
+        Nothing is kept of it: a dataset's loaders know this actor, and an actor that knew them would never be let go.
+        """
         async with self.moved:
             await self.moved.wait_for(lambda: step in self.splits)
-            return self.splits[step][rank]
+            split = self.splits[step].pop(rank)
+            if not self.splits[step]:
+                del self.splits[step]
+            return split
 
 
 class Loader:

@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -140,17 +141,22 @@ def test_a_stream_opens_at_any_position_and_over_several_datasets(spec, monkeypa
 @pytest.mark.usefixtures("ray_local")
 def test_a_stopped_stream_leaves_room_for_another(spec):
     """As after a roll-back: the loaders of either take all of the CPUs."""
+    wait_for(lambda: not processes("SplitCoordinator", "Pace"))  # of the tests before
     spec = replace(spec, data=replace(spec.data, loaders=2, prefetch_steps=6))
     stream = MicroBatchStream(spec, Position(), 40, 0, 1, lambda thing: thing)
     first, steps = Position(), iter(stream)
     for _ in range(3):
         next(steps)
         first = advance(spec, first)
-    assert len(processes("SplitCoordinator", "Pace")) == 2
+    wait_for(lambda: len(processes("SplitCoordinator", "Pace")) == 2)
     stream.stop()
     assert take(spec, first, 9, 2) == expected(spec, first, 9)
-    deadline = time.monotonic() + 20
-    while ray.available_resources().get("CPU", 0) < 2 or processes("SplitCoordinator", "Pace"):
+    wait_for(lambda: ray.available_resources().get("CPU", 0) == 2 and not processes("SplitCoordinator", "Pace"))
+
+
+def wait_for(reached: Callable[[], bool], timeout: float = 30) -> None:
+    deadline = time.monotonic() + timeout
+    while not reached():
         assert time.monotonic() < deadline, f"still there: {processes('')}"
         time.sleep(0.2)
 
