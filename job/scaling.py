@@ -49,20 +49,14 @@ class PromptScaling(ElasticScalingPolicy):
 
     def _get_reserved_resources(self) -> dict[str, dict[str, float]] | None:
         """What each node has for the workers, of nodes that live and stay; None where nobody knows."""
-        now = time.monotonic()
-        if now - self._latest_reserved_resources_query_time < self.GET_RESERVED_RESOURCES_INTERVAL_S:
-            return self._latest_reserved_resources
-        self._latest_reserved_resources_query_time = now
-        self._latest_reserved_resources = None
         try:
             question = self._autoscaling_coordinator.get_reserved_resources.remote(self._requester_id, recompute=True)
             reserved = ray.get(question, timeout=ANSWER_WITHIN_S)
         except ray.exceptions.RayError as error:
             print(f"the cluster does not say what it has, the number of workers stays for now: {error}")
             return None
-        going = cluster_state.get_draining_nodes()
-        self._latest_reserved_resources = {node: of for node, of in reserved.items() if node not in going}
-        return self._latest_reserved_resources
+        staying = {node["NodeID"] for node in ray.nodes() if node["Alive"]} - set(cluster_state.get_draining_nodes())
+        return {node: of for node, of in reserved.items() if node in staying}
 
 
 class ElasticTrainer(TorchTrainer):
