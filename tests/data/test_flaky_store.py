@@ -1,5 +1,6 @@
 """Shards on an object store that answers 503: over the real S3 protocol."""
 
+import itertools
 from collections.abc import Iterator
 
 import fsspec
@@ -15,23 +16,27 @@ from tests.flaky import Flaky, flaky_bucket
 
 @pytest.fixture
 def store(monkeypatch) -> Iterator[Flaky]:
-    """A store whose shards alone may fail to be read, and are asked for once and for a short while."""
+    """A store of which botocore asks once."""
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
-    monkeypatch.setattr("data.files.PATIENCE_S", 4)
     with flaky_bucket() as (flaky, _):
-        flaky.may_fail = lambda request: request.startswith("GET ") and "/shards/" in request
         yield flaky
 
 
-def test_503_is_asked_again_then_stops_the_run_and_is_never_damage(store):
+def reads_shard(request: str) -> bool:
+    return request.startswith("GET ") and "/shards/" in request
+
+
+def test_503_is_asked_again_then_stops_the_run_and_is_never_damage(store, monkeypatch):
     spec = policy(make_corpus("s3://bucket/corpus", rows_per_shard=4), "replace")
     manifest = read_manifest(spec.data.shards)
     rows = np.arange(20)
-    store.share = 1 / 3
+    count = itertools.count()
+    store.share, store.may_fail = 1.0, lambda request: reads_shard(request) and next(count) % 3 == 0
     loaded = RowLoader(manifest, spec.data, 8).load(rows)
     assert store.failed > 5
     assert (loaded.arrays["rows"].tolist(), loaded.replaced, loaded.error) == (rows.tolist(), (), "")
-    store.share = 1.0
+    monkeypatch.setattr("data.files.PATIENCE_S", 2)
+    store.may_fail = reads_shard
     loader = RowLoader(manifest, spec.data, 8)
     loaded = loader.load(rows[:2])
     assert not loaded.arrays
