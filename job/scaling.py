@@ -4,8 +4,10 @@ Ray Train 2.60's own policy works, but slowly (docs/recovery.md has the figures)
 - It counts nodes from a view that is up to 20 s old, in which nodes that are gone or going still stand. It then waits
   for workers on them until its start timeout, again and again until a drained node has gone.
 - It grows by ending the workers without a word, so that the steps since the last checkpoint are done again.
+- It reserves nodes under an id that is new at each start of a driver. What a killed driver had reserved stays so for
+  three minutes, and the one that goes on with its run waits for it.
 
-Both are mended in a subclass of its policy. There is no public way to hand one in, so the trainer's private hook is
+All are mended in subclasses of its policies. There is no public way to hand one in, so the trainer's private hook is
 used; Ray is pinned, and tests/job/test_elastic.py fails if a release changes it.
 """
 
@@ -15,11 +17,17 @@ from typing import Any
 import ray
 from ray._private.state import state as cluster_state
 from ray.train import PreemptionInfo, Result
+from ray.train.v2._internal.execution.context import TrainRunContext
 from ray.train.v2._internal.execution.scaling_policy import (
     ElasticScalingPolicy,
+    FixedScalingPolicy,
     NoopDecision,
     ResizeDecision,
     ScalingDecision,
+    ScalingPolicy,
+)
+from ray.train.v2._internal.execution.scaling_policy.autoscaling_coordinator_client import (
+    TrainAutoscalingCoordinatorClient,
 )
 from ray.train.v2._internal.execution.worker_group import WorkerGroupPollStatus, WorkerGroupState
 from ray.train.v2.torch.torch_trainer import TorchTrainer  # what ray.train.torch gives; said so for mypy
@@ -28,7 +36,22 @@ SAVE_WITHIN_S = 120  # workers that have not saved themselves by then are ended 
 ANSWER_WITHIN_S = 5
 
 
-class PromptScaling(ElasticScalingPolicy):
+class ReservesForTheRun(ScalingPolicy):
+    """A policy whose reservation bears the name of the run's folder: the run's next driver takes it over."""
+
+    def after_controller_start(self, train_run_context: TrainRunContext) -> None:
+        """Ask the cluster for the workers' resources."""
+        run = train_run_context.run_config
+        self._requester_id = f"train-{run.storage_path}/{run.name}"
+        self._coordinator_client = TrainAutoscalingCoordinatorClient(self._requester_id)
+        self._send_resource_request()
+
+
+class FixedScaling(ReservesForTheRun, FixedScalingPolicy):
+    """Ray Train's policy for a fixed number of workers."""
+
+
+class PromptScaling(ReservesForTheRun, ElasticScalingPolicy):
     """Ray Train's elastic policy, with a fresh view of the cluster, and a word to the workers before it grows."""
 
     def make_decision_for_running_worker_group(
@@ -60,9 +83,10 @@ class PromptScaling(ElasticScalingPolicy):
 
 
 class ElasticTrainer(TorchTrainer):
-    """A TorchTrainer that scales by `PromptScaling` where its number of workers is a range."""
+    """A TorchTrainer that scales by `PromptScaling` where its number of workers is a range, else by `FixedScaling`."""
 
     def _initialize_and_run_controller(self, **controller: Any) -> Result:
-        if isinstance(controller["scaling_policy"], ElasticScalingPolicy):
-            controller["scaling_policy"] = PromptScaling(controller["scaling_policy"].scaling_config)
+        given = controller["scaling_policy"]
+        ours = PromptScaling if isinstance(given, ElasticScalingPolicy) else FixedScaling
+        controller["scaling_policy"] = ours(given.scaling_config)
         return super()._initialize_and_run_controller(**controller)
