@@ -13,6 +13,7 @@ import asyncio
 import functools
 import logging
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ import numpy as np
 import pyarrow as pa
 import ray
 import ray.data
+from ray.exceptions import RayError
 
 from data.collate import TtsBatch, to_batch
 from data.config import DataConfig
@@ -38,6 +40,8 @@ log = logging.getLogger("bert_vits2_ray")
 ROWS_PER_DATASET = 2048
 ROWS_OF_FIRST_DATASET = 512  # a block a row takes over a millisecond to make, and the first ones are waited for
 STEPS_AHEAD = 4  # a dataset is opened this many steps before its first
+
+Slots = list[tuple[int, Loaded]]  # a rank's share of a global step: (number j of the micro-batch, what was loaded)
 
 
 @dataclass(frozen=True)
@@ -274,16 +278,17 @@ class MicroBatchStream:
         Raises:
             BadRowsError: on all ranks, before the step that would need the rows.
         """
-        begin, opened = self.next_dataset.step, self._open(ROWS_OF_FIRST_DATASET)
-        yield from self._own_steps(begin - self.first.step)
+        begin, opened = self.next_dataset, self._open(ROWS_OF_FIRST_DATASET)
+        yield from map(self._heard, self._own_steps(self.first, begin.step - self.first.step))
         while opened is not None:
-            rows, end, following = opened, self.next_dataset.step, None
-            for step in range(begin, end):
-                if step == max(end - STEPS_AHEAD, begin):
+            end, following = self.next_dataset, None
+            steps = self._steps_of(opened, begin, end.step - begin.step)
+            for step in range(begin.step, end.step):
+                if step == max(end.step - STEPS_AHEAD, begin.step):
                     following = self._open(ROWS_PER_DATASET)
                 if self.rank == 0:
                     self.pace.reached.remote(step)
-                yield self._take(rows, step)
+                yield self._heard(next(steps))
             begin, opened = end, following
 
     def stop(self) -> None:
@@ -293,20 +298,38 @@ class MicroBatchStream:
             for actor in (*self.executions, self.pace):
                 ray.kill(actor)
 
-    def _own_steps(self, steps: int) -> Iterator[list[MicroBatch]]:
-        """The first steps, loaded by a thread of this process while Ray Data starts."""
+    def _own_steps(self, first: Position, steps: int) -> Iterator[Slots]:
+        """Steps that a thread of this process loads, for want of a dataset that works."""
         rows = RowLoader(_manifest(self.spec), self.spec.data, self.spec.segment_frames)
-        positions = [self.first]
-        while len(positions) < steps:
-            positions.append(advance(self.spec, positions[-1]))
 
-        def load(position: Position) -> list[tuple[int, Loaded]]:
+        def load(position: Position) -> Slots:
             plan = plan_of(self.spec, position.epoch)
             slots = range(self.rank, self.spec.micro_batches_per_step, self.world_size)
             return [(slot, rows.load(plan.micro_batch(position.epoch_step, slot))) for slot in slots]
 
         with ThreadPoolExecutor(1) as thread:
-            yield from map(self._heard, thread.map(load, positions[:steps]))
+            position, loading = first, deque[Future[Slots]]()
+            for _ in range(steps):
+                loading.append(thread.submit(load, position))
+                position = advance(self.spec, position)
+                if len(loading) == STEPS_AHEAD:
+                    yield loading.popleft().result()
+            while loading:
+                yield loading.popleft().result()
+
+    def _steps_of(self, rows: Iterator[pa.Table], first: Position, steps: int) -> Iterator[Slots]:
+        """Steps of a dataset. Where it fails, as on a node that is going, this process loads what is left of them."""
+        position = first
+        for k in range(steps):
+            try:
+                taken = self._take(rows, position.step)
+            except RayError as error:
+                cause = str(error).strip().splitlines()[-1]
+                log.warning("step %d: Ray Data fails, this worker reads its shards itself: %s", position.step, cause)
+                yield from self._own_steps(position, steps - k)
+                return
+            yield taken
+            position = advance(self.spec, position)
 
     def _open(self, rows: int) -> Iterator[pa.Table] | None:
         """Open the next dataset, of about so many rows, in the background; None where the run ends."""
@@ -350,16 +373,16 @@ class MicroBatchStream:
             ray.kill(self.executions[-1])
         return splits
 
-    def _take(self, rows: Iterator[pa.Table], step: int) -> list[MicroBatch]:
+    def _take(self, rows: Iterator[pa.Table], step: int) -> Slots:
         taken = []
         for k in range(self.rows_per_step):
             place, loaded = unpack(next(rows))
             slot = k * self.world_size + self.rank
             assert (place["step"], place["slot"]) == (step, slot), "Ray Data changed the order of the rows"
             taken.append((slot, loaded))
-        return self._heard(taken)
+        return taken
 
-    def _heard(self, taken: list[tuple[int, Loaded]]) -> list[MicroBatch]:
+    def _heard(self, taken: Slots) -> list[MicroBatch]:
         """A step's micro-batches, after all ranks have agreed that they can be trained on; a collective call."""
         for _, loaded in taken:
             self.damage.hear(loaded)

@@ -154,6 +154,18 @@ def test_a_stopped_stream_leaves_room_for_another(spec):
     wait_for(lambda: ray.available_resources().get("CPU", 0) == 2 and not processes("SplitCoordinator", "Pace"))
 
 
+@pytest.mark.usefixtures("ray_local")
+def test_a_stream_outlives_its_dataset(spec, caplog):
+    """As on a node that is going, where Ray places nothing any more."""
+    stream, taken = MicroBatchStream(spec, Position(), 12, 0, 1, lambda thing: thing), []
+    for step, micro_batches in enumerate(stream):
+        taken.append({m.slot: m.batch.rows.tolist() for m in micro_batches})
+        if step == 5:  # of which 4 are the worker's own
+            ray.kill(stream.executions[-1])
+    assert taken == expected(spec, Position(), 12)
+    assert "this worker reads its shards itself" in caplog.text
+
+
 def wait_for(reached: Callable[[], bool], timeout: float = 30) -> None:
     deadline = time.monotonic() + timeout
     while not reached():
