@@ -11,7 +11,7 @@ import numpy as np
 import soundfile
 
 from data.audio import decode_flac
-from data.collate import collate
+from data.collate import TtsBatch, collate
 from data.config import DataConfig
 from data.manifest import Manifest
 from data.shards import ShardError, ShardReader
@@ -34,6 +34,25 @@ class Loaded:
     arrays: dict[str, np.ndarray]
     error: str = ""
     replaced: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Utterance:
+    """One of a set that is evaluated.
+
+    Attributes:
+        number: within the set.
+        row: of the manifest.
+        batch: it alone.
+        text: as the transcript writes it.
+        language: of data.config.LANGUAGES.
+    """
+
+    number: int
+    row: int
+    batch: TtsBatch
+    text: str
+    language: str
 
 
 class RowLoader:
@@ -70,6 +89,10 @@ class RowLoader:
             return Loaded(self._collated(used), replaced=tuple(lines))
         except (BadRowsError, OSError) as error:
             return Loaded({}, error=str(error))
+
+    def text(self, row: int) -> str:
+        """What an intact row says, as the transcript writes it."""
+        return self._read([row])[0]["text"]
 
     def stand_in(self, row: int) -> int:
         """The row itself if it is intact, else the nearest intact one of its split: one before, one behind, two before.

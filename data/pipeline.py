@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import ray
 import ray.data
@@ -29,7 +30,7 @@ from data.collate import TtsBatch, to_batch
 from data.config import DataConfig
 from data.epoch_plan import EpochPlan, Position
 from data.files import keep_trying
-from data.loading import BadRowsError, Loaded, RowLoader
+from data.loading import BadRowsError, Loaded, RowLoader, Utterance
 from data.manifest import Manifest, read_manifest
 from data.memory import keep_freed_memory
 from data.packing import PLACE, pack, unpack
@@ -412,24 +413,29 @@ class BackgroundRows(Iterator[pa.Table]):
         return self.first.result()
 
 
-def validation_rows(spec: StreamSpec, limit: int) -> np.ndarray:
-    """Rows of the first `limit` utterances of the validation split by id, int64 [n]: the same for every run."""
+def evaluation_rows(spec: StreamSpec, split: str, limit: int) -> np.ndarray:
+    """Rows of `limit` utterances of a split, int64 [n]: the same for every run.
+
+    They are ordered by a hash of their ids, so that any first few of them are a fair sample of speakers.
+    """
     manifest = _manifest(spec)
-    rows = manifest.rows("validation")
+    rows = manifest.rows(split)
     rows = rows[manifest.column("frames")[rows] >= spec.segment_frames]
-    return rows[np.argsort(manifest.column("id")[rows])][:limit]
+    return rows[np.argsort(pd.util.hash_array(manifest.column("id")[rows]), kind="stable")][:limit]
 
 
-def validation_batches(
+def evaluation_set(
     spec: StreamSpec, rows: np.ndarray, rank: int, world_size: int, damage: Damage
-) -> Iterator[tuple[int, TtsBatch]]:
-    """The validation set, one utterance a batch: (number, batch) of those with number % world_size == rank.
+) -> Iterator[Utterance]:
+    """The utterances of a set whose number % world_size == rank.
 
     What cannot be read is left out: `damage` hears of it, and is to be settled by all ranks afterwards.
     """
-    loader = RowLoader(_manifest(spec), spec.data, spec.segment_frames)
+    loader, languages = RowLoader(_manifest(spec), spec.data, spec.segment_frames), _manifest(spec).column("language")
     for number in range(rank, len(rows), world_size):
-        loaded = loader.load(rows[number : number + 1])
+        loaded, row = loader.load(rows[number : number + 1]), int(rows[number])
         damage.hear(loaded)
         if loaded.arrays:
-            yield number, to_batch(loaded.arrays, inactive=spec.data.bert.inactive)
+            batch = to_batch(loaded.arrays, inactive=spec.data.bert.inactive)
+            text = loader.text(int(batch.rows[0]))
+            yield Utterance(number, row, batch, text, languages[row])

@@ -25,10 +25,12 @@ from job.console import follow
 from job.paths import run_folder, with_absolute_paths
 from job.ray_storage import forget_checkpoint_list, ray_storage
 from job.scaling import ElasticTrainer
+from trainable.evaluate import check_metric
+from trainable.judgement import gives_up
 from trainable.logs import log_path
 from trainable.settings import check_fits
 from trainable.state import check_sizes
-from trainable.storage import checkpoints, newest_good, step_of
+from trainable.storage import checkpoints, newest_good, read_state, step_of
 from trainable.worker import WorkerConfig, train_loop
 
 REPORT_S = 60  # between the time that workers say where they hang and the end of what they hang in
@@ -98,17 +100,25 @@ def trainer_of(cfg: Config) -> ElasticTrainer:
 
 
 def is_finished(cfg: Config) -> bool:
-    """Whether the run of this name has done all its steps; says so, or that it is extended."""
+    """Whether the run of this name has done all its steps, or has given up; says so, or that it is extended."""
     name, folder, goal = cfg.run.name, run_folder(cfg), cfg.train.max_steps
     found = checkpoints(folder)
-    if not found or step_of(found[0]) < min(goal, described_goal(folder)):
+    done = bool(found) and step_of(found[0]) >= min(goal, described_goal(folder))
+    if not done and not cfg.eval.stop_after:
         return False
-    newest = newest_good(folder)
-    step = 0 if newest is None else step_of(newest)
+    if (newest := newest_good(folder)) is None:
+        return False
+    step, other = step_of(newest), "or choose another run.name"
     if step >= goal:
         print(
             f"the run {name} is finished: it stands at step {step}, train.max_steps is {goal}. Nothing is trained; "
-            "raise train.max_steps to extend it, or choose another run.name"
+            f"raise train.max_steps to extend it, {other}"
+        )
+        return True
+    if gives_up(read_state(newest).validations, cfg.eval.stop_after):
+        print(
+            f"the run {name} is finished: it stopped at step {step} for want of a better "
+            f"{cfg.train.checkpoint.metric}. Nothing is trained; raise eval.stop_after to go on, {other}"
         )
         return True
     if step >= described_goal(folder):
@@ -149,6 +159,7 @@ def check(cfg: Config) -> None:
         ValueError: names the keys.
     """
     check_sizes(cfg.model, cfg.train, cfg.data)
+    check_metric(cfg.train, cfg.eval)
     run_folder(cfg)
     _, high = cfg.scaling.bounds
     G = cfg.train.micro_batches_per_step

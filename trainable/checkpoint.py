@@ -1,8 +1,9 @@
 """One checkpoint: a folder with everything needed to continue, safe to load and checked before it is used.
 
 g.safetensors d.safetensors dur.safetensors wd.safetensors     weights
+ema.safetensors    the generator's averaged weights, with train.ema_decay
 training.pt        optimizers by parameter, learning rates, scalers, exponents (loads with weights_only)
-state.json         position, changes of the plan, steps passed over, scores, manifest digest, versions, world size
+state.json         position, changes of the plan, steps passed over, scores, validations, manifest digest, versions
 config.yaml        the run's resolved configuration
 checksums.json     sha256 of every other file; written last, so that a folder without it is not a checkpoint
 
@@ -27,6 +28,7 @@ from torch import Tensor, nn
 
 from data.epoch_plan import Position
 from data.plan_history import History, change_of
+from trainable.judgement import Validation
 from trainable.published import load_tensors
 from trainable.reduction import unwrapped
 from trainable.state import Spans, TrainState
@@ -58,6 +60,7 @@ class CheckpointInfo:
         scores: of a validation at this step; empty without one.
         passed_over: (first, last) steps that roll-backs have passed over.
         history: changes of the plan of the data; none in checkpoints of older code.
+        validations: those of the run so far.
     """
 
     position: Position
@@ -69,6 +72,7 @@ class CheckpointInfo:
     scores: dict[str, float] = field(default_factory=dict)
     passed_over: Spans = ()
     history: History = ()
+    validations: tuple[Validation, ...] = ()
 
 
 class HostCopy:
@@ -119,6 +123,8 @@ class Snapshot:
 def take_snapshot(state: TrainState, info: CheckpointInfo, config_yaml: str, host: HostCopy) -> Snapshot:
     """Copy the state; the snapshot holds until `host` copies again."""
     weights = {name: unwrapped(net).state_dict() for name, net in state.nets.items()}
+    if state.averaged is not None:
+        weights["ema"] = state.averaged.state_dict()
     copied = host({"weights": weights, "training": state.state_dict()})
     return Snapshot(copied["weights"], copied["training"], info, config_yaml)
 
@@ -213,6 +219,7 @@ def parse_info(content: bytes, source: str) -> CheckpointInfo:
             raw["position"] = Position(**raw["position"])
             raw["passed_over"] = tuple((first, last) for first, last in raw.get("passed_over", ()))
             raw["history"] = tuple(map(change_of, raw.get("history", ())))
+            raw["validations"] = tuple(Validation(**v) for v in raw.get("validations", ()))
             return CheckpointInfo(**raw)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{source} is damaged: {error!r}") from error
@@ -233,7 +240,10 @@ def load_checkpoint(folder: Path, state: TrainState) -> CheckpointInfo:
     except ValueError as error:
         raise CheckpointError(f"{folder}: {error}") from error
     state.load_state_dict(training)
-    state.position, state.passed_over = info.position, info.passed_over
+    if state.averaged is not None:  # a run may begin to average later
+        path = folder / "ema.safetensors"
+        state.averaged.load_state_dict(load_file(path if path.exists() else folder / "g.safetensors"))
+    state.position, state.passed_over, state.validations = info.position, info.passed_over, info.validations
     return info
 
 

@@ -1,5 +1,6 @@
 """Configuration of the networks and of their training."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -162,7 +163,8 @@ class CheckpointConfig:
         every_steps: global steps between checkpoints.
         keep: the newest checkpoints kept.
         keep_best: those with the best scores kept beside them; above 0 a checkpoint is saved at each validation too.
-        metric: the score of a checkpoint, of a validation; smaller is better.
+        metric: the score of a checkpoint: a tag of the validation such as `eval/mel` or `eval/mcd`.
+        larger_is_better: whether the best checkpoint has the largest score rather than the smallest.
         retry_s: seconds that a write to the run's folder is tried again where the storage fails; three checkpoints in
             a row that could not be saved stop the run.
     """
@@ -170,13 +172,19 @@ class CheckpointConfig:
     every_steps: int = 1000
     keep: int = 3
     keep_best: int = 1
-    metric: Literal["eval/mel", "eval/kl", "eval/dur"] = "eval/mel"
+    metric: str = "eval/mel"
+    larger_is_better: bool = False
     retry_s: float = 60.0
 
     def __post_init__(self) -> None:
         for key, low in (("every_steps", 1), ("keep", 1), ("keep_best", 0)):
             if getattr(self, key) < low:
                 raise ValueError(f"train.checkpoint.{key} is {getattr(self, key)}: give a number from {low}")
+
+    def cost(self, scores: Mapping[str, float]) -> float | None:
+        """The metric as a number of which smaller is better; None where it is not among the scores."""
+        score = scores.get(self.metric)
+        return -score if score is not None and self.larger_is_better else score
 
 
 @dataclass(frozen=True)
@@ -218,6 +226,8 @@ class TrainConfig:
         log_every_steps: global steps between scalars in TensorBoard and lines on the console.
         image_every_steps: global steps between images in TensorBoard.
         checkpoint: saving.
+        ema_decay: d of the generator's averaged weights, a <- d a + (1 - d) w after each step, which are evaluated and
+            saved beside the weights themselves; 0: there are none.
         hang_timeout_s: a worker of which no step ends for so long says where it is, ends, and the run goes on from the
             newest checkpoint; three times as long for a first step, a validation and a checkpoint.
     """
@@ -251,7 +261,25 @@ class TrainConfig:
     log_every_steps: int = 10
     image_every_steps: int = 200
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    ema_decay: float = 0.0
     hang_timeout_s: float = 600.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.ema_decay < 1:
+            raise ValueError(f"train.ema_decay is {self.ema_decay}: give a number from 0 to below 1, such as 0.999")
+
+
+@dataclass(frozen=True)
+class ScorerConfig:
+    """What else scores a synthesis.
+
+    Attributes:
+        factory: `module:function` that makes it; see trainable.scorers.
+        path: its weights.
+    """
+
+    factory: str
+    path: str
 
 
 @dataclass(frozen=True)
@@ -260,12 +288,20 @@ class EvalConfig:
 
     Attributes:
         every_steps: global steps between validations.
-        max_utterances: utterances of the validation split that are scored, a fixed set.
-        samples: of these, how many are synthesised freely, plotted and written as audio.
+        max_utterances: utterances of the validation split that are scored, and as many of the training split beside
+            them; fixed sets.
+        syntheses: of the validation's, how many are synthesised freely and compared with the recording.
+        samples: of these, how many are plotted and written as audio.
         max_frames: longest free synthesis.
+        scorers: name -> what else scores the syntheses; needs weights of the user's.
+        stop_after: validations without a better score (train.checkpoint.metric) after which the run ends; 0: it goes on
+            to train.max_steps.
     """
 
     every_steps: int = 1000
     max_utterances: int = 64
+    syntheses: int = 16
     samples: int = 4
     max_frames: int = 1000
+    scorers: dict[str, ScorerConfig] = field(default_factory=dict)
+    stop_after: int = 0

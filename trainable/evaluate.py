@@ -1,113 +1,197 @@
-"""Validation on a fixed set of utterances, shared by all workers, equal for any number of them."""
+"""Validation on fixed sets of utterances, shared by all workers, equal for any number of them."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 import torch.distributed as dist
+from torch import Tensor
 
 from data.collate import TtsBatch
 from data.config import DataConfig
+from data.loading import Utterance
 from data.spectrogram import mel_spectrogram, spec_to_mel
-from trainable.config import EvalConfig
+from trainable.config import EvalConfig, TrainConfig
 from trainable.losses import kl_loss
+from trainable.metrics import METRICS, analyse, compare
 from trainable.networks.segments import slice_segments
 from trainable.networks.synthesizer import SynthesizerTrn
-from trainable.reduction import gather_rows, unwrapped, world_size
-from trainable.state import TrainState
+from trainable.reduction import gather_rows, world_size
+from trainable.scorers import Scorer
 from trainable.step import mel_parameters, seed_phase
 
 EVALUATION = 3  # phase number of the random draws, behind those of trainable.step
-METRICS = ("eval/mel", "eval/kl", "eval/dur")
+TEACHER_FORCED = ("mel", "kl", "dur")
+PREDICTORS = {"": 0.0, "_sdp": 1.0}  # suffix of the synthesis' scores -> sdp_ratio
 
 
 @dataclass
 class Evaluation:
-    """Scores, and on rank 0 what was synthesised.
+    """Scores of utterances, and on rank 0 what was synthesised.
 
     Attributes:
-        scalars: METRICS, means over the utterances; empty where there are none.
-        samples: dicts with `mels` (tag -> [bands, frames]) and `audio` (tag -> [samples]), ordered by utterance.
+        tags: names of the scores.
+        table: float64 [utterances, tags], NaN where an utterance has no such score; equal on all ranks.
+        samples: dicts with `number`, `mels` (tag -> [bands, frames]), `audio` (tag -> [samples]) and `alignments`
+            (tag -> [frames, phones]), ordered by utterance.
     """
 
-    scalars: dict[str, float]
+    tags: tuple[str, ...]
+    table: np.ndarray
     samples: list[dict] = field(default_factory=list)
+
+    def means(self, prefix: str = "eval/", groups: Sequence[str] = ()) -> dict[str, float]:
+        """The mean of each score over the utterances that have it.
+
+        Args:
+            prefix: of the tags.
+            groups: a name an utterance; where there are several, each one's means stand under `<tag>/<name>`.
+
+        Returns:
+            Tag -> mean; without the scores that no utterance has.
+        """
+        of = {"": np.ones(len(self.table), bool)}
+        if len(names := sorted(set(groups))) > 1:
+            of |= {f"/{name}": np.array([name == group for group in groups]) for name in names}
+        found = {}
+        for group, members in of.items():
+            for tag, column in zip(self.tags, self.table[members].T, strict=True):
+                if len(known := column[~np.isnan(column)]):
+                    found[f"{prefix}{tag}{group}"] = float(known.mean())
+        return found
+
+
+def score_tags(syntheses: int, scorers: Iterable[str] = ()) -> tuple[str, ...]:
+    """Names of the scores: of teacher forcing, and where there are syntheses of these with either predictor."""
+    names = (*METRICS, *scorers) if syntheses else ()
+    return (*TEACHER_FORCED, *(name + suffix for suffix in PREDICTORS for name in names))
+
+
+def check_metric(train: TrainConfig, cfg: EvalConfig) -> None:
+    """Refuse a metric that no validation gives.
+
+    Raises:
+        ValueError: names the key and what there is.
+    """
+    tags = score_tags(min(cfg.syntheses, cfg.max_utterances), cfg.scorers)
+    known = [f"eval/{tag}" for tag in tags] + [f"eval/train_{tag}" for tag in TEACHER_FORCED]
+    known += [f"eval/ema_{tag}" for tag in tags] if train.ema_decay else []
+    metric = train.checkpoint.metric
+    if "/".join(metric.split("/")[:2]) not in known:  # a language may follow
+        raise ValueError(
+            f"train.checkpoint.metric is {metric}, which no validation gives; choose of {', '.join(known)}, "
+            "or raise eval.syntheses"
+        )
 
 
 @torch.no_grad()
 def evaluate(
-    state: TrainState,
-    batches: Iterable[tuple[int, TtsBatch]],
-    utterances: int,
+    g: SynthesizerTrn,
+    utterances: Iterable[Utterance],
+    total: int,
     cfg: EvalConfig,
     data: DataConfig,
-    rank: int,
+    seed: int,
+    scorers: Mapping[str, Scorer] | None = None,
 ) -> Evaluation:
     """Score the generator; a collective call.
 
+    The first `cfg.syntheses` utterances are synthesised freely with either duration predictor and compared with the
+    recordings; all are decoded with teacher forcing.
+
     Args:
-        state: what is trained.
-        batches: this worker's share: (number, a batch of one utterance).
-        utterances: how many all workers have together; their numbers are 0 .. utterances - 1.
-        cfg: how many of them are synthesised freely.
+        g: the generator; in training mode again on return.
+        utterances: this worker's share.
+        total: how many all workers have together; their numbers are 0 .. total - 1.
+        cfg: what is scored.
         data: STFT and mel parameters.
-        rank: of this worker.
-
-    Returns:
-        The teacher-forced mel L1, KL and duration loss, unweighted, and free syntheses with sdp_ratio 0 and 1.
+        seed: of the run; with an utterance's number it gives all random draws.
+        scorers: name -> what else scores a synthesis.
     """
-    g: SynthesizerTrn = unwrapped(state.nets["g"])  # type: ignore[assignment]
-    device = next(g.parameters()).device
-    g.eval()
+    device, scorers = next(g.parameters()).device, scorers or {}
+    tags = score_tags(min(cfg.syntheses, total), scorers)
     own, samples = {}, []
-    for number, batch in batches:
-        batch = batch.to(device).with_spectrogram(data)
-        seed_phase(state.train.seed, number, EVALUATION)
-        own[number] = teacher_forced(g, batch, data, state.train.segment_size)
-        if number < cfg.samples:
-            samples.append((number, synthesize_sample(g, batch, number, data, cfg.max_frames)))
+    g.eval()
+    for utterance in utterances:
+        batch, number = utterance.batch.to(device).with_spectrogram(data), utterance.number
+        seed_phase(seed, number, EVALUATION)
+        scores = dict(zip(TEACHER_FORCED, teacher_forced(g, batch, data), strict=True))
+        if number < cfg.syntheses:
+            sample, synthesis_scores = synthesize(g, batch, number, data, cfg.max_frames)
+            scores |= synthesis_scores
+            scores |= _scored(scorers, utterance, sample, data.sampling_rate)
+            if number < cfg.samples:
+                samples.append(sample)
+        own[number] = torch.tensor([scores.get(tag, float("nan")) for tag in tags], dtype=torch.float64)
     g.train()
-    scores = gather_rows(own, utterances, len(METRICS), device)
-    scalars = dict(zip(METRICS, scores.mean(0).tolist(), strict=True)) if utterances else {}
-    return Evaluation(scalars, _on_rank_zero(samples, rank))
+    table = gather_rows(own, total, len(tags), device).cpu().numpy()
+    return Evaluation(tags, table, _on_rank_zero(samples))
 
 
-def teacher_forced(g: SynthesizerTrn, batch: TtsBatch, data: DataConfig, segment_size: int) -> torch.Tensor:
-    """Mel L1 of a decoded segment, KL and duration loss of one utterance: float64 [3]."""
+def teacher_forced(g: SynthesizerTrn, batch: TtsBatch, data: DataConfig) -> list[float]:
+    """Mel L1 of a decoded segment, KL and duration loss of one utterance, unweighted: TEACHER_FORCED."""
     assert batch.spec is not None
     out = g(
         batch.x, batch.x_lengths, batch.spec, batch.spec_lengths, batch.speakers, batch.tone, batch.language,
         *batch.bert_features(),
     )  # fmt: skip
-    segment = slice_segments(batch.spec, out.ids_slice, segment_size // data.hop_length)
-    real = spec_to_mel(segment, **mel_parameters(data))
+    real = spec_to_mel(slice_segments(batch.spec, out.ids_slice, g.segment_size), **mel_parameters(data))
     fake = mel_spectrogram(out.o.float().squeeze(1), **mel_parameters(data, waveform=True))
     kl = kl_loss(out.z_p, out.logs_q, out.m_p, out.logs_p, out.y_mask)
-    return torch.stack([torch.nn.functional.l1_loss(real, fake), kl, out.l_length.float().sum()]).double()
+    return torch.stack([torch.nn.functional.l1_loss(real, fake), kl, out.l_length.float().sum()]).double().tolist()
 
 
-def synthesize_sample(g: SynthesizerTrn, batch: TtsBatch, number: int, data: DataConfig, max_frames: int) -> dict:
-    """Free synthesis of an utterance with each duration predictor, beside the recording."""
+def synthesize(
+    g: SynthesizerTrn, batch: TtsBatch, number: int, data: DataConfig, max_frames: int
+) -> tuple[dict, dict[str, float]]:
+    """Speak an utterance freely with either duration predictor, beside the recording.
+
+    Returns:
+        A sample of `Evaluation.samples`, and its scores.
+    """
     assert batch.spec is not None
-    mels = {f"gt/mel_{number}": spec_to_mel(batch.spec, **mel_parameters(data))[0]}
-    audio = {f"gt/audio_{number}": batch.y[0, 0, : batch.y_lengths[0]]}
-    for use_sdp in (True, False):
+
+    def analysed(mel: Tensor, wave: Tensor):
+        return analyse(mel, wave, data.sampling_rate, data.filter_length, data.hop_length)
+
+    mel, wave = spec_to_mel(batch.spec, **mel_parameters(data))[0], batch.y[0, 0, : batch.y_lengths[0]]
+    real = analysed(mel, wave)
+    mels, audio, alignments = {f"gt/mel_{number}": mel}, {f"gt/audio_{number}": wave}, dict[str, Tensor]()
+    scores: dict[str, float] = {}
+    for suffix, sdp_ratio in reversed(PREDICTORS.items()):  # the plots are of the deterministic predictor, as always
         out = g.infer(
             batch.x, batch.x_lengths, batch.speakers, batch.tone, batch.language, *batch.bert_features(),
-            y=batch.spec, max_len=max_frames, sdp_ratio=float(use_sdp),
+            y=batch.spec, max_len=max_frames, sdp_ratio=sdp_ratio,
         )  # fmt: skip
         wave = out.o[0, 0].float()
-        audio[f"gen/audio_{number}_{use_sdp}"] = wave
-        mels[f"gen/mel_{number}"] = mel_spectrogram(wave[None], **mel_parameters(data, waveform=True))[0]
-    to_numpy = {"mels": mels, "audio": audio}
-    return {part: {tag: t.cpu().numpy().astype(np.float32) for tag, t in of.items()} for part, of in to_numpy.items()}
+        mel = mel_spectrogram(wave[None], **mel_parameters(data, waveform=True))[0]
+        audio[f"gen/audio_{number}_{sdp_ratio == 1.0}"] = wave
+        mels[f"gen/mel_{number}"] = mel
+        alignments[f"gen/attn_{number}"] = out.attn[0, 0]
+        scores |= {name + suffix: value for name, value in compare(real, analysed(mel, wave)).items()}
+    parts = {"mels": mels, "audio": audio, "alignments": alignments}
+    sample: dict = {part: {tag: t.float().cpu().numpy() for tag, t in of.items()} for part, of in parts.items()}
+    return sample | {"number": number}, scores
 
 
-def _on_rank_zero(own: list[tuple[int, dict]], rank: int) -> list[dict]:
+def _scored(scorers: Mapping[str, Scorer], utterance: Utterance, sample: dict, rate: int) -> dict[str, float]:
+    """What the scorers say of both syntheses."""
+    audio, number = sample["audio"], sample["number"]
+    return {
+        name + suffix: float(
+            scorer(audio[f"gen/audio_{number}_{ratio == 1.0}"], rate, utterance, audio[f"gt/audio_{number}"])
+        )
+        for suffix, ratio in PREDICTORS.items()
+        for name, scorer in scorers.items()
+    }
+
+
+def _on_rank_zero(own: list[dict]) -> list[dict]:
     """All workers' samples in the order of their numbers, on rank 0."""
     if world_size() == 1:
-        return [sample for _, sample in own]
-    gathered: list = [None] * world_size() if rank == 0 else []
-    dist.gather_object(own, gathered if rank == 0 else None)
-    return [sample for _, sample in sorted((s for part in gathered for s in part), key=lambda s: s[0])]
+        return own
+    first = dist.get_rank() == 0
+    gathered: list = [None] * world_size() if first else []
+    dist.gather_object(own, gathered if first else None)
+    return sorted((sample for part in gathered for sample in part), key=lambda sample: sample["number"])

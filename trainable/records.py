@@ -204,10 +204,8 @@ class RunLog:
         """Write a step's line to TensorBoard."""
         if self.writes:
             step = int(line["step"])
-            for tag, value in line.items():
-                if tag not in ("step", "epoch", "lr"):
-                    self.board.scalar(tag, value, step)
-            self.board.scalar("learning_rate", line["lr"], step)
+            for tag, value in _shown(line).items():
+                self.board.scalar(tag, value, step)
             self.submit(partial(self.events.append, self.board.take()))
 
     def evaluation(self, step: int, scalars: Mapping[str, float], samples: Iterator[dict], sampling_rate: int) -> None:
@@ -217,8 +215,9 @@ class RunLog:
         for tag, value in scalars.items():
             self.eval_board.scalar(tag, value, step)
         for sample in samples:
-            for tag, mel in sample["mels"].items():
-                self.eval_board.image(tag, spectrogram_image(mel), step)
+            for part, plot in (("mels", spectrogram_image), ("alignments", alignment_image)):
+                for tag, values in sample[part].items():
+                    self.eval_board.image(tag, plot(values), step)
             for tag, wave in sample["audio"].items():
                 self.eval_board.audio(tag, wave, step, sampling_rate)
         self.submit(partial(self.eval_events.append, self.eval_board.take()))
@@ -236,6 +235,21 @@ class RunLog:
     def close(self) -> None:
         """Finish the files."""
         self.submit(self.persist)
+
+
+def _shown(line: Mapping[str, float]) -> dict[str, float]:
+    """What TensorBoard shows of a step's line: its losses and norms, and rates and shares."""
+    seconds = line["seconds"]
+    return {tag: value for tag, value in line.items() if tag.startswith(("loss/", "grad_norm", "skipped_"))} | {
+        "learning_rate": line["lr"],
+        "epoch": line["epoch"],
+        "workers": line["world_size"],
+        "rate/steps_per_s": 1 / seconds,
+        "rate/utterances_per_s": line["utterances"] / seconds,
+        "share/padding": line["padding"],
+        "share/waiting_for_data": line["seconds_waiting"] / seconds,
+        "memory/peak_gib": line["peak_gib"],
+    }
 
 
 def _events(folder: str, below: str) -> GrowingFile:

@@ -11,6 +11,8 @@ from data.config import DataConfig
 from data.epoch_plan import Position
 from data.text.symbols import SYMBOLS
 from trainable.config import ModelConfig, TrainConfig
+from trainable.ema import AveragedWeights
+from trainable.judgement import Validation
 from trainable.losses import WavLMFeatures
 from trainable.networks.duration_discriminator import DurationDiscriminator
 from trainable.networks.period_discriminator import MultiPeriodDiscriminator
@@ -83,6 +85,11 @@ def build_generator(model: ModelConfig, segment_size: int, data: DataConfig) -> 
     )
 
 
+def alignment_noise(model: ModelConfig, step: int) -> float:
+    """Scale of the noise in the alignment search of the step that follows `step` steps."""
+    return max(model.mas_noise_scale_initial - model.noise_scale_delta * step, 0.0)
+
+
 def check_sizes(model: ModelConfig, train: TrainConfig, data: DataConfig) -> None:
     """Refuse settings that do not fit each other.
 
@@ -133,6 +140,8 @@ class TrainState:
         reduction: how gradients are summed.
         position: global steps done.
         passed_over: steps among these whose data the weights have not seen, because of roll-backs.
+        validations: those so far.
+        averaged: the generator's averaged weights, with train.ema_decay.
         model: its configuration.
         train: its configuration.
     """
@@ -143,6 +152,8 @@ class TrainState:
     train: TrainConfig
     position: Position = field(default_factory=Position)
     passed_over: Spans = ()
+    validations: tuple[Validation, ...] = ()
+    averaged: AveragedWeights | None = field(init=False)
     optimizers: dict[str, torch.optim.Optimizer] = field(init=False)
     scalers: dict[str, torch.amp.GradScaler] = field(init=False)
     trainable: dict[str, list[nn.Parameter]] = field(init=False)
@@ -154,6 +165,7 @@ class TrainState:
         own = {name: unwrapped(net) for name, net in self.nets.items()}
         self.trainable = {name: [p for p in net.parameters() if p.requires_grad] for name, net in own.items()}
         self.optimizers = {name: build_optimizer(net, train) for name, net in own.items()}
+        self.averaged = AveragedWeights(own["g"], train.ema_decay) if train.ema_decay else None
         fp16 = train.precision == "fp16"
         self.scalers = {name: torch.amp.GradScaler(device.type, enabled=fp16) for name in self.nets}
         G = train.micro_batches_per_step
@@ -166,8 +178,8 @@ class TrainState:
         for name, optimizer in self.optimizers.items():
             for group in optimizer.param_groups:
                 group["lr"] = self.learning_rate(name)
-        scale = self.model.mas_noise_scale_initial - self.model.noise_scale_delta * self.position.step
-        unwrapped(self.nets["g"]).current_mas_noise_scale = max(scale, 0.0)  # type: ignore[assignment]
+        scale = alignment_noise(self.model, self.position.step)
+        unwrapped(self.nets["g"]).current_mas_noise_scale = scale  # type: ignore[assignment]
 
     def learning_rate(self, name: str) -> float:
         """The learning rate of a network's next step."""

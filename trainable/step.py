@@ -149,6 +149,8 @@ class TrainingStep:
         for p in weights:
             p.requires_grad_(True)
         norms["g"] = self.update("g")
+        if self.state.averaged is not None:
+            self.state.averaged.update(self.state.position.step + 1)
         scalars, consumed, broken = self.gather(
             losses, {slot: crc(batch.rows.numpy()) for slot, batch in micro_batches}
         )

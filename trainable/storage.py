@@ -90,14 +90,15 @@ def read_state(uri: str) -> CheckpointInfo:
 
 
 def best(uri: str) -> str | None:
-    """The good checkpoint of a run with the lowest score, by the `train.checkpoint.metric` of the newest one."""
+    """The good checkpoint of a run with the best score, by the `train.checkpoint.metric` of the newest one."""
     found = checkpoints(uri)
     if not found:
         return None
     config = yaml.safe_load(read_file(below(found[0], "config.yaml"))) or {}
-    metric = config.get("train", {}).get("checkpoint", {}).get("metric", CheckpointConfig().metric)
-    scores = {c: scores_of(c).get(metric) for c in found}
-    ranked = sorted((score, c) for c, score in scores.items() if score is not None)
+    given = config.get("train", {}).get("checkpoint", {})
+    cfg = CheckpointConfig(**{key: given[key] for key in ("metric", "larger_is_better") if key in given})
+    costs = {c: cfg.cost(scores_of(c)) for c in found}
+    ranked = sorted((cost, c) for c, cost in costs.items() if cost is not None)
     return next((candidate for _, candidate in ranked if good(candidate)), None)
 
 
@@ -194,11 +195,12 @@ def kept(scores: dict[int, dict[str, float]], cfg: CheckpointConfig) -> set[int]
         cfg: what to keep.
 
     Returns:
-        Steps: the newest `keep`, the `keep_best` with the lowest `metric`, and the newest scheduled one, as the run may
+        Steps: the newest `keep`, the `keep_best` with the best `metric`, and the newest scheduled one, as the run may
         have to go back to a checkpoint that no notice of a going node has placed.
     """
     steps = sorted(scores)
-    ranked = sorted((own[cfg.metric], -step) for step, own in scores.items() if cfg.metric in own)
+    costs = {step: cfg.cost(own) for step, own in scores.items()}
+    ranked = sorted((cost, -step) for step, cost in costs.items() if cost is not None)
     scheduled = [step for step in steps if step % cfg.every_steps == 0]
     return {*steps[-cfg.keep :], *(-step for _, step in ranked[: cfg.keep_best]), *scheduled[-1:]}
 

@@ -3,6 +3,7 @@
 import logging
 import math
 import platform
+import resource
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -22,23 +23,24 @@ from data.config import DataConfig
 from data.epoch_plan import EpochPlan, Position
 from data.files import keep_trying
 from data.loading import BadRowsError
-from data.manifest import read_manifest
+from data.manifest import SPLITS, read_manifest
 from data.pipeline import (
     Damage,
     MicroBatch,
     MicroBatchStream,
     StreamSpec,
     advance,
+    evaluation_rows,
+    evaluation_set,
     plan_of,
-    validation_batches,
-    validation_rows,
 )
 from data.plan_history import changed
 from trainable.agreement import Agreement, gather, share
 from trainable.checkpoint import CheckpointInfo, load_checkpoint
 from trainable.config import EvalConfig, ModelConfig, TrainConfig
-from trainable.evaluate import evaluate
+from trainable.evaluate import Evaluation, evaluate
 from trainable.hardware import set_up_torch
+from trainable.judgement import Validation, best_of, gives_up, overfits
 from trainable.logs import start_logging, upload_log
 from trainable.not_finite import NotFiniteError
 from trainable.preemption import Notices, PreemptedError, reason
@@ -47,6 +49,7 @@ from trainable.reduction import unwrapped
 from trainable.rehearsal import naming, rehearse
 from trainable.roll_back import roll_back, scheduled_before
 from trainable.saver import Saver, StorageError
+from trainable.scorers import load_scorers
 from trainable.settings import changed_settings, check_fits
 from trainable.slm import load_slm
 from trainable.state import TrainState, build_networks
@@ -154,7 +157,8 @@ class Worker:
             cfg.folder, position.step, self.rank == 0, cfg.train.not_finite, fp16, self.state.passed_over,
             self.saver.submit,
         ))  # fmt: skip
-        self.validation = validation_rows(self.spec, cfg.eval.max_utterances)
+        self.sets = {split: evaluation_rows(self.spec, split, cfg.eval.max_utterances) for split in SPLITS}
+        self.scorers = load_scorers(cfg.eval.scorers, self.device)
         attempt = share(uuid.uuid4().hex)
         self.watchdog = Watchdog(
             cfg.folder, self.rank, self.world_size, attempt, cfg.train.hang_timeout_s, position.step
@@ -215,6 +219,8 @@ class Worker:
             nets = {name: unwrapped(net) for name, net in state.nets.items()}
             taken = warm_start(init_from, nets, None if train.skip_optimizer else state.optimizers, train.hub_endpoint)
             state.base_rates |= taken.learning_rates
+            if state.averaged is not None:
+                state.averaged.restart()
             if self.rank == 0:
                 log.info("%s", "\n".join(taken.report))
 
@@ -222,7 +228,7 @@ class Worker:
         """Train to the end; after a roll-back a new stream goes on behind the bad step."""
         state, train = self.state, self.cfg.train
         with self.watchdog:
-            while state.position.step < train.max_steps:
+            while self.goes_on():
                 stream = self.open_stream()
                 try:
                     self.steps(iter(stream))
@@ -231,6 +237,9 @@ class Worker:
                         raise
                     stream.stop()
                     self.roll_back(error)
+                else:
+                    if state.position.step < train.max_steps:
+                        stream.stop()
         log.info("step %d of %d: done; parameters %s", state.position.step, train.max_steps, state.digest())
         self.records.close()
         self.saver.submit(partial(upload_log, self.logs, self.cfg.folder))
@@ -257,7 +266,7 @@ class Worker:
         cfg, state, train = self.cfg, self.state, self.cfg.train
         notices = Notices(share, cfg.notice_poll_s)
         announced = -1
-        while state.position.step < train.max_steps:
+        while self.goes_on():
             plan = plan_of(self.spec, state.position.epoch)
             if state.position.epoch != announced:
                 announced = state.position.epoch
@@ -275,12 +284,13 @@ class Worker:
                 report, partial(self.members, plan, before.epoch_step),
                 step=step, epoch=epoch, world_size=self.world_size, lr=lr, utterances=utterances,
                 padding=padding_share(micro_batches), seconds=time.perf_counter() - begin, seconds_waiting=waited,
+                peak_gib=peak_gib(self.device),
             )  # fmt: skip
             last = step == train.max_steps
             if step % train.log_every_steps == 0 or step == 1 or last:
                 self.flush()
             scores = self.evaluate(step) if step % cfg.eval.every_steps == 0 or last else {}
-            if last:
+            if not self.goes_on():
                 self.save(CheckpointUploadMode.SYNC, scores)
             elif step % train.checkpoint.every_steps == 0 or (scores and train.checkpoint.keep_best):
                 self.save(scores=scores)
@@ -343,17 +353,51 @@ class Worker:
                 sum(x["utterances"] for x in lines) / sum(x["seconds"] for x in lines), self.world_size,
             )  # fmt: skip
 
+    def goes_on(self) -> bool:
+        """Whether there are steps to do."""
+        state, cfg = self.state, self.cfg
+        return state.position.step < cfg.train.max_steps and not gives_up(state.validations, cfg.eval.stop_after)
+
     def evaluate(self, step: int) -> dict[str, float]:
-        """Validate after the steps before were looked at, record it and return the scores that are numbers."""
+        """Validate after the steps before were looked at, record it and return the scores."""
         self.flush()
         self.watchdog.alive(step, long=True)
-        batches = validation_batches(self.spec, self.validation, self.rank, self.world_size, self.damage)
-        result = evaluate(self.state, batches, len(self.validation), self.cfg.eval, self.cfg.data, self.rank)
+        cfg, averaged = self.cfg.eval, self.state.averaged
+        languages = self.manifest.column("language")[self.sets["validation"]].tolist()
+        validation = self.scored("validation", cfg)
+        scores = validation.means(groups=languages)
+        scores |= self.scored("train", replace(cfg, syntheses=0)).means("eval/train_")
+        if averaged is not None:
+            with averaged.in_place():
+                scores |= self.scored("validation", replace(cfg, samples=0)).means("eval/ema_")
         self.damage.settle()
-        self.records.evaluation(step, result.scalars, iter(result.samples), self.cfg.data.sampling_rate)
-        if self.rank == 0:
-            log.info("step %d validation: %s", step, ", ".join(f"{k} {v:.4f}" for k, v in result.scalars.items()))
-        return {tag: value for tag, value in result.scalars.items() if math.isfinite(value)}
+        self.records.evaluation(step, scores, iter(validation.samples), self.cfg.data.sampling_rate)
+        scores = {tag: value for tag, value in scores.items() if math.isfinite(value)}
+        self.judge(step, scores)
+        return scores
+
+    def scored(self, split: str, cfg: EvalConfig) -> Evaluation:
+        """The scores of a split's fixed set with the weights that the generator has now; a collective call."""
+        rows, g = self.sets[split], unwrapped(self.state.nets["g"])
+        own = evaluation_set(self.spec, rows, self.rank, self.world_size, self.damage)
+        return evaluate(g, own, len(rows), cfg, self.cfg.data, self.cfg.train.seed, self.scorers)  # type: ignore[arg-type]
+
+    def judge(self, step: int, scores: dict[str, float]) -> None:
+        """Remember a validation, and say what they all mean."""
+        state, cfg = self.state, self.cfg.train.checkpoint
+        state.validations += (Validation(step, cfg.cost(scores), scores.get("eval/mel"), scores.get("eval/train_mel")),)
+        if self.rank:
+            return
+        shown = ", ".join(f"{tag} {v:.4f}" for tag, v in scores.items() if tag.count("/") == 1)
+        log.info("step %d validation: %s", step, shown)
+        best = best_of(state.validations)
+        if best is not None and best.step < step:
+            log.info("step %d: %s was best at step %d", step, cfg.metric, best.step)
+        if overfits(state.validations):
+            log.warning("step %d: overfits: the training set's mel loss falls, the validation set's rises", step)
+        if gives_up(state.validations, self.cfg.eval.stop_after):
+            log.warning("step %d: no better %s for %d validations: stops (eval.stop_after)",
+                        step, cfg.metric, self.cfg.eval.stop_after)  # fmt: skip
 
     def leave(self, notice: PreemptionInfo) -> None:
         """Save before a node goes or the run grows, and end, for Ray Train to start the workers anew.
@@ -399,6 +443,7 @@ class Worker:
                 scores=scores or {},
                 passed_over=self.state.passed_over,
                 history=self.spec.changes,
+                validations=self.state.validations,
             )
             self.saver.save(self.state, info, self.cfg.config_yaml, self.records.persist)
             checkpoint = self.checkpoint(checkpoint_name(position.step))
@@ -436,6 +481,13 @@ def padding_share(micro_batches: list[MicroBatch]) -> float:
     """Padded share of this worker's spectrogram frames."""
     lengths = [m.batch.spec_lengths for m in micro_batches]
     return 1 - sum(int(n.sum()) for n in lengths) / sum(int(n.max()) * len(n) for n in lengths)
+
+
+def peak_gib(device: torch.device) -> float:
+    """The most memory that this worker has had: of the GPU's, or of the process on a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**30
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
 def versions() -> dict[str, str]:

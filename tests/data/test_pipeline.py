@@ -24,9 +24,9 @@ from data.pipeline import (
     StreamSpec,
     advance,
     dataset_rows,
+    evaluation_rows,
+    evaluation_set,
     plan_of,
-    validation_batches,
-    validation_rows,
 )
 from data.shards import ShardReader, write_shard
 from data.writer import stored_spectrogram
@@ -197,20 +197,25 @@ def test_another_manifest_is_refused(spec):
 
 
 def test_validation_utterances_are_shared_and_fixed(spec):
-    rows = validation_rows(spec, 64)
-    assert read_manifest(spec.data.shards).column("id")[rows].tolist() == ["17", "18", "19"]
-    shares = [dict(validation_batches(spec, rows, rank, 2, Damage())) for rank in (0, 1)]
-    assert [sorted(share) for share in shares] == [[0, 2], [1]]
-    batch = shares[0][0]
+    rows, manifest = evaluation_rows(spec, "validation", 64), read_manifest(spec.data.shards)
+    assert sorted(manifest.column("id")[rows].tolist()) == ["17", "18", "19"]
+    assert evaluation_rows(spec, "validation", 2).tolist() == rows[:2].tolist()
+    assert len(evaluation_rows(spec, "train", 5)) == 5
+    shares = [list(evaluation_set(spec, rows, rank, 2, Damage())) for rank in (0, 1)]
+    assert [[u.number for u in share] for share in shares] == [[0, 2], [1]]
+    first = shares[0][0]
+    assert (first.row, first.language) == (rows[0], manifest.column("language")[rows[0]])
+    assert first.text
+    batch = first.batch
     assert batch.x.shape[0] == 1
     assert batch.spec.shape[1:] == (1025, int(batch.spec_lengths[0]))
 
 
 def test_both_places_of_the_spectrogram_agree(spec):
-    rows = validation_rows(spec, 1)
-    here = next(validation_batches(spec, rows, 0, 1, Damage()))[1]
+    rows = evaluation_rows(spec, "validation", 1)
+    here = next(evaluation_set(spec, rows, 0, 1, Damage())).batch
     device = replace(spec, data=replace(spec.data, spectrogram_on="device"))
-    there = next(validation_batches(device, rows, 0, 1, Damage()))[1]
+    there = next(evaluation_set(device, rows, 0, 1, Damage())).batch
     assert there.spec is None
     assert (there.with_spectrogram(device.data).spec - here.spec).abs().max() < 1e-4
 
@@ -234,9 +239,10 @@ def test_shards_without_spectrograms_are_refused_where_they_are_asked_for(spec):
 
 def test_inactive_languages_hear_noise_that_follows_from_the_seed_alone(spec):
     noisy = replace(spec, data=replace(spec.data, bert=BertConfig(inactive="noise")))
-    rows = validation_rows(spec, 3)
-    zeros = dict(validation_batches(spec, rows, 0, 1, Damage()))
-    for number, batch in validation_batches(noisy, rows, 0, 1, Damage()):
+    rows = evaluation_rows(spec, "validation", 3)
+    zeros = {u.number: u.batch for u in evaluation_set(spec, rows, 0, 1, Damage())}
+    for utterance in evaluation_set(noisy, rows, 0, 1, Damage()):
+        number, batch = utterance.number, utterance.batch
         torch.manual_seed(number)
         parts = batch.bert_features()
         torch.manual_seed(number)
@@ -251,7 +257,8 @@ def test_inactive_languages_hear_noise_that_follows_from_the_seed_alone(spec):
 
 
 def test_bert_features_reach_their_language_and_their_phones(spec):
-    for number, batch in validation_batches(spec, validation_rows(spec, 3), 0, 1, Damage()):
+    for utterance in evaluation_set(spec, evaluation_rows(spec, "validation", 3), 0, 1, Damage()):
+        number, batch = utterance.number, utterance.batch
         parts = batch.bert_features()
         active = int(batch.language[0, 1])
         assert [bool(p.abs().sum() > 0) for p in parts] == [i == active for i in range(3)], number

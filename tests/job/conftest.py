@@ -95,6 +95,18 @@ def train(command, shards) -> Callable[..., subprocess.CompletedProcess]:
     return run
 
 
+@pytest.fixture(scope="session")
+def two_workers(train, tmp_path_factory) -> Path:
+    """A run of two workers and ten steps, with validations at 5 and 10 and averaged weights; to be read only."""
+    storage = tmp_path_factory.mktemp("runs")
+    options = {"train__max_steps": 10, "train__checkpoint__every_steps": 4, "eval__every_steps": 5}
+    done = train(storage, run__name="two", train__ema_decay=0.9, **options)
+    assert "step 10 of 10" in done.stdout
+    for what in ("shards", "checkpoint", "TensorBoard", "audio"):
+        assert f"  {what} " in done.stdout
+    return storage / "two"
+
+
 @pytest.fixture
 def store(command, monkeypatch) -> Iterator[Flaky]:
     """`s3://bucket` on a server of its own, for this process and the commands; all is well unless told otherwise."""

@@ -20,7 +20,7 @@ from tools.local_cluster import LocalCluster, Node
 OPTIONS = {
     "train.segment_size": 4096, "data.plan.max_frames": 500, "train.micro_batches_per_step": 2,
     "train.reduction": "exact", "train.checkpoint.every_steps": 5, "eval.every_steps": 10_000, "eval.samples": 0,
-    "eval.max_utterances": 1, "scaling.num_workers": "[1, 2]", "scaling.resize_interval_s": 3,
+    "eval.max_utterances": 1, "eval.syntheses": 0, "scaling.num_workers": "[1, 2]", "scaling.resize_interval_s": 3,
 }  # fmt: skip
 
 

@@ -34,6 +34,14 @@ def state():
     return tiny_state(tiny_config())
 
 
+
+
+FIELDS = {
+    "epoch": 0, "lr": 1.0, "world_size": 1, "utterances": 6, "padding": 0.1, "seconds": 2.0, "seconds_waiting": 0.5,
+    "peak_gib": 1.0,
+}  # of a step's line  # fmt: skip
+
+
 def info(step: int, **scores: float):
     return replace(INFO, position=Position(step, 0, step), scores={f"eval/{key}": v for key, v in scores.items()})
 
@@ -167,7 +175,7 @@ def test_records_that_a_full_disk_refuses_come_later_and_whole(tmp_path, monkeyp
 
     def step(number: int) -> None:
         report = StepReport({"loss/g/mel": torch.tensor(number / 8)}, torch.zeros(1).double(), torch.tensor([False]))
-        log.add(report, step=number, epoch=0, lr=1.0)
+        log.add(report, step=number, **FIELDS)
         log.scalars(log.flush()[-1])
 
     class Full:
@@ -230,7 +238,7 @@ def test_a_store_that_answers_503_to_a_third_holds_everything(state, store, tmp_
     log = RunLog(run, 0, writes=True, submit=saver.submit)
     for number, mel in ((10, 0.25), (20, 0.5), (30, 0.75)):
         report = StepReport({"loss/g/mel": torch.tensor(1.0)}, torch.zeros(1).double(), torch.tensor([False]))
-        log.add(report, step=number, epoch=0, lr=1.0)
+        log.add(report, step=number, **FIELDS)
         log.scalars(log.flush()[-1])
         saver.save(state, info(number, mel=mel), "train: {}\n", log.persist)
     log.close()

@@ -1,0 +1,85 @@
+"""job.evaluate on a run of job.train: the numbers of its own validation, and a report that a browser shows."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from trainable.storage import newest_good, read_state
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+
+@pytest.fixture(scope="module")
+def evaluation(command, two_workers, tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("evaluation")
+    done = command("job.evaluate", "--checkpoint", str(two_workers), "--samples", "1", "--out", str(out))
+    assert done.returncode == 0, done.stderr
+    assert "speaker" in done.stdout
+    return out
+
+
+def test_one_process_finds_the_numbers_of_two_workers(evaluation, two_workers):
+    found = json.loads((evaluation / "evaluation.json").read_text())
+    trained = read_state(newest_good(str(two_workers))).scores
+    assert found["step"] == 10
+    assert {f"eval/{tag}": score for tag, score in found["scores"]["all"].items()}.items() <= trained.items()
+    assert {"eval/mcd", "eval/mcd_sdp", "eval/vuv_error", "eval/train_mel", "eval/ema_mcd"} <= trained.keys()
+    assert [v["step"] for v in found["history"]] == [5, 10]
+    assert len(found["utterances"]) == 2
+    languages = {u["language"] for u in found["utterances"]}
+    assert {f"language {name}" for name in languages} < found["scores"].keys()
+
+
+def test_averaged_weights_have_scores_of_their_own(command, evaluation, two_workers, tmp_path):
+    argv = ["--checkpoint", str(two_workers), "--weights", "ema", "--samples", "0", "--out", str(tmp_path)]
+    done = command("job.evaluate", *argv)
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "evaluation.json").read_text())["scores"]["all"]
+    trained = read_state(newest_good(str(two_workers))).scores
+    assert {f"eval/ema_{tag}": score for tag, score in found.items()}.items() <= trained.items()
+    assert found["mel"] != trained["eval/mel"]
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: .ci/run installs it")
+def test_a_browser_shows_the_report(evaluation, tmp_path):
+    from playwright.sync_api import sync_playwright
+
+    problems: list[str] = []
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=CHROMIUM,
+            args=["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update",
+                  "--autoplay-policy=no-user-gesture-required"],
+        )  # fmt: skip
+        page = browser.new_page()
+        page.on("console", lambda message: problems.append(message.text))
+        page.on("pageerror", lambda error: problems.append(str(error)))
+        page.on("requestfailed", lambda request: problems.append(request.url[:80]))
+        page.goto((evaluation / "evaluation.html").as_uri())
+        assert page.locator("section").count() == 1
+        assert page.locator("section audio").count() == 3
+        assert page.locator("section img").count() == 3
+        assert page.locator("table").count() == 2
+        drawn = page.evaluate("[...document.images].map(image => image.complete && image.naturalWidth)")
+        assert all(width > 300 for width in drawn)
+        played = page.evaluate(
+            """async () => {
+                const sound = document.querySelector("audio")
+                await sound.play()
+                while (sound.currentTime < 0.05) await new Promise(done => setTimeout(done, 20))
+                return [sound.currentTime, sound.duration]
+            }"""
+        )
+        assert 0 < played[0] <= played[1] < 20
+        page.screenshot(path=tmp_path / "report.png", full_page=True)
+        browser.close()
+    assert not problems
+    assert (tmp_path / "report.png").stat().st_size > 20_000
+
+
+def test_what_cannot_be_scored_is_said(command, two_workers, tmp_path):
+    done = command("job.evaluate", "--checkpoint", str(tmp_path))
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "holds no checkpoint" in done.stderr
