@@ -36,13 +36,31 @@ SAVE_WITHIN_S = 120  # workers that have not saved themselves by then are ended 
 ANSWER_WITHIN_S = 5
 
 
+def requester_id(run: str) -> str:
+    """Under which the cluster holds what a run has reserved.
+
+    Args:
+        run: path of the run's folder in its storage.
+    """
+    return f"train-{run}"
+
+
+def give_back(run: str) -> None:
+    """Let the cluster forget what a run has reserved whose driver was ended; at once instead of after three minutes.
+
+    Args:
+        run: path of the run's folder in its storage.
+    """
+    TrainAutoscalingCoordinatorClient(requester_id(run)).cancel_resource_request()
+
+
 class ReservesForTheRun(ScalingPolicy):
     """A policy whose reservation bears the name of the run's folder: the run's next driver takes it over."""
 
     def after_controller_start(self, train_run_context: TrainRunContext) -> None:
         """Ask the cluster for the workers' resources."""
         run = train_run_context.run_config
-        self._requester_id = f"train-{run.storage_path}/{run.name}"
+        self._requester_id = requester_id(f"{run.storage_path}/{run.name}")
         self._coordinator_client = TrainAutoscalingCoordinatorClient(self._requester_id)
         self._send_resource_request()
 
