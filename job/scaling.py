@@ -17,6 +17,7 @@ from typing import Any
 import ray
 from ray._private.state import state as cluster_state
 from ray.train import PreemptionInfo, Result
+from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
 from ray.train.v2._internal.execution.context import TrainRunContext
 from ray.train.v2._internal.execution.scaling_policy import (
     ElasticScalingPolicy,
@@ -31,6 +32,8 @@ from ray.train.v2._internal.execution.scaling_policy.autoscaling_coordinator_cli
 )
 from ray.train.v2._internal.execution.worker_group import WorkerGroupPollStatus, WorkerGroupState
 from ray.train.v2.torch.torch_trainer import TorchTrainer  # what ray.train.torch gives; said so for mypy
+
+from job.cluster import on_cluster
 
 SAVE_WITHIN_S = 120  # workers that have not saved themselves by then are ended all the same
 ANSWER_WITHIN_S = 5
@@ -107,4 +110,9 @@ class ElasticTrainer(TorchTrainer):
         given = controller["scaling_policy"]
         ours = PromptScaling if isinstance(given, ElasticScalingPolicy) else FixedScaling
         controller["scaling_policy"] = ours(given.scaling_config)
+        if not on_cluster():
+            # it asks the dashboard, which a local Ray has not, and would stay for ever where the driver was ended; the
+            # workers' reservation goes with the controller anyway
+            others = [c for c in controller["callbacks"] if not isinstance(c, PlacementGroupCleanerCallback)]
+            controller["callbacks"] = others
         return super()._initialize_and_run_controller(**controller)

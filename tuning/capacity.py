@@ -1,6 +1,5 @@
 """How many trials a cluster can hold at once, so that none waits for what another one keeps."""
 
-import math
 from collections.abc import Mapping, Sequence
 
 import ray
@@ -11,6 +10,7 @@ from job.train import resources_per_worker
 
 Bundle = Mapping[str, float]  # resource -> amount, of one process
 HEAD = "node:__internal_head__"  # Ray's resource of the head node, of which there is 1
+MOST = 16  # trials at once; with more, too little of the head would stay free for Ray's own actors
 
 
 def trials_at_once(cfg: Config) -> int:
@@ -31,7 +31,7 @@ def trials_at_once(cfg: Config) -> int:
             f"the cluster has no room for a trial: it needs scaling.num_workers {few} times {worker} and data.loaders "
             f"{cfg.data.loaders} CPUs. Lower them, or give --at_once where the cluster grows by itself"
         )
-    return found
+    return min(found, MOST)
 
 
 def bundles(cfg: Config, workers: int) -> list[Bundle]:
@@ -62,6 +62,8 @@ def _place(free: list[dict[str, float]], bundle: Bundle) -> bool:
 def driver_resources(at_once: int) -> dict[str, float]:
     """What each trial's driver reserves: no CPU, but a share of the head node, so that no more run than have room.
 
-    The head is also where they belong: it does not go when a spot machine is reclaimed.
+    The head is also where they belong: it does not go when a spot machine is reclaimed. The share lies between what
+    would let one more run and what would leave nothing of the head to Ray's own actors, which take 0.001 each.
     """
-    return {HEAD: math.floor(1e4 / at_once) / 1e4}  # Ray counts in ten-thousandths
+    assert 1 <= at_once <= MOST
+    return {HEAD: round((1 / at_once + 1 / (at_once + 1)) / 2, 4)}  # Ray counts in ten-thousandths

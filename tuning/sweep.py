@@ -21,7 +21,7 @@ from job.scaling import give_back
 from job.train import check, manifest_of
 from trainable.evaluate import METRICS
 from trainable.settings import check_fits
-from tuning.capacity import driver_resources, trials_at_once
+from tuning.capacity import MOST, driver_resources, trials_at_once
 from tuning.results import best_config, collect, console_table, save
 from tuning.search import SearchOptions, check_search, param_space, tune_config
 from tuning.space import Space, configured, names, read_space
@@ -117,7 +117,7 @@ def run_sweep(sweep: Sweep, at_once: int | None = None) -> None:
     keep_trying(lambda: _claim(sweep))
     with ray_session(sweep.cfg):
         check_fits(sweep.cfg.data, sweep.cfg.model, manifest_of(sweep.cfg))  # prepared once, for all trials
-        at_once = at_once or trials_at_once(sweep.cfg)
+        at_once = min(at_once, MOST) if at_once else trials_at_once(sweep.cfg)
         print(f"sweep {sweep.folder}: {len(sweep.space)} keys, {at_once} trials at once, by {sweep.metric}")
         grid = tuner_of(sweep, trial, at_once).fit()
         results = collect(grid, sweep.space, sweep.metric, trial.validations)
