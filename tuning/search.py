@@ -1,15 +1,16 @@
 """What Ray Tune is told: where the trials' values come from, and which trials go on."""
 
+import math
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from ray import tune
+from ray.tune import Callback
 from ray.tune.schedulers import (
     AsyncHyperBandScheduler,
     FIFOScheduler,
-    HyperBandScheduler,
     PopulationBasedTraining,
     TrialScheduler,
 )
@@ -18,6 +19,7 @@ from ray.tune.search.optuna import OptunaSearch
 
 from tuning.space import Axis, Space
 
+BRACKETS = 3  # of hyperband
 VALIDATION = "validation"  # number of a trial's validation, from 1: the time by which trials are compared
 
 
@@ -27,8 +29,9 @@ class SearchOptions:
 
     Attributes:
         search: where values come from: `random`, `grid` (every combination), or `optuna` (TPE).
-        schedule: which trials go on: `none` lets all of them, `asha` and `hyperband` stop the worse ones early, `pbt`
-            trains a population whose worse members take over the weights and values of the better ones.
+        schedule: which trials go on: `none` lets all of them, `asha` stops the worse ones early, `hyperband` too, but
+            some of them later than others, for those that begin badly and end well; `pbt` trains a population whose
+            worse members take over the weights and values of the better ones.
         trials: how many; a grid has as many as combinations.
         grace: validations before a trial may be stopped (asha).
         reduction: one in so many trials goes on at each decision (asha, hyperband).
@@ -110,17 +113,16 @@ def tune_config(
 
 
 def _scheduler(space: Space, options: SearchOptions, validations: int) -> TrialScheduler:
-    if options.schedule == "asha":
+    if options.schedule in ("asha", "hyperband"):
+        grace = min(options.grace, validations)
+        rungs = int(math.log(validations / grace, options.reduction)) + 1
         return AsyncHyperBandScheduler(
             VALIDATION,
             max_t=validations,
-            grace_period=min(options.grace, validations),
+            grace_period=grace,
             reduction_factor=options.reduction,
+            brackets=1 if options.schedule == "asha" else min(BRACKETS, rungs),
             stop_last_trials=False,  # they end by themselves, and write their logs
-        )
-    if options.schedule == "hyperband":
-        return HyperBandScheduler(
-            VALIDATION, max_t=validations, reduction_factor=options.reduction, stop_last_trials=False
         )
     if options.schedule == "pbt":
         return PopulationBasedTraining(
@@ -133,6 +135,21 @@ def _scheduler(space: Space, options: SearchOptions, validations: int) -> TrialS
             synch=True,  # members are compared after equal steps, however many can train at once
         )
     return FIFOScheduler()
+
+
+class Remembers(Callback):
+    """Has a scheduler go on where a driver died: Tune saves what callbacks know, and not what schedulers do."""
+
+    def __init__(self, scheduler: AsyncHyperBandScheduler):
+        self.scheduler = scheduler
+
+    def get_state(self) -> dict[str, Any]:
+        """What the scheduler knows: the scores that trials had when it decided."""
+        return dict(vars(self.scheduler))
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Restore what `get_state` gave."""
+        vars(self.scheduler).update(state)
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from jsonargparse import ArgumentParser
 from ray import tune
 from ray.tune import Callback
 from ray.tune.experiment import Trial
+from ray.tune.schedulers import AsyncHyperBandScheduler
 
 from data.files import below, keep_trying, put_file, read_file
 from job.cli import overridden, parse, parser, run, to_yaml
@@ -23,7 +24,7 @@ from trainable.evaluate import METRICS
 from trainable.settings import check_fits
 from tuning.capacity import MOST, driver_resources, trials_at_once
 from tuning.results import best_config, collect, console_table, save
-from tuning.search import SearchOptions, check_search, param_space, tune_config
+from tuning.search import VALIDATION, Remembers, SearchOptions, check_search, param_space, tune_config
 from tuning.space import Space, configured, names, read_space
 from tuning.trial import TrialConfig, run_trial
 
@@ -168,6 +169,9 @@ def tuner_of(sweep: Sweep, trial: TrialConfig, at_once: int) -> tune.Tuner:
     first = {key: configured(sweep.cfg, key) for key in sweep.space}
     start = first if all(axis.holds(first[key]) for key, axis in sweep.space.items()) else None
     config = tune_config(sweep.space, sweep.options, sweep.metric, trial.validations, start)
+    callbacks: list[Callback] = [Watch(sweep.space, sweep.metric, ray_storage(trial.cfg.run.storage)[1])]
+    if isinstance(config.scheduler, AsyncHyperBandScheduler):
+        callbacks.append(Remembers(config.scheduler))
     return tune.Tuner(
         trainable,
         param_space=param_space(sweep.space, sweep.options),
@@ -177,7 +181,9 @@ def tuner_of(sweep: Sweep, trial: TrialConfig, at_once: int) -> tune.Tuner:
             storage_path=path,
             storage_filesystem=filesystem,
             verbose=0,
-            callbacks=[Watch(sweep.space, sweep.metric, ray_storage(trial.cfg.run.storage)[1])],
+            callbacks=callbacks,
+            # nothing is to be decided of a population at its end; other trials end by themselves, and write their logs
+            stop={VALIDATION: trial.validations} if sweep.options.population else None,
         ),
     )
 

@@ -2,15 +2,17 @@
 
 import json
 import math
+import pickle
 import tempfile
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from ray import tune
 
 from tuning.capacity import HEAD, driver_resources
-from tuning.search import VALIDATION, Clip, SearchOptions, param_space, tune_config
+from tuning.search import VALIDATION, Clip, Remembers, SearchOptions, param_space, tune_config
 from tuning.space import Axis
 
 VALIDATIONS = 4
@@ -74,6 +76,24 @@ def test_the_first_trial_has_the_values_that_it_is_told(ray_local, tmp_path):
         run_config=tune.RunConfig(storage_path=str(tmp_path), verbose=0),
     )
     assert tuner.fit()[0].metrics["score"] == BEST_SCORE
+
+
+def test_a_scheduler_that_is_restored_knows_what_earlier_trials_had():
+    """Told of a good trial before the driver died, it stops a bad one after."""
+    trials = [SimpleNamespace(trial_id=name, status="RUNNING") for name in ("good", "bad")]
+    for forgets in (False, True):
+        before, after = (
+            tune_config(RANGE, SearchOptions(schedule="asha"), "score", VALIDATIONS).scheduler for _ in range(2)
+        )
+        for scheduler in (before, after):
+            scheduler.set_search_properties("score", "min")
+        before.on_trial_add(None, trials[0])
+        before.on_trial_result(None, trials[0], {"score": 1.0, VALIDATION: 1, "training_iteration": 1})
+        if not forgets:
+            Remembers(after).set_state(pickle.loads(pickle.dumps(Remembers(before).get_state())))
+        after.on_trial_add(None, trials[1])
+        decision = after.on_trial_result(None, trials[1], {"score": 2.0, VALIDATION: 1, "training_iteration": 1})
+        assert decision == ("CONTINUE" if forgets else "STOP")
 
 
 def test_what_a_population_makes_of_a_value_stays_in_its_range():
