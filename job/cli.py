@@ -1,9 +1,13 @@
 """Command lines: YAML presets, dotted overrides, and errors that name the key. Only this module knows jsonargparse."""
 
+import difflib
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, fields
+from functools import reduce
+from operator import getitem
 from pathlib import Path
+from typing import Any
 
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
@@ -31,10 +35,47 @@ def parse(made: ArgumentParser, argv: Sequence[str]) -> tuple[Config, Namespace]
     except ArgumentError as error:
         files = [argv[i + 1] for i, a in enumerate(argv[:-1]) if a == "--config"]
         raise ValueError(f"{error}" + (f" (with --config {' '.join(files)})" if files else "")) from error
+    return _config(args), args
+
+
+def overridden(config: Config, values: Mapping[str, object]) -> Config:
+    """The configuration with other values of some keys.
+
+    Args:
+        config: the configuration.
+        values: dotted key -> value.
+
+    Raises:
+        ValueError: an unknown key, a value of the wrong type, or a password in a URI; names the key.
+    """
+    content: Any = _plain(asdict(config))
+    known = _keys(content)
+    for key, value in values.items():
+        if key not in known:
+            near = difflib.get_close_matches(key, known, 1)
+            raise ValueError(f"{key} is no key of the configuration" + (f": did you mean {near[0]}?" if near else ""))
+        *path, last = key.split(".")
+        reduce(getitem, path, content)[last] = value
+    made = parser("config", "")
+    try:
+        return _config(made.instantiate_classes(made.parse_object(content)))
+    except ArgumentError as error:
+        raise ValueError(f"{', '.join(values)}: {error}") from error
+
+
+def _config(args: Namespace) -> Config:
     cfg = Config(**{f.name: args[f.name] for f in fields(Config)})
     for key, text in _texts(asdict(cfg)):
         refuse_credentials(key, text)
-    return cfg, args
+    return cfg
+
+
+def _keys(content: Mapping[str, object], prefix: str = "") -> list[str]:
+    """Dotted keys of all that is no section."""
+    found = []
+    for name, value in content.items():
+        found += _keys(value, f"{prefix}{name}.") if isinstance(value, dict) and value else [f"{prefix}{name}"]
+    return found
 
 
 def refuse_credentials(key: str, text: str) -> None:

@@ -13,6 +13,7 @@ from ray.train import Result
 from ray.train.torch import TorchConfig
 
 # what ray.train gives at run time; named so for mypy, which sees Train V1 there
+from ray.train.v2.api.callback import UserCallback
 from ray.train.v2.api.config import FailureConfig, RunConfig, ScalingConfig
 
 from data.files import below, keep_trying, put_file, read_file
@@ -43,8 +44,12 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def train(cfg: Config) -> Result | None:
+def train(cfg: Config, callbacks: Sequence[UserCallback] = ()) -> Result | None:
     """Prepare what is missing, then train until train.max_steps; continues the run of the same name.
+
+    Args:
+        cfg: the configuration.
+        callbacks: Ray Train's, which its controller calls.
 
     Returns:
         Ray Train's result, or None where the run was finished before: a job that is submitted again changes nothing.
@@ -62,7 +67,7 @@ def train(cfg: Config) -> Result | None:
         manifest = manifest_of(cfg)
         check_fits(cfg.data, cfg.model, manifest)
         keep_trying(lambda: save_description(cfg), cfg.train.checkpoint.retry_s)
-        trainer = trainer_of(cfg)
+        trainer = trainer_of(cfg, callbacks)
         # Ray forwards the workers' output only from a cluster; on one machine rank 0's log is followed.
         shown = contextlib.nullcontext() if on_cluster() else follow(log_path(run_folder(cfg), 0))
         with shown:
@@ -74,7 +79,7 @@ def train(cfg: Config) -> Result | None:
     return result
 
 
-def trainer_of(cfg: Config) -> ElasticTrainer:
+def trainer_of(cfg: Config, callbacks: Sequence[UserCallback] = ()) -> ElasticTrainer:
     """Ray Train's trainer of a run; asks the cluster what it has."""
     filesystem, path = ray_storage(cfg.run.storage)
     low, high = cfg.scaling.bounds
@@ -95,6 +100,7 @@ def trainer_of(cfg: Config) -> ElasticTrainer:
             storage_path=path,
             storage_filesystem=filesystem,
             failure_config=FailureConfig(max_failures=cfg.scaling.max_failures),
+            callbacks=list(callbacks),
         ),
     )
 

@@ -137,6 +137,23 @@ class ClipNorm:
 
 
 @dataclass(frozen=True)
+class LearningRates:
+    """Learning rates at step 0 of networks that have one of their own; none: what train.learning_rate says.
+
+    Attributes:
+        g: of the generator.
+        d: of the multi-period discriminator.
+        dur: of the duration discriminator.
+        wd: of the WavLM discriminator.
+    """
+
+    g: float | None = None
+    d: float | None = None
+    dur: float | None = None
+    wd: float | None = None
+
+
+@dataclass(frozen=True)
 class NotFiniteConfig:
     """What happens when a loss or a gradient is not a finite number, or a gradient explodes.
 
@@ -199,6 +216,7 @@ class TrainConfig:
         precision: arithmetic of the networks; losses, mels and alignment stay fp32.
         reduction: `exact` sums gradients to the same bits for any number of workers, `fast` is DDP's own.
         learning_rate: at step 0; `skip_optimizer: false` gives a network that of its published weights instead.
+        learning_rates: those of single networks, instead of either.
         lr_decay: factor on the learning rate each `lr_decay_by`.
         lr_decay_by: `epoch` as the reference, or `step`, which does not depend on the size of the corpus.
         warmup_steps: steps over which the learning rate rises from 0.
@@ -239,6 +257,7 @@ class TrainConfig:
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     reduction: Literal["fast", "exact"] = "fast"
     learning_rate: float = 2e-4
+    learning_rates: LearningRates = field(default_factory=LearningRates)
     lr_decay: float = 0.99995
     lr_decay_by: Literal["epoch", "step"] = "epoch"
     warmup_steps: int = 0

@@ -183,7 +183,8 @@ class TrainState:
 
     def learning_rate(self, name: str) -> float:
         """The learning rate of a network's next step."""
-        return learning_rate(self.train, self.position, self.base_rates.get(name))
+        own = getattr(self.train.learning_rates, name)
+        return learning_rate(self.train, self.position, self.base_rates.get(name) if own is None else own)
 
     def loss_tags(self) -> list[str]:
         """Tags of the losses that a step reports."""

@@ -4,7 +4,7 @@ import hashlib
 import os
 import socket
 from collections import Counter
-from dataclasses import replace
+from dataclasses import fields, replace
 from datetime import timedelta
 from functools import partial
 
@@ -20,6 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from data.epoch_plan import Position
 from tests.reference.rule import fill
 from tests.tiny import tiny_batch, tiny_config, tiny_state
+from trainable.config import LearningRates, LossWeights
 from trainable.networks.modules import Dropout
 from trainable.optimizer import learning_rate
 from trainable.step import TrainingStep
@@ -300,3 +301,25 @@ def test_learning_rate_is_a_function_of_the_position():
     assert learning_rate(cfg, Position(99, 2, 0)) == pytest.approx(1e-3 * 0.25)
     by_step = replace(cfg, lr_decay_by="step", warmup_steps=0)
     assert learning_rate(by_step, Position(3, 7, 0)) == pytest.approx(1e-3 * 0.125)
+
+
+def test_a_network_may_have_a_learning_rate_of_its_own():
+    cfg = tiny_config(learning_rate=1e-3, lr_decay=1.0, learning_rates=LearningRates(d=5e-4, wd=1e-5))
+    state = tiny_state(cfg)
+    state.base_rates = {"g": 7e-4, "d": 9e-4}  # of published weights
+    state.prepare_step()
+    rates = {name: optimizer.param_groups[0]["lr"] for name, optimizer in state.optimizers.items()}
+    assert rates == {"g": 7e-4, "d": 5e-4, "dur": 1e-3, "wd": 1e-5}
+
+
+def test_every_term_of_the_generators_sum_has_its_weight():
+    """Twice all weights: twice each term that is logged, and twice the sum of all."""
+    names = [field.name for field in fields(LossWeights)]
+    assert LossWeights() == LossWeights(**dict.fromkeys(names, 1.0) | {"mel": 45.0})
+    told = []
+    for factor in (1.0, 2.0):
+        weights = LossWeights(**{name: factor * getattr(LossWeights(), name) for name in names})
+        cfg = tiny_config(loss_weights=weights, micro_batches_per_step=1)
+        told.append(TrainingStep(tiny_state(cfg), cfg.train, cfg.data)([(0, tiny_batch(cfg, 0))]).scalars)
+    for tag in ("total", "fm", "mel", "dur", "kl", "lm", "lm_gen", "dur_gen"):
+        assert torch.equal(told[1][f"loss/g/{tag}"], 2 * told[0][f"loss/g/{tag}"]), tag
