@@ -70,19 +70,38 @@ class TtsBatch:
         Noise is drawn from torch's global generator on the batch's device. The training step seeds it with the run's
         seed and the micro-batch's number before it calls this, so the noise depends on nothing else.
         """
-        index = self.token_index.unsqueeze(1).expand(-1, self.bert.shape[2], -1)
-        features = self.bert.float().transpose(1, 2).gather(2, index)
-        spoken = self.language.amax(1)  # of each utterance: blanks have language 0
         mask = torch.arange(self.x.shape[1], device=self.x.device) < self.x_lengths.unsqueeze(1)
-        parts = []
-        for language in range(len(LANGUAGES)):
-            active = (spoken == language).view(-1, 1, 1)
-            if self.inactive == "noise":
-                parts.append(torch.where(active, features, torch.randn_like(features)) * mask.unsqueeze(1))
-            else:
-                parts.append(features * (active & mask.unsqueeze(1)))
-        zh, jp, en = parts
-        return zh, jp, en
+        spoken = self.language.amax(1, keepdim=True)  # of each utterance: blanks have language 0
+        return features_of_phones(self.bert, self.token_index, torch.where(mask, spoken, -1), self.inactive)
+
+
+def features_of_phones(
+    bert: Tensor, token_index: Tensor, spoken: Tensor, inactive: str, generator: torch.Generator | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Features a phone, out of features a token.
+
+    Args:
+        bert: features a token, float16 [B, N, bert_channels].
+        token_index: token of each phone, int64 [B, T].
+        spoken: language id that each phone and blank is spoken in, int64 [B, T]; -1 in the padding.
+        inactive: what stands at the phones of other languages: `zeros` or `noise`.
+        generator: that noise is drawn from; None: torch's global one.
+
+    Returns:
+        For the ZH, JP and EN model each float32 [B, bert_channels, T], zero in the padding.
+    """
+    index = token_index.unsqueeze(1).expand(-1, bert.shape[2], -1)
+    features = bert.float().transpose(1, 2).gather(2, index)
+    parts = []
+    for language in range(len(LANGUAGES)):
+        active = (spoken == language).unsqueeze(1)
+        if inactive == "noise":
+            noise = torch.randn(features.shape, generator=generator, device=features.device)
+            parts.append(torch.where(active, features, noise) * (spoken >= 0).unsqueeze(1))
+        else:
+            parts.append(features * active)
+    zh, jp, en = parts
+    return zh, jp, en
 
 
 def linear_spectrogram(y: Tensor, y_lengths: Tensor, cfg: DataConfig) -> Tensor:
@@ -107,13 +126,13 @@ def collate(shard_rows: Sequence[Mapping], rows: Sequence[int], speakers: Mappin
     berts = [np.frombuffer(r["bert"], np.float16).reshape(-1, r["bert_width"]) for r in shard_rows]
     arrays = {
         "rows": np.asarray(rows, np.int64),
-        "x": _pad([s[0] for s in sequences], np.int64),
+        "x": pad([s[0] for s in sequences], np.int64),
         "x_lengths": np.asarray([len(s[0]) for s in sequences], np.int64),
-        "tone": _pad([s[1] for s in sequences], np.int64),
-        "language": _pad([s[2] for s in sequences], np.int64),
-        "bert": _pad(berts, np.float16),
-        "token_index": _pad([expand_word2ph(r["word2ph"], cfg.add_blank) for r in shard_rows], np.int64),
-        "y": _pad(waves, np.float32)[:, None],
+        "tone": pad([s[1] for s in sequences], np.int64),
+        "language": pad([s[2] for s in sequences], np.int64),
+        "bert": pad(berts, np.float16),
+        "token_index": pad([expand_word2ph(r["word2ph"], cfg.add_blank) for r in shard_rows], np.int64),
+        "y": pad(waves, np.float32)[:, None],
         "y_lengths": np.asarray([len(w) for w in waves], np.int64),
         "spec_lengths": np.asarray([len(w) // cfg.hop_length for w in waves], np.int64),
         "speakers": np.asarray([speakers[r["speaker"]] for r in shard_rows], np.int64),
@@ -148,7 +167,7 @@ def to_batch(arrays: Mapping[str, np.ndarray], pin: bool = False, inactive: str 
     return TtsBatch(**{k: t.pin_memory() if pin else t for k, t in tensors.items()}, inactive=inactive)
 
 
-def _pad(arrays: Sequence[np.ndarray], dtype: type) -> np.ndarray:
+def pad(arrays: Sequence[np.ndarray], dtype: type) -> np.ndarray:
     """Stack arrays [n_i, ...] into one [B, max n, ...], zeros behind the shorter ones."""
     out = np.zeros((len(arrays), max(map(len, arrays)), *np.shape(arrays[0])[1:]), dtype)
     for row, array in zip(out, arrays, strict=True):

@@ -1,148 +1,260 @@
-"""Hear a voice: `python -m job.synthesize --checkpoint RUN --text T --speaker S --language ZH|JP|EN --out x.wav`."""
+"""Hear a voice: `python -m job.synthesize --checkpoint RUN --text T --speaker S --language ZH|JP|EN --out x.wav`.
+
+`--lines FILE --out FOLDER` speaks every line of a file; `--stream` speaks a long text sentence by sentence, and with
+`--out -` to whoever listens at the other end of the pipe. docs/synthesis.md has the details.
+"""
 
 import argparse
-from collections.abc import Sequence
-from dataclasses import dataclass
+import json
+import struct
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import soundfile
 import torch
 
-from data.audio import decode_audio, read_audio
-from data.bert import BertFeatures
-from data.config import LANGUAGES, DataConfig
-from data.recipe import bert_features, front_end
-from data.spectrogram import spectrogram
-from data.text.front_end import expand_word2ph, to_sequence
-from job.cli import read_config, run
-from trainable.checkpoint import CheckpointInfo, load_weights, read_info
-from trainable.networks.synthesizer import SynthesizerTrn
-from trainable.state import build_generator
+from data.config import LANGUAGES
+from data.files import read_file, stays_below
+from job.cli import run
+from job.voice import Speech, Utterance, Voice
 from trainable.storage import fetched, resolve
 
-
-@dataclass
-class Voice:
-    """A generator ready to speak, with the front ends and BERT models that it was trained with."""
-
-    g: SynthesizerTrn
-    data: DataConfig
-    info: CheckpointInfo
-
-    @classmethod
-    def load(cls, folder: Path, device: str = "cpu") -> "Voice":
-        """Load the generator of a checkpoint.
-
-        Raises:
-            CheckpointError: it is damaged.
-        """
-        info, cfg = read_info(folder), read_config(folder / "config.yaml")
-        g = build_generator(cfg.model, cfg.train.segment_size, cfg.data)
-        load_weights(folder, "g", g)
-        return cls(g.eval().to(device), cfg.data, info)
-
-    @torch.no_grad()
-    def say(
-        self,
-        text: str,
-        speaker: str | None,
-        language: str,
-        *,
-        sdp_ratio: float = 0.2,
-        noise_scale: float = 0.6,
-        noise_scale_w: float = 0.8,
-        length_scale: float = 1.0,
-        seed: int = 0,
-        reference: np.ndarray | None = None,
-    ) -> np.ndarray:
-        """Speak a text.
-
-        Args:
-            text: in `language`.
-            speaker: a name of the training data; none for a voice without a speaker table.
-            language: of LANGUAGES.
-            sdp_ratio: share of the stochastic duration predictor, 0 to 1.
-            noise_scale: variation of the sound.
-            noise_scale_w: variation of the rhythm.
-            length_scale: above 1 slower, below 1 faster.
-            seed: equal seeds give equal audio.
-            reference: for a voice without a speaker table, a recording [samples] of the speaker at data.sampling_rate.
-
-        Returns:
-            Waveform, float32 [samples], at data.sampling_rate.
-
-        Raises:
-            ValueError: an unknown speaker or language, or a text that the front end cannot read.
-        """
-        if self.g.n_speakers == 0 and reference is None:
-            raise ValueError("this voice has no speaker table: give a recording of the speaker (--reference)")
-        if self.g.n_speakers > 0 and speaker not in self.info.speakers:
-            raise ValueError(f"no speaker {speaker!r}; this voice has: {', '.join(sorted(self.info.speakers))}")
-        if language not in LANGUAGES:
-            raise ValueError(f"no language {language!r}; choose of {', '.join(LANGUAGES)}")
-        bert: BertFeatures = bert_features(self.data, language)
-        phonemes = front_end(self.data, language)(text)
-        features = bert([phonemes])[0]
-        device = next(self.g.parameters()).device
-        x, tone, language_ids = (
-            torch.from_numpy(ids)[None].to(device)
-            for ids in to_sequence(phonemes.phones, phonemes.tones, language, self.data.add_blank)
-        )
-        index = expand_word2ph(phonemes.word2ph, self.data.add_blank)
-        active = torch.from_numpy(features.astype(np.float32)[index].T.copy())[None].to(device)
-        torch.manual_seed(seed)
-        inactive = torch.randn_like if self.data.bert.inactive == "noise" else torch.zeros_like  # as in the training
-        zh, jp, en = (active if language == own else inactive(active) for own in LANGUAGES)
-        stft = (self.data.filter_length, self.data.hop_length, self.data.win_length)
-        y = None if reference is None else spectrogram(torch.from_numpy(reference)[None].to(device), *stft)
-        out = self.g.infer(
-            x,
-            torch.tensor([x.shape[1]], device=device),
-            torch.tensor([self.info.speakers.get(speaker or "", 0)], device=device),
-            tone,
-            language_ids,
-            zh,
-            jp,
-            en,
-            sdp_ratio=sdp_ratio,
-            noise_scale=noise_scale,
-            noise_scale_w=noise_scale_w,
-            length_scale=length_scale,
-            y=y,
-        )
-        return out.o[0, 0].float().cpu().numpy()
+STDOUT = "-"
+UNKNOWN_SIZE = 0xFFFFFFFF  # of a WAV that is being spoken
+KEYS: dict[str, type] = {
+    **dict.fromkeys(("text", "speaker", "language"), str),
+    **dict.fromkeys(("sdp_ratio", "noise_scale", "noise_scale_w", "length_scale"), float),
+    "seed": int,
+}  # of Speech
 
 
-def main(argv: Sequence[str]) -> int:
-    """The command."""
-    made = argparse.ArgumentParser(prog="python -m job.synthesize", description="Speak a text with a trained voice.")
+@dataclass(frozen=True)
+class Line:
+    """A line of a file that is to be spoken.
+
+    Attributes:
+        number: in the file, from 1.
+        id: name of its recording, without ending.
+        speech: what is said, and how.
+    """
+
+    number: int
+    id: str
+    speech: Speech
+
+
+class WaveWriter:
+    """Audio of 16 bits, written as it comes; the file begins with the first of it.
+
+    Args:
+        out: a .wav or .flac file, or STDOUT for a WAV on standard output.
+        rate: Hz.
+    """
+
+    def __init__(self, out: str, rate: int) -> None:
+        self.out, self.rate, self.samples = out, rate, 0
+        self._file: soundfile.SoundFile | None = None
+
+    def __enter__(self) -> "WaveWriter":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._file is not None:
+            self._file.close()
+
+    def write(self, wave: np.ndarray) -> None:
+        """Append samples in [-1, 1], float32 [samples]."""
+        if self.out == STDOUT:
+            header = wav_header(self.rate) if self.samples == 0 else b""
+            sys.stdout.buffer.write(header + np.rint(wave.clip(-1, 1) * 32767).astype("<i2").tobytes())
+            sys.stdout.buffer.flush()
+        else:
+            if self._file is None:
+                Path(self.out).parent.mkdir(parents=True, exist_ok=True)
+                self._file = soundfile.SoundFile(self.out, "w", self.rate, 1, "PCM_16")
+            self._file.write(wave)
+            self._file.flush()
+        self.samples += len(wave)
+
+
+def wav_header(rate: int) -> bytes:
+    """Of a WAV of one channel and 16 bits whose end is not known yet; players read on until the pipe ends."""
+    form = struct.pack("<HHIIHH", 1, 1, rate, 2 * rate, 2, 16)
+    chunks = b"WAVEfmt " + struct.pack("<I", len(form)) + form + b"data" + struct.pack("<I", UNKNOWN_SIZE)
+    return b"RIFF" + struct.pack("<I", UNKNOWN_SIZE) + chunks
+
+
+def speak_text(voice: Voice, speeches: Sequence[Speech], out: str, pause: float) -> list[str]:
+    """Speak texts one after the other into one file.
+
+    Args:
+        voice: speaks.
+        speeches: sentences, or one whole text.
+        out: see WaveWriter.
+        pause: seconds of silence between them.
+
+    Returns:
+        What could not be spoken, and why.
+
+    Raises:
+        ValueError: nothing could be spoken.
+    """
+    mistakes = []
+    with WaveWriter(out, voice.data.sampling_rate) as writer:
+        for number, speech in enumerate(speeches, start=1):
+            try:
+                wave = voice.say(speech)
+            except ValueError as error:
+                mistakes.append(f"sentence {number}: {error}" if len(speeches) > 1 else str(error))
+                continue
+            silence = np.zeros(int(pause * writer.rate) if writer.samples else 0, np.float32)
+            writer.write(np.concatenate([silence, wave]))
+    if not writer.samples:
+        raise ValueError("; ".join(mistakes))
+    report = f"{out}: {writer.samples / writer.rate:.2f} s, step {voice.info.position.step}"
+    print(report, file=sys.stderr if out == STDOUT else sys.stdout)
+    return mistakes
+
+
+def read_lines(path: str, default: Speech) -> tuple[list[Line], dict[int, str]]:
+    """Read a file of texts, UTF-8, one a line: plain, or as a JSON object of `id` and the fields of Speech.
+
+    Args:
+        path: file or URI.
+        default: what a line does not say.
+
+    Returns:
+        The lines, and what is wrong with the others by their numbers. Blank lines are left out.
+
+    Raises:
+        ValueError: it is not UTF-8.
+    """
+    try:
+        rows = read_file(path).decode("utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8 ({error}): save it so") from error
+    lines: list[Line] = []
+    mistakes: dict[int, str] = {}
+    taken: dict[str, int] = {}
+    for number, row in enumerate(rows, start=1):
+        if not row.strip():
+            continue
+        try:
+            line = read_line(number, row.strip(), default)
+            if line.id in taken:
+                raise ValueError(f"the id {line.id!r} is that of line {taken[line.id]}: give another one")
+        except ValueError as error:
+            mistakes[number] = str(error)
+            continue
+        taken[line.id] = number
+        lines.append(line)
+    return lines, mistakes
+
+
+def read_line(number: int, row: str, default: Speech) -> Line:
+    """One line of `read_lines`.
+
+    Raises:
+        ValueError: a JSON object with an unknown key or an impossible value.
+    """
+    if not row.startswith("{"):
+        return Line(number, f"{number:05}", replace(default, text=row))
+    given = json.loads(row)
+    own = given.pop("id", f"{number:05}")
+    if not isinstance(own, str) or "/" in own or not stays_below(own):
+        raise ValueError(f"id is {own!r}: give the name of a file, without folder and ending")
+    if "text" not in given:
+        raise ValueError("it has no text")
+    for key, value in given.items():
+        if key not in KEYS:
+            raise ValueError(f"unknown key {key!r}; known are id, {', '.join(KEYS)}")
+        wanted = (int, float) if KEYS[key] is float else KEYS[key]
+        if isinstance(value, bool) or not isinstance(value, wanted):
+            raise ValueError(f"{key} is {json.dumps(value)}, but must be of type {KEYS[key].__name__}")
+    return Line(number, own, replace(default, **given))
+
+
+def speak_lines(voice: Voice, lines: Sequence[Line], out: Path, batch: int) -> dict[int, str]:
+    """Speak lines in batches of like length, each into `<id>.wav`.
+
+    Args:
+        voice: speaks.
+        lines: their ids differ.
+        out: folder.
+        batch: lines that are spoken together.
+
+    Returns:
+        What is wrong with the lines that could not be spoken, by their numbers.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    mistakes: dict[int, str] = {}
+
+    def readable(part: Sequence[Line]) -> Iterator[tuple[Line, Utterance]]:
+        for line in part:
+            try:
+                yield line, voice.read(line.speech)
+            except ValueError as error:
+                mistakes[line.number] = str(error)
+
+    by_length = sorted(lines, key=lambda line: len(line.speech.text))  # lines of like length pad little
+    for start in range(0, len(by_length), batch):
+        read = list(readable(by_length[start : start + batch]))
+        waves = voice.speak([utterance for _, utterance in read]) if read else []
+        for (line, _), wave in zip(read, waves, strict=True):
+            with WaveWriter(f"{out / line.id}.wav", voice.data.sampling_rate) as writer:
+                writer.write(wave)
+            print(f"{writer.out}: {writer.samples / writer.rate:.2f} s")
+    return mistakes
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    made = argparse.ArgumentParser(prog="python -m job.synthesize", description="Speak texts with a trained voice.")
     made.add_argument("--checkpoint", required=True, help="a checkpoint, a run (its newest one) or RUN/best")
-    made.add_argument("--text", required=True)
+    what = made.add_mutually_exclusive_group(required=True)
+    what.add_argument("--text", help="[ZH], [JP] and [EN] in it change the language; - reads standard input")
+    what.add_argument("--lines", help="a file with a text, or a JSON object of text, id and options, a line")
     made.add_argument("--speaker", help="a name of the training data")
     made.add_argument("--reference", help="a recording of the speaker, for a voice without a speaker table")
-    made.add_argument("--language", required=True, choices=LANGUAGES)
-    made.add_argument("--out", required=True, type=Path, help="a .wav or .flac file")
+    made.add_argument("--language", choices=LANGUAGES, help="of texts that do not begin with a mark")
+    made.add_argument("--out", required=True, help="a .wav or .flac file, - for standard output; a folder for --lines")
+    made.add_argument("--stream", action="store_true", help="speak --text sentence by sentence, written as it goes")
+    made.add_argument("--pause", type=float, default=0.3, help="seconds between the sentences of --stream")
+    made.add_argument("--batch", type=int, default=8, help="lines that are spoken together")
     made.add_argument("--sdp_ratio", type=float, default=0.2, help="share of the stochastic duration predictor")
     made.add_argument("--noise_scale", type=float, default=0.6, help="variation of the sound")
     made.add_argument("--noise_scale_w", type=float, default=0.8, help="variation of the rhythm")
     made.add_argument("--length_scale", type=float, default=1.0, help="above 1 slower, below 1 faster")
     made.add_argument("--seed", type=int, default=0)
     made.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    args = made.parse_args(argv)
+    return made
+
+
+def main(argv: Sequence[str]) -> int:
+    """The command."""
+    args = parser().parse_args(argv)
+    if args.pause < 0 or args.batch < 1:
+        raise ValueError(f"--pause is {args.pause} and --batch {args.batch}: give at least 0 seconds and 1 line")
+    if args.lines and (args.stream or args.out == STDOUT):
+        raise ValueError("--lines writes a file a line: leave out --stream, and give a folder as --out")
+    text = sys.stdin.read() if args.text == STDOUT else args.text or ""
+    default = Speech(text, **{name: getattr(args, name) for name in KEYS if name != "text"})
     with fetched(resolve(args.checkpoint)) as folder:
-        voice = Voice.load(folder, args.device)
-        wave = voice.say(
-            args.text, args.speaker, args.language,
-            sdp_ratio=args.sdp_ratio, noise_scale=args.noise_scale, noise_scale_w=args.noise_scale_w,
-            length_scale=args.length_scale, seed=args.seed,
-            reference=args.reference and decode_audio(read_audio(args.reference), voice.data),
-        )  # fmt: skip
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    soundfile.write(args.out, wave, voice.data.sampling_rate, subtype="PCM_16")
-    seconds = len(wave) / voice.data.sampling_rate
-    print(f"{args.out}: {seconds:.2f} s by {args.speaker or args.reference}, step {voice.info.position.step}")
-    return 0
+        voice = Voice.load(folder, args.device, args.reference)
+    if args.lines:
+        lines, wrong = read_lines(args.lines, default)
+        wrong |= speak_lines(voice, lines, Path(args.out), args.batch)
+        mistakes = [f"{args.lines}:{number}: {wrong[number]}" for number in sorted(wrong)]
+    else:
+        voice.speaker_row(default.speaker)  # or every sentence would say so
+        speeches = default.by_sentence() if args.stream else [default]
+        mistakes = speak_text(voice, speeches, args.out, args.pause)
+    for mistake in mistakes:
+        print(f"error: {mistake}", file=sys.stderr)
+    return 1 if mistakes else 0
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import torch
 
 from data.epoch_plan import Position
 from job.config import Config
-from job.synthesize import Voice
+from job.voice import Speech, Voice
 from tests.tiny import tiny_batch, tiny_config, tiny_state
 from trainable.checkpoint import CheckpointInfo
 from trainable.config import NotFiniteConfig
@@ -139,12 +139,13 @@ def test_a_voice_without_a_speaker_table_speaks_as_a_recording():
     cfg = tiny_config()
     cfg = replace(cfg, model=replace(cfg.model, n_speakers=0, use_spk_conditioned_encoder=False))
     info = CheckpointInfo(Position(), "", "", {}, {"Ann": 0}, 1)
-    voice = Voice(build_generator(cfg.model, cfg.train.segment_size, cfg.data).eval(), cfg.data, info)
+    g = build_generator(cfg.model, cfg.train.segment_size, cfg.data).eval()
     with pytest.raises(ValueError, match=r"no speaker table: give a recording of the speaker \(--reference\)"):
-        voice.say("Hello.", None, "EN")
+        Voice(g, cfg.data, info)
     rng = np.random.default_rng(0)
     low, high = (rng.normal(size=60_000).astype(np.float32) * scale for scale in (0.01, 0.3))
-    first, again, other = (voice.say("Hello.", None, "EN", reference=wave) for wave in (low, low, high))
+    speech = Speech("Hello.", language="EN")
+    first, again, other = (Voice(g, cfg.data, info, wave).say(speech) for wave in (low, low, high))
     assert np.array_equal(first, again)
     assert not np.array_equal(first[:1000], other[:1000])
 

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from trainable.networks.modules import LRELU_SLOPE, ResBlock1, ResBlock2
+from trainable.networks.modules import LRELU_SLOPE, ResBlock1, ResBlock2, masked
 from trainable.networks.recompute import recomputed
 from trainable.networks.weight_norm import WeightNormConvTranspose1d, channels_last, conv1d
 
@@ -67,6 +67,7 @@ class Generator(nn.Module):
         # weight normalisation, which is computed anew, so no published model began with it; it would begin ten
         # times quieter.
         self.num_kernels = len(resblock_kernel_sizes)
+        self.upsample_rates = tuple(upsample_rates)
         self.conv_pre = nn.Conv1d(initial_channel, upsample_initial_channel, 7, padding=3)
         self.ups = nn.ModuleList()
         self.resblocks = nn.ModuleList()
@@ -84,12 +85,14 @@ class Generator(nn.Module):
         if gin_channels > 0:
             self.cond = nn.Conv1d(gin_channels, upsample_initial_channel, 1)
 
-    def forward(self, x: Tensor, g: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, g: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
         """Decodes latent frames.
 
         Args:
-            x: [B, initial_channel, T] frames.
+            x: [B, initial_channel, T] frames, zero where the mask is.
             g: [B, gin, 1] speaker, or None.
+            mask: [B, 1, T], ones and then zeros: each item gives what it would give without its padding. None where
+                nothing is padding, or where the end may hear it.
 
         Returns:
             [B, 1, T * hop] waveform in (-1, 1).
@@ -97,13 +100,14 @@ class Generator(nn.Module):
         x = self.conv_pre(x)
         if g is not None:
             x = x + self.cond(g)
-        x = channels_last(x)
-        for i, upsample in enumerate(self.ups):
-            x = upsample(F.leaky_relu(x, LRELU_SLOPE))
+        x = channels_last(masked(x, mask))
+        for i, (upsample, rate) in enumerate(zip(self.ups, self.upsample_rates, strict=True)):
+            mask = None if mask is None else mask.repeat_interleave(rate, 2)
+            x = masked(upsample(F.leaky_relu(x, LRELU_SLOPE)), mask)
             blocks = self.resblocks[i * self.num_kernels : (i + 1) * self.num_kernels]
-            total = recomputed(blocks[0], x, enabled=self.recompute)
+            total = recomputed(blocks[0], x, mask, enabled=self.recompute)
             for block in blocks[1:]:
-                total = total + recomputed(block, x, enabled=self.recompute)
+                total = total + recomputed(block, x, mask, enabled=self.recompute)
             x = total / self.num_kernels
         x = conv1d(F.leaky_relu(x), self.conv_post.weight, self.conv_post)  # PyTorch's default slope, as in HiFi-GAN
         return torch.tanh(x)

@@ -186,9 +186,11 @@ class StochasticDurationPredictor(nn.Module):
         nll = torch.sum(0.5 * (LOG_2PI + z.square()) * x_mask, [1, 2]) - logdet
         return nll + log_q
 
-    def _sample(self, h: Tensor, x_mask: Tensor, noise_scale: float) -> Tensor:
+    def _sample(self, h: Tensor, x_mask: Tensor, noise_scale: float | Tensor, noise: Tensor | None) -> Tensor:
         """Draws logw by the inverse flow."""
-        z = torch.randn(h.size(0), 2, h.size(2), device=h.device, dtype=h.dtype) * noise_scale
+        if noise is None:
+            noise = torch.randn(h.size(0), 2, h.size(2), device=h.device, dtype=h.dtype)
+        z = noise * noise_scale
         for i in range(len(self.flows) - 1, -1, -1):
             flow = self.flows[i]
             if isinstance(flow, Flip):
@@ -207,7 +209,8 @@ class StochasticDurationPredictor(nn.Module):
         w: Tensor | None = None,
         g: Tensor | None = None,
         reverse: bool = False,
-        noise_scale: float = 1.0,
+        noise_scale: float | Tensor = 1.0,
+        noise: Tensor | None = None,
     ) -> Tensor:
         """Scores given durations, or draws some.
 
@@ -217,7 +220,8 @@ class StochasticDurationPredictor(nn.Module):
             w: [B, 1, T_x] durations in frames, for reverse=False.
             g: [B, gin, 1] speaker, or None; no gradient flows into it.
             reverse: False to score w, True to draw logw.
-            noise_scale: standard deviation of the drawn noise.
+            noise_scale: standard deviation of the drawn noise, a number or [B, 1, 1].
+            noise: [B, 2, T_x] standard normal to take instead of drawing it, for reverse=True.
 
         Returns:
             reverse=False: upper bound of the negative log likelihood of w, [B], in nats.
@@ -225,7 +229,7 @@ class StochasticDurationPredictor(nn.Module):
         """
         h = self._condition(x, x_mask, g)
         if reverse:
-            return self._sample(h, x_mask, noise_scale)
+            return self._sample(h, x_mask, noise_scale, noise)
         assert w is not None
         return self._negative_log_likelihood(h, x_mask, w)
 

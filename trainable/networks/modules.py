@@ -11,6 +11,11 @@ from trainable.networks.weight_norm import WeightNormConv1d
 LRELU_SLOPE = 0.1  # HiFi-GAN's leaky ReLU
 
 
+def masked(x: Tensor, mask: Tensor | None) -> Tensor:
+    """[B, C, T], [B, 1, T] or None -> [B, C, T], zero where the mask is."""
+    return x if mask is None else x * mask
+
+
 class LayerNorm(nn.Module):
     """Layer normalisation over the channels of [B, C, T]."""
 
@@ -117,10 +122,11 @@ class ResBlock1(nn.Module):
         )
         self.convs2 = nn.ModuleList(WeightNormConv1d(channels, channels, kernel_size, padding="same") for _ in dilation)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """[B, C, T] -> [B, C, T]."""
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """[B, C, T], [B, 1, T] or None -> [B, C, T]; every convolution reads zeros where the mask is zero."""
         for dilated, plain in zip(self.convs1, self.convs2, strict=True):
-            x = x + plain(F.leaky_relu(dilated(F.leaky_relu(x, LRELU_SLOPE)), LRELU_SLOPE))
+            y = masked(dilated(F.leaky_relu(x, LRELU_SLOPE)), mask)
+            x = masked(x + plain(F.leaky_relu(y, LRELU_SLOPE)), mask)
         return x
 
 
@@ -133,8 +139,8 @@ class ResBlock2(nn.Module):
             WeightNormConv1d(channels, channels, kernel_size, dilation=d, padding="same") for d in dilation[:2]
         )
 
-    def forward(self, x: Tensor) -> Tensor:
-        """[B, C, T] -> [B, C, T]."""
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """[B, C, T], [B, 1, T] or None -> [B, C, T]; every convolution reads zeros where the mask is zero."""
         for dilated in self.convs:
-            x = x + dilated(F.leaky_relu(x, LRELU_SLOPE))
+            x = masked(x + dilated(F.leaky_relu(x, LRELU_SLOPE)), mask)
         return x

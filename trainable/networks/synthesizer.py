@@ -44,6 +44,19 @@ class SynthesizerOutput(NamedTuple):
     g: Tensor  # [B, gin, 1] speaker
 
 
+class Prior(NamedTuple):
+    """What `SynthesizerTrn.plan` returns: all that the sound depends on but its noise."""
+
+    w: Tensor  # [B, 1, T_x] durations, whole numbers of frames, 0 in the padding
+    m_p: Tensor  # [B, inter, T_x]
+    logs_p: Tensor  # [B, inter, T_x]
+    g: Tensor  # [B, gin, 1] speaker
+
+    def frames(self) -> Tensor:
+        """[B] int64 frames of each item, at least one."""
+        return self.w.sum([1, 2]).clamp_min(1).to(torch.long)
+
+
 class InferenceOutput(NamedTuple):
     """What `SynthesizerTrn.infer` returns."""
 
@@ -290,6 +303,74 @@ class SynthesizerTrn(nn.Module):
         )
 
     @torch.no_grad()
+    def plan(
+        self,
+        x: Tensor,
+        x_lengths: Tensor,
+        sid: Tensor | None,
+        tone: Tensor,
+        language: Tensor,
+        bert: Tensor,
+        ja_bert: Tensor,
+        en_bert: Tensor,
+        noise: Tensor | None = None,
+        noise_scale_w: float | Tensor = 0.8,
+        length_scale: float | Tensor = 1.0,
+        sdp_ratio: float | Tensor = 0.0,
+        y: Tensor | None = None,
+    ) -> Prior:
+        """First half of `infer`: how long each token is, and what it sounds like.
+
+        Args:
+            x: [B, T_x] int64 symbols; as the next seven, see `infer`.
+            x_lengths: [B] int64 tokens.
+            sid: [B] int64 speakers; None with n_speakers 0.
+            tone: [B, T_x] int64.
+            language: [B, T_x] int64.
+            bert: [B, bert_channels, T_x].
+            ja_bert: [B, bert_channels, T_x].
+            en_bert: [B, bert_channels, T_x].
+            noise: [B, 2, T_x] standard normal, for the stochastic duration predictor; None draws it.
+            noise_scale_w: its standard deviation; this and the next two are numbers or [B, 1, 1].
+            length_scale: factor on all durations.
+            sdp_ratio: share of the stochastic duration predictor in logw; the rest is the other's.
+            y: [B, spec, T_y] reference spectrogram, with n_speakers 0 only.
+        """
+        g = self.speaker(sid, y)
+        hidden_x, m_p, logs_p, x_mask = self.enc_p(x, x_lengths, tone, language, bert, ja_bert, en_bert, g=g)
+        logw_sdp = self.sdp(hidden_x, x_mask, g=g, reverse=True, noise_scale=noise_scale_w, noise=noise)
+        logw = logw_sdp * sdp_ratio + self.dp(hidden_x, x_mask, g=g) * (1 - sdp_ratio)
+        return Prior(torch.ceil(torch.exp(logw) * x_mask * length_scale), m_p, logs_p, g)
+
+    @torch.no_grad()
+    def render(
+        self,
+        prior: Prior,
+        noise: Tensor | None = None,
+        noise_scale: float | Tensor = 0.667,
+        max_len: int | None = None,
+        apart: bool = False,
+    ) -> InferenceOutput:
+        """Second half of `infer`: the sound.
+
+        Args:
+            prior: of `plan`.
+            noise: [B, inter, T_y] standard normal, T_y the most frames of any item; None draws it, and waits for the
+                device to know T_y.
+            noise_scale: its standard deviation, a number or [B, 1, 1].
+            max_len: longest output in frames; None for no limit.
+            apart: decode each item as if it were alone. Otherwise the decoder hears the padding behind an item's end,
+                as the reference trainer's does, and the last 0.2 s of the shorter items depend on it.
+        """
+        w, m_p, logs_p, g = prior
+        y_mask = sequence_mask(prior.frames(), None if noise is None else noise.size(2)).unsqueeze(1).to(m_p.dtype)
+        attn = generate_path(w, y_mask.unsqueeze(-1))
+        m_p, logs_p = _lay_out(attn, m_p), _lay_out(attn, logs_p)
+        z_p = m_p + (torch.randn_like(m_p) if noise is None else noise) * torch.exp(logs_p) * noise_scale
+        z = self.flow(z_p, y_mask, g=g, reverse=True)
+        o = self.dec((z * y_mask)[:, :, :max_len], g=g, mask=y_mask[:, :, :max_len] if apart else None)
+        return InferenceOutput(o=o, attn=attn, y_mask=y_mask, z=z, z_p=z_p, m_p=m_p, logs_p=logs_p)
+
     def infer(
         self,
         x: Tensor,
@@ -307,7 +388,7 @@ class SynthesizerTrn(nn.Module):
         sdp_ratio: float = 0.0,
         y: Tensor | None = None,
     ) -> InferenceOutput:
-        """Speaks.
+        """Speaks, with noise drawn from torch's global generator.
 
         Args:
             x: [B, T_x] int64 symbols.
@@ -328,19 +409,9 @@ class SynthesizerTrn(nn.Module):
         Returns:
             See `InferenceOutput`; with max_len only o is shortened.
         """
-        g = self.speaker(sid, y)
-        hidden_x, m_p, logs_p, x_mask = self.enc_p(x, x_lengths, tone, language, bert, ja_bert, en_bert, g=g)
-        logw_sdp = self.sdp(hidden_x, x_mask, g=g, reverse=True, noise_scale=noise_scale_w)
-        logw = logw_sdp * sdp_ratio + self.dp(hidden_x, x_mask, g=g) * (1 - sdp_ratio)
-        w = torch.ceil(torch.exp(logw) * x_mask * length_scale)
-        y_lengths = w.sum([1, 2]).clamp_min(1).to(torch.long)
-        y_mask = sequence_mask(y_lengths).unsqueeze(1).to(x_mask.dtype)
-        attn = generate_path(w, x_mask.unsqueeze(2) * y_mask.unsqueeze(-1))
-        m_p, logs_p = _lay_out(attn, m_p), _lay_out(attn, logs_p)
-        z_p = m_p + torch.randn_like(m_p) * torch.exp(logs_p) * noise_scale
-        z = self.flow(z_p, y_mask, g=g, reverse=True)
-        o = self.dec((z * y_mask)[:, :, :max_len], g=g)
-        return InferenceOutput(o=o, attn=attn, y_mask=y_mask, z=z, z_p=z_p, m_p=m_p, logs_p=logs_p)
+        text = (x, x_lengths, sid, tone, language, bert, ja_bert, en_bert)
+        prior = self.plan(*text, noise_scale_w=noise_scale_w, length_scale=length_scale, sdp_ratio=sdp_ratio, y=y)
+        return self.render(prior, noise_scale=noise_scale, max_len=max_len)
 
 
 def _lay_out(attn: Tensor, statistics: Tensor) -> Tensor:

@@ -83,6 +83,31 @@ def test_padding_changes_nothing():
     assert net(**one_text, **one_speech).attn.shape == (1, 1, 15, 5)
 
 
+@pytest.mark.parametrize("variant", [name for name in tiny.VARIANTS if name != "reference_encoder"])
+def test_a_batch_speaks_as_its_items_do_alone(variant):
+    net = tiny.synthesizer(variant).eval()
+    tiny.randomise(net)
+    text = tiny.text(batch=3)
+    text["x_lengths"][:] = torch.tensor([7, 3, 5])
+    noise = torch.randn(3, 2, 7)
+    scales = {"noise_scale_w": torch.tensor([0.8, 0.5, 1.0]), "length_scale": torch.tensor([1.0, 2.0, 3.0])}
+    scales = {name: scale.view(3, 1, 1) for name, scale in scales.items()}
+    prior = net.plan(**text, noise=noise, sdp_ratio=0.5, **scales)
+    frames = prior.frames()
+    assert len(set(frames.tolist())) == 3
+    noise_y = torch.randn(3, 4, int(frames.max()))
+    together = net.render(prior, noise_y, apart=True).o
+    leaking = net.render(prior, noise_y).o
+    for i, (tokens, own) in enumerate(zip(text["x_lengths"].tolist(), frames.tolist(), strict=True)):
+        one = {key: v[i : i + 1, ..., :tokens] if v.dim() > 1 else v[i : i + 1] for key, v in text.items()}
+        own_scales = {name: scale[i].item() for name, scale in scales.items()}
+        alone = net.plan(**one, noise=noise[i : i + 1, :, :tokens], sdp_ratio=0.5, **own_scales)
+        assert torch.equal(alone.w, prior.w[i : i + 1, :, :tokens])
+        o = net.render(alone, noise_y[i : i + 1, :, :own]).o
+        assert torch.allclose(together[i : i + 1, :, : own * tiny.HOP], o, atol=1e-5)
+        assert torch.allclose(leaking[i : i + 1, :, : own * tiny.HOP], o, atol=1e-5) == (own == frames.max())
+
+
 def test_the_reference_encoder_listens():
     net = tiny.synthesizer("reference_encoder").eval()
     quiet, loud = (net.speaker(None, scale * tiny.speech()["y"]) for scale in (0.1, 10.0))

@@ -1,0 +1,42 @@
+"""A tiny voice of three speakers that was not trained, and its checkpoint."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from data.epoch_plan import Position
+from job.cli import to_yaml
+from job.config import Config
+from job.voice import Voice
+from tests.tiny import tiny_config, tiny_state
+from tests.trainable.networks.tiny import randomise
+from trainable.checkpoint import CheckpointInfo, save_checkpoint
+
+SAID = {
+    "ZH": ("zh", "今天天气真不错。"),
+    "JP": ("jp", "おはようございます。"),
+    "EN": ("en", "Good morning."),
+}
+
+
+def tiny_voice_config(folder: Path, **data: object) -> Config:
+    """The demo's sizes; its random BERT models lie in the folder."""
+    cfg = tiny_config()
+    return replace(cfg, data=replace(cfg.data, shards=str(folder / "shards"), **data))
+
+
+def tiny_checkpoint(folder: Path) -> Path:
+    """A checkpoint whose weights are all random: new flows would be the identity, and new durations all alike."""
+    cfg, checkpoint = tiny_voice_config(folder), folder / "run/checkpoint_000000007"
+    checkpoint.mkdir(parents=True)
+    state = tiny_state(cfg)
+    randomise(state.nets["g"], 0.05)
+    state.position = Position(0, 7, 7)
+    info = CheckpointInfo(state.position, "", "", {"torch": torch.__version__}, {"zh": 0, "jp": 1, "en": 2}, 1)
+    save_checkpoint(checkpoint, state, info, to_yaml(cfg))
+    return checkpoint
+
+
+def tiny_voice(folder: Path) -> Voice:
+    return Voice.load(tiny_checkpoint(folder))
