@@ -241,6 +241,7 @@ class MicroBatchStream:
         share: Callable[[Any], Any],
         pin: bool = False,
         damage: Damage | None = None,
+        loader_resources: Mapping[str, float] | None = None,
     ):
         """Open the stream; every rank does so with the same arguments but `rank`.
 
@@ -253,6 +254,7 @@ class MicroBatchStream:
             share: hands rank 0's object to all ranks (a broadcast).
             pin: pin the batches' memory.
             damage: hears of damaged rows.
+            loader_resources: further resources of the cluster that each loader takes.
 
         Raises:
             ValueError: more workers than micro-batches a step.
@@ -263,7 +265,7 @@ class MicroBatchStream:
                 "raise train.micro_batches_per_step or lower scaling.num_workers"
             )
         self.spec, self.max_steps, self.rank, self.world_size = spec, max_steps, rank, world_size
-        self.pin, self.damage = pin, damage or Damage()
+        self.pin, self.damage, self.loader_resources = pin, damage or Damage(), dict(loader_resources or {})
         self.first = self.next_dataset = first
         self.executions: list[ray.actor.ActorHandle] = []  # rank 0: of the newest two datasets
         self.stopped = False
@@ -359,6 +361,7 @@ class MicroBatchStream:
             batch_format="numpy",
             fn_constructor_args=(self.spec, self.pace),
             num_cpus=1,
+            resources=self.loader_resources,
             # Actors, as idle task workers are ended within a second, and starting one costs seconds of imports. Of
             # two calls of an actor one computes, while the other's result is stored and its successor fetched.
             compute=ray.data.ActorPoolStrategy(

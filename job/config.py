@@ -30,6 +30,8 @@ class ScalingConfig:
         device: `auto` takes GPUs where the cluster has them.
         cpus_per_worker: logical CPUs that Ray reserves for each.
         worker_resources: further resources of the cluster that each worker takes, such as {trainer: 1}.
+        loader_resources: further resources that each loader of data takes, such as {data: 1}: it runs on nodes that
+            have them, and not on the workers'.
         max_failures: restarts after a worker or node died, before the run gives up; -1: without limit. Nodes that go
             with a notice do not count.
         resize_interval_s: seconds between looks whether an elastic run can grow; each growth restarts the workers.
@@ -45,6 +47,7 @@ class ScalingConfig:
     device: Literal["auto", "cpu", "cuda"] = "auto"
     cpus_per_worker: float = 1.0
     worker_resources: dict[str, float] = field(default_factory=dict)
+    loader_resources: dict[str, float] = field(default_factory=dict)
     max_failures: int = 8
     resize_interval_s: float = 15.0
     health_poll_s: float = 0.5

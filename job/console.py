@@ -1,8 +1,8 @@
-"""What a command shows while it runs: the lines of rank 0's log, as they come."""
+"""What commands show: the lines of rank 0's log, as they come, and tables."""
 
 import contextlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 
@@ -32,3 +32,10 @@ def follow(path: Path, every_s: float = 0.5) -> Iterator[None]:
         done.set()
         thread.join()
         print_new()
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Columns as wide as their longest cell, two spaces apart."""
+    lines = [head, *rows]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join("  ".join(map(str.ljust, line, widths)).rstrip() for line in lines)

@@ -1,4 +1,4 @@
-"""The reference trainer's config.json for a configuration of ours, so that its tools load our voices."""
+"""The reference trainer's config.json and ours: one table for both directions (job.export, job.convert_config)."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,15 +7,53 @@ from job.config import Config
 
 VERSION = "2.3"  # of Bert-VITS2: its networks, symbols and files
 BERT_CHANNELS = 1024  # fixed in its text encoder
-SHARED = (
+_MODEL = (
     "use_spk_conditioned_encoder", "use_noise_scaled_mas", "use_duration_discriminator", "inter_channels",
     "hidden_channels", "filter_channels", "n_heads", "n_layers", "n_layers_trans_flow", "n_flow_layer", "kernel_size",
     "p_dropout", "resblock", "resblock_kernel_sizes", "resblock_dilation_sizes", "upsample_rates",
     "upsample_initial_channel", "upsample_kernel_sizes", "use_spectral_norm", "gin_channels", "use_transformer_flow",
 )  # fmt: skip
-DATA = (
+_DATA = (
     "sampling_rate", "filter_length", "hop_length", "win_length", "n_mel_channels", "mel_fmin", "mel_fmax", "add_blank",
 )  # fmt: skip
+_TRAIN = ("seed", "learning_rate", "betas", "eps", "lr_decay", "segment_size", "skip_optimizer")
+# a key of config.json -> ours of the same meaning; what has two here, the reference does at one time
+SAME: dict[str, tuple[str, ...]] = {
+    **{f"train.{key}": (f"train.{key}",) for key in _TRAIN},
+    "train.batch_size": ("data.plan.max_utterances",),
+    "train.c_mel": ("train.loss_weights.mel",),
+    "train.c_kl": ("train.loss_weights.kl",),
+    "train.log_interval": ("train.log_every_steps",),
+    "train.eval_interval": ("train.checkpoint.every_steps", "eval.every_steps"),
+    **{f"data.{key}": (f"data.{key}",) for key in _DATA},
+    "data.n_speakers": ("model.n_speakers",),
+    **{f"model.{key}": (f"model.{key}",) for key in _MODEL},
+    "model.slm.model": ("model.slm.path",),
+    "model.slm.sr": ("model.slm.sampling_rate",),
+    "model.slm.initial_channel": ("model.slm.initial_channel",),
+}
+FREEZES = {f"train.freeze_{key.upper()}_bert": f"{key}_bert" for key in ("zh", "jp", "en")}
+PRECISIONS = {"train.bf16_run": "bf16", "train.fp16_run": "fp16"}
+_NOTHING = "does nothing in the reference either"
+_LISTS = "holds phones of the reference's making: give data.transcript the list that these were made from (esd.list)"
+NOT_USED = {
+    "version": "decides only whether this file can be converted",
+    "train.epochs": "runs are counted in global steps: set train.max_steps",
+    "train.init_lr_ratio": _NOTHING,
+    "train.warmup_epochs": f"{_NOTHING}; train.warmup_steps does",
+    "train.c_commit": _NOTHING,
+    "train.freeze_emo": _NOTHING,
+    "data.training_files": _LISTS,
+    "data.validation_files": f"{_LISTS}; data.validation_share and a column `split` choose what is held back",
+    "data.max_wav_value": "audio is decoded to floats by libsndfile, whatever its width",
+    "data.cleaned_text": "job.prepare does the cleaning",
+    "data.spk2id": "job.prepare numbers the speakers (manifest.json); train.init_from takes speakers' rows by number",
+    "model.n_layers_q": _NOTHING,
+    "model.slm.hidden": "is read from the WavLM itself",
+    "model.slm.nlayers": "is read from the WavLM itself",
+}
+# must be false: another network than 2.3 trains
+REFUSED = ("model.use_mel_posterior_encoder", "model.flow_share_parameter")
 
 
 def reference_config(cfg: Config, speakers: Mapping[str, int], slm_sizes: tuple[int, int]) -> dict[str, Any]:
@@ -26,45 +64,88 @@ def reference_config(cfg: Config, speakers: Mapping[str, int], slm_sizes: tuple[
         speakers: name -> row of the speaker table.
         slm_sizes: width and number of WavLM's hidden states.
     """
-    train, model, slm = cfg.train, cfg.model, cfg.model.slm
     width, states = slm_sizes
-    return {
-        "train": {
-            "seed": train.seed,
-            "learning_rate": train.learning_rate,
-            "betas": list(train.betas),
-            "eps": train.eps,
-            "batch_size": cfg.data.plan.max_utterances,
-            "bf16_run": train.precision == "bf16",
-            "lr_decay": train.lr_decay,
-            "segment_size": train.segment_size,
-            "c_mel": train.loss_weights.mel,
-            "c_kl": train.loss_weights.kl,
-            "skip_optimizer": train.skip_optimizer,
-            **{f"freeze_{key.upper()}_bert": f"{key}_bert" in train.freeze for key in ("zh", "jp", "en")},
-            "log_interval": train.log_every_steps,
-            "eval_interval": train.checkpoint.every_steps,
-            "epochs": 1000,
-        },
-        "data": {
-            **{key: getattr(cfg.data, key) for key in DATA},
-            "training_files": "filelists/train.list",
-            "validation_files": "filelists/val.list",
-            "max_wav_value": 32768.0,
-            "n_speakers": model.n_speakers,
-            "cleaned_text": True,
-            "spk2id": dict(speakers),
-        },
-        "model": {
-            **{key: getattr(model, key) for key in SHARED},
-            "n_layers_q": 3,
-            "slm": {
-                "model": slm.path, "sr": slm.sampling_rate, "hidden": width, "nlayers": states,
-                "initial_channel": slm.initial_channel,
-            },
-        },
+    values: dict[str, Any] = {theirs: _get(cfg, ours[0]) for theirs, ours in SAME.items()}
+    values |= {theirs: ours in cfg.train.freeze for theirs, ours in FREEZES.items()}
+    values |= {
+        "train.bf16_run": cfg.train.precision == "bf16",
+        "train.epochs": 1000,
+        "data.training_files": "filelists/train.list",
+        "data.validation_files": "filelists/val.list",
+        "data.max_wav_value": 32768.0,
+        "data.cleaned_text": True,
+        "data.spk2id": dict(speakers),
+        "model.n_layers_q": 3,
+        "model.slm.hidden": width,
+        "model.slm.nlayers": states,
         "version": VERSION,
-    }  # fmt: skip
+    }
+    return nested(values)
+
+
+def _get(cfg: Config, key: str) -> Any:
+    value: Any = cfg
+    for name in key.split("."):
+        value = getattr(value, name)
+    return value
+
+
+def converted(reference: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
+    """Ours for a config.json of 2.3.
+
+    Args:
+        reference: its content.
+
+    Returns:
+        Sections and keys of ours, for those that it has; and the keys that are not used, with the reason.
+
+    Raises:
+        ValueError: of another version, or of networks that 2.3 does not train; names the key.
+    """
+    found = str(reference.get("version", "none"))
+    if found.split(".")[:2] != VERSION.split("."):
+        raise ValueError(
+            f"version is {found}: only a config.json of Bert-VITS2 {VERSION} can be converted, as other versions have "
+            f"other networks. If its networks are those of {VERSION}, set version to {VERSION}"
+        )
+    ours: dict[str, Any] = {}
+    not_used: dict[str, str] = {}
+    for key, value in flat(reference).items():
+        if key in SAME:
+            ours |= dict.fromkeys(SAME[key], value)
+        elif key in FREEZES:
+            ours["train.freeze"] = ours.get("train.freeze", []) + [FREEZES[key]] * bool(value)
+        elif key in PRECISIONS:
+            ours["train.precision"] = PRECISIONS[key] if value else ours.get("train.precision", "fp32")
+        elif key in REFUSED and value:
+            raise ValueError(f"{key} is {value}: that network is none that 2.3 trains; only false can be converted")
+        else:
+            false = "false is all there is" if key in REFUSED else f"is no key of Bert-VITS2 {VERSION}"
+            not_used[key] = NOT_USED.get(key, false)
+    return nested(ours), not_used
+
+
+def flat(sections: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Dotted keys -> values; a table of names and numbers (spk2id) is a value."""
+    found: dict[str, Any] = {}
+    for name, value in sections.items():
+        if isinstance(value, Mapping) and f"{prefix}{name}" not in NOT_USED:
+            found |= flat(value, f"{prefix}{name}.")
+        else:
+            found[f"{prefix}{name}"] = value
+    return found
+
+
+def nested(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Sections of sections for dotted keys."""
+    root: dict[str, Any] = {}
+    for key, value in values.items():
+        *sections, name = key.split(".")
+        at = root
+        for section in sections:
+            at = at.setdefault(section, {})
+        at[name] = value
+    return root
 
 
 def departures(cfg: Config) -> list[str]:

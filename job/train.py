@@ -203,6 +203,7 @@ def worker_config(cfg: Config) -> WorkerConfig:
         folder=run_folder(cfg),
         threads=cfg.scaling.threads_per_worker,
         notice_poll_s=cfg.scaling.notice_poll_s,
+        loader_resources=cfg.scaling.loader_resources,
         config_yaml=to_yaml(cfg),
         code_version=code_version(),
     )

@@ -22,6 +22,7 @@ import psutil
 RAY = str(Path(sys.executable).parent / "ray")
 NODE_MARK = "BERT_VITS2_RAY_NODE"
 PORT = 6379  # of the GCS, in the head's own namespace or on its own address
+DASHBOARD_PORT = 8265  # likewise
 LOGS = "--include-log-monitor=false"  # the nodes share a folder of logs, which the head's monitor reads
 # A node counts as dead some 3 s after its last answer; a real cluster sets the same before `ray start --head`.
 FAST_HEALTH_CHECK = {
@@ -57,13 +58,14 @@ class LocalCluster:
     Use it as a context manager; everything it started is ended with it.
     """
 
-    def __init__(self, workers: int, head_cpus: int = 3, env: dict[str, str] | None = None):
+    def __init__(self, workers: int, head_cpus: int = 3, env: dict[str, str] | None = None, dashboard: bool = False):
         """Start a head and `workers` nodes.
 
         Args:
             workers: nodes with one CPU and one `trainer`.
             head_cpus: logical CPUs of the head.
             env: further environment variables of all nodes and commands.
+            dashboard: with one, through which jobs are submitted; `dashboard` is its address, for commands on the head.
         """
         self.folder = Path(tempfile.mkdtemp(prefix="bvr-", dir="/tmp"))  # Ray's sockets need short paths
         self.tag = f"bvr{os.getpid() % 10000}x{next(_numbers)}"
@@ -74,12 +76,16 @@ class LocalCluster:
         self.hosts = itertools.count(2)
         self.nodes: list[Node] = []
         self.port = PORT if self.network else _free_port()
+        port = DASHBOARD_PORT if self.network else _free_port()
+        self.dashboard = f"http://127.0.0.1:{port}"
         try:
             if self.network:
                 _ip("link", "add", self.tag, "type", "bridge")
                 _ip("link", "set", self.tag, "up")
             arguments = ["--head", f"--port={self.port}", f"--num-cpus={head_cpus}", f"--temp-dir={self.folder}"]
-            self.head = self._start([*arguments, "--include-dashboard=false"])
+            self.head = self._start(
+                [*arguments, f"--include-dashboard={str(dashboard).lower()}", f"--dashboard-port={port}"]
+            )
             self.address = f"{self.head.address}:{self.port}"
             self._wait_for(self.head)
             for _ in range(workers):

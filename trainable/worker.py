@@ -74,6 +74,7 @@ class WorkerConfig:
         folder: folder or URI of the run.
         threads: torch threads of this worker; from the configuration, never from the number of workers.
         notice_poll_s: seconds between looks for a notice that a node goes.
+        loader_resources: further resources of the cluster that each loader takes.
         config_yaml: the run's resolved configuration, for the checkpoints.
         code_version: of the code that runs.
     """
@@ -85,6 +86,7 @@ class WorkerConfig:
     folder: str
     threads: int
     notice_poll_s: float
+    loader_resources: dict[str, float]
     config_yaml: str
     code_version: str
 
@@ -255,6 +257,7 @@ class Worker:
             share,
             pin=self.device.type == "cuda",
             damage=self.damage,
+            loader_resources=self.cfg.loader_resources,
         )
 
     def steps(self, stream: Iterator[list[MicroBatch]]) -> None:

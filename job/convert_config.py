@@ -1,0 +1,65 @@
+"""The reference's config.json as a configuration of ours: `python -m job.convert_config config.json --out C`."""
+
+import argparse
+import json
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import yaml
+
+from data.files import put_file, read_file
+from job.cli import read_config, run
+from job.reference_config import converted
+from trainable.state import check_sizes
+
+HEADER = """\
+# Made by job.convert_config from {source}; docs/migrating.md tells more. Set run.name, data.transcript and data.shards.
+# Not used of it:
+{not_used}
+"""
+
+
+def main(argv: Sequence[str]) -> int:
+    """The command."""
+    made = argparse.ArgumentParser(
+        "python -m job.convert_config", description="Convert a config.json of Bert-VITS2 2.3."
+    )
+    made.add_argument("config", help="file or URI of the config.json")
+    made.add_argument("--out", required=True, help="file or URI to write the YAML to")
+    args = made.parse_args(list(argv))
+    text, not_used = convert(args.config)
+    put_file(args.out, text.encode())
+    print(f"{args.out}: a configuration for job.prepare and job.train")
+    for key, reason in not_used.items():
+        print(f"not used: {key}: {reason}")
+    return 0
+
+
+def convert(uri: str) -> tuple[str, dict[str, str]]:
+    """The YAML for a config.json, and the keys that are not used with the reason.
+
+    Raises:
+        ValueError: it is no JSON object, of another version, or holds a value that cannot be trained with; names it.
+        OSError: it cannot be read.
+    """
+    try:
+        reference = json.loads(read_file(uri))
+    except ValueError as error:
+        raise ValueError(f"{uri} is no JSON: {error}") from error
+    if not isinstance(reference, dict):
+        raise ValueError(f"{uri} holds no JSON object of sections: give the reference trainer's config.json")
+    sections, not_used = converted(reference)
+    lines = "\n".join(f"#   {key}: {reason}" for key, reason in not_used.items())
+    text = HEADER.format(source=uri.rpartition("/")[2], not_used=lines or "#   nothing")
+    text += yaml.safe_dump(sections, sort_keys=False, allow_unicode=True)
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "converted.yaml")
+        file.write_text(text, encoding="utf-8")
+        cfg = read_config(file)
+    check_sizes(cfg.model, cfg.train, cfg.data)
+    return text, not_used
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,96 @@
+"""Run a command on a cluster: `python -m job.submit -- job.train --config C ...`.
+
+Uploads the working directory without what .gitignore and .rayignore name, shows the job's output, and ends as the job
+does. The job outlives this terminal.
+"""
+
+import argparse
+import asyncio
+import os
+import shlex
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from ray.job_submission import JobStatus, JobSubmissionClient
+
+from job.cli import run
+
+ROOT = Path(__file__).resolve().parents[1]
+DASHBOARD = "http://127.0.0.1:8265"  # where `ray dashboard cluster.yaml` leads
+INTERRUPTED = 130  # the shells' status of Ctrl-C
+ENDS_WITHIN_S = 30  # a job's status, after its output has ended
+
+
+def main(argv: Sequence[str]) -> int:
+    """The command."""
+    made = argparse.ArgumentParser("python -m job.submit", description="Run a command of ours on a cluster.")
+    address = os.environ.get("RAY_API_SERVER_ADDRESS", DASHBOARD)
+    made.add_argument("--address", default=address, help="of the cluster's dashboard")
+    made.add_argument("module", help="job.train, job.prepare, job.doctor, ...; put -- before it")
+    made.add_argument("arguments", nargs=argparse.REMAINDER, help="of the module")
+    args = made.parse_args(list(argv))
+    client = connect(args.address)
+    entrypoint = shlex.join(["python", "-m", args.module, *args.arguments])
+    job = client.submit_job(entrypoint=entrypoint, runtime_env={"working_dir": str(ROOT)})
+    print(f"job {job}: {entrypoint}", flush=True)
+    try:
+        asyncio.run(show_output(client, job))
+        status = ended(client, job)
+    except (KeyboardInterrupt, RuntimeError) as error:
+        reason = f" ({error})" if str(error) else ""
+        print(f"\nThe job goes on without this terminal{reason}.\n{how_to_go_on(args.address, job)}", flush=True)
+        return INTERRUPTED
+    print(f"job {job}: {status.value.lower()}")
+    return 0 if status is JobStatus.SUCCEEDED else 1
+
+
+def connect(address: str) -> JobSubmissionClient:
+    """A client of a cluster's dashboard.
+
+    Raises:
+        ValueError: nothing answers there.
+    """
+    try:
+        return JobSubmissionClient(address)
+    except (ConnectionError, RuntimeError) as error:
+        raise ValueError(
+            f"no cluster answers at {address}: leave `ray dashboard cluster.yaml` open in another terminal, or give "
+            f"--address ({error})"
+        ) from error
+
+
+async def show_output(client: JobSubmissionClient, job: str) -> None:
+    """Print a job's output as it comes, until the job ends.
+
+    Raises:
+        RuntimeError: the connection broke.
+    """
+    async for lines in client.tail_job_logs(job):
+        print(lines, end="", flush=True)
+
+
+def ended(client: JobSubmissionClient, job: str) -> JobStatus:
+    """The status of a job whose output has ended.
+
+    Raises:
+        RuntimeError: it has not ended.
+    """
+    deadline = time.monotonic() + ENDS_WITHIN_S
+    while not (status := client.get_job_status(job)).is_terminal():
+        if time.monotonic() > deadline:
+            raise RuntimeError("its output has stopped")
+        time.sleep(0.2)
+    return status
+
+
+def how_to_go_on(address: str, job: str) -> str:
+    """What to type to follow and to stop a job."""
+    return (
+        f"  follow it:  ray job logs --follow --address {address} {job}\n"
+        f"  stop it:    ray job stop --address {address} {job}"
+    )
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,55 @@
+"""The list of runs: step, best score and state, on a disk and in an object store."""
+
+import json
+from dataclasses import asdict
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from data.epoch_plan import Position
+from data.files import put_file
+from job.runs import Run, main, runs
+from trainable.checkpoint import FORMAT, CheckpointInfo
+
+
+def make_run(storage: str, name: str, goal: int, scores: dict[int, float | None]) -> None:
+    folder = f"{storage}/{name}"
+    put_file(f"{folder}/config.yaml", f"train: {{max_steps: {goal}, checkpoint: {{metric: eval/kl}}}}\n".encode())
+    for step, score in scores.items():
+        of = {} if score is None else {"eval/kl": score, "eval/mel": 0.0}
+        info = CheckpointInfo(Position(step), "digest", "code", {}, {}, 1, of)
+        checkpoint = f"{folder}/checkpoint_{step:09d}"
+        put_file(f"{checkpoint}/state.json", json.dumps({"format": FORMAT, **asdict(info)}).encode())
+        put_file(f"{checkpoint}/checksums.json", b"{}")
+
+
+@pytest.mark.parametrize("kind", ["disk", "s3"])
+def test_runs_are_listed_with_step_score_and_state(kind, tmp_path, request, capsys):
+    storage = str(tmp_path) if kind == "disk" else request.getfixturevalue("bucket") + "/runs"
+    make_run(storage, "done", 20, {10: 0.5, 15: 0.25, 20: 0.75})
+    make_run(storage, "young", 20, {5: None})
+    make_run(storage, "new", 20, {})
+    put_file(f"{storage}/notes/readme.txt", b"no run")
+    found = {run.name: run for run in runs(storage)}
+    assert {name: (run.step, run.best) for name, run in found.items()} == {
+        "done": (20, 0.25), "young": (5, None), "new": (0, None),
+    }  # fmt: skip
+    assert main([storage]) == 0
+    lines = {line.split()[0]: line.split() for line in capsys.readouterr().out.splitlines()}
+    assert lines["done"][:6] == ["done", "finished", "20", "20", "0.2500", "eval/kl"]
+    assert lines["young"][:6] == ["young", "running", "5", "20", "-", "eval/kl"]
+
+
+def test_the_last_write_tells_a_stopped_run():
+    now = datetime.now(UTC)
+    run = Run("a", 5, 20, None, "eval/mel", now - timedelta(minutes=5))
+    assert run.state(now) == "running"
+    assert run.state(now + timedelta(hours=1)) == "stopped"
+
+
+@pytest.mark.parametrize(("config", "message"), [(None, "holds no runs"), (b"other: 1", r"config\.yaml has no train")])
+def test_where_no_run_is(tmp_path, config, message):
+    if config:
+        put_file(f"{tmp_path}/a/config.yaml", config)
+    with pytest.raises(ValueError, match=message):
+        main([str(tmp_path)])
