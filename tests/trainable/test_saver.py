@@ -34,8 +34,6 @@ def state():
     return tiny_state(tiny_config())
 
 
-
-
 FIELDS = {
     "epoch": 0, "lr": 1.0, "world_size": 1, "utterances": 6, "padding": 0.1, "seconds": 2.0, "seconds_waiting": 0.5,
     "peak_gib": 1.0,
