@@ -166,6 +166,8 @@ def check(cfg: Config) -> None:
     """
     check_sizes(cfg.model, cfg.train, cfg.data)
     check_metric(cfg.train, cfg.eval)
+    if cfg.eval.sentences and not cfg.model.n_speakers:
+        raise ValueError("eval.sentences cannot be spoken by a voice without a speaker table: leave them out")
     run_folder(cfg)
     _, high = cfg.scaling.bounds
     G = cfg.train.micro_batches_per_step

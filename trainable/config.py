@@ -312,6 +312,7 @@ class EvalConfig:
         syntheses: of the validation's, how many are synthesised freely and compared with the recording.
         samples: of these, how many are plotted and written as audio.
         max_frames: longest free synthesis.
+        sentences: language -> a text that is spoken at each validation, by the speaker with most utterances of it.
         scorers: name -> what else scores the syntheses; needs weights of the user's.
         stop_after: validations without a better score (train.checkpoint.metric) after which the run ends; 0: it goes on
             to train.max_steps.
@@ -322,5 +323,6 @@ class EvalConfig:
     syntheses: int = 16
     samples: int = 4
     max_frames: int = 1000
+    sentences: dict[str, str] = field(default_factory=dict)
     scorers: dict[str, ScorerConfig] = field(default_factory=dict)
     stop_after: int = 0

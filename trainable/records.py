@@ -3,11 +3,12 @@
 import json
 import logging
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 
 import fsspec
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -208,8 +209,15 @@ class RunLog:
                 self.board.scalar(tag, value, step)
             self.submit(partial(self.events.append, self.board.take()))
 
-    def evaluation(self, step: int, scalars: Mapping[str, float], samples: Iterator[dict], sampling_rate: int) -> None:
-        """Write a validation: scalars, and the seed's images and audio of each sample."""
+    def evaluation(
+        self,
+        step: int,
+        scalars: Mapping[str, float],
+        samples: Iterable[dict],
+        sounds: Mapping[str, np.ndarray],
+        sampling_rate: int,
+    ) -> None:
+        """Write a validation: scalars, the seed's images and audio of each sample, and other sounds."""
         if not self.writes:
             return
         for tag, value in scalars.items():
@@ -218,8 +226,9 @@ class RunLog:
             for part, plot in (("mels", spectrogram_image), ("alignments", alignment_image)):
                 for tag, values in sample[part].items():
                     self.eval_board.image(tag, plot(values), step)
-            for tag, wave in sample["audio"].items():
-                self.eval_board.audio(tag, wave, step, sampling_rate)
+            sounds = {**sample["audio"], **sounds}
+        for tag, wave in sounds.items():
+            self.eval_board.audio(tag, wave, step, sampling_rate)
         self.submit(partial(self.eval_events.append, self.eval_board.take()))
 
     def persist(self) -> None:

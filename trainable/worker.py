@@ -42,6 +42,7 @@ from trainable.evaluate import Evaluation, evaluate
 from trainable.hardware import set_up_torch
 from trainable.judgement import Validation, best_of, gives_up, overfits
 from trainable.logs import start_logging, upload_log
+from trainable.networks.synthesizer import SynthesizerTrn
 from trainable.not_finite import NotFiniteError
 from trainable.preemption import Notices, PreemptedError, reason
 from trainable.records import RunLog
@@ -49,7 +50,8 @@ from trainable.reduction import unwrapped
 from trainable.rehearsal import naming, rehearse
 from trainable.roll_back import roll_back, scheduled_before
 from trainable.saver import Saver, StorageError
-from trainable.scorers import load_scorers
+from trainable.scorers import Scorer, load_scorers
+from trainable.sentences import Sentence, read_sentences, speak
 from trainable.settings import changed_settings, check_fits
 from trainable.slm import load_slm
 from trainable.state import TrainState, build_networks
@@ -160,11 +162,27 @@ class Worker:
             self.saver.submit,
         ))  # fmt: skip
         self.sets = {split: evaluation_rows(self.spec, split, cfg.eval.max_utterances) for split in SPLITS}
-        self.scorers = load_scorers(cfg.eval.scorers, self.device)
+        self.scorers = self.made_scorers()
+        self.sentences: list[Sentence] | None = None  # read when they are first spoken: a restart must not wait for it
         attempt = share(uuid.uuid4().hex)
         self.watchdog = Watchdog(
             cfg.folder, self.rank, self.world_size, attempt, cfg.train.hang_timeout_s, position.step
         )
+
+    def made_scorers(self) -> dict[str, Scorer]:
+        """The scorers of the configuration.
+
+        Raises:
+            ValueError: on all ranks, where one of them cannot make one.
+        """
+        made, error = dict[str, Scorer](), ""
+        try:
+            made = load_scorers(self.cfg.eval.scorers, self.device)
+        except ValueError as problem:
+            error = str(problem)
+        if error := self.agree(error):
+            raise ValueError(error)
+        return made
 
     def resume(self) -> None:
         """Restore the newest good checkpoint of the run's folder, if there is one; all workers take the same."""
@@ -374,7 +392,7 @@ class Worker:
             with averaged.in_place():
                 scores |= self.scored("validation", replace(cfg, samples=0)).means("eval/ema_")
         self.damage.settle()
-        self.records.evaluation(step, scores, iter(validation.samples), self.cfg.data.sampling_rate)
+        self.records.evaluation(step, scores, validation.samples, self.spoken(), self.cfg.data.sampling_rate)
         scores = {tag: value for tag, value in scores.items() if math.isfinite(value)}
         self.judge(step, scores)
         return scores
@@ -384,6 +402,20 @@ class Worker:
         rows, g = self.sets[split], unwrapped(self.state.nets["g"])
         own = evaluation_set(self.spec, rows, self.rank, self.world_size, self.damage)
         return evaluate(g, own, len(rows), cfg, self.cfg.data, self.cfg.train.seed, self.scorers)  # type: ignore[arg-type]
+
+    def spoken(self) -> dict[str, np.ndarray]:
+        """What the fixed sentences sound like now, on rank 0: tag -> [samples]."""
+        if self.rank:
+            return {}
+        if self.sentences is None:
+            try:
+                self.sentences = read_sentences(self.cfg.eval.sentences, self.cfg.data, self.manifest)
+            except (ValueError, OSError) as error:
+                log.warning("the sentences of eval.sentences are not spoken: %s", error)
+                self.sentences = []
+        g: SynthesizerTrn = unwrapped(self.state.nets["g"])  # type: ignore[assignment]
+        inactive, seed = self.cfg.data.bert.inactive, self.cfg.train.seed
+        return {sentence.tag: speak(g, sentence, inactive, seed) for sentence in self.sentences}
 
     def judge(self, step: int, scores: dict[str, float]) -> None:
         """Remember a validation, and say what they all mean."""

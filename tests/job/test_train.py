@@ -33,6 +33,7 @@ SCALARS = [
 IMAGES = ["slice/mel_org", "slice/mel_gen", "all/mel", "all/attn"]
 EVAL_IMAGES = ["gen/mel_0", "gt/mel_0", "gen/attn_0"]
 EVAL_AUDIO = ["gen/audio_0_True", "gen/audio_0_False", "gt/audio_0"]
+SENTENCES = {"EN": "en_f1", "ZH": "zh_f1", "JP": "jp_f1"}
 
 
 @pytest.fixture(scope="module")
@@ -100,6 +101,9 @@ def test_tensorboard_holds_all_tags_of_the_seed(two_workers):
     evaluation = tags(two_workers / "tensorboard/eval")
     assert set(evaluation["images"]) >= set(EVAL_IMAGES)
     assert set(evaluation["audio"]) >= set(EVAL_AUDIO)
+    assert {tag for tag in evaluation["audio"] if tag.startswith("sentence/")} == {
+        f"sentence/{language}_{speaker}" for language, speaker in SENTENCES.items()
+    }
     assert set(evaluation["scalars"]) >= {"eval/mel", "eval/kl", "eval/dur", "eval/mcd", "eval/train_mel"}
 
 
