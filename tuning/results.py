@@ -17,7 +17,7 @@ from job.cli import overridden, to_yaml
 from job.config import Config
 from trainable.evaluate import METRICS
 from tuning.search import VALIDATION
-from tuning.space import Space
+from tuning.space import Axis, Space
 
 _STYLE = """
 body { font: 14px sans-serif; margin: 2em } table { border-collapse: collapse }
@@ -103,7 +103,7 @@ def best_config(results: Results, cfg: Config, name: str) -> Config:
     Raises:
         ValueError: no trial has a score.
     """
-    best = overridden(cfg, {key: _plain(results.best[key]) for key in results.space})
+    best = overridden(cfg, {key: _own(axis, results.best[key]) for key, axis in results.space.items()})
     return replace(best, run=replace(cfg.run, name=name))
 
 
@@ -214,6 +214,8 @@ def _shown(value: Any) -> Any:
     return value if isinstance(value, int | float) and not isinstance(value, bool) else str(value)
 
 
-def _plain(value: Any) -> Any:
-    """A value without numpy's type."""
-    return value.item() if hasattr(value, "item") else value
+def _own(axis: Axis, value: Any) -> Any:
+    """The value of an axis that a table shows: there whole numbers may be fractions, tuples lists, and none NaN."""
+    if axis.is_range:
+        return float(value)
+    return next((own for own in axis.values if own == value or (isinstance(own, tuple) and list(own) == value)), None)

@@ -68,6 +68,15 @@ def test_everything_is_written_and_best_yaml_is_a_configuration(results, tmp_pat
     assert page.count("data:image/png") == 2
 
 
+def test_values_that_tables_change_come_back_as_they_were():
+    keys = ("train.warmup_steps", "train.learning_rates.g", "train.betas")
+    space = dict(zip(keys, (Axis("choice", v) for v in ((5, 9), (None, 1e-4), ((0.8, 0.9), (0.7, 0.9)))), strict=True))
+    table = pd.DataFrame([{"eval/mel": 1.0} | dict(zip(keys, (9.0, math.nan, [0.7, 0.9]), strict=True))])
+    best = best_config(Results(space, "eval/mel", pd.DataFrame(), table), Config(), "best").train
+    assert (best.warmup_steps, best.learning_rates.g, best.betas) == (9, None, (0.7, 0.9))
+    assert isinstance(best.warmup_steps, int)
+
+
 def test_a_sweep_without_a_score_says_why():
     failed = collect(Grid([trial("c", [], 7.0, "ValueError: NaN")]), SPACE, "eval/mel", 3)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="no trial has a finite eval/mel: ValueError: NaN"):
