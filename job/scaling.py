@@ -17,8 +17,10 @@ from typing import Any
 import ray
 from ray._private.state import state as cluster_state
 from ray.train import PreemptionInfo, Result
+from ray.train.v2._internal.callbacks import placement_group_callback
 from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
 from ray.train.v2._internal.execution.context import TrainRunContext
+from ray.train.v2._internal.execution.controller import placement_group_cleaner
 from ray.train.v2._internal.execution.scaling_policy import (
     ElasticScalingPolicy,
     FixedScalingPolicy,
@@ -32,8 +34,6 @@ from ray.train.v2._internal.execution.scaling_policy.autoscaling_coordinator_cli
 )
 from ray.train.v2._internal.execution.worker_group import WorkerGroupPollStatus, WorkerGroupState
 from ray.train.v2.torch.torch_trainer import TorchTrainer  # what ray.train.torch gives; said so for mypy
-
-from job.cluster import on_cluster
 
 SAVE_WITHIN_S = 120  # workers that have not saved themselves by then are ended all the same
 ANSWER_WITHIN_S = 5
@@ -103,6 +103,32 @@ class PromptScaling(ReservesForTheRun, ElasticScalingPolicy):
         return {node: of for node, of in reserved.items() if node in staying}
 
 
+class Cleaner(placement_group_cleaner.PlacementGroupCleaner):
+    """Ray Train's actor that frees the workers' resources when the controller was ended, for Rays without a dashboard.
+
+    Ray's asks the dashboard whether the controller lives. A local Ray has none: what a stopped trial of a sweep had
+    would stay reserved.
+    """
+
+    def __init__(self, **settings: Any):
+        super().__init__(**settings)
+        placement_group_cleaner.is_actor_alive = lives  # in this actor's process
+
+
+class CleanerCallback(PlacementGroupCleanerCallback):
+    """Ray Train's callback that starts its cleaner, starting ours."""
+
+    def after_controller_start(self, train_run_context: TrainRunContext) -> None:
+        """Start the cleaner."""
+        placement_group_callback.PlacementGroupCleaner = Cleaner  # type: ignore[misc, assignment]  # in this process
+        super().after_controller_start(train_run_context)
+
+
+def lives(actor_id: str, timeout: float) -> bool:
+    """Whether an actor lives, by Ray's control service, which answers at once."""
+    return cluster_state.actor_table(actor_id).get("State") not in (None, "DEAD")
+
+
 class ElasticTrainer(TorchTrainer):
     """A TorchTrainer that scales by `PromptScaling` where its number of workers is a range, else by `FixedScaling`."""
 
@@ -110,9 +136,7 @@ class ElasticTrainer(TorchTrainer):
         given = controller["scaling_policy"]
         ours = PromptScaling if isinstance(given, ElasticScalingPolicy) else FixedScaling
         controller["scaling_policy"] = ours(given.scaling_config)
-        if not on_cluster():
-            # it asks the dashboard, which a local Ray has not, and would stay for ever where the driver was ended; the
-            # workers' reservation goes with the controller anyway
-            others = [c for c in controller["callbacks"] if not isinstance(c, PlacementGroupCleanerCallback)]
-            controller["callbacks"] = others
+        controller["callbacks"] = [
+            CleanerCallback() if isinstance(c, PlacementGroupCleanerCallback) else c for c in controller["callbacks"]
+        ]
         return super()._initialize_and_run_controller(**controller)

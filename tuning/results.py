@@ -17,7 +17,7 @@ from job.cli import overridden, to_yaml
 from job.config import Config
 from trainable.evaluate import METRICS
 from tuning.search import VALIDATION
-from tuning.space import Space
+from tuning.space import Axis, Space
 
 _STYLE = """
 body { font: 14px sans-serif; margin: 2em } table { border-collapse: collapse }
@@ -34,7 +34,8 @@ class Results:
         space: what was searched.
         metric: that was minimised.
         history: a row a validation: trial, run, validation, step, seconds, scores, and a column a key of the space.
-        trials: a row a trial, at its best validation, the best trial first; `status` finished, stopped or failed.
+        trials: a row a trial, at its best validation, the best trial first and failed ones last; `status` finished,
+            stopped or failed.
     """
 
     space: Space
@@ -49,10 +50,11 @@ class Results:
         Raises:
             ValueError: no trial has a score.
         """
-        if self.trials.empty or not math.isfinite(self.trials[self.metric].iloc[0]):
-            errors = sorted(set(self.trials.get("error", pd.Series(dtype=str))) - {""})
+        first = dict(self.trials.iloc[0])
+        if first["status"] == "failed" or not math.isfinite(first[self.metric]):
+            errors = sorted(set(self.trials["error"]) - {""})
             raise ValueError(f"no trial has a finite {self.metric}: " + ("; ".join(errors) or "was nothing validated?"))
-        return dict(self.trials.iloc[0])
+        return first
 
 
 def collect(grid: ResultGrid, space: Space, metric: str, validations: int) -> Results:
@@ -74,10 +76,10 @@ def collect(grid: ResultGrid, space: Space, metric: str, validations: int) -> Re
         best = dict(own.loc[own[metric].idxmin()]) if len(own) else {"trial": trial, metric: math.inf, **values}
         rows.append({"trial": trial, "status": status, "validations": done, **best, "error": error})
         told.append(own)
+    # what a trial had before it failed counts for nothing: its values lead there
+    rows.sort(key=lambda row: (row["status"] == "failed", row[metric]))
     trials = pd.DataFrame(rows)
-    if len(trials):
-        trials = trials.sort_values(metric, kind="stable", ignore_index=True)
-    return Results(space, metric, pd.concat(told, ignore_index=True) if told else pd.DataFrame(), trials)
+    return Results(space, metric, pd.concat(told, ignore_index=True), trials)
 
 
 def _history(trial: str, told: pd.DataFrame | None, space: Space) -> pd.DataFrame:
@@ -87,7 +89,7 @@ def _history(trial: str, told: pd.DataFrame | None, space: Space) -> pd.DataFram
     columns = {"run": "run", VALIDATION: VALIDATION, "step": "step", "time_total_s": "seconds"}
     columns |= {tag: tag for tag in METRICS} | {f"config/{key}": key for key in space}
     found = told[[name for name in columns if name in told]].rename(columns=columns)
-    found = found.drop_duplicates(VALIDATION, keep="last").sort_values(VALIDATION)
+    found = found.drop_duplicates(VALIDATION, keep="last").sort_values(VALIDATION, ignore_index=True)
     found.insert(0, "trial", trial)
     return found
 
@@ -103,7 +105,7 @@ def best_config(results: Results, cfg: Config, name: str) -> Config:
     Raises:
         ValueError: no trial has a score.
     """
-    best = overridden(cfg, {key: _plain(results.best[key]) for key in results.space})
+    best = overridden(cfg, {key: _own(axis, results.best[key]) for key, axis in results.space.items()})
     return replace(best, run=replace(cfg.run, name=name))
 
 
@@ -214,6 +216,8 @@ def _shown(value: Any) -> Any:
     return value if isinstance(value, int | float) and not isinstance(value, bool) else str(value)
 
 
-def _plain(value: Any) -> Any:
-    """A value without numpy's type."""
-    return value.item() if hasattr(value, "item") else value
+def _own(axis: Axis, value: Any) -> Any:
+    """The value of an axis that a table shows: there whole numbers may be fractions, tuples lists, and none NaN."""
+    if axis.is_range:
+        return float(value)
+    return next((own for own in axis.values if own == value or (isinstance(own, tuple) and list(own) == value)), None)

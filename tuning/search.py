@@ -33,7 +33,7 @@ class SearchOptions:
             some of them later than others, for those that begin badly and end well; `pbt` trains a population whose
             worse members take over the weights and values of the better ones.
         trials: how many; a grid has as many as combinations.
-        grace: validations before a trial may be stopped (asha).
+        grace: validations before a trial may be stopped (asha, hyperband).
         reduction: one in so many trials goes on at each decision (asha, hyperband).
         interval: validations between the population's decisions (pbt).
         seed: of the search.

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from job.cli import parse, parser, read_config, to_yaml
+from job.cli import overridden, parse, parser, read_config, to_yaml
 from job.config import Config, ScalingConfig
 from job.train import check, with_absolute_paths
 
@@ -90,3 +90,26 @@ def test_local_paths_become_absolute_and_uris_and_hub_names_stay(tmp_path, monke
     assert config.data.shards == str(tmp_path / "here")
     assert config.model.slm.path == str(tmp_path / "wavlm")
     assert config.data.bert.zh == "hfl/chinese-roberta-wwm-ext-large"
+
+
+def test_single_keys_are_overridden_as_on_the_command_line():
+    base = read_config(PRESETS[-1])
+    found = overridden(base, {"train.loss_weights.mel": 30, "train.clip_norm.g": "none", "scaling.num_workers": [1, 2]})
+    assert (found.train.loss_weights.mel, found.train.clip_norm.g, found.scaling.bounds) == (30.0, "none", (1, 2))
+    assert overridden(found, {"train.loss_weights.mel": 45, "train.clip_norm.g": "reference"}) == replace(
+        base, scaling=replace(base.scaling, num_workers=[1, 2])
+    )
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "named"),
+    [
+        ("train.loss_weights.mell", 1, "did you mean train.loss_weights.mel"),
+        ("train.loss_weights", 1, "is no key"),
+        ("train.max_steps", 1.5, "train.max_steps"),
+        ("train.init_from", "s3://a:b@c/d", "train.init_from is a URI that holds a password"),
+    ],
+)
+def test_an_override_that_does_not_fit_is_refused(key, value, named):
+    with pytest.raises(ValueError, match=named.replace(".", r"\.")):
+        overridden(Config(), {key: value})

@@ -32,17 +32,17 @@ def trial(name: str, scores: list[float], mel: float, error: str | None = None) 
 
 @pytest.fixture
 def results() -> Results:
-    failed = trial("c", [], 7.0, "Traceback\nValueError: NaN\n")
+    failed = trial("c", [1.0], 7.0, "Traceback\nValueError: NaN\n")
     grid = Grid([trial("a", [3.0, 2.0, 2.5], 45.0), trial("b", [2.2], 30.0), failed])
     return collect(grid, SPACE, "eval/mel", validations=3)  # type: ignore[arg-type]
 
 
-def test_trials_are_ranked_by_their_best_validation(results):
+def test_trials_are_ranked_by_their_best_validation_and_failed_ones_last(results):
     assert list(results.trials["trial"]) == ["a", "b", "c"]
     assert list(results.trials["status"]) == ["finished", "stopped", "failed"]
-    assert list(results.trials["step"].fillna(0)) == [20, 10, 0]
+    assert list(results.trials["step"]) == [20, 10, 10]
     assert results.trials["error"].iloc[2] == "ValueError: NaN"
-    assert list(results.history["eval/mel"]) == [3.0, 2.0, 2.5, 2.2]
+    assert list(results.history["eval/mel"]) == [3.0, 2.0, 2.5, 2.2, 1.0]
 
 
 def test_a_validation_that_was_told_twice_counts_once():
@@ -66,6 +66,17 @@ def test_everything_is_written_and_best_yaml_is_a_configuration(results, tmp_pat
     page = (tmp_path / "sweep.html").read_text()
     assert "3 trials (1 finished, 1 stopped, 1 failed)" in page
     assert page.count("data:image/png") == 2
+
+
+def test_values_that_tables_change_come_back_as_they_were():
+    keys = ("train.warmup_steps", "train.learning_rates.g", "train.betas")
+    space = dict(zip(keys, (Axis("choice", v) for v in ((5, 9), (None, 1e-4), ((0.8, 0.9), (0.7, 0.9)))), strict=True))
+    table = pd.DataFrame(
+        [{"eval/mel": 1.0, "status": "finished"} | dict(zip(keys, (9.0, math.nan, [0.7, 0.9]), strict=True))]
+    )
+    best = best_config(Results(space, "eval/mel", pd.DataFrame(), table), Config(), "best").train
+    assert (best.warmup_steps, best.learning_rates.g, best.betas) == (9, None, (0.7, 0.9))
+    assert isinstance(best.warmup_steps, int)
 
 
 def test_a_sweep_without_a_score_says_why():
