@@ -12,16 +12,10 @@ from job.reference_config import FREEZES, NOT_USED, REFUSED, SAME
 from tests.test_house import ROOT
 from tests.tiny import DEMO
 from tools.config_reference import PAGE, page
+from tools.pages import commands
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 CONFIGURED = {"job.train", "job.prepare", "job.doctor"}  # take every key of the configuration
-
-
-def commands(path: Path) -> list[str]:
-    """Lines of the fenced blocks of a page that are commands; continued ones joined."""
-    blocks = re.findall(r"^```(\w*)\n(.*?)^```$", path.read_text(), re.MULTILINE | re.DOTALL)
-    text = "\n".join(block for language, block in blocks if language in ("", "bash"))
-    return [line.strip() for line in text.replace("\\\n", " ").splitlines() if line.strip()]
 
 
 def modules(path: Path) -> list[tuple[str, list[str]]]:

@@ -48,9 +48,10 @@ def test_nodes_come_and_go_with_the_job(shards, tmp_path):
         assert kinds(cluster) == ["head"]
         with ClusterRun(cluster, tmp_path, "a", options) as run:
             run.wait_for_workers(2, timeout=400)
-            assert kinds(cluster) == ["data", "head", "trainer", "trainer"]
+            wait_until(cluster, ["data", "head", "trainer", "trainer"], 60)
             run.finish(timeout=400)
             workers = [event.workers for event in run.events() if event.kind == "step"]
         print(f"\nworkers of each step: {workers}")
+        assert workers[0] == 1  # the training does not wait for the second node
         assert [line["step"] for line in run.losses()] == list(range(1, 41))
         print(f"the nodes were gone {wait_until(cluster, ['head'], 120):.0f} s after the job")
