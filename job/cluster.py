@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import ray
 from ray._private import ray_constants
+from ray._private.state import state as cluster_state
 
 from job.config import Config
 
@@ -69,9 +70,14 @@ def use_gpu(cfg: Config) -> bool:
     """Whether the workers take a GPU each.
 
     Raises:
-        ValueError: scaling.device is cuda, and the cluster has no GPU.
+        ValueError: scaling.device is cuda, and the cluster has no GPU and can start none.
     """
-    gpus = ray.cluster_resources().get("GPU", 0)
+    gpus = ray.cluster_resources().get("GPU", 0) or could_start("GPU")
     if cfg.scaling.device == "cuda" and not gpus:
         raise ValueError("scaling.device is cuda, but no node of the cluster has a GPU: set it to auto or cpu")
     return cfg.scaling.device != "cpu" and gpus > 0
+
+
+def could_start(resource: str) -> float:
+    """How much of a resource the autoscaler may bring the cluster to; 0 where there is no autoscaler."""
+    return (cluster_state.get_max_resources_from_cluster_config() or {}).get(resource, 0)

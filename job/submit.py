@@ -6,6 +6,7 @@ does. The job outlives this terminal.
 
 import argparse
 import asyncio
+import logging
 import os
 import shlex
 import time
@@ -30,6 +31,7 @@ def main(argv: Sequence[str]) -> int:
     made.add_argument("module", help="job.train, job.prepare, job.doctor, ...; put -- before it")
     made.add_argument("arguments", nargs=argparse.REMAINDER, help="of the module")
     args = made.parse_args(list(argv))
+    logging.getLogger("ray").setLevel(logging.ERROR)  # it would tell of every .gitignore, several times
     client = connect(args.address)
     entrypoint = shlex.join(["python", "-m", args.module, *args.arguments])
     job = client.submit_job(entrypoint=entrypoint, runtime_env={"working_dir": str(ROOT)})

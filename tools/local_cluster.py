@@ -23,6 +23,16 @@ RAY = str(Path(sys.executable).parent / "ray")
 NODE_MARK = "BERT_VITS2_RAY_NODE"
 PORT = 6379  # of the GCS, in the head's own namespace or on its own address
 DASHBOARD_PORT = 8265  # likewise
+FIRST_HOST = 2
+HEAD_TYPE, HEAD_ID = "ray.head.default", "f" * 51 + "00000"  # fixed in Ray's FakeMultiNodeProvider
+IDLE_TIMEOUT_S = 15
+AUTOSCALER = {
+    "AUTOSCALER_UPDATE_INTERVAL_S": "1",
+    "RAY_FAKE_CLUSTER": "1",
+    "RAY_enable_autoscaler_v2": "1",
+    "RAY_CLOUD_INSTANCE_ID": HEAD_ID,
+    "RAY_OVERRIDE_NODE_ID_FOR_TESTING": HEAD_ID,
+}
 LOGS = "--include-log-monitor=false"  # the nodes share a folder of logs, which the head's monitor reads
 # A node counts as dead some 3 s after its last answer; a real cluster sets the same before `ray start --head`.
 FAST_HEALTH_CHECK = {
@@ -58,7 +68,14 @@ class LocalCluster:
     Use it as a context manager; everything it started is ended with it.
     """
 
-    def __init__(self, workers: int, head_cpus: int = 3, env: dict[str, str] | None = None, dashboard: bool = False):
+    def __init__(
+        self,
+        workers: int,
+        head_cpus: int = 3,
+        env: dict[str, str] | None = None,
+        dashboard: bool = False,
+        node_types: dict[str, dict] | None = None,
+    ):
         """Start a head and `workers` nodes.
 
         Args:
@@ -66,14 +83,17 @@ class LocalCluster:
             head_cpus: logical CPUs of the head.
             env: further environment variables of all nodes and commands.
             dashboard: with one, through which jobs are submitted; `dashboard` is its address, for commands on the head.
+            node_types: `available_node_types` of a cluster.yaml, whose nodes Ray's autoscaler starts as raylets beside
+                the head, under its address, and ends when they are idle; none: no autoscaler.
         """
         self.folder = Path(tempfile.mkdtemp(prefix="bvr-", dir="/tmp"))  # Ray's sockets need short paths
         self.tag = f"bvr{os.getpid() % 10000}x{next(_numbers)}"
         self.network = _network() if _can_make_namespaces() else None
         self.env = os.environ | FAST_HEALTH_CHECK | {"RAY_AUTH_MODE": "disabled", "RAY_worker_niceness": "0"}
         self.env |= {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"} | (env or {})
+        self.env["PATH"] = f"{Path(sys.executable).parent}:{self.env['PATH']}"  # a job's `python` is this one
         self.env.pop("RAY_ADDRESS", None)
-        self.hosts = itertools.count(2)
+        self.hosts = itertools.count(FIRST_HOST)
         self.nodes: list[Node] = []
         self.port = PORT if self.network else _free_port()
         port = DASHBOARD_PORT if self.network else _free_port()
@@ -83,9 +103,13 @@ class LocalCluster:
                 _ip("link", "add", self.tag, "type", "bridge")
                 _ip("link", "set", self.tag, "up")
             arguments = ["--head", f"--port={self.port}", f"--num-cpus={head_cpus}", f"--temp-dir={self.folder}"]
-            self.head = self._start(
-                [*arguments, f"--include-dashboard={str(dashboard).lower()}", f"--dashboard-port={port}"]
-            )
+            arguments += [f"--include-dashboard={str(dashboard).lower()}", f"--dashboard-port={port}"]
+            if node_types:
+                self.env |= AUTOSCALER
+                config = self.folder / "autoscaling.json"
+                config.write_text(json.dumps(_autoscaling(node_types, f"{self._address_of(FIRST_HOST)}:{self.port}")))
+                arguments.append(f"--autoscaling-config={config}")
+            self.head = self._start(arguments)
             self.address = f"{self.head.address}:{self.port}"
             self._wait_for(self.head)
             for _ in range(workers):
@@ -178,17 +202,22 @@ class LocalCluster:
     def _host(self) -> tuple[str, str, list[str], str | None]:
         """A new node's address and name, the command that enters its namespace, and its link."""
         number = next(self.hosts)
+        address = self._address_of(number)
         if not self.network:
-            return f"127.0.0.{number}", f"{self.tag}n{number}", [], None
+            return address, f"{self.tag}n{number}", [], None
         space, link = f"{self.tag}n{number}", f"{self.tag}v{number}"
-        address = str(self.network[number])
         _ip("netns", "add", space)
         _ip("link", "add", link, "type", "veth", "peer", "name", "eth0", "netns", space)
         _ip("link", "set", link, "master", self.tag, "up")
         _ip("-n", space, "addr", "add", f"{address}/{self.network.prefixlen}", "dev", "eth0")
         _ip("-n", space, "link", "set", "eth0", "up")
         _ip("-n", space, "link", "set", "lo", "up")
+        # leads nowhere: by it Ray finds out which address its machine has
+        _ip("-n", space, "route", "add", "default", "dev", "eth0")
         return address, space, ["ip", "netns", "exec", space], link
+
+    def _address_of(self, number: int) -> str:
+        return str(self.network[number]) if self.network else f"127.0.0.{number}"
 
     def _wait_for(self, node: Node, timeout: float = 90) -> None:
         log, deadline = self.folder / f"{node.address}.log", time.monotonic() + timeout
@@ -196,6 +225,35 @@ class LocalCluster:
             if node.process.poll() is not None or time.monotonic() > deadline:
                 raise RuntimeError(f"node {node.address} did not start:\n{log.read_text()[-2000:]}")
             time.sleep(0.1)
+
+
+def _autoscaling(node_types: dict[str, dict], gcs_address: str) -> dict:
+    """What `ray start --autoscaling-config` reads; all that the nodes of a cloud need is empty."""
+    provider = {
+        "type": "external",
+        "module": "ray.autoscaler._private.fake_multi_node.node_provider.FakeMultiNodeProvider",
+        "gcs_address": gcs_address,
+        "head_node_id": HEAD_ID,
+        "use_node_id_as_ip": True,
+        "disable_node_updaters": True,
+        "disable_launch_config_check": True,
+        "launch_multiple": True,
+    }
+    commands = ("initialization", "setup", "head_setup", "worker_setup", "head_start_ray", "worker_start_ray")
+    return {
+        "cluster_name": "local",
+        "provider": provider,
+        "max_workers": sum(of["max_workers"] for of in node_types.values()),
+        "available_node_types": node_types
+        | {HEAD_TYPE: {"resources": {"CPU": 0}, "node_config": {}, "max_workers": 0}},
+        "head_node_type": HEAD_TYPE,
+        "idle_timeout_minutes": IDLE_TIMEOUT_S / 60,
+        "upscaling_speed": 1.0,
+        **{f"{name}_commands": [] for name in commands},
+        **{name: {} for name in ("auth", "docker", "file_mounts")},
+        **{name: [] for name in ("cluster_synced_files", "rsync_exclude", "rsync_filter")},
+        "file_mounts_sync_continuously": False,
+    }
 
 
 def _kill_marked(name: str) -> None:

@@ -21,6 +21,12 @@ NO_GPU = replace(NODE, gpus=(), driver="", nccl="")
 CUDA = Config(scaling=ScalingConfig(device="cuda"))
 
 
+@pytest.fixture(autouse=True)
+def no_autoscaler(request, monkeypatch):
+    if "ray_local" not in request.fixturenames:
+        monkeypatch.setattr(doctor, "could_start", lambda name: 0)
+
+
 def worst(checks: list[Check]) -> Check:
     return max(checks, key=lambda c: ("ok", "warn", "FAIL").index(c.state))
 
@@ -55,21 +61,22 @@ def test_a_healthy_node_is_fit():
         (lambda: [doctor.cpus_for_data(Config(), {"CPU": 1})], "FAIL", "lower scaling.num_workers"),
     ],
 )  # fmt: skip
-def test_an_ill_node_is_told_with_what_to_do(checks, state, told, monkeypatch):
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+def test_an_ill_node_is_told_with_what_to_do(checks, state, told):
     check = worst(list(checks()))
     assert check.state == state
     assert told in f"{check.found} {check.fix}"
     assert state == "ok" or check.fix
 
 
-def test_what_the_autoscaler_will_start_is_no_fault(monkeypatch):
-    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+def test_what_the_autoscaler_can_start_is_no_fault(monkeypatch):
+    nodes = {"CPU": 12, "GPU": 4, "data": 8}
+    monkeypatch.setattr(doctor, "could_start", lambda name: nodes.get(name, 0))
     cfg = Config(scaling=ScalingConfig(device="cuda", loader_resources={"data": 1}))
-    assert worst(list(doctor.gpus(cfg, [NO_GPU]))).state == "ok"
-    assert doctor.cpus_for_data(cfg, {}) == doctor.cpus_for_data(cfg, {"CPU": 0})
-    assert doctor.cpus_for_data(cfg, {"CPU": 0}).state == "warn"
-    assert "no data yet" in doctor.cpus_for_data(cfg, {"CPU": 8}).found
+    assert [c.found for c in doctor.gpus(cfg, [NO_GPU])] == ["none yet; the autoscaler starts up to 4"]
+    assert doctor.cpus_for_data(cfg, {}).state == "ok"
+    del nodes["data"]
+    check = doctor.cpus_for_data(cfg, {"CPU": 8})
+    assert (check.state, check.found) == ("FAIL", "8 CPUs, 2 wanted; no data")
 
 
 def test_storage_is_tried_and_left_as_it_was(tmp_path, bucket):

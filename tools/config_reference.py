@@ -1,0 +1,97 @@
+"""Writes docs/configuration.md from the dataclasses of the configuration: `python -m tools.config_reference`."""
+
+import inspect
+import re
+import types
+from collections.abc import Iterator
+from dataclasses import MISSING, Field, fields, is_dataclass
+from pathlib import Path
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from job.config import Config
+
+PAGE = Path(__file__).parents[1] / "docs/configuration.md"
+HEAD = """\
+# Configuration
+
+Made by `python -m tools.config_reference` from the dataclasses beside the code that they govern; do not edit.
+
+A configuration is a YAML file of sections and keys, or several (`--config A --config B`, later ones win), then what the
+command line overrides: `--train.learning_rate 1e-4`, `--scaling.num_workers '[2, 8]'`. Unknown keys and wrong types are
+refused by name. A run's resolved configuration lies in its folder and in each of its checkpoints. Presets are in
+[job/presets](../job/presets).
+"""
+
+
+def page() -> str:
+    """The page."""
+    return HEAD + "".join(_section(Config, ""))
+
+
+def _section(cls: type, key: str) -> Iterator[str]:
+    """The tables of a dataclass and of those in it, at a dotted key."""
+    meanings, hints = attributes(cls), get_type_hints(cls)
+    inner = [f for f in fields(cls) if is_dataclass(hints[f.name])]
+    own = [f for f in fields(cls) if f not in inner]
+    if key:
+        summary = (inspect.getdoc(cls) or "").partition("\n")[0]
+        yield f"\n## {key}\n\n{summary}\n"
+    if own:
+        yield "\n| key | type | default | |\n|---|---|---|---|\n"
+    for f in own:
+        cells = (f"`{f.name}`", _code(_type(hints[f.name])), _code(_default(f)), meanings[f.name])
+        yield "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |\n"
+    for f in inner:
+        yield from _section(hints[f.name], f"{key}.{f.name}".lstrip("."))
+
+
+def attributes(cls: type) -> dict[str, str]:
+    """What the docstring of a dataclass says of each field.
+
+    Raises:
+        ValueError: it says nothing of one, or tells of one that is not there.
+    """
+    block = (inspect.getdoc(cls) or "").partition("Attributes:\n")[2].partition("\n\n")[0]
+    entries = re.findall(r"^ {4}(\w+): (.*(?:\n {8}.*)*)", block, re.MULTILINE)
+    found = {name: re.sub(r"\s+", " ", text).strip() for name, text in entries}
+    if found.keys() != {f.name for f in fields(cls)}:
+        odd = ", ".join(sorted(found.keys() ^ {f.name for f in fields(cls)}))
+        raise ValueError(f"{cls.__name__}: its docstring's Attributes and its fields differ in {odd}")
+    return found
+
+
+def _type(hint: Any) -> str:
+    origin, args = get_origin(hint), get_args(hint)
+    if origin is Literal:
+        return " or ".join(map(str, args))
+    if origin in (Union, types.UnionType):
+        return " or ".join("null" if a is type(None) else _type(a) for a in args)
+    if origin is dict:
+        return f"{{{_type(args[0])}: {_type(args[1])}}}"
+    if origin is tuple or origin is list:
+        shown = [_type(a) for a in args if a is not Ellipsis]
+        return f"[{', '.join(shown)}{', ...' if len(args) != len(shown) or origin is list else ''}]"
+    return hint.__name__
+
+
+def _default(field: Field) -> str:
+    value = field.default_factory() if field.default_factory is not MISSING else field.default
+    return _shown(value)
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, tuple | list):
+        return f"[{', '.join(map(_shown, value))}]"
+    return str(value)
+
+
+def _code(text: str) -> str:
+    return f"`{text}`" if text else '`""`'
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")
