@@ -13,9 +13,10 @@ from tests.test_house import ROOT
 from tests.tiny import DEMO
 from tools.config_reference import PAGE, page
 from tools.pages import commands
+from tuning.sweep import command_line
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
-CONFIGURED = {"job.train", "job.prepare", "job.doctor"}  # take every key of the configuration
+CONFIGURED = {"job.train", "job.prepare", "job.doctor", "tuning.sweep"}  # take every key of the configuration
 
 
 def modules(path: Path) -> list[tuple[str, list[str]]]:
@@ -52,7 +53,8 @@ def test_commands_are_accepted(path):
         if module in CONFIGURED:
             # a configuration of the reader's own is as good as any
             own = {word for word in arguments if word == "C" or (word.endswith(".yaml") and not (ROOT / word).exists())}
-            parse(parser(module, ""), [str(DEMO) if word in own else word for word in arguments])
+            made = command_line() if module == "tuning.sweep" else parser(module, "")
+            parse(made, [str(DEMO) if word in own else word for word in arguments])
         else:
             constants = {n.value for n in ast.walk(ast.parse(source.read_text())) if isinstance(n, ast.Constant)}
             for option in (word for word in arguments if word.startswith("--")):

@@ -68,17 +68,26 @@ def score_tags(syntheses: int, scorers: Iterable[str] = ()) -> tuple[str, ...]:
     return (*TEACHER_FORCED, *(name + suffix for suffix in PREDICTORS for name in names))
 
 
+def validation_tags(train: TrainConfig, cfg: EvalConfig) -> list[str]:
+    """Tags of the scores that a validation gives; those of single languages, which have one more part, left out."""
+    tags = score_tags(min(cfg.syntheses, cfg.max_utterances), cfg.scorers)
+    known = [f"eval/{tag}" for tag in tags] + [f"eval/train_{tag}" for tag in TEACHER_FORCED]
+    return known + ([f"eval/ema_{tag}" for tag in tags] if train.ema_decay else [])
+
+
+def is_known(metric: str, train: TrainConfig, cfg: EvalConfig) -> bool:
+    """Whether a validation gives this score, of all utterances or of a language."""
+    return "/".join(metric.split("/")[:2]) in validation_tags(train, cfg)
+
+
 def check_metric(train: TrainConfig, cfg: EvalConfig) -> None:
     """Refuse a metric that no validation gives.
 
     Raises:
         ValueError: names the key and what there is.
     """
-    tags = score_tags(min(cfg.syntheses, cfg.max_utterances), cfg.scorers)
-    known = [f"eval/{tag}" for tag in tags] + [f"eval/train_{tag}" for tag in TEACHER_FORCED]
-    known += [f"eval/ema_{tag}" for tag in tags] if train.ema_decay else []
-    metric = train.checkpoint.metric
-    if "/".join(metric.split("/")[:2]) not in known:  # a language may follow
+    known, metric = validation_tags(train, cfg), train.checkpoint.metric
+    if not is_known(metric, train, cfg):
         raise ValueError(
             f"train.checkpoint.metric is {metric}, which no validation gives; choose of {', '.join(known)}, "
             "or raise eval.syntheses"

@@ -15,7 +15,6 @@ from ray.tune import ResultGrid
 from data.files import below, put_file
 from job.cli import overridden, to_yaml
 from job.config import Config
-from trainable.evaluate import METRICS
 from tuning.search import VALIDATION
 from tuning.space import Axis, Space
 
@@ -87,7 +86,7 @@ def _history(trial: str, told: pd.DataFrame | None, space: Space) -> pd.DataFram
     if told is None or VALIDATION not in told:
         return pd.DataFrame(columns=[VALIDATION])
     columns = {"run": "run", VALIDATION: VALIDATION, "step": "step", "time_total_s": "seconds"}
-    columns |= {tag: tag for tag in METRICS} | {f"config/{key}": key for key in space}
+    columns |= {tag: tag for tag in told if tag.startswith("eval/")} | {f"config/{key}": key for key in space}
     found = told[[name for name in columns if name in told]].rename(columns=columns)
     found = found.drop_duplicates(VALIDATION, keep="last").sort_values(VALIDATION, ignore_index=True)
     found.insert(0, "trial", trial)

@@ -20,7 +20,7 @@ from job.paths import absolute, run_folder, with_absolute_paths
 from job.ray_storage import ray_storage
 from job.scaling import give_back
 from job.train import check, manifest_of
-from trainable.evaluate import METRICS
+from trainable.evaluate import is_known, validation_tags
 from trainable.settings import check_fits
 from tuning.capacity import MOST, driver_resources, trials_at_once
 from tuning.results import best_config, collect, console_table, save
@@ -80,7 +80,7 @@ def command_line() -> ArgumentParser:
     made = parser("python -m tuning.sweep", "Search over the configuration: trains many trials and compares them.")
     made.add_class_arguments(SearchOptions)
     made.add_argument("--space", required=True, help=f"what is searched: {', '.join(names())}, or a YAML file")
-    made.add_argument("--metric", default="eval/mcd", help=f"of a validation, minimised: {', '.join(METRICS)}")
+    made.add_argument("--metric", default="eval/mcd", help="of a validation, minimised: eval/mel, eval/mcd, ...")
     made.add_argument("--at_once", type=int, help="trials at once; by default as many as the cluster has room for")
     return made
 
@@ -91,12 +91,13 @@ def prepared(cfg: Config, space: str, options: SearchOptions, metric: str) -> Sw
     Raises:
         ValueError: what does not fit; names the key or option.
     """
-    if metric not in METRICS:
-        why = "it holds the weights that are searched over: the smallest would win" if "loss" in metric else "unknown"
-        raise ValueError(f"--metric {metric}: {why}; give a score of the validation: {', '.join(METRICS)}")
     for key in ("eval.max_utterances", "train.checkpoint.keep_best"):
         if configured(cfg, key) < 1:
             raise ValueError(f"{key} is 0, but trials are compared by their validations: give 1 or more")
+    if not is_known(metric, cfg.train, cfg.eval):
+        why = "it holds the weights that are searched over: the smallest would win" if "loss" in metric else "unknown"
+        known = ", ".join(validation_tags(cfg.train, cfg.eval))
+        raise ValueError(f"--metric {metric}: {why}; give a score of the validation: {known}")
     cfg = with_absolute_paths(overridden(cfg, {"train.checkpoint.metric": metric}))
     check(cfg)
     found = read_space(space if space in names() else absolute(space), cfg)

@@ -28,7 +28,6 @@ from job.cli import overridden
 from job.config import Config
 from job.paths import run_folder
 from job.train import train
-from trainable.evaluate import METRICS
 from trainable.storage import checkpoint_name, checkpoints, newest_good, scores_of, step_of
 from tuning.search import VALIDATION
 
@@ -93,7 +92,7 @@ class Reports(UserCallback):
         self, run_context: TrainRunContext, metrics: list[dict[str, Any]], checkpoint: Checkpoint | None
     ) -> None:
         """Pass on a report, which all workers make alike; one of a checkpoint alone has no scores."""
-        scores = {tag: value for tag, value in metrics[0].items() if tag in METRICS}
+        scores = {tag: value for tag, value in metrics[0].items() if tag.startswith("eval/")}
         if scores:
             self.queue.put((metrics[0]["step"], scores))
 
