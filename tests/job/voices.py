@@ -20,10 +20,10 @@ SAID = {
 }
 
 
-def tiny_voice_config(folder: Path, **data: object) -> Config:
+def tiny_voice_config(folder: Path) -> Config:
     """The demo's sizes; its random BERT models lie in the folder."""
     cfg = tiny_config()
-    return replace(cfg, data=replace(cfg.data, shards=str(folder / "shards"), **data))
+    return replace(cfg, data=replace(cfg.data, shards=str(folder / "shards")))
 
 
 def tiny_checkpoint(folder: Path) -> Path:
@@ -32,7 +32,7 @@ def tiny_checkpoint(folder: Path) -> Path:
     checkpoint.mkdir(parents=True)
     state = tiny_state(cfg)
     randomise(state.nets["g"], 0.05)
-    state.position = Position(0, 7, 7)
+    state.position = Position(7, 0, 7)
     info = CheckpointInfo(state.position, "", "", {"torch": torch.__version__}, {"zh": 0, "jp": 1, "en": 2}, 1)
     save_checkpoint(checkpoint, state, info, to_yaml(cfg))
     return checkpoint

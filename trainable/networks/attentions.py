@@ -45,8 +45,11 @@ def square_to_band(square: Tensor, window: int) -> Tensor:
     Returns:
         [B, H, T, 2 * window + 1], 0 where the diagonal leaves the matrix.
     """
-    width = square.size(3) + 2 * window
-    return F.pad(square, (window, window)).flatten(2).unfold(2, 2 * window + 1, width + 1)
+    length = square.size(2)
+    width = length + 2 * window
+    # rows of width read as rows of width + 1: each row moves one to the left of the row before
+    rows = F.pad(square, (window, window, 0, 1)).flatten(2)[..., : length * (width + 1)]
+    return rows.unflatten(2, (length, width + 1))[..., : 2 * window + 1]
 
 
 class MultiHeadAttention(nn.Module):
