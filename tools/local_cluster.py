@@ -25,7 +25,7 @@ PORT = 6379  # of the GCS, in the head's own namespace or on its own address
 DASHBOARD_PORT = 8265  # likewise
 FIRST_HOST = 2
 HEAD_TYPE, HEAD_ID = "ray.head.default", "f" * 51 + "00000"  # fixed in Ray's FakeMultiNodeProvider
-IDLE_TIMEOUT_S = 15
+IDLE_TIMEOUT_S = 30
 AUTOSCALER = {
     "AUTOSCALER_UPDATE_INTERVAL_S": "1",
     "RAY_FAKE_CLUSTER": "1",
