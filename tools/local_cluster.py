@@ -32,6 +32,7 @@ AUTOSCALER = {
     "RAY_enable_autoscaler_v2": "1",
     "RAY_CLOUD_INSTANCE_ID": HEAD_ID,
     "RAY_OVERRIDE_NODE_ID_FOR_TESTING": HEAD_ID,
+    "RAY_NODE_TYPE_NAME": HEAD_TYPE,
 }
 LOGS = "--include-log-monitor=false"  # the nodes share a folder of logs, which the head's monitor reads
 # A node counts as dead some 3 s after its last answer; a real cluster sets the same before `ray start --head`.
