@@ -8,7 +8,6 @@ from collections.abc import Iterator
 
 import ray
 from ray._private import ray_constants
-from ray._private.state import state as cluster_state
 
 from job.config import Config
 
@@ -69,15 +68,15 @@ def listen_on_loopback_only() -> None:
 def use_gpu(cfg: Config) -> bool:
     """Whether the workers take a GPU each.
 
+    On a cluster scaling.device cuda is taken at its word: its autoscaler may start GPU nodes from none, and Ray does
+    not tell what it could start.
+
     Raises:
-        ValueError: scaling.device is cuda, and the cluster has no GPU and can start none.
+        ValueError: scaling.device is cuda, and this machine has no GPU.
     """
-    gpus = ray.cluster_resources().get("GPU", 0) or could_start("GPU")
+    gpus = ray.cluster_resources().get("GPU", 0)
     if cfg.scaling.device == "cuda" and not gpus:
-        raise ValueError("scaling.device is cuda, but no node of the cluster has a GPU: set it to auto or cpu")
-    return cfg.scaling.device != "cpu" and gpus > 0
-
-
-def could_start(resource: str) -> float:
-    """How much of a resource the autoscaler may bring the cluster to; 0 where there is no autoscaler."""
-    return (cluster_state.get_max_resources_from_cluster_config() or {}).get(resource, 0)
+        if not on_cluster():
+            raise ValueError("scaling.device is cuda, but this machine has no GPU: set it to auto or cpu")
+        print("no GPU is up yet: waits until the autoscaler has started one (`ray status` tells what it does)")
+    return cfg.scaling.device == "cuda" or (cfg.scaling.device == "auto" and gpus > 0)

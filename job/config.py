@@ -27,7 +27,7 @@ class ScalingConfig:
     Attributes:
         num_workers: workers, or [min, max] for an elastic run.
         threads_per_worker: torch threads of each; fixed here, never by the number of workers.
-        device: `auto` takes GPUs where the cluster has them.
+        device: `auto` takes GPUs where some are up; `cuda` waits for them, where an autoscaler starts them from none.
         cpus_per_worker: logical CPUs that Ray reserves for each.
         worker_resources: further resources of the cluster that each worker takes, such as {trainer: 1}.
         loader_resources: further resources that each loader of data takes, such as {data: 1}: it runs on nodes that

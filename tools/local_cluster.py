@@ -25,13 +25,14 @@ PORT = 6379  # of the GCS, in the head's own namespace or on its own address
 DASHBOARD_PORT = 8265  # likewise
 FIRST_HOST = 2
 HEAD_TYPE, HEAD_ID = "ray.head.default", "f" * 51 + "00000"  # fixed in Ray's FakeMultiNodeProvider
-IDLE_TIMEOUT_S = 15
+IDLE_TIMEOUT_S = 30
 AUTOSCALER = {
     "AUTOSCALER_UPDATE_INTERVAL_S": "1",
     "RAY_FAKE_CLUSTER": "1",
     "RAY_enable_autoscaler_v2": "1",
     "RAY_CLOUD_INSTANCE_ID": HEAD_ID,
     "RAY_OVERRIDE_NODE_ID_FOR_TESTING": HEAD_ID,
+    "RAY_NODE_TYPE_NAME": HEAD_TYPE,
 }
 LOGS = "--include-log-monitor=false"  # the nodes share a folder of logs, which the head's monitor reads
 # A node counts as dead some 3 s after its last answer; a real cluster sets the same before `ray start --head`.

@@ -151,5 +151,5 @@ def test_what_it_gives_trains(command, shards, tmp_path):
 def test_its_output_is_yaml_that_says_where_it_is_from(tmp_path):
     convert(tmp_path, REFERENCE)
     text = (tmp_path / "ours.yaml").read_text()
-    assert text.startswith("# Made by job.convert_config from config.json.")
+    assert text.startswith("# Made by job.convert_config from config.json; ")
     assert yaml.safe_load(text)["train"]["seed"] == 42
