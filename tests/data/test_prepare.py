@@ -12,6 +12,7 @@ import pyarrow as pa
 import pytest
 import soundfile
 from moto.server import ThreadedMotoServer
+from s3fs import S3FileSystem
 
 import data.prepare
 from data.audio import decode_flac
@@ -76,6 +77,7 @@ def s3_bucket():
         "AWS_DEFAULT_REGION": "us-east-1",
     }
     os.environ.update(settings)
+    S3FileSystem.clear_instance_cache()  # one made before has no credentials, or another server
     bucket = fsspec.filesystem("s3", skip_instance_cache=True)
     bucket.mkdir("corpus")
     yield bucket

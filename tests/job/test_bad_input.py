@@ -1,6 +1,7 @@
 """What users get wrong: one clear line that names what to change, and status 2."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -50,12 +51,11 @@ def test_more_workers_than_the_plan_can_feed(fails, shards, tmp_path):
     assert "train.micro_batches_per_step 4" in message
 
 
-def test_a_run_of_another_architecture(train, fails, shards, tmp_path):
-    storage = tmp_path / "runs"
-    train(storage, run__name="a", train__max_steps=1, scaling__num_workers=1)
+def test_a_run_of_another_architecture(two_workers, fails, shards, tmp_path):
+    shutil.copytree(two_workers, tmp_path / "a")
     message = fails(
-        "job.train", "--config", str(DEMO), *SMALL, "--data.shards", str(shards), "--run.storage", str(storage),
-        "--run.name", "a", "--train.max_steps", "2", "--scaling.num_workers", "1", "--model.filter_channels", "32",
+        "job.train", "--config", str(DEMO), *SMALL, "--data.shards", str(shards), "--run.storage", str(tmp_path),
+        "--run.name", "a", "--train.max_steps", "11", "--scaling.num_workers", "1", "--model.filter_channels", "32",
     )  # fmt: skip
     assert "of another architecture" in message
     assert "model.*" in message

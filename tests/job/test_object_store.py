@@ -4,12 +4,14 @@ import json
 import re
 
 import fsspec
+import pytest
 
 from tests.job.conftest import Command, arguments
 from trainable.records import read_metrics
 from trainable.storage import checkpoints, step_of
 
 
+@pytest.mark.slow
 def test_a_run_on_s3_is_written_in_parts_and_continues(command: Command, bucket, shards):
     options = {
         "run__name": "far",

@@ -37,6 +37,7 @@ def run(folder: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow
 def test_the_tests_follow_another_set(second):
     result = run(second)
     assert result.returncode == 0, result.stdout
