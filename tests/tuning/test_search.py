@@ -17,7 +17,8 @@ from tuning.space import Axis
 
 VALIDATIONS = 4
 BEST_MEL, BEST_SCORE = 45.0, 1.0
-RANGE = {"mel": Axis("loguniform", (1.0, 1000.0)), "kind": Axis("choice", ("good", "bad"))}
+# a draw of random search is within 10 % of the best score with a chance of 0.11: of 24 one is, with 0.94
+RANGE = {"mel": Axis("loguniform", (10.0, 200.0)), "kind": Axis("choice", ("good", "bad"))}
 GRID = {"mel": Axis("grid", (5.0, 15.0, 45.0, 135.0)), "kind": Axis("grid", ("good", "bad"))}
 
 
@@ -45,7 +46,7 @@ def objective(values: dict) -> None:
         SearchOptions("random", "asha", trials=24),
         SearchOptions("random", "hyperband", trials=24),
         SearchOptions("optuna", "none", trials=20),
-        SearchOptions("random", "pbt", trials=6),
+        SearchOptions("random", "pbt", trials=16),
     ],
     ids=lambda options: f"{options.search}-{options.schedule}",
 )
@@ -97,5 +98,5 @@ def test_a_scheduler_that_is_restored_knows_what_earlier_trials_had():
 
 
 def test_what_a_population_makes_of_a_value_stays_in_its_range():
-    assert Clip(RANGE)({"mel": 1200.0, "kind": "bad"}) == {"mel": 1000.0, "kind": "bad"}
-    assert Clip(RANGE)({"mel": 0.8, "kind": "bad"})["mel"] == 1.0
+    assert Clip(RANGE)({"mel": 240.0, "kind": "bad"}) == {"mel": 200.0, "kind": "bad"}
+    assert Clip(RANGE)({"mel": 8.0, "kind": "bad"})["mel"] == 10.0
