@@ -95,7 +95,7 @@ def assert_stopped(done: subprocess.CompletedProcess, why: str) -> None:
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounts a small tmpfs")
 def test_a_full_disk_stops_the_run_with_one_line(command, shards, tmp_path):
     """And with room made, the same command goes on to the end."""
-    if os.system(f"mount -t tmpfs -o size=24m none {tmp_path}"):
+    if os.system(f"mount -t tmpfs -o size=64m none {tmp_path}"):
         pytest.skip("nothing can be mounted here")
     try:
         argv = arguments(
