@@ -1,10 +1,11 @@
 """A training step of the full model, timed: `python -m benchmarks.step [--threads 2] [--batch 4] [--frames 400]
 [--tokens 120] [--precision fp32] [--device cuda] [--compile] [--checkpointing] [--as-reference] [--pairs 7]
-[--json FILE]`.
+[--against-fp32] [--json FILE]`.
 
 With --as-reference the same step with the reference trainer's redundant work (benchmarks.as_reference) runs in turn
-with ours. Seconds are medians, and the ratio is the median of the pairs' ratios. WavLM has the size of base-plus and
-random weights, and text and sound are random; nothing is downloaded, and Ray is not needed.
+with ours, and with --against-fp32 our own in fp32. Seconds are medians, and a ratio is the median of the pairs' ratios.
+WavLM has the size of base-plus and random weights, and text and sound are random; nothing is downloaded, and Ray is
+not needed.
 """
 
 import argparse
@@ -13,6 +14,7 @@ import json
 import math
 import resource
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from typing import Any, cast
@@ -166,14 +168,20 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         theirs = Subject(AsReferenceStep(state, train, data), batch)
         subjects["as_reference_seconds_per_step"] = theirs
         result |= beside(theirs, scalars, rewind, device)
+    if args.against_fp32:
+        exact = replace(train, precision="fp32")
+        subjects["fp32_seconds_per_step"] = Subject(
+            TrainingStep(full_state(exact, model, data, device), exact, data), batch
+        )
+        subjects["fp32_seconds_per_step"].run()
     times: dict[str, list[float]] = {name: [] for name in subjects}
     for pair in range(args.pairs):
         for name, subject in list(subjects.items())[:: -1 if pair % 2 else 1]:
             times[name].append(subject.timed())
     result |= {name: median(values) for name, values in times.items()}
-    if args.as_reference:
-        pairs = zip(times["as_reference_seconds_per_step"], times["seconds_per_step"], strict=True)
-        result["ratio"] = median(a / b for a, b in pairs)
+    ratios = {"as_reference_seconds_per_step": "ratio", "fp32_seconds_per_step": "ratio_to_fp32"}
+    for name in subjects.keys() & ratios:
+        result[ratios[name]] = median(a / b for a, b in zip(times[name], times["seconds_per_step"], strict=True))
     best = peak(device, args.precision)
     result["attainable_flops"] = attainable(device, args.precision) if best is None else best
     result["mfu"] = result["flops_corrected"] / result["seconds_per_step"] / result["attainable_flops"]
@@ -225,6 +233,7 @@ def main() -> None:
     made.add_argument("--compile", action="store_true", help="torch.compile, for the parts where it pays")
     made.add_argument("--checkpointing", action="store_true", help="with train.activation_checkpointing")
     made.add_argument("--as-reference", action="store_true", help="time the reference's redundant work beside ours")
+    made.add_argument("--against-fp32", action="store_true", help="time our own step in fp32 beside it")
     made.add_argument("--pairs", type=int, default=7, help="steps that are timed, of either")
     made.add_argument("--json", type=Path, help="write the figures")
     args = made.parse_args()

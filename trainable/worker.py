@@ -1,7 +1,6 @@
 """The loop of every Ray Train worker: data in, steps, records, checkpoints. The only module here that knows Ray."""
 
 import logging
-import math
 import platform
 import resource
 import time
@@ -23,26 +22,22 @@ from data.config import DataConfig
 from data.epoch_plan import EpochPlan, Position
 from data.files import keep_trying
 from data.loading import BadRowsError
-from data.manifest import SPLITS, read_manifest
+from data.manifest import read_manifest
 from data.pipeline import (
     Damage,
     MicroBatch,
     MicroBatchStream,
     StreamSpec,
     advance,
-    evaluation_rows,
-    evaluation_set,
     plan_of,
 )
 from data.plan_history import changed
 from trainable.agreement import Agreement, gather, share
 from trainable.checkpoint import CheckpointInfo, load_checkpoint
 from trainable.config import EvalConfig, ModelConfig, TrainConfig
-from trainable.evaluate import Evaluation, evaluate
 from trainable.hardware import set_up_torch
-from trainable.judgement import Validation, best_of, gives_up, overfits
+from trainable.judgement import gives_up
 from trainable.logs import start_logging, upload_log
-from trainable.networks.synthesizer import SynthesizerTrn
 from trainable.not_finite import NotFiniteError
 from trainable.preemption import Notices, PreemptedError, reason
 from trainable.records import RunLog
@@ -50,13 +45,12 @@ from trainable.reduction import unwrapped
 from trainable.rehearsal import naming, rehearse
 from trainable.roll_back import roll_back, scheduled_before
 from trainable.saver import Saver, StorageError
-from trainable.scorers import Scorer, load_scorers
-from trainable.sentences import Sentence, read_sentences, speak
 from trainable.settings import changed_settings, check_fits
 from trainable.slm import load_slm
 from trainable.state import TrainState, build_networks
 from trainable.step import TrainingStep
 from trainable.storage import checkpoint_name, fetched, newest_good
+from trainable.validation import Validator
 from trainable.warm_start import warm_start
 from trainable.watchdog import Watchdog
 
@@ -161,28 +155,13 @@ class Worker:
             cfg.folder, position.step, self.rank == 0, cfg.train.not_finite, fp16, self.state.passed_over,
             self.saver.submit,
         ))  # fmt: skip
-        self.sets = {split: evaluation_rows(self.spec, split, cfg.eval.max_utterances) for split in SPLITS}
-        self.scorers = self.made_scorers()
-        self.sentences: list[Sentence] | None = None  # read when they are first spoken: a restart must not wait for it
+        self.validate = Validator(
+            cfg.eval, cfg.train, self.spec, manifest, self.state, self.rank, self.damage, self.agree
+        )
         attempt = share(uuid.uuid4().hex)
         self.watchdog = Watchdog(
             cfg.folder, self.rank, self.world_size, attempt, cfg.train.hang_timeout_s, position.step
         )
-
-    def made_scorers(self) -> dict[str, Scorer]:
-        """The scorers of the configuration.
-
-        Raises:
-            ValueError: on all ranks, where one of them cannot make one.
-        """
-        made, error = dict[str, Scorer](), ""
-        try:
-            made = load_scorers(self.cfg.eval.scorers, self.device)
-        except ValueError as problem:
-            error = str(problem)
-        if error := self.agree(error):
-            raise ValueError(error)
-        return made
 
     def resume(self) -> None:
         """Restore the newest good checkpoint of the run's folder, if there is one; all workers take the same."""
@@ -380,59 +359,10 @@ class Worker:
         return state.position.step < cfg.train.max_steps and not gives_up(state.validations, cfg.eval.stop_after)
 
     def evaluate(self, step: int) -> dict[str, float]:
-        """Validate after the steps before were looked at, record it and return the scores."""
+        """Validate, after the steps before were looked at."""
         self.flush()
         self.watchdog.alive(step, long=True)
-        cfg, averaged = self.cfg.eval, self.state.averaged
-        languages = self.manifest.column("language")[self.sets["validation"]].tolist()
-        validation = self.scored("validation", cfg)
-        scores = validation.means(groups=languages)
-        scores |= self.scored("train", replace(cfg, syntheses=0)).means("eval/train_")
-        if averaged is not None:
-            with averaged.in_place():
-                scores |= self.scored("validation", replace(cfg, samples=0)).means("eval/ema_")
-        self.damage.settle()
-        self.records.evaluation(step, scores, validation.samples, self.spoken(), self.cfg.data.sampling_rate)
-        scores = {tag: value for tag, value in scores.items() if math.isfinite(value)}
-        self.judge(step, scores)
-        return scores
-
-    def scored(self, split: str, cfg: EvalConfig) -> Evaluation:
-        """The scores of a split's fixed set with the weights that the generator has now; a collective call."""
-        rows, g = self.sets[split], unwrapped(self.state.nets["g"])
-        own = evaluation_set(self.spec, rows, self.rank, self.world_size, self.damage)
-        return evaluate(g, own, len(rows), cfg, self.cfg.data, self.cfg.train.seed, self.scorers)  # type: ignore[arg-type]
-
-    def spoken(self) -> dict[str, np.ndarray]:
-        """What the fixed sentences sound like now, on rank 0: tag -> [samples]."""
-        if self.rank:
-            return {}
-        if self.sentences is None:
-            try:
-                self.sentences = read_sentences(self.cfg.eval.sentences, self.cfg.data, self.manifest)
-            except (ValueError, OSError) as error:
-                log.warning("the sentences of eval.sentences are not spoken: %s", error)
-                self.sentences = []
-        g: SynthesizerTrn = unwrapped(self.state.nets["g"])  # type: ignore[assignment]
-        inactive, seed = self.cfg.data.bert.inactive, self.cfg.train.seed
-        return {sentence.tag: speak(g, sentence, inactive, seed) for sentence in self.sentences}
-
-    def judge(self, step: int, scores: dict[str, float]) -> None:
-        """Remember a validation, and say what they all mean."""
-        state, cfg = self.state, self.cfg.train.checkpoint
-        state.validations += (Validation(step, cfg.cost(scores), scores.get("eval/mel"), scores.get("eval/train_mel")),)
-        if self.rank:
-            return
-        shown = ", ".join(f"{tag} {v:.4f}" for tag, v in scores.items() if tag.count("/") == 1)
-        log.info("step %d validation: %s", step, shown)
-        best = best_of(state.validations)
-        if best is not None and best.step < step:
-            log.info("step %d: %s was best at step %d", step, cfg.metric, best.step)
-        if overfits(state.validations):
-            log.warning("step %d: overfits: the training set's mel loss falls, the validation set's rises", step)
-        if gives_up(state.validations, self.cfg.eval.stop_after):
-            log.warning("step %d: no better %s for %d validations: stops (eval.stop_after)",
-                        step, cfg.metric, self.cfg.eval.stop_after)  # fmt: skip
+        return self.validate(step, self.records)
 
     def leave(self, notice: PreemptionInfo) -> None:
         """Save before a node goes or the run grows, and end, for Ray Train to start the workers anew.

@@ -110,6 +110,7 @@ class FFN(nn.Module):
         """[B, C, T], [B, 1, T] -> [B, C, T]."""
         # LayerNorm leaves the channels last in memory, where they stay
         x = self.drop(torch.relu(conv1d(x * x_mask, self.conv_1.weight, self.conv_1)))
+        x_mask = x_mask.to(x.dtype)  # what autocast halved stays so
         return conv1d(x * x_mask, self.conv_2.weight, self.conv_2) * x_mask
 
 

@@ -120,11 +120,16 @@ class WeightNormConvTranspose1d(_WeightNorm, nn.ConvTranspose1d):
 
 @contextmanager
 def fixed_weights(*nets: nn.Module) -> Iterator[None]:
-    """Networks that take no gradient and stay as they are inside: their normalised weights are computed once."""
+    """Networks that take no gradient and stay as they are inside: their normalised weights are computed once.
+
+    Under autocast they are rounded once, too.
+    """
     modules = [module for net in nets for module in net.modules() if isinstance(module, _WeightNorm)]
     with torch.no_grad():
         for module in modules:
-            module.fixed = module.normed_weight()
+            device, weight = module.weight_v.device.type, module.normed_weight()
+            halved = torch.is_autocast_enabled(device)
+            module.fixed = weight.to(torch.get_autocast_dtype(device)) if halved else weight
     try:
         yield
     finally:
