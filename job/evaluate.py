@@ -21,6 +21,7 @@ from job.cli import read_config, run
 from job.config import Config
 from job.evaluation_report import report_page
 from trainable.checkpoint import CheckpointInfo, load_weights, read_info
+from trainable.config import GENERATORS
 from trainable.evaluate import Evaluation, evaluate
 from trainable.hardware import set_up_torch
 from trainable.networks.synthesizer import SynthesizerTrn
@@ -42,7 +43,7 @@ def main(argv: Sequence[str]) -> int:
     made.add_argument("--utterances", type=int, help="how many are scored; eval.max_utterances if not given")
     made.add_argument("--syntheses", type=int, help="how many of them are spoken freely; all if not given")
     made.add_argument("--samples", type=int, default=8, help="how many of these are heard and seen in the report")
-    made.add_argument("--weights", choices=("g", "ema"), default="g", help="ema: the averaged ones (train.ema_decay)")
+    made.add_argument("--weights", choices=GENERATORS, default="g", help="ema: the averaged ones (train.ema_decay)")
     made.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     args = made.parse_args(list(argv))
     uri = resolve(args.checkpoint)

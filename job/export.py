@@ -17,7 +17,7 @@ from job.cli import read_config, run
 from job.onnx_graphs import TOLERANCE, largest_difference, write_onnx
 from job.reference_config import departures, reference_config
 from trainable.checkpoint import load_weights, read_info
-from trainable.config import NETWORKS
+from trainable.config import GENERATORS, NETWORKS
 from trainable.published import PREFIXES, write_pth, write_safetensors
 from trainable.slm import slm_sizes
 from trainable.state import build_generator
@@ -35,16 +35,26 @@ def main(argv: Sequence[str]) -> int:
     made.add_argument("--format", choices=FORMATS, default="reference", help="reference: .pth; onnx: inference")
     made.add_argument("--networks", nargs="+", choices=NETWORKS, default=NETWORKS, help="g alone is enough to speak")
     made.add_argument("--without-optimizer", action="store_true", help="weights only: a third of the size")
+    made.add_argument(
+        "--weights", choices=GENERATORS, default="g", help="ema: the generator's averaged ones (train.ema_decay)"
+    )
     args = made.parse_args(list(argv))
     with fetched(resolve(args.checkpoint)) as folder:
-        files = export(folder, args.out, args.format, args.networks, not args.without_optimizer)
+        files = export(folder, args.out, args.format, args.networks, not args.without_optimizer, args.weights)
         for line in departures(read_config(folder / "config.yaml")) if args.format != "onnx" else ():
             print(f"note: other tools will not load these files as they are: {line}")
     print("\n".join(files))
     return 0
 
 
-def export(folder: Path, out: str, form: str, networks: Sequence[str] = NETWORKS, optimizer: bool = True) -> list[str]:
+def export(
+    folder: Path,
+    out: str,
+    form: str,
+    networks: Sequence[str] = NETWORKS,
+    optimizer: bool = True,
+    generator: str = "g",
+) -> list[str]:
     """Write the networks of a checkpoint, and config.json.
 
     Args:
@@ -53,6 +63,7 @@ def export(folder: Path, out: str, form: str, networks: Sequence[str] = NETWORKS
         form: one of FORMATS.
         networks: which; `onnx` is of the generator alone.
         optimizer: with their states, but for `onnx`.
+        generator: which of GENERATORS the generator has; averaged weights go without an optimizer.
 
     Returns:
         The paths written.
@@ -64,18 +75,18 @@ def export(folder: Path, out: str, form: str, networks: Sequence[str] = NETWORKS
     info, cfg = read_info(folder), read_config(folder / "config.yaml")
     with tempfile.TemporaryDirectory() as written:
         if form == "onnx":
-            export_onnx(folder, f"{written}/{PREFIXES['g']}_{info.position.step}")
+            export_onnx(folder, f"{written}/{PREFIXES['g']}_{info.position.step}", generator)
         else:
-            export_weights(folder, written, form, networks, optimizer)
+            export_weights(folder, written, form, networks, optimizer, generator)
         described = reference_config(cfg, info.speakers, slm_sizes(cfg.model.slm))
         Path(written, "config.json").write_text(json.dumps(described, indent=2, ensure_ascii=False), encoding="utf-8")
         return publish(Path(written), out)
 
 
-def export_weights(folder: Path, out: str, form: str, networks: Sequence[str], optimizer: bool) -> None:
+def export_weights(folder: Path, out: str, form: str, networks: Sequence[str], optimizer: bool, generator: str) -> None:
     """Write the networks' weights to a local folder; see `export`."""
     info, cfg = read_info(folder), read_config(folder / "config.yaml")
-    found = read_checkpoint(folder, optimizer)
+    found = read_checkpoint(folder, optimizer, generator)
     for name in (name for name in networks if name in found):
         stem = f"{out}/{PREFIXES[name]}_{info.position.step}"
         if form == "safetensors":
@@ -85,7 +96,7 @@ def export_weights(folder: Path, out: str, form: str, networks: Sequence[str], o
             write_pth(Path(f"{stem}.pth"), found[name], adamw)
 
 
-def export_onnx(folder: Path, stem: str) -> None:
+def export_onnx(folder: Path, stem: str, generator: str) -> None:
     """Write the generator's two graphs, and compare them with torch where onnxruntime is installed.
 
     Raises:
@@ -93,7 +104,7 @@ def export_onnx(folder: Path, stem: str) -> None:
     """
     cfg = read_config(folder / "config.yaml")
     g = build_generator(cfg.model, cfg.train.segment_size, cfg.data).eval()
-    load_weights(folder, "g", g)
+    load_weights(folder, generator, g)
     write_onnx(g, stem)
     if importlib.util.find_spec("onnxruntime") is None:
         print("note: the graphs were not compared with torch: onnxruntime is not installed")

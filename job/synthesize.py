@@ -20,6 +20,7 @@ from data.config import LANGUAGES
 from data.files import read_file, stays_below
 from job.cli import run
 from job.voice import Speech, Utterance, Voice
+from trainable.config import GENERATORS
 from trainable.storage import fetched, resolve
 
 STDOUT = "-"
@@ -229,6 +230,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--noise_scale_w", type=float, default=0.8, help="variation of the rhythm")
     made.add_argument("--length_scale", type=float, default=1.0, help="above 1 slower, below 1 faster")
     made.add_argument("--seed", type=int, default=0)
+    made.add_argument("--weights", choices=GENERATORS, default="g", help="ema: the averaged ones (train.ema_decay)")
     made.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     return made
 
@@ -243,7 +245,7 @@ def main(argv: Sequence[str]) -> int:
     text = sys.stdin.read() if args.text == STDOUT else args.text or ""
     default = Speech(text, **{name: getattr(args, name) for name in KEYS if name != "text"})
     with fetched(resolve(args.checkpoint)) as folder:
-        voice = Voice.load(folder, args.device, args.reference)
+        voice = Voice.load(folder, args.device, args.reference, args.weights)
     if args.lines:
         lines, wrong = read_lines(args.lines, default)
         wrong |= speak_lines(voice, lines, Path(args.out), args.batch)

@@ -107,21 +107,22 @@ class Voice:
             self.reference = spectrogram(wave, data.filter_length, data.hop_length, data.win_length)
 
     @classmethod
-    def load(cls, folder: Path, device: str = "cpu", reference: str | None = None) -> "Voice":
+    def load(cls, folder: Path, device: str = "cpu", reference: str | None = None, weights: str = "g") -> "Voice":
         """Load the generator of a checkpoint.
 
         Args:
             folder: of the checkpoint.
             device: that computes.
             reference: file of a recording of the speaker, for a voice without a speaker table.
+            weights: which of GENERATORS speaks.
 
         Raises:
             ValueError: a voice without a speaker table and no recording, or one that cannot be decoded.
-            CheckpointError: it is damaged.
+            CheckpointError: it is damaged, or does not hold these weights.
         """
         info, cfg = read_info(folder), read_config(folder / "config.yaml")
         g = build_generator(cfg.model, cfg.train.segment_size, cfg.data)
-        load_weights(folder, "g", g)
+        load_weights(folder, weights, g)
         recording = None if reference is None else decode_audio(read_audio(reference), cfg.data)
         return cls(g.eval().to(device), cfg.data, info, recording)
 

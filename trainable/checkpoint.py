@@ -247,15 +247,27 @@ def load_checkpoint(folder: Path, state: TrainState) -> CheckpointInfo:
     return info
 
 
+def weights_file(folder: Path, name: str) -> Path:
+    """The file of a network's weights, or of the generator's averaged ones, `ema`.
+
+    Raises:
+        CheckpointError: there is none.
+    """
+    path = folder / f"{name}.safetensors"
+    if path.exists():
+        return path
+    if name == "ema":
+        raise CheckpointError(f"{folder} holds no averaged weights: it was trained with train.ema_decay 0")
+    raise CheckpointError(f"{folder} holds no network `{name}`: it was trained with other model.* settings")
+
+
 def load_weights(folder: Path, name: str, net: nn.Module) -> None:
-    """Load the weights of one network.
+    """Load the weights of one network, or the generator's averaged ones, `ema`.
 
     Raises:
         CheckpointError: names the tensors that do not fit.
     """
-    path = folder / f"{name}.safetensors"
-    if not path.exists():
-        raise CheckpointError(f"{folder} holds no network `{name}`: it was trained with other model.* settings")
+    path = weights_file(folder, name)
     weights, own = load_file(path), net.state_dict()
     wrong = mismatches(weights, own)
     if wrong:

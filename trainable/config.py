@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 NETWORKS = ("g", "d", "dur", "wd")
+GENERATORS = ("g", "ema")  # files of the generator's weights: its own, and the averaged ones (train.ema_decay)
 
 
 @dataclass(frozen=True)

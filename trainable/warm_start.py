@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from trainable.checkpoint import mismatches, read_info
+from trainable.checkpoint import mismatches, read_info, weights_file
 from trainable.hub import download
 from trainable.optimizer import Moments, load_moments
 from trainable.published import ADAMW, LEAVE, PREFIXES, Published, load_tensors, needed, newest, read_published
@@ -127,20 +127,28 @@ def read_folder(folder: Path, nets: Mapping[str, nn.Module], optimizer: bool) ->
     }
 
 
-def read_checkpoint(folder: Path, optimizer: bool = True) -> dict[str, Published]:
+def read_checkpoint(folder: Path, optimizer: bool = True, generator: str = "g") -> dict[str, Published]:
     """The networks of a checkpoint of this trainer.
 
+    Args:
+        folder: of the checkpoint.
+        optimizer: with the optimizers' states.
+        generator: which of GENERATORS the generator has; averaged weights have no optimizer.
+
     Raises:
-        CheckpointError: it is damaged.
+        CheckpointError: it is damaged, or holds no averaged weights.
     """
     epoch = read_info(folder).position.epoch
     training = load_tensors(folder / "training.pt")
     found = {}
     for name, moments in training["moments"].items():
-        tensors = load_file(folder / f"{name}.safetensors")
+        source = generator if name == "g" else name
+        tensors = load_file(weights_file(folder, source))
         order = [*moments, *(key for key in tensors if key not in moments)]  # safetensors sorts its entries
         weights = {key: tensors[key] for key in order}
-        found[name] = Published(weights, moments if optimizer else None, training["learning_rates"][name], epoch)
+        found[name] = Published(
+            weights, moments if optimizer and source == name else None, training["learning_rates"][name], epoch
+        )
     return found
 
 

@@ -4,6 +4,7 @@ import hashlib
 import json
 import re
 import shutil
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,11 +18,15 @@ from data.epoch_plan import Position
 from data.manifest import read_manifest
 from data.pipeline import StreamSpec, advance, plan_of
 from job.cli import read_config
+from job.export import export
+from job.voice import Voice
 from tests.job.conftest import arguments, kill, metrics, wait_for_step
+from tests.job.voices import tiny_checkpoint
+from trainable.published import read_published
 from trainable.slm import load_slm
 from trainable.state import build_networks
 from trainable.step import crc
-from trainable.warm_start import warm_start
+from trainable.warm_start import read_checkpoint, warm_start
 
 # of the design document of the reference trainer (train_and_evaluate, evaluate)
 SCALARS = [
@@ -224,3 +229,23 @@ def test_export_of_a_run_starts_another(command, two_workers, tmp_path):
     again = command("job.export", "--checkpoint", str(two_workers), "--out", str(out))
     assert again.returncode == 2
     assert "already" in again.stderr
+
+
+def test_averaged_weights_speak_and_are_exported_without_an_optimizer(two_workers, tmp_path):
+    newest = sorted(two_workers.glob("checkpoint_0*"))[-1]
+    averaged, raw = (load_file(newest / f"{name}.safetensors") for name in ("ema", "g"))
+    spoken = Voice.load(newest, weights="ema").g.state_dict()
+    assert all(torch.equal(averaged[key], value) for key, value in spoken.items())
+    assert any(not torch.equal(averaged[key], raw[key]) for key in raw)
+    export(newest, str(tmp_path), "reference", generator="ema")
+    written = read_published(tmp_path / "G_10.pth", optimizer=True)
+    assert all(torch.equal(averaged[key], value) for key, value in written.weights.items())
+    assert written.moments is None
+    assert read_published(tmp_path / "D_10.pth", optimizer=True).moments is not None
+
+
+def test_a_checkpoint_without_averaged_weights_says_so(tmp_path):
+    checkpoint = tiny_checkpoint(tmp_path)
+    for load in (partial(Voice.load, checkpoint, weights="ema"), partial(read_checkpoint, checkpoint, generator="ema")):
+        with pytest.raises(ValueError, match=r"train\.ema_decay 0"):
+            load()

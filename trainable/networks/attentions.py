@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trainable.networks.modules import Dropout, LayerNorm
-from trainable.networks.weight_norm import conv1d
+from trainable.networks.weight_norm import Conv1d
 
 WINDOW_SIZE = 4  # relative positions beyond +-4 carry no embedding
 COND_LAYER = 2  # the speaker is added before this layer (the third)
@@ -102,16 +102,16 @@ class FFN(nn.Module):
 
     def __init__(self, channels: int, filter_channels: int, kernel_size: int, p_dropout: float = 0.0) -> None:
         super().__init__()
-        self.conv_1 = nn.Conv1d(channels, filter_channels, kernel_size, padding="same")
-        self.conv_2 = nn.Conv1d(filter_channels, channels, kernel_size, padding="same")
+        self.conv_1 = Conv1d(channels, filter_channels, kernel_size, padding="same")
+        self.conv_2 = Conv1d(filter_channels, channels, kernel_size, padding="same")
         self.drop = Dropout(p_dropout)
 
     def forward(self, x: Tensor, x_mask: Tensor) -> Tensor:
         """[B, C, T], [B, 1, T] -> [B, C, T]."""
         # LayerNorm leaves the channels last in memory, where they stay
-        x = self.drop(torch.relu(conv1d(x * x_mask, self.conv_1.weight, self.conv_1)))
+        x = self.drop(torch.relu(self.conv_1(x * x_mask)))
         x_mask = x_mask.to(x.dtype)  # what autocast halved stays so
-        return conv1d(x * x_mask, self.conv_2.weight, self.conv_2) * x_mask
+        return self.conv_2(x * x_mask) * x_mask
 
 
 class Encoder(nn.Module):

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from trainable.networks.modules import LRELU_SLOPE, ResBlock1, ResBlock2, masked
 from trainable.networks.recompute import recomputed
-from trainable.networks.weight_norm import WeightNormConvTranspose1d, channels_last, conv1d
+from trainable.networks.weight_norm import Conv1d, WeightNormConvTranspose1d, channels_last
 
 RESBLOCKS: dict[str, type[ResBlock1] | type[ResBlock2]] = {"1": ResBlock1, "2": ResBlock2}
 
@@ -81,7 +81,7 @@ class Generator(nn.Module):
             channels //= 2
             for block_kernel, dilations in zip(resblock_kernel_sizes, resblock_dilation_sizes, strict=True):
                 self.resblocks.append(RESBLOCKS[resblock](channels, block_kernel, dilations))
-        self.conv_post = nn.Conv1d(channels, 1, 7, padding=3, bias=False)
+        self.conv_post = Conv1d(channels, 1, 7, padding=3, bias=False)
         if gin_channels > 0:
             self.cond = nn.Conv1d(gin_channels, upsample_initial_channel, 1)
 
@@ -109,5 +109,5 @@ class Generator(nn.Module):
             for block in blocks[1:]:
                 total = total + recomputed(block, x, mask, enabled=self.recompute)
             x = total / self.num_kernels
-        x = conv1d(F.leaky_relu(x), self.conv_post.weight, self.conv_post)  # PyTorch's default slope, as in HiFi-GAN
+        x = self.conv_post(F.leaky_relu(x))  # PyTorch's default slope, as in HiFi-GAN
         return torch.tanh(x)

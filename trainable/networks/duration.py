@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from trainable.networks.flows import Flip
 from trainable.networks.modules import Dropout, LayerNorm
 from trainable.networks.splines import rational_quadratic_spline
-from trainable.networks.weight_norm import channels_last, conv1d
+from trainable.networks.weight_norm import Conv1d, channels_last
 
 LOG_2PI = math.log(2 * math.pi)
 
@@ -24,10 +24,10 @@ class DDSConv(nn.Module):
         super().__init__()
         self.drop = Dropout(p_dropout)
         self.convs_sep = nn.ModuleList(
-            nn.Conv1d(channels, channels, kernel_size, groups=channels, dilation=kernel_size**i, padding="same")
+            Conv1d(channels, channels, kernel_size, groups=channels, dilation=kernel_size**i, padding="same")
             for i in range(n_layers)
         )
-        self.convs_1x1 = nn.ModuleList(nn.Conv1d(channels, channels, 1) for _ in range(n_layers))
+        self.convs_1x1 = nn.ModuleList(Conv1d(channels, channels, 1) for _ in range(n_layers))
         self.norms_1 = nn.ModuleList(LayerNorm(channels) for _ in range(n_layers))
         self.norms_2 = nn.ModuleList(LayerNorm(channels) for _ in range(n_layers))
 
@@ -38,8 +38,8 @@ class DDSConv(nn.Module):
         x = channels_last(x)  # as LayerNorm leaves them: of mixed layouts, gelu's backward pass is 10 times slower
         layers = zip(self.convs_sep, self.convs_1x1, self.norms_1, self.norms_2, strict=True)
         for separable, pointwise, norm_1, norm_2 in layers:
-            y = F.gelu(norm_1(conv1d(x * x_mask, separable.weight, separable)))
-            y = F.gelu(norm_2(conv1d(y, pointwise.weight, pointwise)))
+            y = F.gelu(norm_1(separable(x * x_mask)))
+            y = F.gelu(norm_2(pointwise(y)))
             x = x + self.drop(y)
         return x * x_mask
 
@@ -81,14 +81,14 @@ class ConvFlow(nn.Module):
         half = in_channels // 2
         self.pre = nn.Conv1d(half, filter_channels, 1)
         self.convs = DDSConv(filter_channels, kernel_size, n_layers)
-        self.proj = nn.Conv1d(filter_channels, half * (3 * num_bins - 1), 1)
+        self.proj = Conv1d(filter_channels, half * (3 * num_bins - 1), 1)
         nn.init.zeros_(self.proj.weight)
         assert self.proj.bias is not None
         nn.init.zeros_(self.proj.bias)
 
     def _couple(self, x: Tensor, x_mask: Tensor, g: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
         x0, x1 = x.chunk(2, dim=1)
-        shape = conv1d(self.convs(self.pre(x0), x_mask, g), self.proj.weight, self.proj) * x_mask
+        shape = self.proj(self.convs(self.pre(x0), x_mask, g)) * x_mask
         shape = shape.unflatten(1, (x1.size(1), -1)).transpose(2, 3)  # [B, C / 2, T, 3 * bins - 1]
         widths, heights, derivatives = shape.split([self.num_bins, self.num_bins, self.num_bins - 1], dim=-1)
         x1, log_derivative = rational_quadratic_spline(
@@ -156,11 +156,11 @@ class StochasticDurationPredictor(nn.Module):
         width = in_channels
         self.flows = _duration_flows(width, kernel_size, n_flows)
         self.post_pre = nn.Conv1d(1, width, 1)
-        self.post_proj = nn.Conv1d(width, width, 1)
+        self.post_proj = Conv1d(width, width, 1)
         self.post_convs = DDSConv(width, kernel_size, n_layers=3, p_dropout=p_dropout)
         self.post_flows = _duration_flows(width, kernel_size, n_flows=4)
         self.pre = nn.Conv1d(in_channels, width, 1)
-        self.proj = nn.Conv1d(width, width, 1)
+        self.proj = Conv1d(width, width, 1)
         self.convs = DDSConv(width, kernel_size, n_layers=3, p_dropout=p_dropout)
         if gin_channels > 0:
             self.cond = nn.Conv1d(gin_channels, width, 1)
@@ -170,12 +170,11 @@ class StochasticDurationPredictor(nn.Module):
         h = self.pre(x.detach())
         if g is not None:
             h = h + self.cond(g.detach())
-        return conv1d(self.convs(h, x_mask), self.proj.weight, self.proj) * x_mask
+        return self.proj(self.convs(h, x_mask)) * x_mask
 
     def _negative_log_likelihood(self, h: Tensor, x_mask: Tensor, w: Tensor) -> Tensor:
         """Upper bound of -log p(w | text): equation 7 of VITS, for one draw of the noise."""
-        h_w = self.post_convs(self.post_pre(w), x_mask)
-        h_w = conv1d(h_w, self.post_proj.weight, self.post_proj) * x_mask
+        h_w = self.post_proj(self.post_convs(self.post_pre(w), x_mask)) * x_mask
         e_q = torch.randn(w.size(0), 2, w.size(2), device=w.device, dtype=w.dtype) * x_mask
         z_q, logdet_q = _run_flows(self.post_flows, e_q, x_mask, h + h_w)
         z_u, z_v = z_q.chunk(2, dim=1)  # u dequantises the whole number w, v is the added channel

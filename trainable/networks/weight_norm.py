@@ -43,6 +43,14 @@ def conv1d(x: Tensor, weight: Tensor, conv: nn.Conv1d) -> Tensor:
     return made.squeeze(2)
 
 
+class Conv1d(nn.Conv1d):
+    """nn.Conv1d in any layout: see `conv1d`."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, C_in, T] -> [B, C_out, T']."""
+        return conv1d(x, self.weight, self)
+
+
 def has_channels_last(x: Tensor) -> bool:
     """Whether [B, C, T] lies on a CPU with its channels, more than one, last in memory."""
     return x.device.type == "cpu" and x.size(1) > 1 and x.stride(1) == 1 and x.stride(2) == x.size(1)
