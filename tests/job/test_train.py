@@ -44,7 +44,7 @@ SENTENCES = {"EN": "en_f1", "ZH": "zh_f1", "JP": "jp_f1"}
 @pytest.fixture(scope="module")
 def one_worker(train, tmp_path_factory) -> Path:
     storage = tmp_path_factory.mktemp("runs")
-    train(storage, run__name="one", train__max_steps=10, scaling__num_workers=1)
+    train(storage, run__name="one", train__max_steps=4, scaling__num_workers=1)
     return storage / "one"
 
 
@@ -69,7 +69,7 @@ def test_both_ranks_hold_the_same_parameters(two_workers):
 
 def test_one_and_two_workers_see_the_same_utterances_and_start_with_the_same_losses(one_worker, two_workers):
     one, two = metrics(one_worker), metrics(two_workers)
-    assert [line["consumed"] for line in one] == [line["consumed"] for line in two]
+    assert [line["consumed"] for line in one] == [line["consumed"] for line in two[:4]]
     for tag in SCALARS:
         if tag.startswith("loss"):
             assert two[0][tag] == pytest.approx(one[0][tag], rel=1e-5), tag
