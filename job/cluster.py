@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import ray
 from ray._private import ray_constants
+from ray.data._internal.cluster_autoscaler.default_autoscaling_coordinator import get_or_create_autoscaling_coordinator
 
 from job.config import Config
 
@@ -34,6 +35,9 @@ def ray_session(cfg: Config) -> Iterator[None]:
         return
     if on_cluster():
         ray.init()
+        # Ray Data keeps this actor for good, on the node that asks for it first: here, on the head. On a worker's node
+        # it would look like work, and a GPU node would never be idle again.
+        get_or_create_autoscaling_coordinator()
     else:
         _, workers = cfg.scaling.bounds
         cpus = max(os.cpu_count() or 1, math.ceil(workers * cfg.scaling.cpus_per_worker) + cfg.data.loaders)

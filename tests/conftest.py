@@ -3,6 +3,7 @@
 import logging
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Iterator
 
@@ -13,6 +14,10 @@ import torch
 os.environ.setdefault("RAY_AUTH_MODE", "disabled")
 # workers run at nice 15 by default: beside other work they would starve
 os.environ.setdefault("RAY_worker_niceness", "0")
+
+# a shell's background jobs ignore Ctrl-C, and the commands that tests start would inherit that
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # threads that wait for each other spin, and on a busy machine that costs more than they bring
 torch.set_num_threads(1)
