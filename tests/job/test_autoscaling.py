@@ -30,20 +30,25 @@ STATUS = """
 import json, sys
 from ray.autoscaler.v2.sdk import get_cluster_status
 status = get_cluster_status(sys.argv[1])
-print(json.dumps([node.ray_node_type_name for node in [*status.active_nodes, *status.idle_nodes]]))
+nodes = [*status.active_nodes, *status.idle_nodes]
+print(json.dumps([(node.ray_node_type_name, node.node_activity or []) for node in nodes]))
 """
 HEAD = "ray.head.default"
 
 
-def node_types(cluster: LocalCluster) -> list[str]:
-    """Of each node that is up."""
+def nodes_up(cluster: LocalCluster) -> list[tuple[str, list[str]]]:
+    """Type of each node that is up, and what keeps it busy."""
     return sorted(json.loads(cluster.run([sys.executable, "-c", STATUS, cluster.address]).stdout))
+
+
+def types(nodes: list[tuple[str, list[str]]]) -> list[str]:
+    return [kind for kind, _ in nodes]
 
 
 def wait_until(cluster: LocalCluster, wanted: list[str], timeout: float) -> float:
     """Seconds until these nodes are up and no others."""
     began = time.monotonic()
-    while (found := node_types(cluster)) != wanted:
+    while types(found := nodes_up(cluster)) != wanted:
         assert time.monotonic() - began < timeout, f"{found} after {timeout} s"
         time.sleep(1)
     return time.monotonic() - began
@@ -56,7 +61,7 @@ def test_nodes_come_and_go_with_the_job(shards, tmp_path):
         "data.shards": shards, "data.loaders": 1, "scaling.loader_resources": '{"data": 1}', "train.max_steps": 40,
     }  # fmt: skip
     with LocalCluster(workers=0, head_cpus=0, node_types=local_node_types()) as cluster:
-        assert node_types(cluster) == [HEAD]
+        assert types(nodes_up(cluster)) == [HEAD]
         with ClusterRun(cluster, tmp_path, "a", options) as run:
             run.wait_for_workers(2, timeout=400)
             wait_until(cluster, ["data", "gpu-spot", "gpu-spot", HEAD], 90)
