@@ -9,6 +9,9 @@ from collections.abc import Iterator
 import ray
 from ray._private import ray_constants
 from ray.data._internal.cluster_autoscaler.default_autoscaling_coordinator import get_or_create_autoscaling_coordinator
+from ray.data._internal.execution.node_trackers import get_or_create_actor_location_tracker
+from ray.data._internal.stats import get_or_create_stats_actor
+from ray.data._internal.usage.actor import get_or_create_usage_collection_actor
 
 from job.config import Config
 
@@ -35,9 +38,7 @@ def ray_session(cfg: Config) -> Iterator[None]:
         return
     if on_cluster():
         ray.init()
-        # Ray Data keeps this actor for good, on the node that asks for it first: here, on the head. On a worker's node
-        # it would look like work, and a GPU node would never be idle again.
-        get_or_create_autoscaling_coordinator()
+        keep_data_actors_here()
     else:
         _, workers = cfg.scaling.bounds
         cpus = max(os.cpu_count() or 1, math.ceil(workers * cfg.scaling.cpus_per_worker) + cfg.data.loaders)
@@ -55,6 +56,18 @@ def ray_session(cfg: Config) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def keep_data_actors_here() -> None:
+    """Make the actors that Ray Data keeps for good on this node, the head's as a rule.
+
+    Ray Data makes each on the node that first asks for it. That would be a worker's, as the workers run the datasets,
+    and a GPU node on which an actor lives is never idle: the autoscaler would leave it running after the job.
+    """
+    get_or_create_autoscaling_coordinator()
+    get_or_create_stats_actor()
+    get_or_create_usage_collection_actor()
+    get_or_create_actor_location_tracker()
 
 
 def listen_on_loopback_only() -> None:
