@@ -1,5 +1,6 @@
 """Ray Data executes the plan: every worker gets its micro-batches of each step, in order, from any position."""
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable
@@ -175,7 +176,10 @@ def wait_for(reached: Callable[[], bool], timeout: float = 30) -> None:
 
 def processes(*names: str) -> list[str]:
     """Ray's processes below this one that have one of these names."""
-    found = [p.name() for p in psutil.Process().children(recursive=True)]
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):  # it has just ended
+            found.append(process.name())
     return [name for name in found if name.startswith("ray::") and any(part in name for part in names)]
 
 
