@@ -35,6 +35,7 @@ from trainable.losses import WavLMFeatures
 from trainable.state import TrainState, build_networks
 from trainable.step import TrainingStep
 
+RATIOS = {"as_reference_seconds_per_step": "ratio", "fp32_seconds_per_step": "ratio_to_fp32"}  # to seconds_per_step
 STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
@@ -174,18 +175,26 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
             TrainingStep(full_state(exact, model, data, device), exact, data), batch
         )
         subjects["fp32_seconds_per_step"].run()
-    times: dict[str, list[float]] = {name: [] for name in subjects}
-    for pair in range(args.pairs):
-        for name, subject in list(subjects.items())[:: -1 if pair % 2 else 1]:
-            times[name].append(subject.timed())
-    result |= {name: median(values) for name, values in times.items()}
-    ratios = {"as_reference_seconds_per_step": "ratio", "fp32_seconds_per_step": "ratio_to_fp32"}
-    for name in subjects.keys() & ratios:
-        result[ratios[name]] = median(a / b for a, b in zip(times[name], times["seconds_per_step"], strict=True))
+    result |= in_turn(subjects, args.pairs)
     best = peak(device, args.precision)
     result["attainable_flops"] = attainable(device, args.precision) if best is None else best
     result["mfu"] = result["flops_corrected"] / result["seconds_per_step"] / result["attainable_flops"]
-    return result | {"breakdown": ours.breakdown(), "times": times, "torch": torch.__version__}
+    return result | {"breakdown": ours.breakdown(), "torch": torch.__version__}
+
+
+def in_turn(subjects: Mapping[str, Subject], pairs: int) -> dict[str, Any]:
+    """Time each subject `pairs` times, in turn and in alternating order: medians, ratios to ours, and all times."""
+    times: dict[str, list[float]] = {name: [] for name in subjects}
+    for pair in range(pairs):
+        for name, subject in list(subjects.items())[:: -1 if pair % 2 else 1]:
+            times[name].append(subject.timed())
+    ours = times["seconds_per_step"]
+    ratios = {
+        key: median(other / own for other, own in zip(times[name], ours, strict=True))
+        for name, key in RATIOS.items()
+        if name in times
+    }
+    return {name: median(values) for name, values in times.items()} | ratios | {"times": times}
 
 
 def beside(theirs: Subject, scalars: Mapping[str, float], rewind: Callable[[], None], device: torch.device) -> dict:
@@ -221,8 +230,8 @@ def table(result: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def main() -> None:
-    """The command."""
+def command_line() -> argparse.ArgumentParser:
+    """The command's options."""
     made = argparse.ArgumentParser(prog="python -m benchmarks.step", description=__doc__)
     made.add_argument("--threads", type=int, default=2)
     made.add_argument("--batch", type=int, default=4)
@@ -236,7 +245,12 @@ def main() -> None:
     made.add_argument("--against-fp32", action="store_true", help="time our own step in fp32 beside it")
     made.add_argument("--pairs", type=int, default=7, help="steps that are timed, of either")
     made.add_argument("--json", type=Path, help="write the figures")
-    args = made.parse_args()
+    return made
+
+
+def main() -> None:
+    """The command."""
+    args = command_line().parse_args()
     result = measure(args)
     print(table(result))
     print(json.dumps({key: value for key, value in result.items() if not isinstance(value, dict)}, indent=1))

@@ -1,12 +1,15 @@
 """The benchmark of the step: redundant work leaves the losses alone, and operations are counted right."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
 
+from benchmarks import step as benchmark
 from benchmarks.as_reference import AsReferenceStep
 from benchmarks.parts import FlopCount, in_parts
-from benchmarks.step import Subject, largest_difference, rewound, synthetic_batch
+from benchmarks.step import Subject, command_line, in_turn, largest_difference, measure, rewound, synthetic_batch
 from tests.tiny import tiny_batch, tiny_config, tiny_state
 from trainable.step import TrainingStep
 
@@ -63,3 +66,47 @@ def test_synthetic_batch():
     assert batch.spec.shape == (4, 1025, 40)
     assert batch.language.amax(1).tolist() == [0, 1, 2, 0]
     assert [bool(features.any()) for features in batch.bert_features()] == [True] * 3
+
+
+class Paced:
+    """A subject whose steps take the seconds that it is told, one after the other."""
+
+    def __init__(self, name, seconds, order):
+        self.name, self.seconds, self.order = name, iter(seconds), order
+
+    def timed(self) -> float:
+        self.order.append(self.name)
+        return next(self.seconds)
+
+
+def test_ratios_are_medians_of_pairs_in_alternating_order():
+    order = []
+    ours, exact = Paced("bf16", [1.0, 2.0, 4.0], order), Paced("fp32", [3.0, 2.0, 8.0], order)
+    result = in_turn({"seconds_per_step": ours, "fp32_seconds_per_step": exact}, 3)
+    assert order == ["bf16", "fp32", "fp32", "bf16", "bf16", "fp32"]
+    assert result.pop("times") == {"seconds_per_step": [1.0, 2.0, 4.0], "fp32_seconds_per_step": [3.0, 2.0, 8.0]}
+    assert result == {"seconds_per_step": 2.0, "fp32_seconds_per_step": 3.0, "ratio_to_fp32": 2.0}  # of 3, 1 and 2
+
+
+@pytest.mark.parametrize("option", ["--against-fp32", "--as-reference"])
+def test_what_is_timed_beside_our_step(option, monkeypatch):
+    """The whole command, on the demo's networks."""
+    cfg, precisions = tiny_config(), []
+
+    def state(train, *_):
+        precisions.append(train.precision)
+        return tiny_state(replace(cfg, train=train))
+
+    monkeypatch.setattr(benchmark, "full_state", state)
+    monkeypatch.setattr(benchmark, "ModelConfig", lambda: cfg.model)
+    monkeypatch.setattr(benchmark, "DataConfig", lambda: cfg.data)
+    options = ["--precision", "bf16", "--batch", "2", "--frames", "48", "--tokens", "9", "--pairs", "1", option]
+    result = measure(command_line().parse_args(options))
+    against_fp32 = option == "--against-fp32"
+    assert precisions == ["bf16", "fp32"][: 2 if against_fp32 else 1]
+    other, ratio = (
+        ("fp32_seconds_per_step", "ratio_to_fp32") if against_fp32 else ("as_reference_seconds_per_step", "ratio")
+    )
+    assert result[ratio] == result[other] / result["seconds_per_step"] > 0
+    assert ("as_reference_flops" in result) != against_fp32
+    assert result["mfu"] > 0

@@ -37,8 +37,11 @@ HEAD = "ray.head.default"
 
 
 def nodes_up(cluster: LocalCluster) -> list[tuple[str, list[str]]]:
-    """Type of each node that is up, and what keeps it busy."""
-    return sorted(json.loads(cluster.run([sys.executable, "-c", STATUS, cluster.address]).stdout))
+    """Type of each node that is up, and what keeps it busy; a line that says why where the cluster does not answer."""
+    done = cluster.run([sys.executable, "-c", STATUS, cluster.address])
+    if done.returncode or not done.stdout.strip():
+        return [("no answer", done.stderr.splitlines()[-3:])]
+    return sorted(json.loads(done.stdout))
 
 
 def types(nodes: list[tuple[str, list[str]]]) -> list[str]:
@@ -61,7 +64,7 @@ def test_nodes_come_and_go_with_the_job(shards, tmp_path):
         "data.shards": shards, "data.loaders": 1, "scaling.loader_resources": '{"data": 1}', "train.max_steps": 40,
     }  # fmt: skip
     with LocalCluster(workers=0, head_cpus=0, node_types=local_node_types()) as cluster:
-        assert types(nodes_up(cluster)) == [HEAD]
+        wait_until(cluster, [HEAD], 30)
         with ClusterRun(cluster, tmp_path, "a", options) as run:
             run.wait_for_workers(2, timeout=400)
             wait_until(cluster, ["data", "gpu-spot", "gpu-spot", HEAD], 90)

@@ -1,5 +1,6 @@
 """Jobs submitted to a cluster of `ray start --head`: what is uploaded and shown, and what outlives the terminal."""
 
+import csv
 import json
 import signal
 import subprocess
@@ -9,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 from ray._private.runtime_env.packaging import create_package
 
 from job.submit import connect
@@ -125,3 +127,20 @@ def test_rays_own_command_does_as_well(cluster, shards, tmp_path):
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-2000:]
     assert "step 2 of 2" in done.stdout
     assert json.loads((tmp_path / "a/metrics.jsonl").read_text().splitlines()[-1])["step"] == 2
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_sweep_is_submitted_like_any_other_job(cluster, shards, tmp_path):
+    options = {"scaling__num_workers": 1, "train__micro_batches_per_step": 2, "train__max_steps": 2}
+    options |= {"eval__every_steps": 1, "train__checkpoint__every_steps": 1, "metric": "eval/mel", "trials": 2}
+    argv = arguments(shards, tmp_path / "runs", run__name="s", space="reconstruction", schedule="none", **options)
+    submitted = Submitted(cluster, tmp_path / "sweep.log", "tuning.sweep", *argv)
+    assert submitted.ended(800) == 0, submitted.log.read_text()[-4000:]
+    printed, sweep = submitted.log.read_text(), tmp_path / "runs/s-sweep"
+    assert "running" in printed  # the table, as it goes
+    trials = list(csv.DictReader((sweep / "trials.csv").open()))
+    assert [(trial["status"], trial["step"]) for trial in trials] == [("finished", "2")] * 2
+    for trial in trials:
+        assert [line["step"] for line in metrics(sweep / "runs" / trial["trial"])] == [1, 2]
+    assert yaml.safe_load((sweep / "best.yaml").read_text())["run"]["name"] == "s-best"
