@@ -269,7 +269,8 @@ class TrainingStep:
         norm = clip_grad_value_(parameters, None)
         limit = self.train.clip_norm.limit(name, self.train.precision)
         if limit is not None:
-            torch.nn.utils.clip_grads_with_norm_(parameters, limit, norm)
+            # the fused kernel divides by it, without another pass over the gradients
+            optimizer.grad_scale = (norm / limit).clamp(min=1.0)  # type: ignore[attr-defined]
         # with `roll_back` the steps until a bad one is seen are forgotten, but should not have to compute with NaN
         if self.train.not_finite.policy != "stop" and not scaler.is_enabled():
             optimizer.found_inf = self.exploded(norm)  # type: ignore[attr-defined]  # the fused kernel looks at it

@@ -31,7 +31,7 @@ import json, sys
 from ray.autoscaler.v2.sdk import get_cluster_status
 status = get_cluster_status(sys.argv[1])
 nodes = [*status.active_nodes, *status.idle_nodes]
-print(json.dumps([(node.ray_node_type_name, node.node_activity or []) for node in nodes]))
+print(json.dumps([(node.ray_node_type_name, list(node.node_activity or [])) for node in nodes]))
 """
 HEAD = "ray.head.default"
 
