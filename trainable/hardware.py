@@ -7,6 +7,8 @@ import torch
 from data.memory import keep_freed_memory
 from trainable.config import TrainConfig
 
+PRIMITIVES = 4096  # that oneDNN keeps compiled on a CPU: one for each operation and each shape
+
 
 def set_up_torch(train: TrainConfig, threads: int, device: torch.device) -> None:
     """Set this process's threads, matmul precision, attention back-ends and determinism.
@@ -19,6 +21,9 @@ def set_up_torch(train: TrainConfig, threads: int, device: torch.device) -> None
     torch.set_num_threads(threads)
     if device.type == "cpu":
         keep_freed_memory()
+        # read at oneDNN's first operation; a step of the full model takes more than the 1,024 that oneDNN keeps, so that
+        # it would compile every one of them anew
+        os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", str(PRIMITIVES))
     matmul = train.matmul_precision
     if matmul == "auto":
         matmul = "high" if device.type == "cuda" else "highest"

@@ -1,12 +1,15 @@
 """Switches of torch: they say what the configuration says."""
 
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
 import torch
 
+from tests.test_house import ROOT
 from trainable.config import TrainConfig
 from trainable.hardware import set_up_torch
 
@@ -19,6 +22,7 @@ def restored(monkeypatch) -> Iterator[None]:
     """Leave every switch as it was."""
     monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", "")  # noted, so that it is taken back where it was not set
     monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG")
+    monkeypatch.setenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "1024")  # of this process alone, which has begun
     cuda, cudnn = torch.backends.cuda, torch.backends.cudnn
     threads, matmul, tf32 = torch.get_num_threads(), torch.get_float32_matmul_precision(), cudnn.allow_tf32
     attention, benchmark = attention_backends(), cudnn.benchmark
@@ -94,3 +98,27 @@ def test_a_workspace_that_the_user_chose_is_kept(monkeypatch):
     monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":16:8")
     set_up_torch(replace(TRAIN, deterministic=True), 1, CPU)
     assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":16:8"
+
+
+SHAPES = """
+import torch
+from trainable.config import TrainConfig
+from trainable.hardware import set_up_torch
+
+set_up_torch(TrainConfig(), 1, torch.device("cpu"))
+for _ in range(2):
+    print("round", flush=True)
+    for length in range(100, 1200):
+        torch.nn.functional.conv1d(torch.ones(2, 8, length), torch.ones(8, 8, 3))
+"""
+
+
+def test_operations_of_as_many_shapes_as_a_step_has_are_compiled_once():
+    env = {name: value for name, value in os.environ.items() if name != "ONEDNN_PRIMITIVE_CACHE_CAPACITY"}
+    env["ONEDNN_VERBOSE"] = "profile_create"
+    done = subprocess.run([sys.executable, "-c", SHAPES], env=env, capture_output=True, text=True, cwd=ROOT, check=True)
+    _, first, second = done.stdout.split("round\n")
+    if "create:" not in first:
+        pytest.skip("torch has no oneDNN on this machine")
+    assert first.count("create:cache_miss") > 1024
+    assert second.count("create:cache_miss") == 0
