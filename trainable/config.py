@@ -236,7 +236,6 @@ class TrainConfig:
         skip_optimizer: leave the optimizer states and learning rates of `init_from`; false takes them over.
         hub_endpoint: mirror of the hub for `init_from`; none: what HF_ENDPOINT says. HF_TOKEN is the access token.
         matmul_precision: torch.set_float32_matmul_precision; `auto`: high on a GPU (TF32), highest on a CPU.
-        attention_backends: of scaled_dot_product_attention; `auto`: those that the hardware has.
         activation_checkpointing: compute the activations of the decoder, the flow and the discriminators again in the
             backward pass instead of keeping them: less memory, more time, the same losses.
         deterministic: ask torch for deterministic kernels; always on when reduction is exact.
@@ -274,7 +273,6 @@ class TrainConfig:
     skip_optimizer: bool = True
     hub_endpoint: str | None = None
     matmul_precision: Literal["auto", "highest", "high", "medium"] = "auto"
-    attention_backends: tuple[Literal["flash", "mem_efficient", "math", "auto"], ...] = ("auto",)
     activation_checkpointing: bool = False
     deterministic: bool = False
     rehearse: Literal["auto", "always", "never"] = "auto"
@@ -312,7 +310,7 @@ class EvalConfig:
             them; fixed sets.
         syntheses: of the validation's, how many are synthesised freely and compared with the recording.
         samples: of these, how many are plotted and written as audio.
-        max_frames: longest free synthesis.
+        max_frames: longest synthesis; what comes after is cut, however long an untrained voice would speak.
         sentences: language -> a text that is spoken at each validation, by the speaker with most utterances of it.
         scorers: name -> what else scores the syntheses; needs weights of the user's.
         stop_after: validations without a better score (train.checkpoint.metric) after which the run ends; 0: it goes on

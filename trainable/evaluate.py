@@ -169,10 +169,11 @@ def synthesize(
     mels, audio, alignments = {f"gt/mel_{number}": mel}, {f"gt/audio_{number}": wave}, dict[str, Tensor]()
     scores: dict[str, float] = {}
     for suffix, sdp_ratio in reversed(PREDICTORS.items()):  # the plots are of the deterministic predictor, as always
-        out = g.infer(
+        prior = g.plan(
             batch.x, batch.x_lengths, batch.speakers, batch.tone, batch.language, *batch.bert_features(),
-            y=batch.spec, max_len=max_frames, sdp_ratio=sdp_ratio,
+            y=batch.spec, sdp_ratio=sdp_ratio,
         )  # fmt: skip
+        out = g.render(prior.limited(max_frames))
         wave = out.o[0, 0].float()
         mel = mel_spectrogram(wave[None], **mel_parameters(data, waveform=True))[0]
         audio[f"gen/audio_{number}_{sdp_ratio == 1.0}"] = wave

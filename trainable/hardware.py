@@ -11,30 +11,28 @@ PRIMITIVES = 4096  # that oneDNN keeps compiled on a CPU: one for each operation
 
 
 def set_up_torch(train: TrainConfig, threads: int, device: torch.device) -> None:
-    """Set this process's threads, matmul precision, attention back-ends and determinism.
+    """Set this process's threads, matmul precision and determinism.
 
     Args:
-        train: `matmul_precision`, `attention_backends`, `deterministic`, `reduction`.
+        train: `matmul_precision`, `deterministic`, `reduction`.
         threads: of intra-operator parallelism.
         device: of the networks.
     """
     torch.set_num_threads(threads)
     if device.type == "cpu":
         keep_freed_memory()
-        # read at oneDNN's first operation; a step of the full model takes more than the 1,024 that oneDNN keeps, so that
-        # it would compile every one of them anew
+        # Read at oneDNN's first operation. It keeps 1,024, a step of the full model has as many, the next micro-batch
+        # some hundred others: each step would compile nearly all of its operations anew.
         os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", str(PRIMITIVES))
     matmul = train.matmul_precision
     if matmul == "auto":
         matmul = "high" if device.type == "cuda" else "highest"
     torch.set_float32_matmul_precision(matmul)
     torch.backends.cudnn.allow_tf32 = matmul != "highest"
-    if "auto" not in train.attention_backends:
-        torch.backends.cuda.enable_flash_sdp("flash" in train.attention_backends)
-        torch.backends.cuda.enable_mem_efficient_sdp("mem_efficient" in train.attention_backends)
-        torch.backends.cuda.enable_math_sdp("math" in train.attention_backends)
     deterministic = train.deterministic or train.reduction == "exact"
     if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # before the first cuBLAS call
     torch.use_deterministic_algorithms(deterministic, warn_only=True)
-    torch.backends.cudnn.benchmark = not deterministic
+    # Every micro-batch has a new shape, which cuDNN would time its algorithms for: it waits for the device and empties
+    # torch's cache of memory each time.
+    torch.backends.cudnn.benchmark = False

@@ -4,6 +4,7 @@ import contextlib
 import copy
 import logging
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import fields
 
 import numpy as np
 import torch
@@ -85,9 +86,11 @@ def rehearse_one(step: TrainingStep, shape: Shape) -> int:
     buffers = [(b, b.clone()) for net in state.nets.values() for b in unwrapped(net).buffers()]  # of spectral norm
     if cuda:
         torch.cuda.reset_peak_memory_stats(device)
-    ballast = torch.empty(yet_to_come(state), dtype=torch.uint8, device=device)
+    batch = made_up(shape, state.model.bert_channels, step.data, device)
+    others = -(-step.train.micro_batches_per_step // world_size()) - 1  # of a step's, which wait on the device
+    size = sum(t.nbytes for f in fields(batch) if isinstance(t := getattr(batch, f.name), Tensor))
+    ballast = torch.empty(yet_to_come(state) + others * size, dtype=torch.uint8, device=device)
     try:
-        batch = made_up(shape, step.state.model.bert_channels, step.data, device)
         Rehearsal(alone, step.train, step.data)([(0, batch)])
         return torch.cuda.max_memory_allocated(device) if cuda else 0
     finally:

@@ -60,7 +60,7 @@ def read_sentences(sentences: Mapping[str, str], data: DataConfig, manifest: Man
 
 
 @torch.no_grad()
-def speak(g: SynthesizerTrn, sentence: Sentence, inactive: str, seed: int) -> np.ndarray:
+def speak(g: SynthesizerTrn, sentence: Sentence, inactive: str, seed: int, max_frames: int) -> np.ndarray:
     """Speak a sentence, with the same random draws each time: waveform, float32 [samples].
 
     Args:
@@ -68,6 +68,7 @@ def speak(g: SynthesizerTrn, sentence: Sentence, inactive: str, seed: int) -> np
         sentence: what is spoken.
         inactive: data.bert.inactive.
         seed: of the draws.
+        max_frames: longest sound.
     """
     device, reading = next(g.parameters()).device, sentence.reading
     x, tone, language, bert, token_index, spoken = (
@@ -78,6 +79,7 @@ def speak(g: SynthesizerTrn, sentence: Sentence, inactive: str, seed: int) -> np
     torch.manual_seed(seed)
     zh, jp, en = features_of_phones(bert, token_index, spoken, inactive)
     g.eval()
-    out = g.infer(x, lengths, speaker, tone, language, zh, jp, en, sdp_ratio=0.2)
+    prior = g.plan(x, lengths, speaker, tone, language, zh, jp, en, sdp_ratio=0.2)
+    out = g.render(prior.limited(max_frames))
     g.train()
     return out.o[0, 0].float().cpu().numpy()

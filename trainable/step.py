@@ -76,6 +76,10 @@ class Generated:
     y_hat: Tensor  # [B, 1, segment]
     slm: Tensor  # hidden states of WavLM
 
+    def detach(self) -> "Generated":
+        """The same without the graph."""
+        return Generated(SynthesizerOutput(*(t.detach() for t in self.out)), self.y_hat.detach(), self.slm.detach())
+
 
 def seed_phase(seed: int, micro_batch: int, phase: int) -> None:
     """Every random draw of a micro-batch follows from the run's seed and its number, never from the worker."""
@@ -123,6 +127,8 @@ class TrainingStep:
         for slot, batch in micro_batches:
             self.at = slot, batch
             generated = self.generate(through, batch, first + slot)
+            if not keep:
+                generated = generated.detach()  # one graph at a time
             real[slot] = self.real_segment(batch, generated.out.ids_slice)
             with reduction.micro_batch(discriminators, last=slot == micro_batches[-1][0]):
                 seed_phase(self.train.seed, first + slot, DISCRIMINATORS)

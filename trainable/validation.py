@@ -115,7 +115,8 @@ class Validator:
             except (ValueError, OSError) as error:
                 log.warning("the sentences of eval.sentences are not spoken: %s", error)
                 self.sentences = []
-        return {s.tag: speak(self.generator, s, data.bert.inactive, self.train.seed) for s in self.sentences}
+        told = (data.bert.inactive, self.train.seed, self.cfg.max_frames)
+        return {sentence.tag: speak(self.generator, sentence, *told) for sentence in self.sentences}
 
     def judge(self, step: int, scores: dict[str, float]) -> None:
         """Remember a validation, and say what they all mean."""

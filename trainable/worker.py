@@ -1,4 +1,4 @@
-"""The loop of every Ray Train worker: data in, steps, records, checkpoints. The only module here that knows Ray."""
+"""The loop of every Ray Train worker: data in, steps, records, checkpoints. It knows Ray; so does `preemption`."""
 
 import logging
 import platform
@@ -94,8 +94,8 @@ def train_loop(config: dict) -> dict[str, Any]:
         config: `worker` is a WorkerConfig.
 
     Returns:
-        `step`, where the run stands; or `error`, where it cannot go on in any number of attempts, which all workers
-        find alike. Whatever else goes wrong is raised, and Ray Train starts the workers again.
+        `step`, where the run stands; or `error`, where it cannot go on in any number of attempts, the same on all
+        workers. Whatever else goes wrong is raised, and Ray Train starts the workers again.
     """
     try:
         worker = Worker(config["worker"])
@@ -137,11 +137,15 @@ class Worker:
             micro_batches_per_step=cfg.train.micro_batches_per_step,
             segment_frames=cfg.train.segment_size // cfg.data.hop_length,
         )
+        if len(set(gather(manifest.digest))) > 1:
+            raise ValueError(
+                f"data.shards {cfg.data.shards} is not the same on all nodes: give a folder that they share"
+            )
         self.manifest, self.saved = manifest, -1  # the last step that was saved
         self.agree = Agreement()
         self.damage = Damage(self.agree)
         check_fits(cfg.data, cfg.model, manifest)
-        slm = load_slm(cfg.model.slm, cfg.data.sampling_rate).to(self.device)
+        slm = self.together(lambda: load_slm(cfg.model.slm, cfg.data.sampling_rate)).to(self.device)
         nets = build_networks(cfg.model, cfg.train, cfg.data, slm)
         self.state = TrainState({name: prepare(net) for name, net in nets.items()}, slm, cfg.model, cfg.train)
         self.resume()
@@ -167,7 +171,7 @@ class Worker:
         """Restore the newest good checkpoint of the run's folder, if there is one; all workers take the same."""
         newest = share(self.together(lambda: newest_good(self.cfg.folder) if self.rank == 0 else None))
         if newest is None:
-            self.start()
+            self.together(self.start)
             return
 
         def load() -> tuple[CheckpointInfo, list[str]]:
@@ -195,18 +199,24 @@ class Worker:
         log.info("resumes at step %d from %s", info.position.step, newest)
 
     def together(self, action: Callable[[], T]) -> T:
-        """Read or write what the run needs, on all ranks; if the storage fails one of them for long, all stop alike.
+        """Read or write what the run needs, on all ranks; if that fails one of them for good, all stop alike.
 
         Raises:
-            StorageError: names the first rank's failure.
+            ValueError: the first rank's.
+            StorageError: the storage failed a rank for long; the first one's.
         """
         result, failure = None, None
         try:
             result = keep_trying(action, self.cfg.train.checkpoint.retry_s)
-        except OSError as error:
-            failure = str(error)
-        if failures := [f for f in gather(failure) if f is not None]:
-            raise StorageError(f"{failures[0]}. Make room or mend the storage, and run the same command again")
+        except (OSError, ValueError) as error:
+            failure = isinstance(error, OSError), str(error), f"rank {self.rank}, on {platform.node()}"
+        everyone = gather(failure)
+        if failures := [f for f in everyone if f is not None]:
+            of_storage, said, where = failures[0]
+            said += f" ({where}; not on all)" if len(failures) < len(everyone) else ""
+            if not of_storage:
+                raise ValueError(said)
+            raise StorageError(f"{said}. Make room or mend the storage, and run the same command again")
         return result  # type: ignore[return-value]
 
     def start(self) -> None:

@@ -23,29 +23,15 @@ def restored(monkeypatch) -> Iterator[None]:
     monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", "")  # noted, so that it is taken back where it was not set
     monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG")
     monkeypatch.setenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "1024")  # of this process alone, which has begun
-    cuda, cudnn = torch.backends.cuda, torch.backends.cudnn
+    cudnn = torch.backends.cudnn
     threads, matmul, tf32 = torch.get_num_threads(), torch.get_float32_matmul_precision(), cudnn.allow_tf32
-    attention, benchmark = attention_backends(), cudnn.benchmark
     deterministic = torch.are_deterministic_algorithms_enabled()
     warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
     yield
     torch.set_num_threads(threads)
     torch.set_float32_matmul_precision(matmul)
-    cudnn.allow_tf32, cudnn.benchmark = tf32, benchmark
-    cuda.enable_flash_sdp("flash" in attention)
-    cuda.enable_mem_efficient_sdp("mem_efficient" in attention)
-    cuda.enable_math_sdp("math" in attention)
+    cudnn.allow_tf32 = tf32
     torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
-
-
-def attention_backends() -> set[str]:
-    cuda = torch.backends.cuda
-    enabled = {
-        "flash": cuda.flash_sdp_enabled(),
-        "mem_efficient": cuda.mem_efficient_sdp_enabled(),
-        "math": cuda.math_sdp_enabled(),
-    }
-    return {name for name, on in enabled.items() if on}
 
 
 @pytest.mark.parametrize("threads", [1, 2])
@@ -70,19 +56,6 @@ def test_matmul_precision(setting, device, expected):
     assert torch.backends.cudnn.allow_tf32 == (expected != "highest")  # convolutions follow
 
 
-@pytest.mark.parametrize("backends", [("math",), ("flash", "mem_efficient"), ("flash", "mem_efficient", "math")])
-def test_attention_backends(backends):
-    set_up_torch(replace(TRAIN, attention_backends=backends), 1, CPU)
-    assert attention_backends() == set(backends)
-
-
-def test_auto_leaves_the_attention_backends_alone():
-    torch.backends.cuda.enable_math_sdp(False)
-    before = attention_backends()
-    set_up_torch(replace(TRAIN, attention_backends=("auto",)), 1, CPU)
-    assert attention_backends() == before
-
-
 @pytest.mark.parametrize(
     ("reduction", "asked", "expected"),
     [("fast", False, False), ("fast", True, True), ("exact", False, True), ("exact", True, True)],
@@ -90,7 +63,7 @@ def test_auto_leaves_the_attention_backends_alone():
 def test_determinism(reduction, asked, expected):
     set_up_torch(replace(TRAIN, reduction=reduction, deterministic=asked), 1, CPU)
     assert torch.are_deterministic_algorithms_enabled() == expected
-    assert torch.backends.cudnn.benchmark != expected
+    assert not torch.backends.cudnn.benchmark
     assert ("CUBLAS_WORKSPACE_CONFIG" in os.environ) == expected
 
 

@@ -56,6 +56,11 @@ class Prior(NamedTuple):
         """[B] int64 frames of each item, at least one."""
         return self.w.sum([1, 2]).clamp_min(1).to(torch.long)
 
+    def limited(self, frames: int) -> "Prior":
+        """The same without what comes after so many frames; durations that are not finite count as 0 or as all."""
+        ends = self.w.nan_to_num(nan=0.0, posinf=frames).clamp(max=frames).cumsum(-1).clamp(max=frames)
+        return self._replace(w=ends.diff(dim=-1, prepend=torch.zeros_like(ends[..., :1])))
+
 
 class InferenceOutput(NamedTuple):
     """What `SynthesizerTrn.infer` returns."""

@@ -1,12 +1,14 @@
 """The generator network over its variants: forward, backward, inference, refusals."""
 
 import copy
+import math
 
 import pytest
 import torch
 
 from tests.trainable.networks import tiny
 from trainable.losses import kl_loss
+from trainable.networks.synthesizer import Prior
 
 
 @pytest.mark.parametrize("variant", tiny.VARIANTS)
@@ -61,6 +63,15 @@ def test_inference(variant):
     assert not out.o.requires_grad
     limited = net.infer(**tiny.text(), y=reference, max_len=2)
     assert limited.o.size(2) == 2 * tiny.HOP
+
+
+def test_a_prior_is_cut_where_it_grows_too_long():
+    w = torch.tensor([[[2.0, 3.0, 0.0]], [[2.0, math.inf, 4.0]], [[math.nan, 9.0, 1.0]]])
+    prior = Prior(w, torch.empty(3, 4, 3), torch.empty(3, 4, 3), torch.empty(3, 1, 1))
+    cut = prior.limited(6)
+    assert cut.w.squeeze(1).tolist() == [[2, 3, 0], [2, 4, 0], [0, 6, 0]]
+    assert cut.frames().tolist() == [5, 6, 6]
+    assert torch.equal(prior.limited(100).w[0], w[0])
 
 
 def test_padding_changes_nothing():
