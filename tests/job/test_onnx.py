@@ -5,10 +5,14 @@ import shutil
 import numpy as np
 import pytest
 
+from data.config import DataConfig
 from job import export
 from job.onnx_graphs import DECODER, PRIOR, TEXT, TOLERANCE, largest_difference, write_onnx
 from tests.job.voices import tiny_checkpoint
+from tests.reference.rule import fill
 from tests.trainable.networks import tiny
+from trainable.config import ModelConfig, TrainConfig
+from trainable.state import build_generator
 
 onnxruntime = pytest.importorskip("onnxruntime")
 
@@ -36,6 +40,18 @@ def stem(net, tmp_path_factory):
 
 def test_the_graphs_agree_with_torch(net, stem):
     assert largest_difference(net, stem) < TOLERANCE
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_the_full_model_agrees_too(tmp_path):
+    model, data = ModelConfig(), DataConfig()
+    net = build_generator(model, TrainConfig().segment_size, data).eval()
+    fill(net, salt="")  # weights of ordinary size
+    write_onnx(net, str(tmp_path / "G"))
+    difference = largest_difference(net, str(tmp_path / "G"))
+    print(f"\nlargest difference {difference:.2g}")
+    assert difference < TOLERANCE
 
 
 def test_other_weights_do_not(stem):
