@@ -249,3 +249,20 @@ def test_a_checkpoint_without_averaged_weights_says_so(tmp_path):
     for load in (partial(Voice.load, checkpoint, weights="ema"), partial(read_checkpoint, checkpoint, generator="ema")):
         with pytest.raises(ValueError, match=r"train\.ema_decay 0"):
             load()
+
+
+@pytest.mark.slow
+def test_a_run_that_gets_no_better_ends_by_itself(train, tmp_path):
+    """Steps too small to change a weight: the first validation stays the best."""
+    options = {"run__name": "idle", "train__max_steps": 20, "train__learning_rate": 1e-12, "eval__every_steps": 1}
+    options |= {"eval__stop_after": 2, "scaling__num_workers": 1}
+    done = train(tmp_path, **options)
+    assert [line["step"] for line in metrics(tmp_path / "idle")] == [1, 2, 3]
+    assert (
+        "no better eval/mel for 2 validations: stops (eval.stop_after)"
+        in (tmp_path / "idle/logs/rank-0.log").read_text()
+    )
+    assert "step 3 of 20" in done.stdout
+    again = train(tmp_path, **options)
+    assert "raise eval.stop_after to go on" in again.stdout
+    assert len(metrics(tmp_path / "idle")) == 3
