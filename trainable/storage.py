@@ -136,6 +136,11 @@ def resolve(uri: str) -> str:
     return found
 
 
+def is_here(path: str) -> bool:
+    """Whether a path is a file or folder of this machine, or `<run>/best` of a folder."""
+    return Path(path).exists() or (Path(path).name == BEST and Path(path).parent.is_dir())
+
+
 def write_checkpoint(run: str, snapshot: Snapshot) -> None:
     """Write a checkpoint straight to where it belongs; it is durable on return, and not there on failure.
 
