@@ -97,7 +97,7 @@ def _load_model(folder: Path, dtype: torch.dtype) -> Any:
     """The layers that the features need, in evaluation mode."""
     import transformers
 
-    config = transformers.AutoConfig.from_pretrained(folder)
+    config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False)
     if config.model_type not in _MODEL_TYPES:
         raise ValueError(f"a BERT model of type {config.model_type} in {folder}: use one of {', '.join(_MODEL_TYPES)}")
     if config.num_hidden_layers <= UNUSED_LAYERS:

@@ -63,7 +63,8 @@ def keep_trying(action: Callable[[], T], seconds: float | None = None) -> T:
         seconds: after which no further attempt begins; PATIENCE_S if none are given.
 
     Raises:
-        OSError: of the last attempt, or of one that no waiting mends: a file that is not there or may not be touched.
+        OSError: of the last attempt, or of one that no waiting mends: a file that is not there or may not be touched, a
+            store whose client is not installed.
     """
     deadline, pause = time.monotonic() + (PATIENCE_S if seconds is None else seconds), 0.25
     while True:
@@ -72,7 +73,7 @@ def keep_trying(action: Callable[[], T], seconds: float | None = None) -> T:
         except (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError):
             raise
         except OSError as error:
-            if time.monotonic() + pause > deadline:
+            if time.monotonic() + pause > deadline or isinstance(error.__cause__, ImportError):  # of the store's client
                 raise
             log.warning("%s: tries again in %.1f s", error, pause)
         time.sleep(pause * random.uniform(0.5, 1))

@@ -12,8 +12,10 @@ from typing import Any
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
-from data.files import has_credentials
+from data.files import UnreachableError, has_credentials
 from job.config import Config
+
+PINNED = {"s3fs": "--requirement requirements.lock", "gcsfs": "--requirement deploy/cloud.lock"}  # clients of stores
 
 
 def parser(prog: str, description: str) -> ArgumentParser:
@@ -129,6 +131,20 @@ def run(main: Callable[[Sequence[str]], int]) -> None:
             refuse_credentials(option if option.startswith("--") else "an argument", value)
         status = main(sys.argv[1:])
     except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {error}{how_to_install(error)}", file=sys.stderr)
+        status = 2
+    except ImportError as error:
+        if not (how := how_to_install(error)):
+            raise
+        print(f"error: {error}{how}", file=sys.stderr)
         status = 2
     sys.exit(status)
+
+
+def how_to_install(error: BaseException) -> str:
+    """What to type where a store's client is not installed, which fsspec tells by an ImportError; else nothing."""
+    told = error.__cause__ if isinstance(error, UnreachableError) else error
+    missing = told.__cause__ if isinstance(told, ImportError) else None
+    if not isinstance(missing, ModuleNotFoundError) or not missing.name:
+        return ""
+    return f": python -m pip install {PINNED.get(missing.name, missing.name)}"

@@ -1,6 +1,7 @@
 """Score a checkpoint: `python -m job.evaluate --checkpoint RUN|RUN/best|CHECKPOINT [--out FOLDER]`.
 
 Prints a table and writes evaluation.json and evaluation.html, a page with sounds and pictures that needs nothing else.
+A checkpoint may come from a stranger: scorers that it names and that would run code of others are left out.
 """
 
 import argparse
@@ -21,11 +22,11 @@ from job.cli import read_config, run
 from job.config import Config
 from job.evaluation_report import report_page
 from trainable.checkpoint import CheckpointInfo, load_weights, read_info
-from trainable.config import GENERATORS
+from trainable.config import GENERATORS, ScorerConfig
 from trainable.evaluate import Evaluation, evaluate
 from trainable.hardware import set_up_torch
 from trainable.networks.synthesizer import SynthesizerTrn
-from trainable.scorers import load_scorers
+from trainable.scorers import WEIGHTS_ONLY, load_scorers
 from trainable.settings import check_fits
 from trainable.state import alignment_noise, build_generator
 from trainable.storage import fetched, resolve
@@ -41,22 +42,25 @@ def main(argv: Sequence[str]) -> int:
     made.add_argument("--shards", help="prepared data; those of the training if not given")
     made.add_argument("--split", choices=SPLITS, default="validation")
     made.add_argument("--utterances", type=int, help="how many are scored; eval.max_utterances if not given")
-    made.add_argument("--syntheses", type=int, help="how many of them are spoken freely; all if not given")
+    made.add_argument("--syntheses", type=int, help="how many of them are spoken freely; eval.syntheses if not given")
     made.add_argument("--samples", type=int, default=8, help="how many of these are heard and seen in the report")
     made.add_argument("--weights", choices=GENERATORS, default="g", help="ema: the averaged ones (train.ema_decay)")
+    made.add_argument(
+        "--trust_scorers", action="store_true", help="run the checkpoint's eval.scorers, whatever they do"
+    )
     made.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     args = made.parse_args(list(argv))
     uri = resolve(args.checkpoint)
     with fetched(uri) as folder:
         info, cfg = read_info(folder), read_config(folder / "config.yaml")
         g = load_generator(folder, cfg, info, args.weights).to(args.device)
+    given = {"max_utterances": args.utterances or None, "syntheses": args.syntheses, "samples": args.samples}
+    scorers = cfg.eval.scorers if args.trust_scorers else harmless(cfg.eval.scorers)
     cfg = replace(
         cfg,
         data=replace(cfg.data, shards=args.shards or cfg.data.shards),
-        eval=replace(cfg.eval, max_utterances=args.utterances or cfg.eval.max_utterances, samples=args.samples),
+        eval=replace(cfg.eval, scorers=scorers, **{key: n for key, n in given.items() if n is not None}),
     )
-    syntheses = cfg.eval.max_utterances if args.syntheses is None else args.syntheses
-    cfg = replace(cfg, eval=replace(cfg.eval, syntheses=syntheses))
     result, rows, manifest = score(g, cfg, args.split)
     if not len(rows):
         raise ValueError(
@@ -74,6 +78,17 @@ def main(argv: Sequence[str]) -> int:
     put_file(below(out, "evaluation.html"), page.encode())
     print(f"{below(out, 'evaluation.json')}\n{below(out, 'evaluation.html')}")
     return 0
+
+
+def harmless(scorers: Mapping[str, ScorerConfig]) -> dict[str, ScorerConfig]:
+    """Those of a checkpoint's scorers that run nothing but code of ours; prints which ones are left out."""
+    kept = {name: cfg for name, cfg in scorers.items() if cfg.factory in WEIGHTS_ONLY}
+    for name in scorers.keys() - kept.keys():
+        print(
+            f"eval.scorers.{name} is left out: the checkpoint asks for {scorers[name].factory} with "
+            f"{scorers[name].path}, which may run any code. If you trust it: --trust_scorers"
+        )
+    return kept
 
 
 def load_generator(folder: Path, cfg: Config, info: CheckpointInfo, weights: str) -> SynthesizerTrn:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from data.files import stays_below
 from job.config import Config
+from trainable.storage import is_here
 
 
 def run_folder(cfg: Config) -> str:
@@ -44,7 +45,7 @@ def with_absolute_paths(cfg: Config) -> Config:
 
 
 def absolute(path: str, model: bool = False) -> str:
-    """A local path as an absolute one; URIs as they are, and so is a `model` that is no folder here (a hub name)."""
-    if "://" in path or (model and not Path(path).is_dir()):
+    """A local path as an absolute one; URIs as they are, and so is a `model` that is not here (a hub name)."""
+    if "://" in path or (model and not is_here(path)):
         return path
     return str(Path(path).expanduser().resolve())

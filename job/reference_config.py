@@ -32,6 +32,7 @@ SAME: dict[str, tuple[str, ...]] = {
     "model.slm.sr": ("model.slm.sampling_rate",),
     "model.slm.initial_channel": ("model.slm.initial_channel",),
 }
+LONGEST = 1000  # frames: the reference's buckets end there, so no batch of its has more than batch_size of these
 FREEZES = {f"train.freeze_{key.upper()}_bert": f"{key}_bert" for key in ("zh", "jp", "en")}
 PRECISIONS = {"train.bf16_run": "bf16", "train.fp16_run": "fp16"}
 _NOTHING = "does nothing in the reference either"
@@ -122,6 +123,8 @@ def converted(reference: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, s
         else:
             false = "false is all there is" if key in REFUSED else f"is no key of Bert-VITS2 {VERSION}"
             not_used[key] = NOT_USED.get(key, false)
+    if isinstance(size := ours.get("data.plan.max_utterances"), int):
+        ours["data.plan.max_frames"] = LONGEST * size  # ours would cut most of its batches smaller
     return nested(ours), not_used
 
 

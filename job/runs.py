@@ -11,8 +11,7 @@ import yaml
 from data.files import below, reachable, read_file
 from job.cli import run
 from job.console import table
-from trainable.config import CheckpointConfig
-from trainable.storage import checkpoints, scores_of, step_of
+from trainable.storage import checkpoints, ranking, scores_of, step_of
 
 RUNS_WITHIN = timedelta(minutes=15)  # of the last write; hangs are ended after ten (train.hang_timeout_s)
 
@@ -25,7 +24,7 @@ class Run:
         name: of its folder.
         step: of its newest checkpoint; 0 without one.
         goal: train.max_steps.
-        best: the lowest score among its checkpoints; None without one.
+        best: the best score among its checkpoints; None without one.
         metric: what the score is.
         written: when it wrote last.
     """
@@ -82,18 +81,20 @@ def describe(folder: str) -> Run:
         ValueError: its config.yaml is none of ours.
         OSError: it cannot be read.
     """
-    train = (yaml.safe_load(read_file(below(folder, "config.yaml"))) or {}).get("train")
+    config = yaml.safe_load(read_file(below(folder, "config.yaml"))) or {}
+    train = config.get("train")
     if not isinstance(train, dict) or "max_steps" not in train:
         raise ValueError(f"{below(folder, 'config.yaml')} has no train.max_steps: it is no run's")
     saved = checkpoints(folder)
-    metric = train.get("checkpoint", {}).get("metric", CheckpointConfig.metric)
-    scores = [scores_of(checkpoint) for checkpoint in saved]
+    cfg = ranking(config)
+    scored = [scores for scores in map(scores_of, saved) if cfg.metric in scores]
+    best = min(scored, key=cfg.cost, default=None)  # type: ignore[arg-type]  # all have the metric
     return Run(
         name=folder.rpartition("/")[2],
         step=step_of(saved[0]) if saved else 0,
         goal=train["max_steps"],
-        best=min((own[metric] for own in scores if metric in own), default=None),
-        metric=metric,
+        best=None if best is None else best[cfg.metric],
+        metric=cfg.metric,
         written=last_write(folder),
     )
 

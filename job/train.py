@@ -16,7 +16,7 @@ from ray.train.torch import TorchConfig
 from ray.train.v2.api.callback import UserCallback
 from ray.train.v2.api.config import FailureConfig, RunConfig, ScalingConfig
 
-from data.files import below, keep_trying, put_file, read_file
+from data.files import below, is_local, keep_trying, put_file, read_file
 from data.manifest import Manifest, ManifestError, read_manifest
 from data.prepare import prepare
 from job.cli import parse, parser, run, to_yaml
@@ -235,7 +235,7 @@ def summary(cfg: Config, step: int) -> str:
     shown = {
         "shards": cfg.data.shards,
         "checkpoint": next(iter(checkpoints(folder)), "none"),
-        "metrics": f"{folder}/metrics.jsonl",
+        "metrics": f"{folder}/metrics.jsonl" if is_local(folder) else f"{folder}/metrics/<first step>.jsonl",
         "logs": f"{folder}/logs",
         "TensorBoard": f"{folder}/tensorboard  (tensorboard --logdir {folder})",
         "audio": f"{folder}/tensorboard/eval (tab Audio), or python -m job.synthesize --checkpoint {folder} ...",

@@ -1,4 +1,4 @@
-"""What the pages say: commands and keys that exist, links that lead somewhere, a reference that is current."""
+"""What the pages say: commands that would start, keys that exist, links that lead somewhere, words that are printed."""
 
 import ast
 import re
@@ -6,10 +6,13 @@ import shlex
 from pathlib import Path
 
 import pytest
+import ray
 
 from job.cli import parse, parser
+from job.config import Config
 from job.reference_config import FREEZES, NOT_USED, REFUSED, SAME
-from tests.test_house import ROOT
+from job.train import check
+from tests.test_house import PACKAGES, ROOT
 from tests.tiny import DEMO
 from tools.config_reference import PAGE, page
 from tools.pages import commands
@@ -32,6 +35,26 @@ def modules(path: Path) -> list[tuple[str, list[str]]]:
     return found
 
 
+def options(text: str) -> list[list[str]]:
+    """What the code spans of a text give job.train: the arguments of its commands, and lines of options alone."""
+    spans = [span.partition("python -m job.train ")[2] or span for span in re.findall(r"`([^`\n]+)`", text)]
+    found = [["2" if word == "N" else word for word in shlex.split(span)] for span in spans if span.startswith("--")]
+    return [words for words in found if "--scaling.num_workers" in words and len(words) > 1]
+
+
+def parsed(arguments: list[str], module: str = "", own: Path = DEMO) -> Config:
+    """The configuration of a documented command.
+
+    Args:
+        arguments: of the command.
+        module: whose command it is.
+        own: in place of a configuration of the reader's own.
+    """
+    files = {word for word in arguments if word == "C" or (word.endswith(".yaml") and not (ROOT / word).exists())}
+    made = command_line() if module == "tuning.sweep" else parser(module, "")
+    return parse(made, [str(own) if word in files else word for word in arguments])[0]
+
+
 def test_the_configuration_page_is_current():
     assert PAGE.read_text() == page(), "run: python -m tools.config_reference"
 
@@ -51,14 +74,49 @@ def test_commands_are_accepted(path):
             continue
         assert source.is_file(), module
         if module in CONFIGURED:
-            # a configuration of the reader's own is as good as any
-            own = {word for word in arguments if word == "C" or (word.endswith(".yaml") and not (ROOT / word).exists())}
-            made = command_line() if module == "tuning.sweep" else parser(module, "")
-            parse(made, [str(DEMO) if word in own else word for word in arguments])
+            parsed(arguments, module)
         else:
             constants = {n.value for n in ast.walk(ast.parse(source.read_text())) if isinstance(n, ast.Constant)}
             for option in (word for word in arguments if word.startswith("--")):
                 assert option in constants, f"{module} {option}"
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_a_training_would_start(path, tmp_path):
+    """job.train does not refuse its commands' settings, nor those that the text names, beside the defaults."""
+    (tmp_path / "own.yaml").write_text("run: {name: own}\n")
+    blocks = [arguments for module, arguments in modules(path) if module in ("job.train", "job.doctor")]
+    for arguments in [*blocks, *options(path.read_text())]:
+        check(parsed(arguments, own=tmp_path / "own.yaml"))
+
+
+def test_what_does_not_start_would_be_found():
+    (arguments,) = options("as `python -m job.train --config C --scaling.num_workers N`, or `--scaling.num_workers`")
+    with pytest.raises(ValueError, match="more than the plan can feed"):
+        check(parsed(arguments[2:]))  # without --config C
+
+
+def printed() -> list[str]:
+    """Every string of the packages and of what users meet of Ray; where a value is put in there is a NUL."""
+    rays = Path(ray.__file__).parent / "autoscaler/_private"
+    paths = [path for package in PACKAGES for path in (ROOT / package).rglob("*.py")]
+    found = []
+    for path in [*paths, rays / "autoscaler.py", rays / "aws/config.py"]:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.JoinedStr):
+                found.append("".join(str(v.value) if isinstance(v, ast.Constant) else "\0" for v in node.values))
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                found.append(node.value)
+    return found
+
+
+def test_quoted_messages_are_printed():
+    """What troubleshooting.md has in quotes is in a message, `...` and X standing for anything."""
+    quotes, strings = re.findall(r'"([^"\n]+)"', (ROOT / "docs/troubleshooting.md").read_text()), printed()
+    assert len(quotes) > 10
+    for quote in quotes:
+        words = re.compile(".*".join(map(re.escape, re.split(r"\.\.\.|\bX\b", quote))), re.DOTALL)
+        assert any(map(words.search, strings)), quote
 
 
 def keys() -> set[str]:

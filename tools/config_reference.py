@@ -17,9 +17,9 @@ HEAD = """\
 Made by `python -m tools.config_reference` from the dataclasses beside the code that they govern; do not edit.
 
 A configuration is a YAML file of sections and keys, or several (`--config A --config B`, later ones win), then what the
-command line overrides: `--train.learning_rate 1e-4`, `--scaling.num_workers '[2, 8]'`. Unknown keys and wrong types are
-refused by name. A run's resolved configuration lies in its folder and in each of its checkpoints. Presets are in
-[job/presets](../job/presets).
+command line overrides: `--train.learning_rate 1e-4`, `--scaling.num_workers '[2, 8]' --train.micro_batches_per_step 8`.
+Unknown keys and wrong types are refused by name. A run's resolved configuration lies in its folder and in each of its
+checkpoints. Presets are in [job/presets](../job/presets).
 """
 
 

@@ -232,7 +232,8 @@ class TrainConfig:
         freeze: parameters that keep their values: `zh_bert`, `jp_bert`, `en_bert` (the projections of those features),
             or patterns over `<network>.<parameter>` such as `g.dec.*`.
         init_from: weights to start from: a folder or URI of published ones (G_*, D_*, DUR_*, WD_*.pth or .safetensors),
-            a run or checkpoint of this trainer, or a name on the hub, `user/model` or `user/model@revision`.
+            a run (`runs/x`), its best checkpoint (`runs/x/best`) or another of this trainer, or a name on the hub,
+            `user/model` or `user/model@revision`.
         skip_optimizer: leave the optimizer states and learning rates of `init_from`; false takes them over.
         hub_endpoint: mirror of the hub for `init_from`; none: what HF_ENDPOINT says. HF_TOKEN is the access token.
         matmul_precision: torch.set_float32_matmul_precision; `auto`: high on a GPU (TF32), highest on a CPU.

@@ -2,7 +2,7 @@
 
 `eval.scorers` names them: a score's name -> `factory`, a function `module:name` that makes one, and `path`, the weights
 that it is handed. The factories of this module load them with transformers or as TorchScript; any other that can be
-imported will do.
+imported will do. A TorchScript file and a factory of others' are programs: they can do what the user can.
 """
 
 import importlib
@@ -17,6 +17,9 @@ from torchaudio.functional import edit_distance, resample
 from data.config import LANGUAGES
 from data.loading import Utterance
 from trainable.config import ScorerConfig
+
+# of ours, and they run nothing that comes with the weights
+WEIGHTS_ONLY = ("trainable.scorers:errors_of_recognition", "trainable.scorers:similarity_of_speakers")
 
 
 class Scorer(Protocol):
@@ -59,7 +62,7 @@ def errors_of_recognition(path: str, device: torch.device) -> Scorer:
     """
     from transformers import pipeline  # seconds of imports, for those who want it
 
-    recognise = pipeline("automatic-speech-recognition", model=path, device=device)
+    recognise = pipeline("automatic-speech-recognition", model=path, device=device, trust_remote_code=False)
     multilingual = recognise.type == "seq2seq_whisper"
     codes = dict(zip(LANGUAGES, ("zh", "ja", "en"), strict=True))
 
@@ -87,8 +90,8 @@ def similarity_of_speakers(path: str, device: torch.device) -> Scorer:
     """
     from transformers import AutoFeatureExtractor, AutoModelForAudioXVector
 
-    extractor = AutoFeatureExtractor.from_pretrained(path)
-    net = AutoModelForAudioXVector.from_pretrained(path).eval().to(device)
+    extractor = AutoFeatureExtractor.from_pretrained(path, trust_remote_code=False)
+    net = AutoModelForAudioXVector.from_pretrained(path, trust_remote_code=False).eval().to(device)
 
     def embed(wave: np.ndarray, sampling_rate: int) -> torch.Tensor:
         heard = resample(torch.from_numpy(wave), sampling_rate, extractor.sampling_rate).numpy()

@@ -5,9 +5,9 @@ import logging
 import os
 import re
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import fsspec
 import yaml
@@ -94,12 +94,16 @@ def best(uri: str) -> str | None:
     found = checkpoints(uri)
     if not found:
         return None
-    config = yaml.safe_load(read_file(below(found[0], "config.yaml"))) or {}
-    given = config.get("train", {}).get("checkpoint", {})
-    cfg = CheckpointConfig(**{key: given[key] for key in ("metric", "larger_is_better") if key in given})
+    cfg = ranking(yaml.safe_load(read_file(below(found[0], "config.yaml"))) or {})
     costs = {c: cfg.cost(scores_of(c)) for c in found}
     ranked = sorted((cost, c) for c, cost in costs.items() if cost is not None)
     return next((candidate for _, candidate in ranked if good(candidate)), None)
+
+
+def ranking(config: Mapping[str, Any]) -> CheckpointConfig:
+    """What the content of a config.yaml says of which checkpoint is better; the defaults where it says nothing."""
+    given = config.get("train", {}).get("checkpoint", {})
+    return CheckpointConfig(**{key: given[key] for key in ("metric", "larger_is_better") if key in given})
 
 
 def scores_of(uri: str) -> dict[str, float]:
@@ -130,6 +134,11 @@ def resolve(uri: str) -> str:
     if (found := newest_good(uri)) is None:
         raise ValueError(f"{uri} holds no checkpoint: give a run's folder (runs/<name>) or a checkpoint_* in it")
     return found
+
+
+def is_here(path: str) -> bool:
+    """Whether a path is a file or folder of this machine, or `<run>/best` of a folder."""
+    return Path(path).exists() or (Path(path).name == BEST and Path(path).parent.is_dir())
 
 
 def write_checkpoint(run: str, snapshot: Snapshot) -> None:

@@ -16,7 +16,7 @@ from trainable.checkpoint import mismatches, read_info, weights_file
 from trainable.hub import download
 from trainable.optimizer import Moments, load_moments
 from trainable.published import ADAMW, LEAVE, PREFIXES, Published, load_tensors, needed, newest, read_published
-from trainable.storage import fetched, newest_good
+from trainable.storage import fetched, is_here, resolve
 
 SPEAKERS = "emb_g.weight"  # [n_speakers, gin_channels]
 PROJECTION = re.compile(r"enc_p\.(ja_|en_)?bert_proj\.(weight|bias)")  # early 2.x files have not all three
@@ -45,8 +45,8 @@ def warm_start(
     """Take over what fits of other weights, in place; nothing is changed before all of them are read and fit.
 
     Args:
-        source: `train.init_from`: a folder or URI of published files, any combination of the networks, or of a run or
-            checkpoint of this trainer; or a name on the hub.
+        source: `train.init_from`: a folder or URI of published files, any combination of the networks, or of a run,
+            its best checkpoint or another of this trainer; or a name on the hub.
         nets: name -> network, not wrapped.
         optimizers: of the networks, to take over their states too; None leaves them.
         endpoint: mirror of the hub.
@@ -88,19 +88,20 @@ def folder_of(source: str, endpoint: str | None) -> Iterator[Path]:
     Raises:
         ValueError: there is nothing of the kind.
     """
-    if "://" not in source and not Path(source).exists() and HUB_NAME.fullmatch(source):
+    if "://" not in source and not is_here(source) and HUB_NAME.fullmatch(source):
         yield download(source, needed, endpoint)
         return
     fs, root = fsspec.core.url_to_fs(source)
     names = [path.rpartition("/")[2] for path in fs.ls(root, detail=False)] if fs.isdir(root) else []
     files = needed(names)
     if not files:
-        checkpoint = source if "checksums.json" in names else newest_good(source)
-        if checkpoint is None:
+        try:
+            checkpoint = resolve(source)
+        except ValueError as error:
             raise ValueError(
                 "holds neither published weights (G_*, D_*, DUR_*, WD_* .pth or .safetensors) nor a run or checkpoint "
-                "of this trainer"
-            )
+                f"of this trainer: {error}"
+            ) from error
         with fetched(checkpoint) as folder:
             yield folder
     elif "://" not in source:

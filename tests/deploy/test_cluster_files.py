@@ -15,7 +15,7 @@ from ray.autoscaler._private.aws.config import bootstrap_aws
 from ray.autoscaler._private.util import prepare_config, validate_config
 
 from job.cli import parse, parser
-from job.config import ScalingConfig
+from job.config import Config, ScalingConfig
 from tests.test_house import ROOT
 from tools.local_cluster import FAST_HEALTH_CHECK
 
@@ -32,13 +32,22 @@ class _Template(yaml.SafeLoader):
 _Template.add_multi_constructor("!", lambda loader, tag, node: {tag: loader.construct_scalar(node)})
 
 
+def read_all(name: str) -> list[dict[str, Any]]:
+    return list(yaml.load_all((ROOT / name).read_text(), Loader=_Template))
+
+
 def read(name: str) -> dict[str, Any]:
-    return yaml.load((ROOT / name).read_text(), Loader=_Template)
+    """The file, of several documents the last one."""
+    return read_all(name)[-1]
+
+
+def preset() -> Config:
+    presets = (part for name in ("base", "cluster") for part in ("--config", f"job/presets/{name}.yaml"))
+    return parse(parser("test", ""), list(presets))[0]
 
 
 def scaling() -> ScalingConfig:
-    presets = (part for name in ("base", "cluster") for part in ("--config", f"job/presets/{name}.yaml"))
-    return parse(parser("test", ""), list(presets))[0].scaling
+    return preset().scaling
 
 
 def node_types(name: str) -> dict[str, tuple[dict[str, float], int]]:
@@ -129,6 +138,12 @@ def test_a_cluster_can_hold_the_presets_run():
         assert config.get("max_workers", 99) >= most + sizes["data"]
 
 
+@pytest.mark.parametrize("name", [*RAY_UP, "deploy/kuberay-cluster.yaml"])
+def test_one_data_node_takes_the_presets_loaders(name):
+    has, wanted = node_types(name)["data"][0], preset()
+    assert {has["CPU"], has["data"] / wanted.scaling.loader_resources["data"]} == {wanted.data.loaders}
+
+
 @pytest.mark.parametrize("name", RAY_UP)
 def test_the_fall_back_comes_second(name):
     types = read(name)["available_node_types"]
@@ -162,6 +177,13 @@ def test_kuberay_drains_before_a_pod_goes():
     assert command[1].endswith("spot.py")
     assert "--now" in command
     assert pod["terminationGracePeriodSeconds"] > int(command[command.index("--term-grace-s") + 1])
+
+
+def test_the_pods_account_is_made_with_them():
+    account, cluster = read_all("deploy/kuberay-cluster.yaml")
+    groups = [cluster["spec"]["headGroupSpec"], *cluster["spec"]["workerGroupSpecs"]]
+    assert account["kind"] == "ServiceAccount"
+    assert {group["template"]["spec"]["serviceAccountName"] for group in groups} == {account["metadata"]["name"]}
 
 
 @pytest.mark.parametrize("name", RAY_UP)

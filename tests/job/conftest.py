@@ -99,7 +99,12 @@ def train(command, shards) -> Callable[..., subprocess.CompletedProcess]:
 def two_workers(train, tmp_path_factory) -> Path:
     """A run of two workers and ten steps, with validations at 5 and 10 and averaged weights; to be read only."""
     storage = tmp_path_factory.mktemp("runs")
-    options = {"train__max_steps": 10, "train__checkpoint__every_steps": 4, "eval__every_steps": 5}
+    options = {
+        "train__max_steps": 10,
+        "train__checkpoint__every_steps": 4,
+        "eval__every_steps": 5,
+        "eval__syntheses": 1,
+    }
     done = train(storage, run__name="two", train__ema_decay=0.9, **options)
     assert "step 10 of 10" in done.stdout
     for what in ("shards", "checkpoint", "TensorBoard", "audio"):

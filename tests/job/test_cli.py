@@ -1,11 +1,15 @@
 """Configuration and command lines: presets load, overrides win, mistakes are named."""
 
+import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
+import fsspec
 import pytest
 
-from job.cli import overridden, parse, parser, read_config, to_yaml
+from data.files import keep_trying, read_file
+from job.cli import overridden, parse, parser, read_config, run, to_yaml
 from job.config import Config, ScalingConfig
 from job.train import check, with_absolute_paths
 
@@ -83,9 +87,12 @@ def test_settings_that_do_not_fit_each_other_are_refused():
 def test_local_paths_become_absolute_and_uris_and_hub_names_stay(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "wavlm").mkdir()
+    (tmp_path / "runs/x").mkdir(parents=True)
     config = with_absolute_paths(
-        cfg("--run.storage", "s3://bucket/runs", "--data.shards", "here", "--model.slm.path", "wavlm")
-    )
+        cfg("--run.storage", "s3://bucket/runs", "--data.shards", "here", "--model.slm.path", "wavlm",
+            "--train.init_from", "runs/x/best")
+    )  # fmt: skip
+    assert config.train.init_from == str(tmp_path / "runs/x/best")
     assert config.run.storage == "s3://bucket/runs"
     assert config.data.shards == str(tmp_path / "here")
     assert config.model.slm.path == str(tmp_path / "wavlm")
@@ -113,3 +120,25 @@ def test_single_keys_are_overridden_as_on_the_command_line():
 def test_an_override_that_does_not_fit_is_refused(key, value, named):
     with pytest.raises(ValueError, match=named.replace(".", r"\.")):
         overridden(Config(), {key: value})
+
+
+def test_a_stores_missing_client_is_said_with_what_to_type(monkeypatch, capsys):
+    fsspec.register_implementation("far", "nobodys_client.Store", errtxt="Install nobodys_client")
+    monkeypatch.setattr(sys, "argv", ["command"])
+    looks = [partial(each, "far://bucket/x") for each in (read_file, fsspec.core.url_to_fs)]
+    for look in (*looks, partial(keep_trying, looks[0])):
+        with pytest.raises(SystemExit, match="2"):
+            run(lambda argv, look=look: look())
+        assert capsys.readouterr().err.endswith("Install nobodys_client: python -m pip install nobodys_client\n")
+    with pytest.raises(SystemExit, match="2"):
+        run(lambda argv: missing("gcsfs"))
+    assert capsys.readouterr().err.endswith(": python -m pip install --requirement deploy/cloud.lock\n")
+    with pytest.raises(ImportError, match="of ours"):  # a bug keeps its traceback
+        run(lambda argv: missing(None))
+
+
+def missing(package: str | None) -> None:
+    """As fsspec tells that a package is missing; or as Python does, of a name of ours."""
+    if package is None:
+        raise ImportError("of ours")
+    raise ImportError("Please install it") from ModuleNotFoundError(name=package)

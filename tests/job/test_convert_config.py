@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from data.config import PlanConfig
 from job.cli import read_config
 from job.config import Config
 from job.convert_config import main
@@ -70,7 +71,7 @@ def test_the_references_own_values_are_our_defaults(tmp_path):
     assert ours.model == replace(defaults.model, n_speakers=896, slm=replace(ours.model.slm, path=ours.model.slm.path))
     assert ours.model.slm == replace(defaults.model.slm, path="./slm/wavlm-base-plus")
     assert ours.train == replace(defaults.train, log_every_steps=200)
-    assert ours.data.plan.max_utterances == 16
+    assert (ours.data.plan.max_utterances, ours.data.plan.max_frames) == (16, 16 * max(PlanConfig().bucket_boundaries))
     assert replace(ours.data, plan=defaults.data.plan) == defaults.data
 
 

@@ -1,10 +1,12 @@
 """job.evaluate on a run of job.train: the numbers of its own validation, and a report that a browser shows."""
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
 
 import pytest
+import yaml
 
 from trainable.storage import newest_good, read_state
 
@@ -28,6 +30,10 @@ def test_one_process_finds_the_numbers_of_two_workers(evaluation, two_workers):
     assert {"eval/mcd", "eval/mcd_sdp", "eval/vuv_error", "eval/train_mel", "eval/ema_mcd"} <= trained.keys()
     assert [v["step"] for v in found["history"]] == [5, 10]
     assert len(found["utterances"]) == 2
+    assert ["mcd" in {tag for tag, v in u["scores"].items() if v is not None} for u in found["utterances"]] == [
+        True,
+        False,
+    ]
     languages = {u["language"] for u in found["utterances"]}
     assert {f"language {name}" for name in languages} < found["scores"].keys()
 
@@ -40,6 +46,36 @@ def test_averaged_weights_have_scores_of_their_own(command, evaluation, two_work
     trained = read_state(newest_good(str(two_workers))).scores
     assert {f"eval/ema_{tag}": score for tag, score in found.items()}.items() <= trained.items()
     assert found["mel"] != trained["eval/mel"]
+
+
+def stranger(run: Path, folder: Path, scorers: dict) -> Path:
+    """A checkpoint of the run whose config.yaml has these scorers, whole by its checksums."""
+    shutil.copytree(newest_good(str(run)), folder)
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    config["eval"]["scorers"] = scorers
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    sums = json.loads((folder / "checksums.json").read_text())
+    sums["config.yaml"] = hashlib.sha256((folder / "config.yaml").read_bytes()).hexdigest()
+    (folder / "checksums.json").write_text(json.dumps(sums))
+    return folder
+
+
+def test_a_checkpoints_own_scorers_run_only_if_they_are_trusted(command, two_workers, tmp_path):
+    target = tmp_path / "pwned"
+    scorers = {
+        "evil": {"factory": "cProfile:run", "path": f"import os; os.mkdir({str(target)!r})"},
+        "program": {"factory": "trainable.scorers:torchscript", "path": "any.pt"},
+    }
+    checkpoint = stranger(two_workers, tmp_path / "checkpoint_000000010", scorers)
+    argv = ["--checkpoint", str(checkpoint), "--utterances", "1", "--samples", "0", "--out", str(tmp_path / "out")]
+    done = command("job.evaluate", *argv)
+    assert done.returncode == 0, done.stderr
+    for name in scorers:
+        assert f"eval.scorers.{name} is left out" in done.stdout
+    assert "--trust_scorers" in done.stdout
+    assert not target.exists()
+    assert command("job.evaluate", *argv, "--trust_scorers").returncode != 0  # it is no scorer, but it ran
+    assert target.exists()
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: .ci/run installs it")

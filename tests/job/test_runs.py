@@ -5,6 +5,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 
 import pytest
+import yaml
 
 from data.epoch_plan import Position
 from data.files import put_file
@@ -12,9 +13,10 @@ from job.runs import Run, main, runs
 from trainable.checkpoint import FORMAT, CheckpointInfo
 
 
-def make_run(storage: str, name: str, goal: int, scores: dict[int, float | None]) -> None:
+def make_run(storage: str, name: str, goal: int, scores: dict[int, float | None], **ranked: object) -> None:
     folder = f"{storage}/{name}"
-    put_file(f"{folder}/config.yaml", f"train: {{max_steps: {goal}, checkpoint: {{metric: eval/kl}}}}\n".encode())
+    train = {"max_steps": goal, "checkpoint": {"metric": "eval/kl", **ranked}}
+    put_file(f"{folder}/config.yaml", yaml.safe_dump({"train": train}).encode())
     for step, score in scores.items():
         of = {} if score is None else {"eval/kl": score, "eval/mel": 0.0}
         info = CheckpointInfo(Position(step), "digest", "code", {}, {}, 1, of)
@@ -38,6 +40,13 @@ def test_runs_are_listed_with_step_score_and_state(kind, tmp_path, request, caps
     lines = {line.split()[0]: line.split() for line in capsys.readouterr().out.splitlines()}
     assert lines["done"][:6] == ["done", "finished", "20", "20", "0.2500", "eval/kl"]
     assert lines["young"][:6] == ["young", "running", "5", "20", "-", "eval/kl"]
+
+
+def test_the_best_score_may_be_the_largest(tmp_path):
+    scores = {10: 0.5, 15: 0.75, 20: 0.25}
+    make_run(str(tmp_path), "natural", 20, scores, larger_is_better=True)
+    make_run(str(tmp_path), "other", 20, scores)
+    assert {run.name: run.best for run in runs(str(tmp_path))} == {"natural": 0.75, "other": 0.25}
 
 
 def test_the_last_write_tells_a_stopped_run():

@@ -18,7 +18,9 @@ from data.epoch_plan import Position
 from data.manifest import read_manifest
 from data.pipeline import StreamSpec, advance, plan_of
 from job.cli import read_config
+from job.config import Config, RunConfig
 from job.export import export
+from job.train import summary
 from job.voice import Voice
 from tests.job.conftest import arguments, kill, metrics, wait_for_step
 from tests.job.voices import tiny_checkpoint
@@ -50,6 +52,14 @@ def one_worker(train, tmp_path_factory) -> Path:
 
 def parameters(run: Path, rank: int) -> str:
     return re.findall(r"parameters ([0-9a-f]{64})", (run / f"logs/rank-{rank}.log").read_text())[-1]
+
+
+@pytest.mark.parametrize(
+    ("storage", "file"), [("/runs", "metrics.jsonl"), ("memory://runs", "metrics/<first step>.jsonl")]
+)
+def test_the_summary_names_the_metrics_that_are_there(storage, file):
+    cfg = Config(run=RunConfig("a", storage))
+    assert f" {storage}/a/{file}\n" in summary(cfg, 4)
 
 
 def test_every_step_has_its_line(two_workers):

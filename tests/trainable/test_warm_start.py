@@ -156,6 +156,22 @@ def assert_same(a, b) -> None:
     assert [key for key in a if not torch.equal(a[key], b[key])] == []
 
 
+@pytest.mark.parametrize("source", ["run/best", "{}/run/best", "run", "run/checkpoint_000000010"])
+def test_a_run_and_its_checkpoints(source, tmp_path, monkeypatch):
+    states = {}
+    for step, score in ((5, 3.0), (10, 2.0), (15, 4.0)):
+        cfg = tiny_config(seed=step)
+        states[step] = tiny_state(cfg)
+        folder = tmp_path / f"run/checkpoint_{step:09d}"
+        folder.mkdir(parents=True)
+        info = CheckpointInfo(Position(step), "digest", "code", {}, {"Ann": 0}, 1, {"eval/mel": score})
+        save_checkpoint(folder, states[step], info, to_yaml(cfg))
+    monkeypatch.chdir(tmp_path)  # `run/best` could be a name on the hub, too
+    mine = tiny_state(tiny_config(seed=1))
+    warm_start(source.format(tmp_path), mine.nets)
+    assert mine.digest() == states[15 if source == "run" else 10].digest()
+
+
 @pytest.mark.parametrize("form", ["reference", "safetensors"])
 def test_import_export_import_leaves_every_bit(form, tmp_path):
     """Weights, optimizers and learning rates; also straight from the checkpoint of another run."""
