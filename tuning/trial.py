@@ -59,7 +59,7 @@ class TrialConfig:
         return math.ceil(step / self.cfg.eval.every_steps)
 
     def run(self, name: str, values: Mapping[str, Any], **train: Any) -> Config:
-        """The configuration of a trial's run.
+        """The configuration of a trial's run; which trials end early is the schedule's business, not eval.stop_after's.
 
         Args:
             name: of the run.
@@ -67,7 +67,12 @@ class TrialConfig:
             **train: further keys of train.
         """
         cfg = overridden(self.cfg, values)
-        return replace(cfg, run=replace(cfg.run, name=name), train=replace(cfg.train, **train))
+        return replace(
+            cfg,
+            run=replace(cfg.run, name=name),
+            train=replace(cfg.train, **train),
+            eval=replace(cfg.eval, stop_after=0),
+        )
 
     def told(self, run: str, step: int, scores: Mapping[str, float]) -> dict[str, Any]:
         """What Tune is told of a validation; a score that is not finite is the worst there is."""
