@@ -121,7 +121,7 @@ def is_finished(cfg: Config) -> bool:
             f"raise train.max_steps to extend it, {other}"
         )
         return True
-    if gives_up(read_state(newest).validations, cfg.eval.stop_after):
+    if gives_up(read_state(newest).validations, cfg.eval.stop_after, cfg.train.checkpoint.ranks_by):
         print(
             f"the run {name} is finished: it stopped at step {step} for want of a better "
             f"{cfg.train.checkpoint.metric}. Nothing is trained; raise eval.stop_after to go on, {other}"

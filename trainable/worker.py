@@ -355,8 +355,10 @@ class Worker:
 
     def goes_on(self) -> bool:
         """Whether there are steps to do."""
-        state, cfg = self.state, self.cfg
-        return state.position.step < cfg.train.max_steps and not gives_up(state.validations, cfg.eval.stop_after)
+        state, train = self.state, self.cfg.train
+        return state.position.step < train.max_steps and not gives_up(
+            state.validations, self.cfg.eval.stop_after, train.checkpoint.ranks_by
+        )
 
     def evaluate(self, step: int) -> dict[str, float]:
         """Validate, after the steps before were looked at."""
