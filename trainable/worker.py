@@ -112,6 +112,7 @@ def train_loop(config: dict) -> dict[str, Any]:
         log.error("%s", error)
         return {"error": str(error)}
     finally:
+        worker.saver.submit(partial(upload_log, worker.logs, worker.cfg.folder))
         worker.saver.close()
     return {"step": worker.state.position.step}
 
@@ -241,7 +242,6 @@ class Worker:
                         stream.stop()
         log.info("step %d of %d: done; parameters %s", state.position.step, train.max_steps, state.digest())
         self.records.close()
-        self.saver.submit(partial(upload_log, self.logs, self.cfg.folder))
 
     def open_stream(self) -> MicroBatchStream:
         """The micro-batches from here on."""
