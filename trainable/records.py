@@ -3,6 +3,7 @@
 import json
 import logging
 import math
+import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -46,6 +47,10 @@ class MetricsFile(GrowingFile):
     def __init__(self, folder: str, resume_step: int, passed_over: Spans = ()):
         """Open the run's file and forget what lies behind a step.
 
+        It is read from its end to a line that is as it must be, no further: a run of days leaves thousands of parts.
+        The lines before that one are so too. A roll-back passes over the last steps; and where the run goes on from
+        among them, because it was killed before it had saved itself, those up to that step are the last ones again.
+
         Args:
             folder: folder or URI of the run.
             resume_step: where the run goes on.
@@ -57,13 +62,18 @@ class MetricsFile(GrowingFile):
         super().__init__(folder, "metrics.jsonl", "metrics/{}.jsonl".format)
         with reachable(folder):
             fs, root = fsspec.core.url_to_fs(folder)
-            for path in fs.glob(f"{root}/metrics.jsonl") if self.local else _parts(fs, root):
+            paths = fs.glob(f"{root}/metrics.jsonl") if self.local else _parts(fs, root)
+            if later := [] if self.local else [path for path in paths if _first_step(path) > resume_step]:
+                fs.rm(later)
+            for path in reversed(paths[: len(paths) - len(later)]):
                 content = fs.cat_file(path)
-                kept = _lines(_kept(_parsed(content), resume_step, passed_over))
-                if not kept and not self.local:
-                    fs.rm_file(path)
-                elif kept != content:
-                    put_file(fs.unstrip_protocol(path), kept)
+                size, lines = _mended(content, resume_step, passed_over)
+                if self.local and not lines:
+                    os.truncate(self.local, size)
+                elif content[size:] != lines:
+                    put_file(fs.unstrip_protocol(path), content[:size] + lines)
+                if size:
+                    break
 
     def add(self, lines: list[dict]) -> None:
         """Add the lines of consecutive steps.
@@ -93,15 +103,26 @@ def _parts(fs: fsspec.AbstractFileSystem, root: str) -> list[str]:
     return sorted(fs.glob(f"{root}/metrics/*.jsonl"))
 
 
-def _kept(lines: list[dict], resume_step: int, passed_over: Spans) -> list[dict]:
-    """The lines up to a step, of which those that were passed over are marked."""
-    kept = [
-        {tag: v for tag, v in line.items() if tag != "rolled_back"} for line in lines if line["step"] <= resume_step
-    ]
-    for line in kept:
-        if any(first <= line["step"] <= last for first, last in passed_over):
-            line["rolled_back"] = True
-    return kept
+def _first_step(part: str) -> int:
+    return int(part.rpartition("/")[2].removesuffix(".jsonl"))
+
+
+def _mended(content: bytes, resume_step: int, passed_over: Spans) -> tuple[int, bytes]:
+    """A file's lines up to a step, those that were passed over marked: bytes that stay, and the lines behind them."""
+    changed, end = list[dict](), len(content)
+    while end:
+        begin = content.rfind(b"\n", 0, end - 1) + 1
+        if content[begin:end].endswith(b"}\n"):  # not half a line of a process that was killed
+            line = json.loads(content[begin:end])
+            wanted = {tag: v for tag, v in line.items() if tag != "rolled_back"}
+            if any(first <= line["step"] <= last for first, last in passed_over):
+                wanted["rolled_back"] = True
+            if line["step"] <= resume_step:
+                if line == wanted:
+                    break
+                changed.append(wanted)
+        end = begin
+    return end, _lines(reversed(changed))
 
 
 def _lines(objects: Iterable[dict]) -> bytes:
