@@ -24,6 +24,7 @@ from ray.train.v2.api.callback import UserCallback
 from ray.util.queue import Empty, Queue
 
 from data.files import below, reachable
+from data.pipeline import on_this_node
 from job.cli import overridden
 from job.config import Config
 from job.paths import run_folder
@@ -105,7 +106,7 @@ class Reports(UserCallback):
 def train_in_one_go(values: dict[str, Any], trial: TrialConfig) -> None:
     """A whole trial as one run."""
     cfg = trial.run(tune.get_context().get_trial_id(), values)
-    queue, told = Queue(actor_options={"num_cpus": 0}), 0
+    queue, told = Queue(actor_options={"num_cpus": 0, "scheduling_strategy": on_this_node()}), 0
     with ThreadPoolExecutor(1) as background:
         training = background.submit(train, cfg, [Reports(queue)])
         while not (training.done() and queue.empty()):
