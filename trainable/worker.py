@@ -138,7 +138,7 @@ class Worker:
             micro_batches_per_step=cfg.train.micro_batches_per_step,
             segment_frames=cfg.train.segment_size // cfg.data.hop_length,
         )
-        self.manifest, self.saved = manifest, -1  # the last step that was saved
+        self.manifest = manifest
         self.agree = Agreement()
         self.damage = Damage(self.agree)
         check_fits(cfg.data, cfg.model, manifest)
@@ -192,7 +192,6 @@ class Worker:
         self.spec = replace(self.spec, history=changed(info.history or self.spec.changes, info.position, self.spec.cut))
         if info.history and self.spec.changes != info.history:
             log.warning("what epoch %d has not used yet is planned anew", info.position.epoch)
-        self.saved = info.position.step
         log.info("resumes at step %d from %s", info.position.step, newest)
 
     def together(self, action: Callable[[], T]) -> T:
@@ -369,20 +368,37 @@ class Worker:
     def leave(self, notice: PreemptionInfo) -> None:
         """Save before a node goes or the run grows, and end, for Ray Train to start the workers anew.
 
+        While the storage fails the run does not grow but goes on: steps would be done again for nothing.
+
         Raises:
-            PreemptedError: always.
+            PreemptedError: else; before a node goes always.
         """
+        grows = not notice.preempted_ranks
+        if grows and share(self.saver.failures):
+            return  # until a checkpoint on schedule could be written
         log.warning("step %d: %s: saves now", self.state.position.step, reason(notice))
-        self.save_now()
+        try:
+            self.save_now()
+        except StorageError:
+            if grows:
+                log.warning("grows when a checkpoint could be written")
+                return
+            log.warning("the steps since the newest checkpoint will be done again")
         self.records.close()
         raise PreemptedError(notice)
 
     def save_now(self) -> None:
-        """Have the present state in a checkpoint on return; a collective call."""
-        if self.saved != self.state.position.step:
+        """Have the present state in a checkpoint on return; a collective call.
+
+        Raises:
+            StorageError: it could not be written.
+        """
+        step = self.state.position.step
+        self.saver.wait()  # for this step's own, perhaps
+        if not share(self.saver.has(step)):
             self.save(CheckpointUploadMode.SYNC)
         self.saver.finish()
-        log.info("step %d is saved", self.state.position.step)
+        log.info("step %d is saved", step)
 
     def save(
         self, upload: CheckpointUploadMode = CheckpointUploadMode.ASYNC, scores: dict[str, float] | None = None
@@ -422,7 +438,6 @@ class Worker:
             checkpoint_upload_fn=lambda _, name: self.written(name),
             delete_local_checkpoint_after_upload=False,  # it lies where it stays, and ASYNC would delete it
         )
-        self.saved = position.step
         self.saver.submit(partial(upload_log, self.logs, self.cfg.folder))
         problem = share(self.saver.problem(last=upload is CheckpointUploadMode.SYNC))
         if problem is not None:
