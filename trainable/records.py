@@ -17,7 +17,7 @@ from data.files import put_file, reachable
 from trainable.board import VERSION, Board, event_file, record
 from trainable.config import NotFiniteConfig
 from trainable.growing import GrowingFile
-from trainable.not_finite import NotFiniteError, describe, faults
+from trainable.not_finite import OVERFLOWS_IN_A_ROW, NotFiniteError, describe, faults
 from trainable.plots import alignment_image, spectrogram_image
 from trainable.state import Spans
 from trainable.step import StepReport
@@ -147,6 +147,7 @@ class RunLog:
     passed_over: Spans = ()  # steps that roll-backs have passed over
     submit: Callable[[Callable[[], None]], None] = _now  # does a piece of writing, perhaps beside the training
     in_a_row: int = 0  # steps with a left-out update, up to the last one read
+    overflows: dict[str, int] = field(default_factory=dict)  # gradient norm -> steps in a row where it is not finite
     pending: list[PendingStep] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -193,13 +194,18 @@ class RunLog:
 
     def judge(self, step: PendingStep, line: Mapping[str, float]) -> NotFiniteError | None:
         """The error that ends the steps at this one; or None, where all is well or its update was left out."""
-        bad = faults(line, self.not_finite.max_grad_norm, self.loss_scaling)
+        for tag in filter(lambda tag: tag.startswith("grad_norm_"), line):
+            self.overflows[tag] = 0 if math.isfinite(line[tag]) else self.overflows.get(tag, 0) + 1
+        tolerated = [tag for tag, n in self.overflows.items() if self.loss_scaling and n <= OVERFLOWS_IN_A_ROW]
+        bad = faults(line, self.not_finite.max_grad_norm, tolerated)
         if not bad:
             self.in_a_row = 0
             return None
         broken = step.report.broken.tolist()
         members = {slot: step.members(slot) for slot in range(len(broken))}
         what = describe(line, bad, members, [slot for slot, of in enumerate(broken) if of])
+        if self.loss_scaling and max(self.overflows.values(), default=0) > OVERFLOWS_IN_A_ROW:
+            what += f". It was so in more than {OVERFLOWS_IN_A_ROW} steps in a row: no loss scale helps, try bf16"
         self.in_a_row += 1
         policy = self.not_finite.policy
         if policy == "stop":
@@ -218,6 +224,7 @@ class RunLog:
         Raises:
             OSError: the records cannot be read or written.
         """
+        self.overflows.clear()  # the checkpoint has a loss scale of its own
         if self.writes:
             self.metrics.persist()
             self.metrics = MetricsFile(self.folder, step, passed_over)

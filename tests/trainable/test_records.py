@@ -154,6 +154,26 @@ def test_loss_scaling_may_overflow_but_losses_may_not(tmp_path):
         log.flush()
 
 
+@pytest.mark.parametrize("writes", [True, False])
+def test_loss_scaling_that_never_finds_a_scale_is_a_fault(tmp_path, writes):
+    """Losses stay finite, every update is skipped: nothing would be learned, and nobody would know."""
+    log = RunLog(str(tmp_path), 0, writes, loss_scaling=True)
+
+    def steps(first: int, last: int, **norms: float) -> None:
+        for step in range(first, last + 1):
+            log.add(report(**norms), step=step)
+        log.flush()
+
+    steps(1, 30, grad_norm_g=math.inf, grad_norm_d=1.0)
+    steps(31, 31, grad_norm_g=1.0, grad_norm_d=math.inf)  # found
+    steps(32, 60, grad_norm_g=math.inf, grad_norm_d=1.0)
+    steps(61, 61, grad_norm_g=math.nan, grad_norm_d=math.inf)
+    with pytest.raises(NotFiniteError, match=r"step 62: network g: grad_norm_g inf; .* 30 steps in a row.* try bf16"):
+        steps(62, 65, grad_norm_g=math.inf, grad_norm_d=math.inf)
+    log.roll_back(62, ((51, 62),))  # to an earlier scale
+    steps(63, 92, grad_norm_g=math.inf, grad_norm_d=1.0)
+
+
 def test_an_exploded_gradient_stops_where_that_is_asked_for(tmp_path):
     log = RunLog(str(tmp_path), 0, True, NotFiniteConfig(max_grad_norm=50.0))
     log.add(report(grad_norm_d=51.0), step=1)
