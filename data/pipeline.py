@@ -25,6 +25,7 @@ import pyarrow as pa
 import ray
 import ray.data
 from ray.exceptions import RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from data.collate import TtsBatch, to_batch
 from data.config import DataConfig
@@ -113,6 +114,14 @@ def advance(spec: StreamSpec, position: Position) -> Position:
     return Position(
         position.step + 1, position.epoch + 1 if last else position.epoch, 0 if last else position.epoch_step + 1
     )
+
+
+def on_this_node() -> NodeAffinitySchedulingStrategy:
+    """Where an actor belongs that is of use to this process alone: on its node, and both die together.
+
+    Ray puts actors that take no CPU on any node: one that goes takes them with it, and an idle one stays for them.
+    """
+    return NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
 
 
 @ray.remote(num_cpus=0)
@@ -272,7 +281,8 @@ class MicroBatchStream:
         for _ in range(min(STEPS_AHEAD, max_steps - first.step)):
             self.next_dataset = advance(spec, self.next_dataset)
         begin, ahead = self.next_dataset.step, spec.data.prefetch_steps
-        self.pace = share(Pace.remote(begin, ahead) if rank == 0 else None)  # type: ignore[attr-defined]
+        own = Pace.options(scheduling_strategy=on_this_node()) if rank == 0 else None  # type: ignore[attr-defined]
+        self.pace = share(own and own.remote(begin, ahead))
         self.rows_per_step = -(-spec.micro_batches_per_step // world_size)
 
     def __iter__(self) -> Iterator[list[MicroBatch]]:

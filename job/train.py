@@ -28,7 +28,7 @@ from job.ray_storage import forget_checkpoint_list, ray_storage
 from job.scaling import ElasticTrainer
 from trainable.evaluate import check_metric
 from trainable.judgement import gives_up
-from trainable.logs import log_path
+from trainable.logs import earlier_log
 from trainable.settings import check_fits
 from trainable.state import check_sizes
 from trainable.storage import checkpoints, newest_good, read_state, step_of
@@ -60,17 +60,18 @@ def train(cfg: Config, callbacks: Sequence[UserCallback] = ()) -> Result | None:
     """
     cfg = with_absolute_paths(cfg)
     check(cfg)
-    if keep_trying(lambda: is_finished(cfg), cfg.train.checkpoint.retry_s):
+    retry_s = cfg.train.checkpoint.retry_s
+    if keep_trying(lambda: is_finished(cfg), retry_s):
         print(summary(cfg, cfg.train.max_steps))
         return None
     with ray_session(cfg):
         manifest = manifest_of(cfg)
         check_fits(cfg.data, cfg.model, manifest)
-        keep_trying(lambda: save_description(cfg), cfg.train.checkpoint.retry_s)
+        keep_trying(lambda: save_description(cfg), retry_s)
         trainer = trainer_of(cfg, callbacks)
         # Ray forwards the workers' output only from a cluster; on one machine rank 0's log is followed.
-        shown = contextlib.nullcontext() if on_cluster() else follow(log_path(run_folder(cfg), 0))
-        with shown:
+        log = None if on_cluster() else keep_trying(lambda: earlier_log(run_folder(cfg), 0), retry_s)
+        with contextlib.nullcontext() if log is None else follow(log):
             result = trainer.fit()
     outcome = result.return_value  # type: ignore[attr-defined]
     if "error" in outcome:
@@ -121,7 +122,7 @@ def is_finished(cfg: Config) -> bool:
             f"raise train.max_steps to extend it, {other}"
         )
         return True
-    if gives_up(read_state(newest).validations, cfg.eval.stop_after):
+    if gives_up(read_state(newest).validations, cfg.eval.stop_after, cfg.train.checkpoint.ranks_by):
         print(
             f"the run {name} is finished: it stopped at step {step} for want of a better "
             f"{cfg.train.checkpoint.metric}. Nothing is trained; raise eval.stop_after to go on, {other}"

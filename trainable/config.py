@@ -204,6 +204,11 @@ class CheckpointConfig:
         score = scores.get(self.metric)
         return -score if score is not None and self.larger_is_better else score
 
+    @property
+    def ranks_by(self) -> str:
+        """What `cost` is of: costs of two configurations can be compared where it is the same."""
+        return f"-{self.metric}" if self.larger_is_better else self.metric
+
 
 @dataclass(frozen=True)
 class TrainConfig:

@@ -1,5 +1,6 @@
 """The workers' logs: on the console, and in `logs/rank-<r>.log` of the run."""
 
+import contextlib
 import logging
 import os
 import platform
@@ -8,7 +9,7 @@ import tempfile
 from pathlib import Path
 from urllib.parse import quote
 
-from data.files import below, put_file
+from data.files import below, put_file, read_file
 
 log = logging.getLogger("bert_vits2_ray")
 
@@ -19,10 +20,29 @@ def log_path(folder: str, rank: int) -> Path:
     return local / "logs" / f"rank-{rank}.log"
 
 
-def start_logging(folder: str, rank: int) -> Path:
-    """Log to the console and to `logs/rank-<r>.log` of the run; returns the file."""
+def earlier_log(folder: str, rank: int) -> Path:
+    """Where a rank writes its log, with what it wrote on other machines: an object store has that.
+
+    Raises:
+        OSError: the store is out of reach.
+    """
     path = log_path(folder, rank)
     path.parent.mkdir(parents=True, exist_ok=True)
+    if "://" in folder:
+        with contextlib.suppress(FileNotFoundError):
+            stored = read_file(below(folder, f"logs/{path.name}"))
+            if not (path.exists() and path.read_bytes().startswith(stored)):  # else it has lines more
+                path.write_bytes(stored)
+    return path
+
+
+def start_logging(folder: str, rank: int) -> Path:
+    """Log to the console and to `logs/rank-<r>.log` of the run, behind what it holds; returns the file.
+
+    Raises:
+        OSError: the file cannot be read or written.
+    """
+    path = earlier_log(folder, rank)
     handlers: list[logging.Handler] = [logging.FileHandler(path)]
     if rank == 0:
         handlers.append(logging.StreamHandler(sys.stdout))

@@ -1,11 +1,12 @@
 """Numbers that blow up: what is wrong with a step, in words."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 NETWORK_OF = {"d_r": "d", "d_g": "d", "dur_disc": "dur", "dur_disc_r": "dur", "dur_disc_g": "dur"}  # by part of a tag
 TOTALS = {"g": "loss/g/total", "d": "loss/d/total", "dur": "loss/dur_disc/total", "wd": "loss/wd/total"}
 NAMED = 4  # further losses of a network that a message names
+OVERFLOWS_IN_A_ROW = 30  # under fp16: from 2^16 the scaler then has come to 2^-14, where gradients are lost
 
 
 class NotFiniteError(FloatingPointError):
@@ -20,18 +21,19 @@ class NotFiniteError(FloatingPointError):
         self.step = step
 
 
-def faults(line: Mapping[str, float], max_grad_norm: float | None, loss_scaling: bool) -> list[str]:
+def faults(line: Mapping[str, float], max_grad_norm: float | None, tolerated: Collection[str] = ()) -> list[str]:
     """Tags of a step's losses and gradient norms that are not finite, and of norms that are too large.
 
     Args:
         line: tag -> value.
         max_grad_norm: a larger norm is too large; None: none is.
-        loss_scaling: fp16, whose gradients overflow while the scale is sought: the scaler skips such updates.
+        tolerated: gradient norms that need not be finite, as of fp16 while the scale is sought: the scaler skips such
+            updates.
     """
     limit = math.inf if max_grad_norm is None else max_grad_norm
     losses = [tag for tag, v in line.items() if tag.startswith("loss/") and not math.isfinite(v)]
     norms = [tag for tag in line if tag.startswith("grad_norm_")]
-    return losses + [tag for tag in norms if (line[tag] > limit if math.isfinite(line[tag]) else not loss_scaling)]
+    return losses + [tag for tag in norms if (line[tag] > limit if math.isfinite(line[tag]) else tag not in tolerated)]
 
 
 def describe(line: Mapping[str, float], bad: Sequence[str], members: Mapping[int, str], broken: Sequence[int]) -> str:

@@ -3,6 +3,7 @@
 import json
 import logging
 import math
+import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -16,7 +17,7 @@ from data.files import put_file, reachable
 from trainable.board import VERSION, Board, event_file, record
 from trainable.config import NotFiniteConfig
 from trainable.growing import GrowingFile
-from trainable.not_finite import NotFiniteError, describe, faults
+from trainable.not_finite import OVERFLOWS_IN_A_ROW, NotFiniteError, describe, faults
 from trainable.plots import alignment_image, spectrogram_image
 from trainable.state import Spans
 from trainable.step import StepReport
@@ -46,6 +47,10 @@ class MetricsFile(GrowingFile):
     def __init__(self, folder: str, resume_step: int, passed_over: Spans = ()):
         """Open the run's file and forget what lies behind a step.
 
+        It is read from its end to a line that is as it must be, no further: a run of days leaves thousands of parts.
+        The lines before that one are so too. A roll-back passes over the last steps; and where the run goes on from
+        among them, because it was killed before it had saved itself, those up to that step are the last ones again.
+
         Args:
             folder: folder or URI of the run.
             resume_step: where the run goes on.
@@ -57,13 +62,18 @@ class MetricsFile(GrowingFile):
         super().__init__(folder, "metrics.jsonl", "metrics/{}.jsonl".format)
         with reachable(folder):
             fs, root = fsspec.core.url_to_fs(folder)
-            for path in fs.glob(f"{root}/metrics.jsonl") if self.local else _parts(fs, root):
+            paths = fs.glob(f"{root}/metrics.jsonl") if self.local else _parts(fs, root)
+            if later := [] if self.local else [path for path in paths if _first_step(path) > resume_step]:
+                fs.rm(later)
+            for path in reversed(paths[: len(paths) - len(later)]):
                 content = fs.cat_file(path)
-                kept = _lines(_kept(_parsed(content), resume_step, passed_over))
-                if not kept and not self.local:
-                    fs.rm_file(path)
-                elif kept != content:
-                    put_file(fs.unstrip_protocol(path), kept)
+                size, lines = _mended(content, resume_step, passed_over)
+                if self.local and not lines:
+                    os.truncate(self.local, size)
+                elif content[size:] != lines:
+                    put_file(fs.unstrip_protocol(path), content[:size] + lines)
+                if size:
+                    break
 
     def add(self, lines: list[dict]) -> None:
         """Add the lines of consecutive steps.
@@ -93,15 +103,26 @@ def _parts(fs: fsspec.AbstractFileSystem, root: str) -> list[str]:
     return sorted(fs.glob(f"{root}/metrics/*.jsonl"))
 
 
-def _kept(lines: list[dict], resume_step: int, passed_over: Spans) -> list[dict]:
-    """The lines up to a step, of which those that were passed over are marked."""
-    kept = [
-        {tag: v for tag, v in line.items() if tag != "rolled_back"} for line in lines if line["step"] <= resume_step
-    ]
-    for line in kept:
-        if any(first <= line["step"] <= last for first, last in passed_over):
-            line["rolled_back"] = True
-    return kept
+def _first_step(part: str) -> int:
+    return int(part.rpartition("/")[2].removesuffix(".jsonl"))
+
+
+def _mended(content: bytes, resume_step: int, passed_over: Spans) -> tuple[int, bytes]:
+    """A file's lines up to a step, those that were passed over marked: bytes that stay, and the lines behind them."""
+    changed, end = list[dict](), len(content)
+    while end:
+        begin = content.rfind(b"\n", 0, end - 1) + 1
+        if content[begin:end].endswith(b"}\n"):  # not half a line of a process that was killed
+            line = json.loads(content[begin:end])
+            wanted = {tag: v for tag, v in line.items() if tag != "rolled_back"}
+            if any(first <= line["step"] <= last for first, last in passed_over):
+                wanted["rolled_back"] = True
+            if line["step"] <= resume_step:
+                if line == wanted:
+                    break
+                changed.append(wanted)
+        end = begin
+    return end, _lines(reversed(changed))
 
 
 def _lines(objects: Iterable[dict]) -> bytes:
@@ -126,6 +147,7 @@ class RunLog:
     passed_over: Spans = ()  # steps that roll-backs have passed over
     submit: Callable[[Callable[[], None]], None] = _now  # does a piece of writing, perhaps beside the training
     in_a_row: int = 0  # steps with a left-out update, up to the last one read
+    overflows: dict[str, int] = field(default_factory=dict)  # gradient norm -> steps in a row where it is not finite
     pending: list[PendingStep] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -172,13 +194,18 @@ class RunLog:
 
     def judge(self, step: PendingStep, line: Mapping[str, float]) -> NotFiniteError | None:
         """The error that ends the steps at this one; or None, where all is well or its update was left out."""
-        bad = faults(line, self.not_finite.max_grad_norm, self.loss_scaling)
+        for tag in filter(lambda tag: tag.startswith("grad_norm_"), line):
+            self.overflows[tag] = 0 if math.isfinite(line[tag]) else self.overflows.get(tag, 0) + 1
+        tolerated = [tag for tag, n in self.overflows.items() if self.loss_scaling and n <= OVERFLOWS_IN_A_ROW]
+        bad = faults(line, self.not_finite.max_grad_norm, tolerated)
         if not bad:
             self.in_a_row = 0
             return None
         broken = step.report.broken.tolist()
         members = {slot: step.members(slot) for slot in range(len(broken))}
         what = describe(line, bad, members, [slot for slot, of in enumerate(broken) if of])
+        if self.loss_scaling and max(self.overflows.values(), default=0) > OVERFLOWS_IN_A_ROW:
+            what += f". It was so in more than {OVERFLOWS_IN_A_ROW} steps in a row: no loss scale helps, try bf16"
         self.in_a_row += 1
         policy = self.not_finite.policy
         if policy == "stop":
@@ -197,6 +224,7 @@ class RunLog:
         Raises:
             OSError: the records cannot be read or written.
         """
+        self.overflows.clear()  # the checkpoint has a loss scale of its own
         if self.writes:
             self.metrics.persist()
             self.metrics = MetricsFile(self.folder, step, passed_over)

@@ -202,9 +202,9 @@ class ExactReduction:
         return {name: dict(zip(keys, self.exponents[name].tolist(), strict=True)) for name, keys in self.keys.items()}
 
     def load_state_dict(self, state: Mapping[str, Mapping[str, float]]) -> None:
-        """Restore the exponents."""
-        for name, exponents in state.items():
-            values = [exponents.get(key, 0.0) for key in self.keys[name]]
+        """Restore the exponents; the state may be of other networks, or of none where its reduction was another."""
+        for name, keys in self.keys.items():
+            values = [state.get(name, {}).get(key, 0.0) for key in keys]
             self.exponents[name] = self.exponents[name].new_tensor(values)
 
 

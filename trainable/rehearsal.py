@@ -82,6 +82,7 @@ def rehearse_one(step: TrainingStep, shape: Shape) -> int:
     state, device = step.state, step.device
     cuda = device.type == "cuda"
     alone = copy.copy(state)
+    alone.averaged = None  # the weights do not change, and their average must not
     alone.reduction = Alone(state.reduction, step.train.micro_batches_per_step)  # type: ignore[assignment]
     buffers = [(b, b.clone()) for net in state.nets.values() for b in unwrapped(net).buffers()]  # of spectral norm
     if cuda:

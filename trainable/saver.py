@@ -34,7 +34,7 @@ class Saver:
         self.thread = ThreadPoolExecutor(1, "saver")
         self.host = HostCopy()
         self.writing: Future[None] | None = None
-        self.resumed = 0  # step that the run went on from
+        self.resumed = -1  # step that the run went on from
         self.saved: list[int] = []  # steps of the durable checkpoints since then
         self.failures, self.error = 0, ""  # in a row, and the last one
 
@@ -84,6 +84,10 @@ class Saver:
 
         self.writing = self.thread.submit(write)
         return self.writing
+
+    def has(self, step: int) -> bool:
+        """Whether the newest durable checkpoint, or that which the run went on from, is of this step."""
+        return step in (self.resumed, *self.saved[-1:])
 
     def wait(self) -> None:
         """Until the checkpoint in flight is durable or given up."""

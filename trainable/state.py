@@ -223,6 +223,7 @@ class TrainState:
         for name, optimizer in self.optimizers.items():
             load_moments(unwrapped(self.nets[name]), optimizer, state["moments"][name])
         for name, scaler in self.scalers.items():
-            scaler.load_state_dict(state["scalers"][name])
+            if of_fp16 := state["scalers"][name]:  # empty where the checkpoint is of another precision
+                scaler.load_state_dict(of_fp16)
         self.base_rates = dict(state["base_rates"])
         self.reduction.load_state_dict(state["reduction"])

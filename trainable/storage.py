@@ -214,7 +214,7 @@ def kept(scores: dict[int, dict[str, float]], cfg: CheckpointConfig) -> set[int]
     return {*steps[-cfg.keep :], *(-step for _, step in ranked[: cfg.keep_best]), *scheduled[-1:]}
 
 
-def prune(run: str, saved: Sequence[int], cfg: CheckpointConfig, resumed: int = 0) -> None:
+def prune(run: str, saved: Sequence[int], cfg: CheckpointConfig, resumed: int = -1) -> None:
     """Remove the checkpoints that need not stay, and what half-written ones have left; to be called after a save.
 
     What is later than the checkpoint that the run goes on from was damaged, or the run went back behind it: it would be

@@ -121,16 +121,17 @@ class Validator:
     def judge(self, step: int, scores: dict[str, float]) -> None:
         """Remember a validation, and say what they all mean."""
         state, cfg = self.state, self.train.checkpoint
-        state.validations += (Validation(step, cfg.cost(scores), scores.get("eval/mel"), scores.get("eval/train_mel")),)
+        mels = scores.get("eval/mel"), scores.get("eval/train_mel")
+        state.validations += (Validation(step, cfg.cost(scores), *mels, cfg.ranks_by),)
         if self.rank:
             return
         shown = ", ".join(f"{tag} {v:.4f}" for tag, v in scores.items() if tag.count("/") == 1)
         log.info("step %d validation: %s", step, shown)
-        best = best_of(state.validations)
+        best = best_of(state.validations, cfg.ranks_by)
         if best is not None and best.step < step:
             log.info("step %d: %s was best at step %d", step, cfg.metric, best.step)
         if overfits(state.validations):
             log.warning("step %d: overfits: the training set's mel loss falls, the validation set's rises", step)
-        if gives_up(state.validations, self.cfg.stop_after):
+        if gives_up(state.validations, self.cfg.stop_after, cfg.ranks_by):
             log.warning("step %d: no better %s for %d validations: stops (eval.stop_after)",
                         step, cfg.metric, self.cfg.stop_after)  # fmt: skip

@@ -112,6 +112,7 @@ def train_loop(config: dict) -> dict[str, Any]:
         log.error("%s", error)
         return {"error": str(error)}
     finally:
+        worker.saver.submit(partial(upload_log, worker.logs, worker.cfg.folder))
         worker.saver.close()
     return {"step": worker.state.position.step}
 
@@ -138,10 +139,8 @@ class Worker:
             segment_frames=cfg.train.segment_size // cfg.data.hop_length,
         )
         if len(set(gather(manifest.digest))) > 1:
-            raise ValueError(
-                f"data.shards {cfg.data.shards} is not the same on all nodes: give a folder that they share"
-            )
-        self.manifest, self.saved = manifest, -1  # the last step that was saved
+            raise ValueError(f"data.shards {cfg.data.shards} differs between the nodes: give a folder that they share")
+        self.manifest = manifest
         self.agree = Agreement()
         self.damage = Damage(self.agree)
         check_fits(cfg.data, cfg.model, manifest)
@@ -195,7 +194,6 @@ class Worker:
         self.spec = replace(self.spec, history=changed(info.history or self.spec.changes, info.position, self.spec.cut))
         if info.history and self.spec.changes != info.history:
             log.warning("what epoch %d has not used yet is planned anew", info.position.epoch)
-        self.saved = info.position.step
         log.info("resumes at step %d from %s", info.position.step, newest)
 
     def together(self, action: Callable[[], T]) -> T:
@@ -237,6 +235,8 @@ class Worker:
         """Train to the end; after a roll-back a new stream goes on behind the bad step."""
         state, train = self.state, self.cfg.train
         with self.watchdog:
+            if self.owes_validation():
+                self.validate_and_save(state.position.step)
             while self.goes_on():
                 stream = self.open_stream()
                 try:
@@ -251,7 +251,6 @@ class Worker:
                         stream.stop()
         log.info("step %d of %d: done; parameters %s", state.position.step, train.max_steps, state.digest())
         self.records.close()
-        self.saver.submit(partial(upload_log, self.logs, self.cfg.folder))
 
     def open_stream(self) -> MicroBatchStream:
         """The micro-batches from here on."""
@@ -299,14 +298,24 @@ class Worker:
             last = step == train.max_steps
             if step % train.log_every_steps == 0 or step == 1 or last:
                 self.flush()
-            scores = self.evaluate(step) if step % cfg.eval.every_steps == 0 or last else {}
-            if not self.goes_on():
-                self.save(CheckpointUploadMode.SYNC, scores)
-            elif step % train.checkpoint.every_steps == 0 or (scores and train.checkpoint.keep_best):
-                self.save(scores=scores)
-            elif (notice := notices.pending()) is not None:
-                self.leave(notice)
+            if not last and (notice := notices.pending()) is not None:
+                self.leave(notice)  # before a validation, for which the node may not have the time
+            self.validate_and_save(step)
             self.watchdog.alive(step)
+
+    def validate_and_save(self, step: int) -> None:
+        """Do what is due after a step; a collective call."""
+        cfg, train = self.cfg, self.cfg.train
+        scores = self.evaluate(step) if step % cfg.eval.every_steps == 0 or step == train.max_steps else {}
+        if not self.goes_on():
+            self.save(CheckpointUploadMode.SYNC, scores)
+        elif step % train.checkpoint.every_steps == 0 or (scores and train.checkpoint.keep_best):
+            self.save(scores=scores)
+
+    def owes_validation(self) -> bool:
+        """Whether the run was left just before a validation: it is made up for, so that all have the same scores."""
+        step, before = self.state.position.step, self.state.validations
+        return step > 0 and step % self.cfg.eval.every_steps == 0 and (not before or before[-1].step < step)
 
     def roll_back(self, error: NotFiniteError) -> None:
         """Restore the last scheduled checkpoint before a bad step and go on behind that step; a collective call.
@@ -365,8 +374,10 @@ class Worker:
 
     def goes_on(self) -> bool:
         """Whether there are steps to do."""
-        state, cfg = self.state, self.cfg
-        return state.position.step < cfg.train.max_steps and not gives_up(state.validations, cfg.eval.stop_after)
+        state, train = self.state, self.cfg.train
+        return state.position.step < train.max_steps and not gives_up(
+            state.validations, self.cfg.eval.stop_after, train.checkpoint.ranks_by
+        )
 
     def evaluate(self, step: int) -> dict[str, float]:
         """Validate, after the steps before were looked at."""
@@ -377,20 +388,37 @@ class Worker:
     def leave(self, notice: PreemptionInfo) -> None:
         """Save before a node goes or the run grows, and end, for Ray Train to start the workers anew.
 
+        While the storage fails the run does not grow but goes on: steps would be done again for nothing.
+
         Raises:
-            PreemptedError: always.
+            PreemptedError: else; before a node goes always.
         """
+        grows = not notice.preempted_ranks
+        if grows and share(self.saver.failures):
+            return  # until a checkpoint on schedule could be written
         log.warning("step %d: %s: saves now", self.state.position.step, reason(notice))
-        self.save_now()
+        try:
+            self.save_now()
+        except StorageError:
+            if grows:
+                log.warning("grows when a checkpoint could be written")
+                return
+            log.warning("the steps since the newest checkpoint will be done again")
         self.records.close()
         raise PreemptedError(notice)
 
     def save_now(self) -> None:
-        """Have the present state in a checkpoint on return; a collective call."""
-        if self.saved != self.state.position.step:
+        """Have the present state in a checkpoint on return; a collective call.
+
+        Raises:
+            StorageError: it could not be written.
+        """
+        step = self.state.position.step
+        self.saver.wait()  # for this step's own, perhaps
+        if not share(self.saver.has(step)):
             self.save(CheckpointUploadMode.SYNC)
         self.saver.finish()
-        log.info("step %d is saved", self.state.position.step)
+        log.info("step %d is saved", step)
 
     def save(
         self, upload: CheckpointUploadMode = CheckpointUploadMode.ASYNC, scores: dict[str, float] | None = None
@@ -430,7 +458,6 @@ class Worker:
             checkpoint_upload_fn=lambda _, name: self.written(name),
             delete_local_checkpoint_after_upload=False,  # it lies where it stays, and ASYNC would delete it
         )
-        self.saved = position.step
         self.saver.submit(partial(upload_log, self.logs, self.cfg.folder))
         problem = share(self.saver.problem(last=upload is CheckpointUploadMode.SYNC))
         if problem is not None:

@@ -24,6 +24,7 @@ from ray.train.v2.api.callback import UserCallback
 from ray.util.queue import Empty, Queue
 
 from data.files import below, reachable
+from data.pipeline import on_this_node
 from job.cli import overridden
 from job.config import Config
 from job.paths import run_folder
@@ -59,7 +60,7 @@ class TrialConfig:
         return math.ceil(step / self.cfg.eval.every_steps)
 
     def run(self, name: str, values: Mapping[str, Any], **train: Any) -> Config:
-        """The configuration of a trial's run.
+        """The configuration of a trial's run; which trials end early is the schedule's business, not eval.stop_after's.
 
         Args:
             name: of the run.
@@ -67,7 +68,12 @@ class TrialConfig:
             **train: further keys of train.
         """
         cfg = overridden(self.cfg, values)
-        return replace(cfg, run=replace(cfg.run, name=name), train=replace(cfg.train, **train))
+        return replace(
+            cfg,
+            run=replace(cfg.run, name=name),
+            train=replace(cfg.train, **train),
+            eval=replace(cfg.eval, stop_after=0),
+        )
 
     def told(self, run: str, step: int, scores: Mapping[str, float]) -> dict[str, Any]:
         """What Tune is told of a validation; a score that is not finite is the worst there is."""
@@ -100,7 +106,7 @@ class Reports(UserCallback):
 def train_in_one_go(values: dict[str, Any], trial: TrialConfig) -> None:
     """A whole trial as one run."""
     cfg = trial.run(tune.get_context().get_trial_id(), values)
-    queue, told = Queue(actor_options={"num_cpus": 0}), 0
+    queue, told = Queue(actor_options={"num_cpus": 0, "scheduling_strategy": on_this_node()}), 0
     with ThreadPoolExecutor(1) as background:
         training = background.submit(train, cfg, [Reports(queue)])
         while not (training.done() and queue.empty()):

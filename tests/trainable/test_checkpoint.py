@@ -51,6 +51,36 @@ def test_a_restored_run_continues_with_the_same_bits(cfg, saved):
     assert again.digest() == state.digest()
 
 
+CHANGES = [("fp32", "fp16"), ("bf16", "fp16"), ("fp16", "fp32"), ("fp16", "fp16")]
+
+
+@pytest.mark.parametrize(("before", "now"), CHANGES)
+def test_a_run_may_go_on_with_another_precision(before, now, tmp_path):
+    then = tiny_state(tiny_config(precision=before))
+    for scaler in then.scalers.values():
+        scaler.scale(torch.ones(1))  # this and the next do something with fp16 alone
+        scaler.update(1024.0)
+    save_checkpoint(tmp_path, then, INFO, "")
+    again = tiny_state(tiny_config(precision=now))
+    scale = again.scalers["g"].get_scale()
+    load_checkpoint(tmp_path, again)
+    assert again.digest() == then.digest()
+    assert again.scalers["g"].get_scale() == (1024.0 if before == now else scale)
+
+
+@pytest.mark.parametrize("before", ["exact", "fast"])
+def test_a_run_may_go_on_without_the_duration_discriminator(before, cfg, tmp_path):
+    then = tiny_state(tiny_config(reduction=before, micro_batches_per_step=1))
+    TrainingStep(then, then.train, cfg.data)([(0, tiny_batch(cfg, 0))])
+    save_checkpoint(tmp_path, then, INFO, "")
+    again = tiny_state(replace(cfg, model=replace(cfg.model, use_duration_discriminator=False)))
+    load_checkpoint(tmp_path, again)
+    kept = again.reduction.state_dict()
+    assert "dur" not in kept
+    if before == "exact":
+        assert kept == {name: of for name, of in then.reduction.state_dict().items() if name != "dur"}
+
+
 @pytest.mark.parametrize("name", ["g.safetensors", "training.pt", "state.json", "config.yaml"])
 def test_a_flipped_byte_is_found_and_the_file_named(saved, name):
     _, folder = saved

@@ -4,6 +4,7 @@ import json
 import logging
 import math
 
+import fsspec
 import pytest
 import torch
 
@@ -40,6 +41,9 @@ def test_a_resume_forgets_what_lies_behind_it(folder):
 def test_steps_that_were_passed_over_are_marked_as_long_as_that_is_so(folder):
     metrics = MetricsFile(folder, 0)
     metrics.add(lines(1, 4))
+    metrics.persist()
+    metrics = MetricsFile(folder, 3, ((3, 3),))
+    metrics.add(lines(4, 4))
     metrics.add(lines(5, 9))
     metrics.persist()
     metrics = MetricsFile(folder, 7, ((3, 3), (6, 7)))
@@ -49,6 +53,36 @@ def test_steps_that_were_passed_over_are_marked_as_long_as_that_is_so(folder):
     metrics.persist()
     MetricsFile(folder, 6, ((3, 3),))  # killed before the second one was saved
     assert read_metrics(folder) == [*marked[:5], lines(6, 6)[0]]
+
+
+def test_marks_reach_over_many_parts_and_go_again(folder):
+    in_parts(folder, 10, 2)
+    MetricsFile(folder, 9, ((4, 9),))
+    assert read_metrics(folder) == lines(1, 3) + [line | {"rolled_back": True} for line in lines(4, 9)]
+    MetricsFile(folder, 8)  # killed before that was saved
+    assert read_metrics(folder) == lines(1, 8)
+
+
+def in_parts(folder: str, last: int, size: int) -> None:
+    metrics = MetricsFile(folder, 0)
+    for first in range(1, last, size):
+        metrics.add(lines(first, first + size - 1))
+        metrics.persist()
+
+
+def test_a_resume_reads_one_part_of_many(tmp_path, monkeypatch):
+    folder = f"memory://{tmp_path.name}/run"
+    in_parts(folder, 400, 4)
+    fs, read = fsspec.filesystem("memory"), []
+    cat_file = type(fs).cat_file
+    monkeypatch.setattr(type(fs), "cat_file", lambda self, path, **k: read.append(path) or cat_file(self, path, **k))
+    MetricsFile(folder, 350, ((9, 22),))
+    assert [path.rpartition("/")[2] for path in read] == ["000000349.jsonl"]
+    read.clear()
+    MetricsFile(folder, 348, ((9, 22), (339, 348)))  # a roll-back: those that it marks
+    assert [path.rpartition("/")[2] for path in read] == [f"{n:09d}.jsonl" for n in (345, 341, 337)]
+    assert [line["step"] for line in read_metrics(folder)] == [*range(1, 349)]
+    assert [line["step"] for line in read_metrics(folder) if "rolled_back" in line] == [*range(339, 349)]
 
 
 def test_half_a_line_of_a_killed_process_is_left_out(tmp_path):
@@ -118,6 +152,26 @@ def test_loss_scaling_may_overflow_but_losses_may_not(tmp_path):
     log.add(report(**{"grad_norm_g": 1.0, "loss/g/mel": math.nan}), step=2)
     with pytest.raises(NotFiniteError, match="step 2: network g: grad_norm_g 1, loss/g/mel nan"):
         log.flush()
+
+
+@pytest.mark.parametrize("writes", [True, False])
+def test_loss_scaling_that_never_finds_a_scale_is_a_fault(tmp_path, writes):
+    """Losses stay finite, every update is skipped: nothing would be learned, and nobody would know."""
+    log = RunLog(str(tmp_path), 0, writes, loss_scaling=True)
+
+    def steps(first: int, last: int, **norms: float) -> None:
+        for step in range(first, last + 1):
+            log.add(report(**norms), step=step)
+        log.flush()
+
+    steps(1, 30, grad_norm_g=math.inf, grad_norm_d=1.0)
+    steps(31, 31, grad_norm_g=1.0, grad_norm_d=math.inf)  # found
+    steps(32, 60, grad_norm_g=math.inf, grad_norm_d=1.0)
+    steps(61, 61, grad_norm_g=math.nan, grad_norm_d=math.inf)
+    with pytest.raises(NotFiniteError, match=r"step 62: network g: grad_norm_g inf; .* 30 steps in a row.* try bf16"):
+        steps(62, 65, grad_norm_g=math.inf, grad_norm_d=math.inf)
+    log.roll_back(62, ((51, 62),))  # to an earlier scale
+    steps(63, 92, grad_norm_g=math.inf, grad_norm_d=1.0)
 
 
 def test_an_exploded_gradient_stops_where_that_is_asked_for(tmp_path):

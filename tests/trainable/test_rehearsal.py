@@ -50,6 +50,7 @@ def trace(cfg, rank: int, world_size: int, when: str) -> tuple[str, list[str]]:
         assert rehearse(step, plan_of, manifest()) == ""
     tensors = [t for name in sorted(state.nets) for t in state.nets[name].state_dict().values()]
     tensors += [t for o in state.optimizers.values() for s in o.state.values() for t in s.values()]
+    tensors += [] if state.averaged is None else state.averaged.average.values()
     return hashlib.sha256(b"".join(t.detach().numpy().tobytes() for t in tensors)).hexdigest(), losses
 
 
@@ -58,6 +59,7 @@ def variants():
     yield "fast", {"reduction": "fast"}, {}
     yield "bf16", {"precision": "bf16"}, {}
     yield "spectral", {}, {"use_spectral_norm": True}
+    yield "averaged", {"ema_decay": 0.9}, {}
 
 
 @pytest.mark.parametrize(("name", "train", "model"), variants(), ids=[name for name, _, _ in variants()])

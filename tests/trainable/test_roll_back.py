@@ -125,11 +125,11 @@ def test_what_is_wrong_is_said_by_network():
     line = {"step": 7, "loss/g/total": 9.0, "loss/g/mel": 2.0, "loss/dur_disc/total": math.nan,
             "loss/dur_disc_r/0": math.nan, "loss/d_g/3": math.inf, "loss/d/total": math.inf, "grad_norm_g": 70.0,
             "grad_norm_d": math.inf, "grad_norm_dur": 1.0, "grad_norm_wd": 1.0, "lr": 0.1}  # fmt: skip
-    bad = faults(line, 50.0, loss_scaling=False)
+    bad = faults(line, 50.0)
     assert sorted(bad) == sorted(
         ["loss/dur_disc/total", "loss/dur_disc_r/0", "loss/d_g/3", "loss/d/total", "grad_norm_g", "grad_norm_d"]
     )
-    assert "grad_norm_d" not in faults(line, None, loss_scaling=True)
+    assert "grad_norm_d" not in faults(line, None, {"grad_norm_d"})
     assert describe(line, bad, {0: "a, b", 1: "c"}, [1]) == (
         "step 7: network dur: loss/dur_disc/total nan, grad_norm_dur 1, loss/dur_disc_r/0 nan; "
         "network d: loss/d/total inf, grad_norm_d inf, loss/d_g/3 inf; network g: loss/g/total 9, grad_norm_g 70; "

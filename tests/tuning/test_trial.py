@@ -26,6 +26,13 @@ def test_a_trial_is_the_configuration_with_its_values(trial):
     assert (cfg.train.loss_weights.mel, cfg.train.loss_weights.kl, cfg.train.max_steps) == (45.0, 0.5, 7)
 
 
+def test_a_trial_does_not_give_up_by_itself(trial):
+    """What came after it would be told as the worst score there is, at steps that never were."""
+    patient = replace(trial, cfg=replace(trial.cfg, eval=replace(trial.cfg.eval, stop_after=2)))
+    assert patient.run("one", VALUES).eval == replace(patient.cfg.eval, stop_after=0)
+    assert patient.run("one", VALUES, max_steps=1000).eval.stop_after == 0
+
+
 def test_validations_are_counted_and_a_score_that_is_no_number_is_the_worst(trial):
     assert trial.validations == 3  # after 1000, 2000 and 2500 steps
     told = trial.told("one", 2000, {"eval/mel": 1.5, "eval/kl": 2.0})
