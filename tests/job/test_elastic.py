@@ -16,6 +16,7 @@ import pytest
 
 from tools.cluster_run import ClusterRun
 from tools.local_cluster import LocalCluster, Node
+from trainable.storage import checkpoint_name, newest_good, read_state
 
 OPTIONS = {
     "train.segment_size": 4096, "data.plan.max_frames": 500, "train.micro_batches_per_step": 2,
@@ -76,6 +77,28 @@ def test_a_drain_a_join_and_kills_of_node_and_driver_change_no_bit(shards, tmp_p
         with run_of(cluster, tmp_path, shards, "calm", train__max_steps=steps, scaling__num_workers=2) as calm:
             calm.finish()
         same(run, calm)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_validation_that_a_notice_has_put_off_is_made_up_for(shards, tmp_path):
+    """A validation after each step: the notice comes before one, and the workers leave without it."""
+    options = {"eval__every_steps": 1, "train__max_steps": 8}
+    with LocalCluster(workers=2) as cluster:
+        with run_of(cluster, tmp_path, shards, "run", **options) as run:
+            run.wait_for_workers(2)
+            run.wait_for(2)
+            cluster.drain_node(cluster.nodes[-1], 60)
+            run.finish()
+        assert set(redone(run)) == {0}
+        with run_of(cluster, tmp_path, shards, "calm", scaling__num_workers=1, **options) as calm:
+            calm.finish()
+    same(run, calm)
+    disturbed, undisturbed = (read_state(newest_good(str(each.folder))) for each in (run, calm))
+    assert [v.step for v in disturbed.validations] == list(range(1, 9))
+    assert disturbed.validations == undisturbed.validations
+    for step in (7, 8):  # no checkpoint that is kept lacks its scores
+        assert read_state(str(run.folder / checkpoint_name(step))).scores
 
 
 class Chaos:
