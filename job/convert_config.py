@@ -15,6 +15,8 @@ from trainable.state import check_sizes
 
 HEADER = """\
 # Made by job.convert_config from {source}; docs/migrating.md tells more. Set run.name, data.transcript and data.shards.
+# data.plan.max_frames is train.batch_size clips of 1000 frames, the longest that the reference trains on. On several
+# GPUs set train.micro_batches_per_step to their number, which config.json does not tell.
 # Not used of it:
 {not_used}
 """

@@ -82,13 +82,13 @@ def main(argv: Sequence[str]) -> int:
 
 def harmless(scorers: Mapping[str, ScorerConfig]) -> dict[str, ScorerConfig]:
     """Those of a checkpoint's scorers that run nothing but code of ours; prints which ones are left out."""
-    kept = {name: cfg for name, cfg in scorers.items() if cfg.factory in WEIGHTS_ONLY}
-    for name in scorers.keys() - kept.keys():
-        print(
-            f"eval.scorers.{name} is left out: the checkpoint asks for {scorers[name].factory} with "
-            f"{scorers[name].path}, which may run any code. If you trust it: --trust_scorers"
-        )
-    return kept
+    for name, cfg in scorers.items():
+        if cfg.factory not in WEIGHTS_ONLY:
+            print(
+                f"eval.scorers.{name} is left out: the checkpoint asks for {cfg.factory} with {cfg.path}, which may "
+                "run any code. If you trust it: --trust_scorers"
+            )
+    return {name: cfg for name, cfg in scorers.items() if cfg.factory in WEIGHTS_ONLY}
 
 
 def load_generator(folder: Path, cfg: Config, info: CheckpointInfo, weights: str) -> SynthesizerTrn:
