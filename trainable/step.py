@@ -18,7 +18,7 @@ from data.collate import TtsBatch
 from data.config import DataConfig
 from data.spectrogram import mel_spectrogram, spec_to_mel
 from trainable.config import TrainConfig
-from trainable.gradients import clip_grad_value_
+from trainable.gradients import grad_norm
 from trainable.losses import (
     discriminator_loss,
     feature_loss,
@@ -271,8 +271,7 @@ class TrainingStep:
         optimizer, scaler = self.state.optimizers[name], self.state.scalers[name]
         self.state.reduction.finish(name)
         scaler.unscale_(optimizer)
-        parameters = self.state.trainable[name]
-        norm = clip_grad_value_(parameters, None)
+        norm = grad_norm(self.state.trainable[name])
         limit = self.train.clip_norm.limit(name, self.train.precision)
         if limit is not None:
             # the fused kernel divides by it, without another pass over the gradients
