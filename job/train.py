@@ -31,7 +31,7 @@ from trainable.judgement import gives_up
 from trainable.logs import earlier_log
 from trainable.settings import check_fits
 from trainable.state import check_sizes
-from trainable.storage import checkpoints, newest_good, read_state, step_of
+from trainable.storage import checkpoints, claim, newest_good, read_state, step_of
 from trainable.worker import WorkerConfig, train_loop
 
 REPORT_S = 60  # between the time that workers say where they hang and the end of what they hang in
@@ -68,7 +68,7 @@ def train(cfg: Config, callbacks: Sequence[UserCallback] = ()) -> Result | None:
         manifest = manifest_of(cfg)
         check_fits(cfg.data, cfg.model, manifest)
         keep_trying(lambda: save_description(cfg), retry_s)
-        trainer = trainer_of(cfg, callbacks)
+        trainer = trainer_of(cfg, keep_trying(lambda: claim(run_folder(cfg)), retry_s), callbacks)
         # Ray forwards the workers' output only from a cluster; on one machine rank 0's log is followed.
         log = None if on_cluster() else keep_trying(lambda: earlier_log(run_folder(cfg), 0), retry_s)
         with contextlib.nullcontext() if log is None else follow(log):
@@ -80,15 +80,15 @@ def train(cfg: Config, callbacks: Sequence[UserCallback] = ()) -> Result | None:
     return result
 
 
-def trainer_of(cfg: Config, callbacks: Sequence[UserCallback] = ()) -> ElasticTrainer:
-    """Ray Train's trainer of a run; asks the cluster what it has."""
+def trainer_of(cfg: Config, owner: str, callbacks: Sequence[UserCallback] = ()) -> ElasticTrainer:
+    """Ray Train's trainer of a run, whose folder `owner` has claimed; asks the cluster what it has."""
     filesystem, path = ray_storage(cfg.run.storage)
     low, high = cfg.scaling.bounds
     gpu = use_gpu(cfg)
     tune_ray_train(cfg)
     return ElasticTrainer(
         train_loop,
-        train_loop_config={"worker": worker_config(cfg)},
+        train_loop_config={"worker": worker_config(cfg, owner)},
         scaling_config=ScalingConfig(
             num_workers=high if low == high else (low, high),
             use_gpu=gpu,
@@ -196,7 +196,7 @@ def manifest_of(cfg: Config) -> Manifest:
         return prepare(cfg.data)
 
 
-def worker_config(cfg: Config) -> WorkerConfig:
+def worker_config(cfg: Config, owner: str) -> WorkerConfig:
     """What each worker is told."""
     return WorkerConfig(
         data=cfg.data,
@@ -207,6 +207,7 @@ def worker_config(cfg: Config) -> WorkerConfig:
         threads=cfg.scaling.threads_per_worker,
         notice_poll_s=cfg.scaling.notice_poll_s,
         loader_resources=cfg.scaling.loader_resources,
+        owner=owner,
         config_yaml=to_yaml(cfg),
         code_version=code_version(),
     )

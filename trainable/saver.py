@@ -8,7 +8,7 @@ from data.files import keep_trying
 from trainable.checkpoint import CheckpointInfo, HostCopy, take_snapshot
 from trainable.config import CheckpointConfig
 from trainable.state import TrainState
-from trainable.storage import prune, write_checkpoint
+from trainable.storage import owner, prune, write_checkpoint
 
 log = logging.getLogger("bert_vits2_ray")
 FAILURES_IN_A_ROW = 3
@@ -29,8 +29,16 @@ class Saver:
     goes on to the next one; `problem` tells when it should not.
     """
 
-    def __init__(self, folder: str, cfg: CheckpointConfig):
-        self.folder, self.cfg = folder, cfg
+    def __init__(self, folder: str, cfg: CheckpointConfig, owner: str | None = None):
+        """Start the thread.
+
+        Args:
+            folder: folder or URI of the run.
+            cfg: what is kept, and how long is tried.
+            owner: of the folder, by `claim`: nothing is saved where another job has claimed it since; None: not asked.
+        """
+        self.folder, self.cfg, self.owner = folder, cfg, owner
+        self.taken = ""  # over by whom
         self.thread = ThreadPoolExecutor(1, "saver")
         self.host = HostCopy()
         self.writing: Future[None] | None = None
@@ -69,6 +77,9 @@ class Saver:
         def write() -> None:
             step, seconds = info.position.step, self.cfg.retry_s
             try:
+                if self.owner and (now := keep_trying(lambda: owner(self.folder), seconds)) != self.owner:
+                    self.taken = now.partition(" ")[2]
+                    return
                 keep_trying(first, seconds)
                 keep_trying(lambda: write_checkpoint(self.folder, snapshot), seconds)
             except OSError as error:
@@ -104,6 +115,11 @@ class Saver:
         Args:
             last: nothing comes after the checkpoint just saved, so that it must not fail.
         """
+        if self.taken:
+            return (
+                f"another job trains the run {self.folder} ({self.taken}). This one, which was started earlier, stops; "
+                "give one of them another run.name if both are wanted"
+            )
         if self.failures < (1 if last else FAILURES_IN_A_ROW):
             return None
         return f"{self.error}. The last good state is the newest checkpoint: make room or mend the storage, and go on"

@@ -3,9 +3,12 @@
 import contextlib
 import logging
 import os
+import platform
 import re
 import tempfile
+import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import IO, Any
 
@@ -13,13 +16,14 @@ import fsspec
 import yaml
 from fsspec.implementations.local import LocalFileSystem
 
-from data.files import PART_SUFFIX, below, reachable, read_file
+from data.files import PART_SUFFIX, below, put_file, reachable, read_file
 from trainable.checkpoint import CheckpointError, CheckpointInfo, Snapshot, parse_info, read_info, write_snapshot
 from trainable.config import CheckpointConfig
 
 log = logging.getLogger("bert_vits2_ray")
 NAME = re.compile(r"checkpoint_(\d+)")
 BEST = "best"
+OWNER = "owner.txt"
 
 
 def checkpoint_name(step: int) -> str:
@@ -32,6 +36,29 @@ def step_of(uri: str) -> int:
     found = NAME.fullmatch(uri.rpartition("/")[2])
     assert found is not None, uri
     return int(found[1])
+
+
+def claim(run: str) -> str:
+    """Take over a run's folder: a job that was started earlier, and still lives, saves nothing more in it.
+
+    Returns:
+        Who writes it from here on, for `owner`'s answers to be compared with.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    us = f"{uuid.uuid4().hex} on {platform.node()} since {datetime.now().astimezone():%Y-%m-%d %H:%M:%S %z}"
+    put_file(below(run, OWNER), us.encode())
+    return us
+
+
+def owner(run: str) -> str:
+    """Who has claimed a run's folder last.
+
+    Raises:
+        OSError: nobody has, or it cannot be read.
+    """
+    return read_file(below(run, OWNER)).decode()
 
 
 def checkpoints(uri: str) -> list[str]:

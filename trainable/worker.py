@@ -71,6 +71,7 @@ class WorkerConfig:
         threads: torch threads of this worker; from the configuration, never from the number of workers.
         notice_poll_s: seconds between looks for a notice that a node goes.
         loader_resources: further resources of the cluster that each loader takes.
+        owner: of the folder, the job that was started last.
         config_yaml: the run's resolved configuration, for the checkpoints.
         code_version: of the code that runs.
     """
@@ -83,6 +84,7 @@ class WorkerConfig:
     threads: int
     notice_poll_s: float
     loader_resources: dict[str, float]
+    owner: str
     config_yaml: str
     code_version: str
 
@@ -129,7 +131,7 @@ class Worker:
             torch.cuda.set_device(self.device)  # before the first collective call: the node's workers see all its GPUs
         self.logs = self.together(lambda: start_logging(cfg.folder, self.rank))
         set_up_torch(cfg.train, cfg.threads, self.device)
-        self.saver = Saver(cfg.folder, cfg.train.checkpoint)
+        self.saver = Saver(cfg.folder, cfg.train.checkpoint, cfg.owner)
         manifest = self.together(lambda: read_manifest(cfg.data.shards))
         self.spec = StreamSpec(
             data=cfg.data,

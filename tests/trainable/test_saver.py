@@ -24,7 +24,7 @@ from trainable.config import CheckpointConfig
 from trainable.records import RunLog, read_metrics
 from trainable.saver import FAILURES_IN_A_ROW, Saver
 from trainable.step import StepReport
-from trainable.storage import best, checkpoints, fetched, kept, newest_good, resolve, step_of
+from trainable.storage import best, checkpoints, claim, fetched, kept, newest_good, resolve, step_of
 
 NOW = CheckpointConfig(every_steps=10, keep=2, retry_s=0.0)
 
@@ -261,3 +261,20 @@ def test_a_store_that_is_gone_ends_in_one_line(state, store, monkeypatch):
     saver = Saver("s3://bucket/gone", NOW)
     save(saver, state, 10)
     assert "s3://bucket/gone/checkpoint_000000010 cannot be reached" in saver.problem(last=True)
+
+
+def test_of_two_jobs_the_one_started_later_writes_the_folder(state, tmp_path):
+    run = str(tmp_path / "run")
+    first = Saver(run, NOW, claim(run))
+    save(first, state, 10)
+    second = Saver(run, NOW, claim(run))
+    second.resumed = 10
+    save(second, state, 11)
+    save(first, state, 20)
+    assert steps(run) == [10, 11]
+    assert second.problem(last=True) is None
+    assert first.failures == 0
+    problem = first.problem(last=False)
+    assert problem is not None
+    assert problem.startswith(f"another job trains the run {run} (on ")
+    assert "make room" not in problem
