@@ -70,6 +70,7 @@ class WorkerConfig:
         folder: folder or URI of the run.
         threads: torch threads of this worker; from the configuration, never from the number of workers.
         notice_poll_s: seconds between looks for a notice that a node goes.
+        collective_timeout_s: seconds after which a collective operation fails that not all workers join.
         loader_resources: further resources of the cluster that each loader takes.
         config_yaml: the run's resolved configuration, for the checkpoints.
         code_version: of the code that runs.
@@ -82,6 +83,7 @@ class WorkerConfig:
     folder: str
     threads: int
     notice_poll_s: float
+    collective_timeout_s: float
     loader_resources: dict[str, float]
     config_yaml: str
     code_version: str
@@ -139,7 +141,7 @@ class Worker:
             segment_frames=cfg.train.segment_size // cfg.data.hop_length,
         )
         self.manifest = manifest
-        self.agree = Agreement()
+        self.agree = Agreement(cfg.collective_timeout_s)
         self.damage = Damage(self.agree)
         check_fits(cfg.data, cfg.model, manifest)
         slm = load_slm(cfg.model.slm, cfg.data.sampling_rate).to(self.device)
