@@ -10,7 +10,6 @@ from pathlib import Path
 
 import yaml
 from ray.train import Result
-from ray.train.torch import TorchConfig
 
 # what ray.train gives at run time; named so for mypy, which sees Train V1 there
 from ray.train.v2.api.callback import UserCallback
@@ -24,6 +23,7 @@ from job.cluster import on_cluster, ray_session, use_gpu
 from job.config import Config
 from job.console import follow
 from job.paths import run_folder, with_absolute_paths
+from job.process_group import ProcessGroupConfig
 from job.ray_storage import forget_checkpoint_list, ray_storage
 from job.scaling import ElasticTrainer
 from trainable.evaluate import check_metric
@@ -95,7 +95,7 @@ def trainer_of(cfg: Config, owner: str, callbacks: Sequence[UserCallback] = ()) 
             resources_per_worker=resources_per_worker(cfg, gpu),
             elastic_resize_monitor_interval_s=cfg.scaling.resize_interval_s,
         ),
-        torch_config=TorchConfig("nccl" if gpu else "gloo", timeout_s=int(cfg.scaling.collective_timeout_s)),
+        torch_config=ProcessGroupConfig("nccl" if gpu else "gloo", timeout_s=int(cfg.scaling.collective_timeout_s)),
         run_config=RunConfig(
             name=cfg.run.name,
             storage_path=path,
@@ -206,6 +206,7 @@ def worker_config(cfg: Config, owner: str) -> WorkerConfig:
         folder=run_folder(cfg),
         threads=cfg.scaling.threads_per_worker,
         notice_poll_s=cfg.scaling.notice_poll_s,
+        collective_timeout_s=cfg.scaling.collective_timeout_s,
         loader_resources=cfg.scaling.loader_resources,
         owner=owner,
         config_yaml=to_yaml(cfg),

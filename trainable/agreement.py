@@ -1,5 +1,6 @@
 """What one worker finds and all must know, so that all of them stop alike instead of waiting for the one that did."""
 
+from datetime import timedelta
 from typing import TypeVar
 
 import torch
@@ -30,9 +31,14 @@ def gather(thing: T) -> list[T]:
 class Agreement:
     """Hands one worker's error to all, over the host's network: no device waits for it."""
 
-    def __init__(self) -> None:
-        """All workers make one, at the same time."""
-        self.group = dist.new_group(backend="gloo") if world_size() > 1 else None
+    def __init__(self, timeout_s: float):
+        """All workers make one, at the same time.
+
+        Args:
+            timeout_s: seconds that a worker waits for the others; a new group does not take over the default one's.
+        """
+        timeout = timedelta(seconds=timeout_s)
+        self.group = dist.new_group(timeout=timeout, backend="gloo") if world_size() > 1 else None
 
     def __call__(self, error: str) -> str:
         """The error of the first rank that has one, on all ranks; nothing where none has.

@@ -70,6 +70,7 @@ class WorkerConfig:
         folder: folder or URI of the run.
         threads: torch threads of this worker; from the configuration, never from the number of workers.
         notice_poll_s: seconds between looks for a notice that a node goes.
+        collective_timeout_s: seconds after which a collective operation fails that not all workers join.
         loader_resources: further resources of the cluster that each loader takes.
         owner: of the folder, the job that was started last.
         config_yaml: the run's resolved configuration, for the checkpoints.
@@ -83,6 +84,7 @@ class WorkerConfig:
     folder: str
     threads: int
     notice_poll_s: float
+    collective_timeout_s: float
     loader_resources: dict[str, float]
     owner: str
     config_yaml: str
@@ -143,7 +145,7 @@ class Worker:
         if len(set(gather(manifest.digest))) > 1:
             raise ValueError(f"data.shards {cfg.data.shards} differs between the nodes: give a folder that they share")
         self.manifest = manifest
-        self.agree = Agreement()
+        self.agree = Agreement(cfg.collective_timeout_s)
         self.damage = Damage(self.agree)
         check_fits(cfg.data, cfg.model, manifest)
         slm = self.together(lambda: load_slm(cfg.model.slm, cfg.data.sampling_rate)).to(self.device)
