@@ -192,10 +192,11 @@ class LocalCluster:
 
     def _start(self, arguments: list[str]) -> Node:
         address, name, prefix, link = self._host()
-        interface = "eth0" if link else "lo"
+        # in a namespace the workers find out; no interface bears a loopback address of a node's own
+        interface = {} if link else {"GLOO_SOCKET_IFNAME": "lo", "TP_SOCKET_IFNAME": "lo"}
         argv = [*prefix, RAY, "start", "--block", f"--node-ip-address={address}", *arguments]
         argv += ["--object-store-memory=200000000", "--disable-usage-stats", "--dashboard-agent-listen-port=0"]
-        env = self.env | {"GLOO_SOCKET_IFNAME": interface, "TP_SOCKET_IFNAME": interface, NODE_MARK: name}
+        env = self.env | interface | {NODE_MARK: name}
         with (self.folder / f"{address}.log").open("wb") as log:
             process = subprocess.Popen(argv, env=env, stdout=log, stderr=log, start_new_session=True)
         return Node(address, name, prefix, link, process)
