@@ -18,10 +18,9 @@ train: venv
 	$(BIN)/python -m job.train --config job/presets/demo.yaml
 	$(BIN)/python -m job.synthesize --checkpoint runs/demo --speaker en_f1 --language EN --text "This voice was trained a minute ago." --out runs/demo/sample.wav
 
-# The fast suite, what CI runs: two processes, but for the tests that start clusters.
+# The fast suite, what CI runs.
 test: venv
-	$(BIN)/python -m pytest -m "not slow" --ignore tests/job --numprocesses 2 --dist loadfile
-	$(BIN)/python -m pytest -m "not slow" tests/job
+	$(BIN)/python -m pytest -m "not slow"
 
 # Chaos, sweeps and repeated kills.
 test-slow: venv
