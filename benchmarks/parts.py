@@ -1,15 +1,16 @@
 """Where a training step's seconds or floating-point operations go, and what the machine could do."""
 
 import time
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from functools import wraps
+from functools import partial, wraps
 from typing import Any
 from unittest.mock import patch
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode, conv_backward_flop
 
 from trainable.step import TrainingStep
@@ -61,6 +62,48 @@ class Parts:
                 return call(*args, **kwargs)
 
         return inner
+
+
+class KeptForBackward:
+    """The most bytes that graphs keep at once for their backward passes, without the networks' weights.
+
+    What a part that is checkpointed computes again counts while that part's backward pass needs it.
+    """
+
+    def __init__(self, weights: Iterable[Tensor]):
+        self.weights = {w.untyped_storage().data_ptr() for w in weights}
+        self.holders: Counter[int] = Counter()  # by storage
+        self.now = self.most = 0
+
+    def watch(self) -> saved_tensors_hooks:
+        """A context: what is saved inside counts until its graph lets go of it."""
+        return saved_tensors_hooks(self._keep, lambda kept: kept[0])
+
+    def _keep(self, tensor: Tensor) -> tuple[Tensor, "_Holder"]:
+        storage = tensor.untyped_storage()
+        key, size = storage.data_ptr(), storage.nbytes()
+        if key in self.weights:
+            size = 0
+        elif not self.holders[key]:
+            self.now += size
+            self.most = max(self.most, self.now)
+        self.holders[key] += 1
+        return tensor, _Holder(partial(self._let_go, key, size))
+
+    def _let_go(self, key: int, size: int) -> None:
+        self.holders[key] -= 1
+        if not self.holders[key]:
+            self.now -= size
+
+
+class _Holder:
+    """Says when it is dropped."""
+
+    def __init__(self, dropped: Callable[[], None]):
+        self.dropped = dropped
+
+    def __del__(self) -> None:
+        self.dropped()
 
 
 class PartedBackward:

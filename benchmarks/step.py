@@ -24,7 +24,7 @@ import torch
 from transformers import WavLMConfig, WavLMModel
 
 from benchmarks.as_reference import AsReferenceStep, drawn_on_the_host
-from benchmarks.parts import FlopCount, attainable, in_parts, peak, seconds
+from benchmarks.parts import FlopCount, KeptForBackward, attainable, in_parts, peak, seconds
 from data.collate import TtsBatch, to_batch
 from data.config import LANGUAGES, DataConfig
 from data.text.front_end import expand_word2ph, to_sequence
@@ -110,6 +110,14 @@ class Subject:
             "flops_by_part": parts,
         }  # fmt: skip
 
+    def kept(self) -> int:
+        """The most bytes that a step keeps at once for its backward passes."""
+        state = self.step.state
+        kept = KeptForBackward(w for net in [*state.nets.values(), state.slm] for w in net.parameters())
+        with kept.watch():
+            self.run()
+        return kept.most
+
     def breakdown(self) -> dict[str, float]:
         """Seconds of a step by part; the parts' clocks make the whole a little slower."""
         with in_parts(self.step, self.clock) as parts:
@@ -163,7 +171,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     rewind = rewound(state)
     peak_gib(device, reset=True)
     scalars, result = ours.counted()
-    result |= {"peak_gib": peak_gib(device)}
+    result |= {"peak_gib": peak_gib(device), "kept_gib": ours.kept() / 2**30}
     subjects = {"seconds_per_step": ours}
     if args.as_reference:
         theirs = Subject(AsReferenceStep(state, train, data), batch)

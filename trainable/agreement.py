@@ -1,12 +1,16 @@
 """What one worker finds and all must know, so that all of them stop alike instead of waiting for the one that did."""
 
+import platform
+from collections.abc import Callable
 from datetime import timedelta
 from typing import TypeVar
 
 import torch
 import torch.distributed as dist
 
+from data.files import keep_trying
 from trainable.reduction import world_size
+from trainable.saver import StorageError
 
 T = TypeVar("T")
 
@@ -26,6 +30,33 @@ def gather(thing: T) -> list[T]:
         everyone = [None] * world_size()
         dist.all_gather_object(everyone, thing)
     return everyone
+
+
+def together(action: Callable[[], T], seconds: float) -> T:
+    """Do what may fail on one rank alone on all ranks; if it fails one of them for good, all stop alike.
+
+    Args:
+        action: may be done again after any part of it was done.
+        seconds: that a storage which fails is given.
+
+    Raises:
+        ValueError: the first rank's.
+        StorageError: the storage failed a rank for long; the first one's.
+    """
+    result, failure = None, None
+    try:
+        result = keep_trying(action, seconds)
+    except (OSError, ValueError) as error:
+        failure = isinstance(error, OSError), str(error), platform.node()
+    everyone = gather(failure)
+    failures = [(rank, *f) for rank, f in enumerate(everyone) if f is not None]
+    if failures:
+        rank, of_storage, said, node = failures[0]
+        said += f" (rank {rank}, on {node}; not on all)" if len(failures) < len(everyone) else ""
+        if not of_storage:
+            raise ValueError(said)
+        raise StorageError(f"{said}. Make room or mend the storage, and run the same command again")
+    return result  # type: ignore[return-value]
 
 
 class Agreement:

@@ -20,7 +20,6 @@ from torch import nn
 
 from data.config import DataConfig
 from data.epoch_plan import EpochPlan, Position
-from data.files import keep_trying
 from data.loading import BadRowsError
 from data.manifest import read_manifest
 from data.pipeline import (
@@ -32,7 +31,7 @@ from data.pipeline import (
     plan_of,
 )
 from data.plan_history import changed
-from trainable.agreement import Agreement, gather, share
+from trainable.agreement import Agreement, gather, share, together
 from trainable.checkpoint import CheckpointInfo, load_checkpoint
 from trainable.config import EvalConfig, ModelConfig, TrainConfig
 from trainable.hardware import set_up_torch
@@ -201,25 +200,8 @@ class Worker:
         log.info("resumes at step %d from %s", info.position.step, newest)
 
     def together(self, action: Callable[[], T]) -> T:
-        """Read or write what the run needs, on all ranks; if that fails one of them for good, all stop alike.
-
-        Raises:
-            ValueError: the first rank's.
-            StorageError: the storage failed a rank for long; the first one's.
-        """
-        result, failure = None, None
-        try:
-            result = keep_trying(action, self.cfg.train.checkpoint.retry_s)
-        except (OSError, ValueError) as error:
-            failure = isinstance(error, OSError), str(error), f"rank {self.rank}, on {platform.node()}"
-        everyone = gather(failure)
-        if failures := [f for f in everyone if f is not None]:
-            of_storage, said, where = failures[0]
-            said += f" ({where}; not on all)" if len(failures) < len(everyone) else ""
-            if not of_storage:
-                raise ValueError(said)
-            raise StorageError(f"{said}. Make room or mend the storage, and run the same command again")
-        return result  # type: ignore[return-value]
+        """Read or write what the run needs, on all ranks: `agreement.together`, as patient as with checkpoints."""
+        return together(action, self.cfg.train.checkpoint.retry_s)
 
     def start(self) -> None:
         """Take over published weights, if there are any to start from; every worker reads them."""

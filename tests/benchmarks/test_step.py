@@ -8,7 +8,7 @@ from torch import nn
 
 from benchmarks import step as benchmark
 from benchmarks.as_reference import AsReferenceStep
-from benchmarks.parts import FlopCount, in_parts
+from benchmarks.parts import FlopCount, KeptForBackward, in_parts
 from benchmarks.step import Subject, command_line, in_turn, largest_difference, measure, rewound, synthetic_batch
 from tests.tiny import tiny_batch, tiny_config, tiny_state
 from trainable.step import TrainingStep
@@ -57,6 +57,26 @@ def test_parts_add_up_and_leave_nothing_behind():
     assert sum(parts.values()) == next(ticks) - 1
     assert {"alignment", "G forward: dec", "D backward", "DUR backward", "WD backward", "G backward"} <= set(parts)
     assert "update" not in vars(step)
+
+
+def test_what_is_kept_for_the_backward_pass():
+    x, weight = torch.rand(1000), torch.rand(1000, requires_grad=True)
+    kept = KeptForBackward([weight])
+    with kept.watch():
+        y = (x * weight).exp()  # keeps x, and its own result
+        assert (kept.now, kept.most) == (8000, 8000)
+        z = y.sin() * x  # its cosine's argument is y, which is kept; the sine is not kept, and x is
+        assert kept.now == 8000
+        z.sum().backward()
+    assert (kept.now, kept.most) == (0, 8000)
+
+
+def test_checkpointing_keeps_less():
+    found = [
+        Subject(TrainingStep(tiny_state(cfg), cfg.train, cfg.data), tiny_batch(cfg, 0)).kept()
+        for cfg in (tiny_config(micro_batches_per_step=1, activation_checkpointing=on) for on in (False, True))
+    ]
+    assert 0 < found[1] < 0.8 * found[0]
 
 
 def test_synthetic_batch():

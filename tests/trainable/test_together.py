@@ -2,14 +2,12 @@
 
 import json
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from trainable.config import TrainConfig
-from trainable.worker import Worker
+from trainable.agreement import together
 
 FAILURES = {
     "nothing": {},
@@ -29,9 +27,8 @@ def worker(rank: int, folder: str) -> None:
                 raise failures[rank]
             return rank
 
-        one = SimpleNamespace(rank=rank, cfg=SimpleNamespace(train=TrainConfig()))
         try:
-            met[name] = ["returned", str(Worker.together(one, action))]
+            met[name] = ["returned", str(together(action, 0.0))]
         except (OSError, ValueError) as error:
             met[name] = [type(error).__name__, str(error)]
     Path(folder, f"{rank}.json").write_text(json.dumps(met))
