@@ -1,4 +1,4 @@
-"""Linear and mel spectrograms, as VITS and HiFi-GAN compute them, on any device and always in fp32.
+"""Linear and mel spectrograms, as VITS and HiFi-GAN compute them, on any device, in at least fp32.
 
 Magnitudes of an uncentred STFT with a Hann window, over the waveform with (n_fft - hop_size) / 2 samples reflected at
 both ends, so that a waveform of n * hop_size samples has n frames. Sizes are samples, frequencies Hz.
@@ -6,13 +6,21 @@ both ends, so that a waveform of n * hop_size samples has n frames. Sizes are sa
 
 from functools import lru_cache
 
+import numpy as np
 import torch
 import torch.nn.functional as F
-import torchaudio
+from numpy.typing import NDArray
 from torch import Tensor
+
+from data.precision import widen
 
 POWER_FLOOR = 1e-6  # added under the square root
 MEL_FLOOR = 1e-5  # smallest mel amplitude
+
+# the mel scale of Slaney's Auditory Toolbox (1998), which librosa follows by default
+HZ_PER_MEL = 200 / 3  # up to the break
+BREAK_HZ = 1000.0
+LOG_STEP = np.log(6.4) / 27  # a mel beyond the break
 
 
 @lru_cache(maxsize=16)
@@ -23,16 +31,43 @@ def _window(n_fft: int, win_size: int, device: torch.device) -> Tensor:
         return F.pad(window, (left, n_fft - win_size - left)).to(device)
 
 
+def _hz_to_mel(frequency: float) -> float:
+    """Slaney's scale: linear up to 1000 Hz, logarithmic above."""
+    if frequency < BREAK_HZ:
+        return frequency / HZ_PER_MEL
+    return BREAK_HZ / HZ_PER_MEL + np.log(frequency / BREAK_HZ) / LOG_STEP
+
+
+def _mel_to_hz(mels: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The inverse of `_hz_to_mel`."""
+    beyond = mels - BREAK_HZ / HZ_PER_MEL
+    return np.where(beyond < 0, HZ_PER_MEL * mels, BREAK_HZ * np.exp(LOG_STEP * beyond))
+
+
 @lru_cache(maxsize=16)
 def _mel_basis(
-    n_fft: int, num_mels: int, sampling_rate: int, fmin: float, fmax: float | None, device: torch.device
+    n_fft: int,
+    num_mels: int,
+    sampling_rate: int,
+    fmin: float,
+    fmax: float | None,
+    device: torch.device,
 ) -> Tensor:
+    """See `mel_basis`.
+
+    Computed in double and rounded where librosa rounds, which gives its very bits: the triangle
+    to fp32, and once more when it is divided by its area, in double.
+    """
     top = sampling_rate / 2 if fmax is None else fmax
+    corners = _mel_to_hz(np.linspace(_hz_to_mel(fmin), _hz_to_mel(top), num_mels + 2))
+    left, centre, right = corners[:-2, None], corners[1:-1, None], corners[2:, None]
+    bins = np.fft.rfftfreq(n_fft, 1 / sampling_rate)  # [n_fft // 2 + 1] Hz
+    rising = -(left - bins) / (centre - left)  # librosa's order, down to the sign of a zero
+    falling = (right - bins) / (right - centre)
+    triangles = np.maximum(0, np.minimum(rising, falling)).astype(np.float32)
+    basis = (triangles * (2 / (right - left))).astype(np.float32)
     with torch.inference_mode(False):
-        banks = torchaudio.functional.melscale_fbanks(
-            n_fft // 2 + 1, fmin, top, num_mels, sampling_rate, norm="slaney", mel_scale="slaney"
-        )
-        return banks.T.contiguous().to(device)
+        return torch.from_numpy(basis).to(device)
 
 
 def mel_basis(
@@ -44,7 +79,9 @@ def mel_basis(
     fmax: float | None = None,
     device: torch.device | str = "cpu",
 ) -> Tensor:
-    """Triangular mel filters of Slaney's Auditory Toolbox, each of unit area (librosa's default).
+    """Triangular mel filters of Slaney's Auditory Toolbox, each of unit area.
+
+    To the last bit those of librosa.filters.mel (McFee et al., 2015), which the reference uses.
 
     Args:
         n_fft: FFT size.
@@ -89,7 +126,7 @@ def spectrogram(y: Tensor, n_fft: int, hop_size: int, win_size: int, *, lengths:
     """
     pad = (n_fft - hop_size) // 2
     with torch.autocast(y.device.type, enabled=False):
-        frames = _reflect(y.float(), pad, lengths).unfold(1, n_fft, hop_size)  # [B, frames, n_fft]
+        frames = _reflect(widen(y), pad, lengths).unfold(1, n_fft, hop_size)  # [B, frames, n_fft]
         spectrum = torch.view_as_real(torch.fft.rfft(frames * _window(n_fft, win_size, y.device)))
         spec = torch.sqrt(spectrum.square().sum(-1) + POWER_FLOOR).transpose(1, 2)
     if lengths is None:
@@ -117,7 +154,8 @@ def spec_to_mel(
     """
     basis = _mel_basis(n_fft, num_mels, sampling_rate, float(fmin), fmax, spec.device)
     with torch.autocast(spec.device.type, enabled=False):
-        return torch.log(torch.matmul(basis, spec.float()).clamp_min(MEL_FLOOR))
+        spec = widen(spec)
+        return torch.log(torch.matmul(basis.to(spec.dtype), spec).clamp_min(MEL_FLOOR))
 
 
 def mel_spectrogram(

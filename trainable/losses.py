@@ -1,4 +1,4 @@
-"""Losses of the generator and of its discriminators, all computed in fp32.
+"""Losses of the generator and of its discriminators, all computed in at least fp32.
 
 Sources: VITS (Kim et al., 2021, arXiv:2106.06103), HiFi-GAN (Kong et al., 2020, arXiv:2010.05646), least-squares GAN
 (Mao et al., 2017, arXiv:1611.04076), WavLM losses of StyleTTS 2 (Li et al., 2023, arXiv:2306.07691).
@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from transformers import WavLMModel
 from transformers.models.wavlm.modeling_wavlm import WavLMAttention
 
+from data.precision import widen
+
 
 def feature_loss(fmap_r: Iterable[Iterable[Tensor]], fmap_g: Iterable[Iterable[Tensor]]) -> Tensor:
     """Feature matching: 2 * sum over all feature maps of mean |real - generated| (HiFi-GAN equation 8, twice).
@@ -25,7 +27,7 @@ def feature_loss(fmap_r: Iterable[Iterable[Tensor]], fmap_g: Iterable[Iterable[T
         [] fp32.
     """
     distances = [
-        torch.mean(torch.abs(real.detach().float() - generated.float()))
+        torch.mean(torch.abs(widen(real.detach()) - widen(generated)))
         for maps_r, maps_g in zip(fmap_r, fmap_g, strict=True)
         for real, generated in zip(maps_r, maps_g, strict=True)
     ]
@@ -46,8 +48,8 @@ def discriminator_loss(
         The loss [] fp32, its real parts and its generated parts, each [].
     """
     pairs = list(zip(real_outputs, generated_outputs, strict=True))
-    r_losses = [torch.mean((1 - real.float()).square()) for real, _ in pairs]
-    g_losses = [torch.mean(generated.float().square()) for _, generated in pairs]
+    r_losses = [torch.mean((1 - widen(real)).square()) for real, _ in pairs]
+    g_losses = [torch.mean(widen(generated).square()) for _, generated in pairs]
     return torch.stack(r_losses).sum() + torch.stack(g_losses).sum(), r_losses, g_losses
 
 
@@ -60,7 +62,7 @@ def generator_loss(outputs: Iterable[Tensor]) -> tuple[Tensor, list[Tensor]]:
     Returns:
         The loss [] fp32 and its parts, each [].
     """
-    losses = [torch.mean((1 - output.float()).square()) for output in outputs]
+    losses = [torch.mean((1 - widen(output)).square()) for output in outputs]
     return torch.stack(losses).sum(), losses
 
 
@@ -80,8 +82,8 @@ def masked_discriminator_loss(
     Returns:
         The loss [] fp32, its real parts and its generated parts, each [], one a predictor.
     """
-    r_losses = [_masked_mean((1 - real.float()).square(), mask) for real in real_outputs]
-    g_losses = [_masked_mean(generated.float().square(), mask) for generated in generated_outputs]
+    r_losses = [_masked_mean((1 - widen(real)).square(), mask) for real in real_outputs]
+    g_losses = [_masked_mean(widen(generated).square(), mask) for generated in generated_outputs]
     return torch.stack(r_losses).mean() + torch.stack(g_losses).mean(), r_losses, g_losses
 
 
@@ -95,13 +97,13 @@ def masked_generator_loss(outputs: Sequence[Tensor], mask: Tensor) -> tuple[Tens
     Returns:
         The loss [] fp32 and its parts, each [].
     """
-    losses = [_masked_mean((1 - output.float()).square(), mask) for output in outputs]
+    losses = [_masked_mean((1 - widen(output)).square(), mask) for output in outputs]
     return torch.stack(losses).mean(), losses
 
 
 def _masked_mean(values: Tensor, mask: Tensor) -> Tensor:
     """[B, T, 1], [B, 1, T] -> []: the mean where the mask is 1."""
-    weights = mask.transpose(1, 2).float()
+    weights = widen(mask.transpose(1, 2))
     return (values * weights).sum() / weights.sum()
 
 
@@ -120,7 +122,7 @@ def kl_loss(z_p: Tensor, logs_q: Tensor, m_p: Tensor, logs_p: Tensor, z_mask: Te
     Returns:
         [] fp32, in nats a frame.
     """
-    z_p, logs_q, m_p, logs_p, z_mask = (tensor.float() for tensor in (z_p, logs_q, m_p, logs_p, z_mask))
+    z_p, logs_q, m_p, logs_p, z_mask = map(widen, (z_p, logs_q, m_p, logs_p, z_mask))
     kl = logs_p - logs_q - 0.5 + 0.5 * (z_p - m_p).square() * torch.exp(-2 * logs_p)
     return torch.sum(kl * z_mask) / torch.sum(z_mask)
 
@@ -196,7 +198,7 @@ class WavLMFeatures(nn.Module):
             [B, L, hidden, T'], L hidden states (`num_states`) of width hidden (`hidden_size`).
         """
         with torch.autocast(wav.device.type, enabled=False):
-            resampled = self.resample(wav.flatten(1).float())
+            resampled = self.resample(widen(wav.flatten(1)))
         states = self.wavlm(input_values=resampled, output_hidden_states=True).hidden_states
         return torch.stack(states, dim=1).transpose(2, 3)
 
@@ -221,7 +223,7 @@ def wavlm_feature_loss(hidden_real: Tensor, hidden_gen: Tensor) -> Tensor:
     Returns:
         [] fp32.
     """
-    distance = torch.abs(hidden_real.detach().float() - hidden_gen.float())
+    distance = torch.abs(widen(hidden_real.detach()) - widen(hidden_gen))
     return distance.mean(dim=(0, 2, 3)).sum()
 
 
@@ -235,7 +237,7 @@ def wavlm_generator_loss(wd: nn.Module, hidden_gen: Tensor) -> Tensor:
     Returns:
         [] fp32.
     """
-    return torch.mean((1 - wd(hidden_gen.flatten(1, 2)).float()).square())
+    return torch.mean((1 - widen(wd(hidden_gen.flatten(1, 2)))).square())
 
 
 def wavlm_discriminator_loss(wd: nn.Module, hidden_real: Tensor, hidden_gen: Tensor) -> Tensor:
@@ -249,6 +251,6 @@ def wavlm_discriminator_loss(wd: nn.Module, hidden_real: Tensor, hidden_gen: Ten
     Returns:
         [] fp32.
     """
-    real = wd(hidden_real.detach().flatten(1, 2)).float()
-    generated = wd(hidden_gen.detach().flatten(1, 2)).float()
+    real = widen(wd(hidden_real.detach().flatten(1, 2)))
+    generated = widen(wd(hidden_gen.detach().flatten(1, 2)))
     return torch.mean((1 - real).square()) + torch.mean(generated.square())

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from data.collate import TtsBatch
 from data.config import DataConfig
+from data.precision import widen
 from data.spectrogram import mel_spectrogram, spec_to_mel
 from trainable.config import TrainConfig
 from trainable.gradients import grad_norm
@@ -181,7 +182,7 @@ class TrainingStep:
                 batch.language,
                 *batch.bert_features(),
             )
-            y_hat = out.o.float()
+            y_hat = widen(out.o)
             return Generated(out, y_hat, self.state.slm(y_hat.squeeze(1)))
 
     @torch.no_grad()
@@ -230,7 +231,7 @@ class TrainingStep:
                 "adversarial": w.adversarial * adversarial,
                 "loss/g/fm": w.feature_matching * feature_loss(fmap_r, fmap_g),
                 "loss/g/mel": w.mel * F.l1_loss(real.mel, y_hat_mel),
-                "loss/g/dur": w.duration * out.l_length.float().sum(),
+                "loss/g/dur": w.duration * widen(out.l_length).sum(),
                 "loss/g/kl": w.kl * kl_loss(out.z_p, out.logs_q, out.m_p, out.logs_p, out.y_mask),
                 "loss/g/lm": w.wavlm_feature * wavlm_feature_loss(real.slm, generated.slm),
                 "loss/g/lm_gen": w.wavlm_adversarial * wavlm_generator_loss(nets["wd"], generated.slm),
@@ -275,7 +276,9 @@ class TrainingStep:
         limit = self.train.clip_norm.limit(name, self.train.precision)
         if limit is not None:
             # the fused kernel divides by it, without another pass over the gradients
-            optimizer.grad_scale = (norm / limit).clamp(min=1.0)  # type: ignore[attr-defined]
+            # (a number of fp32, whatever the parameters' type)
+            scale = (norm / limit).clamp(min=1.0).float()
+            optimizer.grad_scale = scale  # type: ignore[attr-defined]
         # with `roll_back` the steps until a bad one is seen are forgotten, but should not have to compute with NaN
         if self.train.not_finite.policy != "stop" and not scaler.is_enabled():
             optimizer.found_inf = self.exploded(norm)  # type: ignore[attr-defined]  # the fused kernel looks at it

@@ -46,6 +46,10 @@ class Reference:
     def entry(self, name: str) -> dict[str, Any]:
         return self.manifest["files"][f"{name}.safetensors"]
 
+    def holds(self, name: str) -> bool:
+        """Whether the set has the JSON file of that name."""
+        return (self.root / "networks" / f"{name}.json").is_file()
+
     def json(self, name: str) -> dict[str, Any]:
         return json.loads((self.root / "networks" / f"{name}.json").read_text(encoding="utf-8"))
 

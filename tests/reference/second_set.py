@@ -15,14 +15,15 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from data.epoch_plan import bucket_batches
-from data.spectrogram import spectrogram
+from data.spectrogram import mel_basis, spectrogram
+from tests.reference import double
 from tests.reference.goldens import Reference
 from tests.reference.rule import pseudo_random
 from tests.reference.runners import RUNNERS, runner_of
 from tests.reference.test_losses import clipped_gradients, loss_outputs, segment_outputs, wavlm_outputs
 from tests.reference.test_mels import mel_outputs
 from tests.reference.test_networks import FULL, variant
-from tests.reference.training import run_steps, sums
+from tests.reference.training import Trace, run_steps, sums
 from trainable.alignment import maximum_path
 
 Tensors = dict[str, Tensor]
@@ -197,6 +198,28 @@ def network(name: str, first: Entry) -> tuple[Entry, Tensors]:
 def kind(output: str) -> str:
     """What runs under other settings, or numbered parts, have in common: z of max9.z, hidden of hidden2."""
     return output.rpartition(".")[2].rstrip("0123456789")
+
+
+def numbers_of_step(trace: Trace, number: int) -> Entry:
+    """What a step of training left behind, in the files' words."""
+    return {
+        "global_step": number,
+        "mas_noise_scale": trace.mas_noise_scale,
+        "optimizer_order": trace.order,
+        "scalars": {tag: value for tag, value in trace.scalars.items() if value == value},
+        "grads": trace.grads,
+        "params": trace.params,
+        "draws_per_step": trace.draws,
+    }
+
+
+def zero_gradients(trace: Trace) -> dict[str, list[str]]:
+    """Parameters of each network whose gradient is zero but for rounding."""
+    found = {}
+    for name, own in trace.grads.items():
+        limit = double.ZERO_GRADIENT * trace.scalars[f"grad_norm_{name}"]
+        found[name] = [key for key, (_, norm) in own.items() if norm < limit]
+    return found
 
 
 class Maker:
@@ -386,17 +409,12 @@ class Maker:
             "steps": [{}] * STEPS,
         }
         self.write("manifest.json", self.manifest)
-        traces = list(run_steps(Reference(self.folder.parent), file, "fast"))
-        file["steps"] = [
-            {
-                "global_step": START + number,
-                "mas_noise_scale": trace.mas_noise_scale,
-                "optimizer_order": trace.order,
-                "scalars": (scalars := {tag: value for tag, value in trace.scalars.items() if value == value}),
-                "grads": trace.grads,
-                "params": trace.params,
-                "draws_per_step": trace.draws,
-                "scalar_observed_rel_error": dict.fromkeys(scalars, 0.0),
+        ours = Reference(self.folder.parent)
+        single = list(run_steps(ours, file, "fast"))
+        steps = [
+            numbers_of_step(trace, START + number)
+            | {
+                "scalar_observed_rel_error": dict.fromkeys(trace.scalars, 0.0),
                 "observed": {
                     # the gradient of a key's bias is zero but for rounding, under softmax
                     name: {
@@ -406,9 +424,27 @@ class Maker:
                     for name, own in trace.grads.items()
                 },
             }
+            for number, trace in enumerate(single)
+        ]
+        self.write("train_steps.json", file | {"steps": steps}, {})
+
+        traces = list(run_steps(ours, file, "fast", dtype=torch.float64))
+        steps = [
+            numbers_of_step(trace, START + number)
+            | {"zero_gradient": zero_gradients(trace), "spec_checksum": trace.spectrogram}
             for number, trace in enumerate(traces)
         ]
-        self.write("train_steps.json", file, {})
+        bank = mel_basis(
+            n_fft=DATA["filter_length"],
+            num_mels=DATA["n_mel_channels"],
+            sampling_rate=DATA["sampling_rate"],
+            fmin=DATA["mel_fmin"],
+            fmax=DATA["mel_fmax"],
+        ).double()
+        rows, columns = bank.nonzero(as_tuple=True)
+        nonzero = [rows.tolist(), columns.tolist(), bank[rows, columns].tolist()]
+        file |= {"steps": steps, "mel_basis": {"shape": list(bank.shape), "nonzero": nonzero}}
+        self.write(f"{double.NAME}.json", file)
 
 
 def make(folder: Path, first: Reference) -> None:

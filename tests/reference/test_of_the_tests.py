@@ -3,16 +3,24 @@
 import copy
 import json
 import shutil
+from typing import get_args
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from tests.reference import test_alignment, test_bucket_sampler, test_networks, test_training_steps
+from tests.reference import (
+    double,
+    test_alignment,
+    test_bucket_sampler,
+    test_networks,
+    test_training_steps,
+)
 from tests.reference.goldens import REFERENCE, Reference
 from tests.reference.runners import check_network, runner_of
 from tests.reference.test_losses import check_commons, check_losses, check_wavlm
 from tests.reference.test_mels import check_mels
+from tests.reference.training import run_steps
 
 CHECKS = {"losses": check_losses, "wavlm_loss": check_wavlm, "commons": check_commons, "mel_processing": check_mels}
 NETWORKS = [name for name in REFERENCE.names() if runner_of(name)]
@@ -97,30 +105,73 @@ def test_a_perturbed_shape_or_order_of_a_state_dict_fails(monkeypatch):
             test_networks.test_state_dict(case)
 
 
-@pytest.mark.parametrize("kind", ["scalars", "gradients", "parameters", "draws_per_step", "mas_noise_scale"])
-def test_a_perturbed_training_step_fails(kind, monkeypatch):
-    number, reduction = test_training_steps.STEPS[-1], "fast"
+@pytest.mark.parametrize(
+    ("kind", "number"),
+    [
+        ("scalars", 0),
+        ("scalars", -1),
+        ("gradients", 0),
+        ("parameters", 0),
+        ("draws_per_step", -1),
+        ("mas_noise_scale", -1),
+    ],
+)
+def test_a_perturbed_training_step_fails(kind, number, monkeypatch):
+    number, reduction = test_training_steps.STEPS[number], "fast"
     test_training_steps.trained(reduction)  # from the file as it is
-    monkeypatch.setattr(test_training_steps, "NUDGES", 1)  # enough to see that it does not explain the difference
     file = copy.deepcopy(test_training_steps.FILE)
     monkeypatch.setattr(test_training_steps, "FILE", file)
-    name, key, _ = test_training_steps.comparable(number)[0]
     step, order = file["steps"][number], test_training_steps.test_order_draws_and_alignment_noise
+    name, key, _ = test_training_steps.comparable(step)[0]
     check = getattr(test_training_steps, f"test_{kind}", order)
-    check(number, reduction)
+    arguments = (reduction,) if kind in ("gradients", "parameters") else (number, reduction)
     match kind:
         case "scalars":
-            step["scalars"]["loss/g/total"] *= 2
+            step["scalars"]["loss/g/total"] *= 1.01
         case "gradients":
-            step["grads"][name][key][1] *= 3
+            step["grads"][name][key][1] *= 1.01
         case "parameters":
-            step["params"][name][key][0] += 10 + step["params"][name][key][1]
+            step["params"][name][key][2] *= 1.01
         case "draws_per_step":
             step["draws_per_step"].pop()
         case "mas_noise_scale":
             step["mas_noise_scale"] *= 1.001
     with pytest.raises(AssertionError):
-        check(number, reduction)
+        check(*arguments)
+
+
+@test_training_steps.needs_double
+@pytest.mark.parametrize("kind", get_args(double.Kind))
+def test_a_perturbed_number_in_double_fails(kind, monkeypatch):
+    test_training_steps.doubled()  # from the file as it is
+    file = copy.deepcopy(test_training_steps.DOUBLE)
+    monkeypatch.setattr(test_training_steps, "DOUBLE", file)
+    number = len(file["steps"]) - 1
+    step = file["steps"][number]
+    own = step["zero_gradient"]["g"]
+    key = own[0] if kind == "zero_gradient" else next(k for k in step["grads"]["g"] if k not in own)
+    match kind:
+        case "scalars":
+            step["scalars"]["loss/g/total"] *= 1 + 1e-8
+        case "gradients":
+            step["grads"]["g"][key][0] += 1e-8 * step["grads"]["g"][key][1]
+        case "parameters":
+            step["params"]["g"][key][0] += 1e-8 * step["params"]["g"][key][2]
+        case "zero_gradient":
+            step["params"]["g"][key][0] += 1e-6
+    with pytest.raises(AssertionError):
+        test_training_steps.test_double(number, kind)
+
+
+@test_training_steps.needs_double
+def test_an_epsilon_that_is_off_by_a_thousandth_fails():
+    """AdamW's: parameters of the first step are beyond their bounds, and losses behind them."""
+    file = copy.deepcopy(test_training_steps.DOUBLE)
+    file["train"]["eps"] *= 1.001
+    trace = next(run_steps(REFERENCE, file, "fast", dtype=torch.float64))
+    beyond = [distance for distance in double.distances(trace, file["steps"][0]) if distance.beyond]
+    print(len(beyond), "numbers are beyond their bounds")
+    assert sum(distance.kind == "parameters" for distance in beyond) > 10
 
 
 def test_nan_fails(tmp_path):

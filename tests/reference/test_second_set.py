@@ -11,10 +11,12 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from safetensors.torch import load_file, save_file
 
+from tests.reference import double
 from tests.reference.goldens import OWN
 from tests.reference.second_set import make
 from tests.reference.test_of_the_tests import shifted
@@ -30,8 +32,9 @@ def second(tmp_path_factory) -> Path:
     return folder
 
 
-def run(folder: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "pytest", "tests/reference", "-m", "not front_end", "-q", "-p", "no:cacheprovider"]
+def run(folder: Path, tests: str = "tests/reference") -> subprocess.CompletedProcess[str]:
+    options = ["-m", "not front_end", "-q", "-p", "no:cacheprovider"]
+    command = [sys.executable, "-m", "pytest", tests, *options]
     return subprocess.run(
         command, cwd=ROOT, env=os.environ | {"REFERENCE_DIR": str(folder)}, capture_output=True, text=True
     )
@@ -44,6 +47,19 @@ def test_the_tests_follow_another_set(second):
     summary = result.stdout.splitlines()[-1]
     assert int(re.findall(r"(\d+) passed", summary)[0]) > 100
     assert "skipped" not in summary
+
+
+@pytest.mark.slow
+def test_a_set_without_steps_in_double(second, tmp_path):
+    """Those in float32 are compared, and the others are skipped with a reason."""
+    shutil.copytree(second / "networks", tmp_path / "networks")
+    (tmp_path / "networks" / f"{double.NAME}.json").unlink()
+    result = run(tmp_path, "tests/reference/test_training_steps.py")
+    assert result.returncode == 0, result.stdout
+    assert f"the set has no {double.NAME}.json" in result.stdout
+    passed, skipped = re.findall(r"(\d+) passed, (\d+) skipped", result.stdout)[0]
+    assert int(passed) > 10
+    assert int(skipped) > 0
 
 
 @pytest.mark.slow
@@ -69,8 +85,18 @@ def test_the_tests_see_what_is_off(second, tmp_path):
     steps["steps"][0]["grads"]["d"]["discriminators.0.conv_post.bias"][1] *= 1.01
     steps["steps"][0]["params"]["g"]["enc_p.proj.weight"][2] *= 1.01
     (networks / "train_steps.json").write_text(json.dumps(steps))
-    for test in ("test_scalars[0-{}]", "test_gradients[0-{}]", "test_parameters[0-{}]"):
+    for test in ("test_scalars[0-{}]", "test_gradients[{}]", "test_parameters[{}]"):
         expected.update(f"test_training_steps.py::{test.format(reduction)}" for reduction in ("fast", "exact"))
+
+    steps = json.loads((networks / f"{double.NAME}.json").read_text())
+    last = steps["steps"][-1]
+    last["scalars"]["loss/g/kl"] *= 1 + 1e-8
+    last["grads"]["d"]["discriminators.0.conv_post.bias"][1] *= 1 + 1e-8
+    last["params"]["g"]["enc_p.proj.weight"][2] *= 1 + 1e-8
+    last["params"]["g"][last["zero_gradient"]["g"][0]][0] += 1e-6
+    (networks / f"{double.NAME}.json").write_text(json.dumps(steps))
+    for kind in get_args(double.Kind):
+        expected.add(f"test_training_steps.py::test_double[{kind}-{len(steps['steps']) - 1}]")
 
     sampler = json.loads((networks / "bucket_sampler.json").read_text())
     sampler["cases"][0]["batches"][0].reverse()

@@ -19,7 +19,7 @@ from tests.reference.rule import Noise
 from tests.reference.test_losses import check_wavlm
 from trainable.config import LossWeights, ModelConfig, SlmConfig, TrainConfig
 from trainable.losses import WavLMFeatures
-from trainable.state import TrainState, build_networks
+from trainable.state import LOGGED_ITEMS, TrainState, build_networks
 from trainable.step import TrainingStep
 
 Reduction = Literal["fast", "exact"]
@@ -51,6 +51,7 @@ class Trace:
     grads: Numbers  # [sum, L2] at the optimizer's step
     params: Numbers  # [sum, L2, sum of the distances from the first step's start] after the step
     numel: dict[str, dict[str, int]]
+    spectrogram: list[float]  # [sum, L2] of the batch's
 
 
 def configs(
@@ -92,7 +93,12 @@ def configs(
     return model, train, DataConfig(transcript="", shards="", **data)
 
 
-def batch(reference: Reference, number: int, data: DataConfig) -> GoldenBatch:
+def batch(
+    reference: Reference,
+    number: int,
+    data: DataConfig,
+    dtype: torch.dtype,
+) -> GoldenBatch:
     """The batch of step `number`, with its spectrogram, whose sum and norm are the reference's."""
     tensors = reference.tensors("train_batches")
     own = {key.partition(".")[2]: value for key, value in tensors.items() if key.startswith(f"b{number}.")}
@@ -101,13 +107,24 @@ def batch(reference: Reference, number: int, data: DataConfig) -> GoldenBatch:
         rows=torch.arange(len(own["x"])),
         bert=torch.empty(0),
         token_index=torch.empty(0),
-        dense=(own["bert"], own["ja_bert"], own["en_bert"]),
-        **{key: own[key] for key in names},
+        dense=tuple(own[key].to(dtype) for key in ("bert", "ja_bert", "en_bert")),
+        **{key: own[key] for key in names} | {"y": own["y"].to(dtype)},
     )
     made.with_spectrogram(data)
     assert made.spec is not None
     assert sums(made.spec)[:2] == pytest.approx(own["spec_checksum"].tolist(), rel=1e-6)
     return made
+
+
+def utterance(tag: str) -> int:
+    """The utterance of the batch whose loss it is; -1 for a loss of the whole batch."""
+    prefix = ("loss/dur_disc_r/", "loss/dur_disc_g/", "loss/g/dur_gen_")
+    return next((int(tag.removeprefix(p)) for p in prefix if tag.startswith(p)), -1)
+
+
+def logged(step: dict[str, Any]) -> dict[str, float]:
+    """The scalars of a file's step that we log too: of the first utterances only."""
+    return {tag: value for tag, value in step["scalars"].items() if utterance(tag) < LOGGED_ITEMS}
 
 
 def sums(tensor: Tensor, start: Tensor | None = None) -> list[float]:
@@ -117,14 +134,24 @@ def sums(tensor: Tensor, start: Tensor | None = None) -> list[float]:
     return [tensor.sum().item(), tensor.norm().item(), *moved]
 
 
-def build(reference: Reference, file: dict[str, Any], reduction: Reduction) -> tuple[TrainState, DataConfig]:
-    """The state before the first step. WavLM's salt is the one that the WavLM losses hold with."""
+def build(
+    reference: Reference,
+    file: dict[str, Any],
+    reduction: Reduction,
+    dtype: torch.dtype,
+) -> tuple[TrainState, DataConfig]:
+    """The state before the first step. WavLM's salt is the one that the WavLM losses hold with.
+
+    Networks of another type have the weights of fp32, and WavLM its resampling kernel.
+    """
     model, train, data = configs(reference, file, reduction)
     slm = WavLMFeatures(WavLMModel(WavLMConfig(**file["wavlm_config"])), data.sampling_rate, model.slm.sampling_rate)
     reference.fill(slm.wavlm, check_wavlm(reference, "wavlm_loss")[0])
     nets = build_networks(model, train, data, slm)
     for net in nets.values():
         reference.fill(net, file["salt"])
+    for net in (slm, *nets.values()):
+        net.to(dtype)
     return TrainState(nets, slm, model, train, Position(step=file["start_global_step"])), data
 
 
@@ -133,7 +160,7 @@ def run_steps(
     file: dict[str, Any],
     reduction: Reduction,
     *,
-    nudge: int | None = None,
+    dtype: torch.dtype = torch.float32,
     before: Callable[[TrainState, GoldenBatch, DataConfig], None] = lambda *_: None,
 ) -> Iterator[Trace]:
     """Trains the file's steps, and yields what each leaves behind.
@@ -142,15 +169,10 @@ def run_steps(
         reference: the set.
         file: its training steps.
         reduction: of our configuration.
-        nudge: seed of a change of all weights by about their rounding; None leaves them alone.
+        dtype: type of weights, waveforms and features; float32 or float64.
         before: is shown the state before each step, the batch and the configuration of the data.
     """
-    state, data = build(reference, file, reduction)
-    if nudge is not None:
-        generator, ulp = torch.Generator().manual_seed(nudge), torch.finfo(torch.float32).eps / 2
-        with torch.no_grad():
-            for parameter in (p for net in state.nets.values() for p in net.parameters()):
-                parameter.mul_(1 + ulp * torch.randn(parameter.shape, generator=generator))
+    state, data = build(reference, file, reduction, dtype)
     step = TrainingStep(state, state.train, data)
     start = {name: {key: p.detach().clone() for key, p in net.named_parameters()} for name, net in state.nets.items()}
     numel = {name: {key: p.numel() for key, p in own.items()} for name, own in start.items()}
@@ -158,7 +180,7 @@ def run_steps(
     for name, optimizer in state.optimizers.items():
         optimizer.register_step_pre_hook(partial(note_gradients, grads, name, state.nets[name]))
     for number in range(len(file["steps"])):
-        own = batch(reference, number, data)
+        own = batch(reference, number, data, dtype)
         before(state, own, data)
         with Noise.of(file["noise"]) as noise:
             report = step([(0, own)])
@@ -170,7 +192,16 @@ def run_steps(
             for name, net in state.nets.items()
         }
         scale: Any = state.nets["g"].current_mas_noise_scale
-        yield Trace(scalars, noise.draws, scale, list(grads), dict(grads), params, numel)
+        yield Trace(
+            scalars,
+            noise.draws,
+            scale,
+            list(grads),
+            dict(grads),
+            params,
+            numel,
+            sums(own.spec),
+        )
         grads.clear()
         state.position = Position(step=state.position.step + 1)
 

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from data.precision import widen
+
 MIN_BIN_WIDTH = 1e-3
 MIN_BIN_HEIGHT = 1e-3
 MIN_DERIVATIVE = 1e-3
@@ -63,12 +65,12 @@ def rational_quadratic_spline(
     Returns:
         The outputs [...] and the logarithm of the derivative of the applied function, [...].
     """
-    dtype = torch.promote_types(inputs.dtype, torch.float32)
-    inputs = inputs.to(dtype)
-    knots_x, widths = _knots(unnormalized_widths.to(dtype), MIN_BIN_WIDTH, tail_bound)
-    knots_y, heights = _knots(unnormalized_heights.to(dtype), MIN_BIN_HEIGHT, tail_bound)
+    inputs = widen(inputs)
+    knots_x, widths = _knots(widen(unnormalized_widths), MIN_BIN_WIDTH, tail_bound)
+    knots_y, heights = _knots(widen(unnormalized_heights), MIN_BIN_HEIGHT, tail_bound)
     end_slope = math.log(math.expm1(1 - MIN_DERIVATIVE))  # softplus gives 1 - MIN_DERIVATIVE
-    slopes = MIN_DERIVATIVE + F.softplus(F.pad(unnormalized_derivatives.to(dtype), (1, 1), value=end_slope))
+    padded = F.pad(widen(unnormalized_derivatives), (1, 1), value=end_slope)
+    slopes = MIN_DERIVATIVE + F.softplus(padded)
 
     inside = (inputs >= -tail_bound) & (inputs <= tail_bound)
     clamped = inputs.clamp(-tail_bound, tail_bound)

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from data.precision import widen
 from trainable.alignment import maximum_path
 from trainable.networks.decoder import Generator
 from trainable.networks.duration import DurationPredictor, StochasticDurationPredictor
@@ -206,7 +207,9 @@ class SynthesizerTrn(nn.Module):
 
     @torch.no_grad()
     def _align(self, z_p: Tensor, m_p: Tensor, logs_p: Tensor, x_mask: Tensor, y_mask: Tensor) -> Tensor:
-        """Monotonic alignment search (VITS section 2.2.1), with VITS2's noise; fp32 under autocast too.
+        """Monotonic alignment search (VITS section 2.2.1), with VITS2's noise.
+
+        In at least fp32, under autocast too.
 
         Args:
             z_p: [B, inter, T_y].
@@ -219,7 +222,7 @@ class SynthesizerTrn(nn.Module):
             attn [B, 1, T_y, T_x].
         """
         with torch.autocast(z_p.device.type, enabled=False):
-            z_p, m_p, logs_p = z_p.float(), m_p.float(), logs_p.float()
+            z_p, m_p, logs_p = widen(z_p), widen(m_p), widen(logs_p)
             precision = torch.exp(-2 * logs_p)
             # log N(z_p; m_p, exp(logs_p)) of each frame and token, the square multiplied out
             constant = torch.sum(-0.5 * math.log(2 * math.pi) - logs_p - 0.5 * m_p.square() * precision, 1)
@@ -420,7 +423,10 @@ class SynthesizerTrn(nn.Module):
 
 
 def _lay_out(attn: Tensor, statistics: Tensor) -> Tensor:
-    """[B, 1, T_y, T_x], [B, C, T_x] -> [B, C, T_y]: each frame gets the statistics of its token, in fp32."""
+    """[B, 1, T_y, T_x], [B, C, T_x] -> [B, C, T_y]: each frame gets its token's statistics.
+
+    In at least fp32.
+    """
     # a product, not a gather: its backward pass adds up in a fixed order
     with torch.autocast(attn.device.type, enabled=False):
-        return torch.matmul(statistics.float(), attn.squeeze(1).transpose(1, 2))
+        return torch.matmul(widen(statistics), attn.squeeze(1).transpose(1, 2))
