@@ -1,9 +1,10 @@
 """The training step with the work that the reference trainer does for nothing, to be timed beside ours.
 
-What it repeats is known from measurements of that trainer: five forward passes of WavLM and two backward ones, a graph
-of the real branch and weight gradients of the discriminators in the generator's phase, a norm a parameter read by the
-host, alignment on the host, random numbers drawn there and moved, checks and boolean indices in the splines, range
-checks in the mels. The losses are the same. Nothing here is used in training.
+What it repeats is known from measurements of that trainer: five forward passes of WavLM and two
+backward ones, a graph of the real branch and weight gradients of the discriminators in the
+generator's phase, a norm a parameter read by the host, alignment on the host, random numbers drawn
+there and moved, checks and boolean indices in the splines, range checks in the mels. The losses are
+the same. Nothing here is used in training.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -16,22 +17,25 @@ from unittest.mock import patch
 import torch
 from torch import Tensor, nn
 
-from data.collate import TtsBatch
-from data.spectrogram import mel_spectrogram
-from trainable.alignment import maximum_path
-from trainable.losses import wavlm_generator_loss
-from trainable.networks.splines import rational_quadratic_spline
-from trainable.step import Generated, Real, StepReport, TrainingStep
+from data.audio.spectrogram import mel_spectrogram
+from data.stream.collate import TtsBatch
+from trainable.learning.losses import wavlm_generator_loss
+from trainable.learning.step import Generated, Real, StepReport, TrainingStep
+from trainable.networks.generator.alignment import maximum_path
+from trainable.networks.generator.splines import rational_quadratic_spline
 
 
 class AsReferenceStep(TrainingStep):
     """`TrainingStep` with the reference's redundant work; one micro-batch a step, as there."""
 
-    def __call__(self, micro_batches: Sequence[tuple[int, TtsBatch]], want_images: bool = False) -> StepReport:
+    def __call__(
+        self, micro_batches: Sequence[tuple[int, TtsBatch]], want_images: bool = False
+    ) -> StepReport:
         """See `TrainingStep`."""
         assert len(micro_batches) == 1
         for optimizer in self.state.optimizers.values():
-            optimizer.zero_grad(set_to_none=True)  # the generator's phase left gradients in the discriminators
+            # the generator's phase left gradients in the discriminators
+            optimizer.zero_grad(set_to_none=True)
         with redundant_work(), drawn_on_the_host():
             return super().__call__(micro_batches, want_images)
 
@@ -61,8 +65,9 @@ class AsReferenceStep(TrainingStep):
             return wavlm_generator_loss(wd, slm(generated.y_hat.squeeze(1)))
 
         with (
-            patch("trainable.step.wavlm_generator_loss", heard_again),
-            patch("trainable.step.fixed_weights", lambda *_: nullcontext()),  # they take gradients
+            patch("trainable.learning.step.wavlm_generator_loss", heard_again),
+            # they take gradients
+            patch("trainable.learning.step.fixed_weights", lambda *_: nullcontext()),
             patch.object(d, "discriminate", torch.enable_grad()(d.discriminate)),
         ):
             return super().generator_losses(real, generated)
@@ -72,10 +77,10 @@ class AsReferenceStep(TrainingStep):
 def redundant_work() -> Iterator[None]:
     """Norms, alignment, splines and mels as the reference has them."""
     with (
-        patch("trainable.step.grad_norm", norms_one_by_one),
-        patch("trainable.networks.synthesizer.maximum_path", aligned_on_the_host),
-        patch("trainable.networks.duration.rational_quadratic_spline", checked_spline),
-        patch("trainable.step.mel_spectrogram", checked_mel),
+        patch("trainable.learning.step.grad_norm", norms_one_by_one),
+        patch("trainable.networks.generator.synthesizer.maximum_path", aligned_on_the_host),
+        patch("trainable.networks.generator.duration.rational_quadratic_spline", checked_spline),
+        patch("trainable.learning.step.mel_spectrogram", checked_mel),
     ):
         yield
 
@@ -85,7 +90,9 @@ def drawn_on_the_host() -> Iterator[None]:
     """Random numbers of `torch.rand`, `randn` and `randn_like` are drawn on the CPU and moved."""
     randn = torch.randn
 
-    def moved(draw: Callable, *size: Any, device: torch.device | None = None, **kwargs: Any) -> Tensor:
+    def moved(
+        draw: Callable, *size: Any, device: torch.device | None = None, **kwargs: Any
+    ) -> Tensor:
         return draw(*size, **kwargs).to(device or "cpu")
 
     def like(x: Tensor) -> Tensor:
@@ -111,7 +118,9 @@ def aligned_on_the_host(neg_cent: Tensor, mask: Tensor) -> Tensor:
     return maximum_path(neg_cent.cpu(), mask.cpu()).to(neg_cent.device)
 
 
-def checked_spline(inputs: Tensor, *shape: Tensor, inverse: bool, tail_bound: float) -> tuple[Tensor, Tensor]:
+def checked_spline(
+    inputs: Tensor, *shape: Tensor, inverse: bool, tail_bound: float
+) -> tuple[Tensor, Tensor]:
     """`rational_quadratic_spline` of the inputs [...] inside the bounds only, which are found and checked first."""
     inside = (inputs >= -tail_bound) & (inputs <= tail_bound)
     inputs = inputs.float()

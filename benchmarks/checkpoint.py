@@ -1,16 +1,17 @@
 """What a checkpoint adds to the training: `python -m benchmarks.checkpoint [--preset demo|full] [--json FILE]`.
 
-Takes steps on made-up batches and saves in between as a run does; quiet steps and steps beside which a checkpoint is
-written take turns. As in a run on a CPU, there is a worker of one thread for every core: the others take the same steps
-and save nothing, so that the writing has no core of its own. Prints medians over the saves:
+Takes steps on made-up batches and saves in between as a run does; quiet steps and steps beside
+which a checkpoint is written take turns. As in a run on a CPU, there is a worker of one thread for
+every core: the others take the same steps and save nothing, so that the writing has no core of its
+own. Prints medians over the saves:
 
 held_s       seconds that the training thread waits for a save: the copy to host memory
-slowed_s     seconds by which the steps are longer, all together, while the checkpoint is serialised, hashed and written
-written_s    seconds from the save until the checkpoint is durable
+slowed_s     seconds by which the steps are longer, all together, while the checkpoint is
+serialised, hashed and written written_s    seconds from the save until the checkpoint is durable
 ratio        (held_s + slowed_s) / (50 quiet steps)
 
-`demo` is the demo preset, `full` has networks of the published size (job/presets/base.yaml), whose step takes long on a
-CPU: what a faster device's ratio is follows from held_s and slowed_s.
+`demo` is the demo preset, `full` has networks of the published size (job/presets/base.yaml), whose
+step takes long on a CPU: what a faster device's ratio is follows from held_s and slowed_s.
 """
 
 import argparse
@@ -19,22 +20,23 @@ import multiprocessing
 import os
 import tempfile
 import time
+from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
 
 import torch
 
-from data.collate import TtsBatch
-from data.epoch_plan import Position
-from job.cli import read_config, to_yaml
-from job.config import Config
-from trainable.checkpoint import CheckpointInfo
-from trainable.saver import Saver
-from trainable.slm import load_slm
-from trainable.state import TrainState, build_networks
-from trainable.step import TrainingStep
-from trainable.storage import checkpoints
+from data.plan.epoch_plan import Position
+from data.stream.collate import TtsBatch
+from job.settings.cli import read_config, to_yaml
+from job.settings.config import Config
+from trainable.learning.state import TrainState, build_networks
+from trainable.learning.step import TrainingStep
+from trainable.run.format import CheckpointInfo
+from trainable.run.saver import Saver
+from trainable.run.storage import checkpoints
+from trainable.weights.slm import load_slm
 
 INTERVAL = 50
 PRESETS = {"demo": "job/presets/demo.yaml", "full": "job/presets/base.yaml"}
@@ -52,7 +54,9 @@ def build(cfg: Config, device: torch.device) -> TrainingStep:
     """A state like a run's, and its step."""
     slm = load_slm(cfg.model.slm, cfg.data.sampling_rate).to(device)
     nets = build_networks(cfg.model, cfg.train, cfg.data, slm)
-    state = TrainState({name: net.to(device) for name, net in nets.items()}, slm, cfg.model, cfg.train)
+    state = TrainState(
+        {name: net.to(device) for name, net in nets.items()}, slm, cfg.model, cfg.train
+    )
     return TrainingStep(state, cfg.train, cfg.data)
 
 
@@ -66,11 +70,18 @@ def batch(cfg: Config, frames: int, seed: int) -> TtsBatch:
         return torch.randint(0, high, (2, phones), generator=g)
 
     return TtsBatch(
-        rows=torch.arange(2), x=integers(100), x_lengths=torch.tensor([phones, phones - 2]), tone=integers(11),
-        language=integers(3), bert=torch.randn(2, tokens, cfg.model.bert_channels, generator=g).half(),
-        token_index=integers(tokens), y=0.1 * torch.randn(2, 1, frames * cfg.data.hop_length, generator=g),
-        y_lengths=lengths * cfg.data.hop_length, spec_lengths=lengths, speakers=torch.arange(2),
-    ).with_spectrogram(cfg.data)  # fmt: skip
+        rows=torch.arange(2),
+        x=integers(100),
+        x_lengths=torch.tensor([phones, phones - 2]),
+        tone=integers(11),
+        language=integers(3),
+        bert=torch.randn(2, tokens, cfg.model.bert_channels, generator=g).half(),
+        token_index=integers(tokens),
+        y=0.1 * torch.randn(2, 1, frames * cfg.data.hop_length, generator=g),
+        y_lengths=lengths * cfg.data.hop_length,
+        spec_lengths=lengths,
+        speakers=torch.arange(2),
+    ).with_spectrogram(cfg.data)
 
 
 def other_worker(preset: str) -> None:
@@ -112,7 +123,11 @@ def measure(preset: str, folder: str) -> dict[str, float]:
         writing = saver.save(step.state, info, to_yaml(cfg))
         waited = time.perf_counter() - begin
         beside = []
-        writing.add_done_callback(lambda _, begin=begin: written.append(time.perf_counter() - begin))  # type: ignore[misc]
+
+        def note_end(_: Future[None], begin: float = begin) -> None:
+            written.append(time.perf_counter() - begin)
+
+        writing.add_done_callback(note_end)
         while not writing.done():
             beside.append(timed())
         quiet += before
@@ -125,10 +140,15 @@ def measure(preset: str, folder: str) -> dict[str, float]:
     assert saver.problem(last=True) is None, saver.error
     # the first save also makes the host buffers
     return {
-        "step_s": median(quiet), "held_s": median(held[1:]), "held_first_s": held[0],
-        "slowed_s": median(slowed[1:]), "written_s": median(written[1:]), "checkpoint_mb": size / 1e6,
-        "saves": len(held) - 1, "ratio": (median(held[1:]) + median(slowed[1:])) / (INTERVAL * median(quiet)),
-    }  # fmt: skip
+        "step_s": median(quiet),
+        "held_s": median(held[1:]),
+        "held_first_s": held[0],
+        "slowed_s": median(slowed[1:]),
+        "written_s": median(written[1:]),
+        "checkpoint_mb": size / 1e6,
+        "saves": len(held) - 1,
+        "ratio": (median(held[1:]) + median(slowed[1:])) / (INTERVAL * median(quiet)),
+    }
 
 
 def main() -> None:
@@ -140,7 +160,10 @@ def main() -> None:
     torch.set_num_threads(1)
     workers = 1 if torch.cuda.is_available() else os.cpu_count() or 1
     spawn = multiprocessing.get_context("spawn")
-    others = [spawn.Process(target=other_worker, args=(args.preset,), daemon=True) for _ in range(workers - 1)]
+    others = [
+        spawn.Process(target=other_worker, args=(args.preset,), daemon=True)
+        for _ in range(workers - 1)
+    ]
     for process in others:
         process.start()
     try:

@@ -1,8 +1,9 @@
 """One loss curve for any number of workers: `python -m benchmarks.elastic [--steps 60] [--json FILE]`.
 
-Trains the demo preset (fp32) through real Ray: exact on 1, 2 and 3 workers, exact under kills and resizes
-(2 -> 1 -> 3 -> 2 workers, between checkpoints), fast on 1 and twice on 2; compares every loss, parameter and optimizer
-state with one worker's. Times exact beside fast on two processes, step by step in turn.
+Trains the demo preset (fp32) through real Ray: exact on 1, 2 and 3 workers, exact under kills and
+resizes (2 -> 1 -> 3 -> 2 workers, between checkpoints), fast on 1 and twice on 2; compares every
+loss, parameter and optimizer state with one worker's. Times exact beside fast on two processes,
+step by step in turn.
 """
 
 import argparse
@@ -30,20 +31,21 @@ import torch.multiprocessing as mp
 from safetensors.torch import load_file
 from torch.nn.parallel import DistributedDataParallel
 
-from data.collate import to_batch
-from data.epoch_plan import Position
-from data.manifest import read_manifest
-from data.pipeline import Loader, StreamSpec, dataset_rows
-from job.cli import read_config
-from job.config import Config
-from trainable.checkpoint import read_info
-from trainable.slm import load_slm
-from trainable.state import TrainState, build_networks
-from trainable.step import TrainingStep
-from trainable.storage import newest_good
+from data.plan.epoch_plan import Position
+from data.shards.manifest import read_manifest
+from data.stream.collate import to_batch
+from data.stream.pipeline import Loader, StreamSpec, dataset_rows
+from job.settings.cli import read_config
+from job.settings.config import Config
+from trainable.learning.state import TrainState, build_networks
+from trainable.learning.step import TrainingStep
+from trainable.run.format import read_info
+from trainable.run.storage import newest_good
+from trainable.weights.slm import load_slm
 
 DEMO = Path("job/presets/demo.yaml")
-STAGES = (2, 1, 3, 2)  # workers; the last one is not killed by us but loses a worker, which Ray starts again
+# workers; the last one is not killed by us but loses a worker, which Ray starts again
+STAGES = (2, 1, 3, 2)
 CHECKPOINT_EVERY = 7
 TIMED_STEPS = 12
 
@@ -53,9 +55,14 @@ class Runs:
 
     def __init__(self, root: Path, steps: int):
         self.root, self.steps = root, steps
-        self.env = os.environ | {"BERT_VITS2_RAY_TMP": str(root / "ray"), "CUDA_VISIBLE_DEVICES": ""}
+        self.env = os.environ | {
+            "BERT_VITS2_RAY_TMP": str(root / "ray"),
+            "CUDA_VISIBLE_DEVICES": "",
+        }
         self.shards = root / "shards"
-        self.command("job.prepare", "--config", str(DEMO), "--data.shards", str(self.shards)).check()
+        self.command(
+            "job.prepare", "--config", str(DEMO), "--data.shards", str(self.shards)
+        ).check()
 
     def command(self, module: str, *argv: str) -> "Process":
         """Start a command."""
@@ -65,11 +72,17 @@ class Runs:
     def train(self, name: str, workers: int, reduction: str) -> "Process":
         """Start or continue a run."""
         options = {
-            "data.shards": self.shards, "run.storage": self.root / "runs", "run.name": name,
-            "scaling.num_workers": workers, "train.reduction": reduction, "train.max_steps": self.steps,
-            "train.log_every_steps": 1, "train.checkpoint.every_steps": CHECKPOINT_EVERY, "eval.every_steps": 1000,
+            "data.shards": self.shards,
+            "run.storage": self.root / "runs",
+            "run.name": name,
+            "scaling.num_workers": workers,
+            "train.reduction": reduction,
+            "train.max_steps": self.steps,
+            "train.log_every_steps": 1,
+            "train.checkpoint.every_steps": CHECKPOINT_EVERY,
+            "eval.every_steps": 1000,
             "eval.samples": 0,
-        }  # fmt: skip
+        }
         argv = [part for key, value in options.items() for part in (f"--{key}", str(value))]
         return self.command("job.train", "--config", str(DEMO), *argv)
 
@@ -148,7 +161,9 @@ def final_state(folder: Path) -> tuple[int, dict[str, torch.Tensor]]:
         tensors |= {f"{path.stem}.{key}": value for key, value in load_file(path).items()}
     training = torch.load(Path(newest) / "training.pt", weights_only=True)
     for name, moments in training["moments"].items():
-        tensors |= {f"{name}.{key}.{kind}": t for key, entry in moments.items() for kind, t in entry.items()}
+        tensors |= {
+            f"{name}.{key}.{kind}": t for key, entry in moments.items() for kind, t in entry.items()
+        }
     return read_info(Path(newest)).position.step, tensors
 
 
@@ -160,7 +175,9 @@ def equal(a: Any, b: Any) -> bool:
         return len(a) == len(b) and all(map(equal, a, b))
     if isinstance(a, torch.Tensor):
         return torch.equal(a, b)
-    return a == b or (isinstance(a, float) and isinstance(b, float) and math.isnan(a) and math.isnan(b))
+    return a == b or (
+        isinstance(a, float) and isinstance(b, float) and math.isnan(a) and math.isnan(b)
+    )
 
 
 def compare_exact(runs: Runs, names: list[str]) -> dict[str, Any]:
@@ -176,7 +193,9 @@ def compare_exact(runs: Runs, names: list[str]) -> dict[str, Any]:
     return {
         "bit_identical": all(same.values()),
         "same_final_step": {step for step, _ in states.values()} == {runs.steps},
-        "same_utterances": all(utterances(lines[name]) == utterances(lines[first]) for name in names),
+        "same_utterances": all(
+            utterances(lines[name]) == utterances(lines[first]) for name in names
+        ),
         "runs": same,
         "tensors": len(states[first][1]),
     }
@@ -185,7 +204,11 @@ def compare_exact(runs: Runs, names: list[str]) -> dict[str, Any]:
 def relative(a: Mapping[str, Any], b: Mapping[str, Any]) -> float:
     """The largest relative difference of any loss of a step."""
     pairs = [(a[key], b[key]) for key in a if key.startswith("loss/") and a[key] is not None]
-    return max(abs(x - y) / max(abs(x), abs(y)) for x, y in pairs if x != y and not math.isnan(x)) if pairs else 0.0
+    return (
+        max(abs(x - y) / max(abs(x), abs(y)) for x, y in pairs if x != y and not math.isnan(x))
+        if pairs
+        else 0.0
+    )
 
 
 def compare_fast(one: list[dict], two: list[dict]) -> dict[str, float]:
@@ -198,7 +221,9 @@ def timed(rank: int, port: int, shards: str, out: str) -> None:
     """One of two workers: exact and fast steps in turn on the same batches of the demo corpus."""
     torch.set_num_threads(1)
     address = f"tcp://127.0.0.1:{port}"
-    dist.init_process_group("gloo", address, rank=rank, world_size=2, timeout=timedelta(seconds=120))
+    dist.init_process_group(
+        "gloo", address, rank=rank, world_size=2, timeout=timedelta(seconds=120)
+    )
     cfg = read_config(DEMO)
     cfg = replace(cfg, data=replace(cfg.data, shards=shards))
     steps = {"fast": training_step(cfg, "fast"), "exact": training_step(cfg, "exact")}
@@ -220,7 +245,9 @@ def training_step(cfg: Config, reduction: Literal["fast", "exact"]) -> TrainingS
     train = replace(cfg.train, reduction=reduction)
     slm = load_slm(cfg.model.slm, cfg.data.sampling_rate)
     nets = build_networks(cfg.model, train, cfg.data, slm)
-    wrapped = {name: DistributedDataParallel(net, broadcast_buffers=False) for name, net in nets.items()}
+    wrapped = {
+        name: DistributedDataParallel(net, broadcast_buffers=False) for name, net in nets.items()
+    }
     return TrainingStep(TrainState(wrapped, slm, cfg.model, train), train, cfg.data)  # type: ignore[arg-type]
 
 
@@ -228,14 +255,26 @@ def batches_of(cfg: Config, rank: int, world_size: int) -> list[list]:
     """This worker's micro-batches of the first steps."""
     train, data = cfg.train, cfg.data
     spec = StreamSpec(
-        data=data, digest=read_manifest(data.shards).digest, seed=train.seed,
-        micro_batches_per_step=train.micro_batches_per_step, segment_frames=train.segment_size // data.hop_length,
-    )  # fmt: skip
+        data=data,
+        digest=read_manifest(data.shards).digest,
+        seed=train.seed,
+        micro_batches_per_step=train.micro_batches_per_step,
+        segment_frames=train.segment_size // data.hop_length,
+    )
     loader, steps = Loader(spec).rows, []
     for step in range(TIMED_STEPS):
-        rows = [row for row in dataset_rows(spec, Position(), TIMED_STEPS, world_size) if row["step"] == step]
+        rows = [
+            row
+            for row in dataset_rows(spec, Position(), TIMED_STEPS, world_size)
+            if row["step"] == step
+        ]
         own = [row for row in rows if row["slot"] % world_size == rank and len(row["rows"])]
-        steps.append([(row["slot"], to_batch(loader.load(row["rows"]).arrays).with_spectrogram(data)) for row in own])
+        steps.append(
+            [
+                (row["slot"], to_batch(loader.load(row["rows"]).arrays).with_spectrogram(data))
+                for row in own
+            ]
+        )
     return steps
 
 
@@ -250,7 +289,10 @@ def overhead(shards: Path) -> dict[str, float]:
         seconds = json.loads(Path(out).read_text())
     middle = {reduction: median(values[2:]) for reduction, values in seconds.items()}
     ratios = [e / f for e, f in zip(seconds["exact"][2:], seconds["fast"][2:], strict=True)]
-    return {"exact_overhead": median(ratios), **{f"seconds_{key}": value for key, value in middle.items()}}
+    return {
+        "exact_overhead": median(ratios),
+        **{f"seconds_{key}": value for key, value in middle.items()},
+    }
 
 
 def main() -> None:
@@ -258,7 +300,9 @@ def main() -> None:
     made = argparse.ArgumentParser(prog="python -m benchmarks.elastic", description=__doc__)
     made.add_argument("--steps", type=int, default=60)
     made.add_argument("--json", type=Path, help="write the figures")
-    made.add_argument("--overhead-only", action="store_true", help="time exact beside fast, and train nothing")
+    made.add_argument(
+        "--overhead-only", action="store_true", help="time exact beside fast, and train nothing"
+    )
     args = made.parse_args()
     root = Path(tempfile.mkdtemp(prefix="bvr-"))  # Ray's sockets need short paths
     try:
@@ -276,7 +320,9 @@ def main() -> None:
             for name, workers in (("fast1", 1), ("fast2", 2), ("fast2again", 2)):
                 runs.train(name, workers, "fast").check()
             again = compare_exact(runs, ["fast2", "fast2again"])["bit_identical"]
-            result["fast"] = compare_fast(runs.lines("fast1"), runs.lines("fast2")) | {"same_bits_again": again}
+            result["fast"] = compare_fast(runs.lines("fast1"), runs.lines("fast2")) | {
+                "same_bits_again": again
+            }
     finally:
         shutil.rmtree(root, ignore_errors=True)
     print(json.dumps(result, indent=1))

@@ -1,7 +1,7 @@
 """How much of an epoch is padding: `python -m benchmarks.padding [--json FILE] [--lengths FILE] [--dump FILE]`.
 
-Plans an epoch of 20,000 synthetic utterances (lognormal durations, mean 5 s, clipped at 1-12 s) for two spreads, or of
-the lengths given, at a budget of 16 mean utterances a micro-batch.
+Plans an epoch of 20,000 synthetic utterances (lognormal durations, mean 5 s, clipped at 1-12 s) for
+two spreads, or of the lengths given, at a budget of 16 mean utterances a micro-batch.
 """
 
 import argparse
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data.epoch_plan import EpochPlan, plan_epoch
+from data.plan.epoch_plan import EpochPlan, plan_epoch
 
 UTTERANCES = 20_000
 FRAMES_PER_SECOND = 44100 / 512
@@ -22,15 +22,23 @@ def synthetic(sigma: float) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(0)
     seconds = np.clip(5 * np.exp(sigma * rng.standard_normal(UTTERANCES) - sigma**2 / 2), 1, 12)
     frames = (seconds * FRAMES_PER_SECOND).astype(np.int64)
-    return frames, np.maximum(1, 0.3 * frames * np.exp(rng.normal(0, 0.15, UTTERANCES))).astype(np.int64)
+    return frames, np.maximum(1, 0.3 * frames * np.exp(rng.normal(0, 0.15, UTTERANCES))).astype(
+        np.int64
+    )
 
 
 def plan(frames: np.ndarray, tokens: np.ndarray, epoch: int) -> EpochPlan:
     """The plan of an epoch; rows are numbered from 0."""
     return plan_epoch(
-        np.arange(len(frames)), frames, tokens,
-        seed=0, epoch=epoch, micro_batches_per_step=G, max_frames=int(16 * frames.mean()), max_utterances=256,
-    )  # fmt: skip
+        np.arange(len(frames)),
+        frames,
+        tokens,
+        seed=0,
+        epoch=epoch,
+        micro_batches_per_step=G,
+        max_frames=int(16 * frames.mean()),
+        max_utterances=256,
+    )
 
 
 def batches(planned: EpochPlan) -> list[list[int]]:
@@ -45,7 +53,8 @@ def measure(frames: np.ndarray, tokens: np.ndarray) -> dict[str, float]:
     used = np.bincount(planned.order, minlength=len(frames))
     cells = sum(len(b) * frames[b].max() * tokens[b].max() for b in made)
     return {
-        "padded_frames": 1 - sum(frames[b].sum() for b in made) / sum(len(b) * frames[b].max() for b in made),
+        "padded_frames": 1
+        - sum(frames[b].sum() for b in made) / sum(len(b) * frames[b].max() for b in made),
         "wasted_cells": 1 - sum((frames[b] * tokens[b]).sum() for b in made) / float(cells),
         "dropped": int((used == 0).sum()),
         "repeated": int((used - 1).clip(0).sum()),
@@ -57,8 +66,14 @@ def main() -> None:
     """The command."""
     made = argparse.ArgumentParser(prog="python -m benchmarks.padding", description=__doc__)
     made.add_argument("--json", type=Path, help="write the figures, one entry a distribution")
-    made.add_argument("--lengths", type=Path, help="a JSON list of [frames, tokens] instead of the synthetic corpora")
-    made.add_argument("--dump", type=Path, help="write epochs 0 and 1 as lists of lists of row numbers")
+    made.add_argument(
+        "--lengths",
+        type=Path,
+        help="a JSON list of [frames, tokens] instead of the synthetic corpora",
+    )
+    made.add_argument(
+        "--dump", type=Path, help="write epochs 0 and 1 as lists of lists of row numbers"
+    )
     args = made.parse_args()
     if args.lengths:
         frames, tokens = np.asarray(json.loads(args.lengths.read_text()), np.int64).T
@@ -71,8 +86,13 @@ def main() -> None:
     if args.json:
         args.json.write_text(json.dumps(results, indent=1))
     if args.dump:
-        epochs = {name: [batches(plan(*corpus, epoch)) for epoch in (0, 1)] for name, corpus in corpora.items()}
-        args.dump.write_text(json.dumps(next(iter(epochs.values())) if len(epochs) == 1 else epochs))
+        epochs = {
+            name: [batches(plan(*corpus, epoch)) for epoch in (0, 1)]
+            for name, corpus in corpora.items()
+        }
+        args.dump.write_text(
+            json.dumps(next(iter(epochs.values())) if len(epochs) == 1 else epochs)
+        )
 
 
 if __name__ == "__main__":

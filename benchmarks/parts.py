@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode, conv_backward_flop
 
-from trainable.step import TrainingStep
+from trainable.learning.step import TrainingStep
 
 # Dense FLOP/s from the makers' data sheets: fp32, TF32, and bf16 with fp32 sums.
 PEAKS = {
@@ -131,13 +131,19 @@ def in_parts(step: TrainingStep, read: Callable[[], float]) -> Iterator[dict[str
         ),
         *(((nets["dur"], "judge", "DUR forward"),) if "dur" in nets else ()),
         *((nets["d"], "discriminate", "D forward"), (nets["wd"], "forward", "WD forward")),
-        *((g, "forward", "G forward: rest"), (g, "_align", "alignment"), (step.state.slm, "forward", "WavLM forward")),
+        *(
+            (g, "forward", "G forward: rest"),
+            (g, "_align", "alignment"),
+            (step.state.slm, "forward", "WavLM forward"),
+        ),
         *((step, "real_segment", "real segment"), (step, "generator_losses", "generator's losses")),
         *((step, "update", "optimizers"), (step, "gather", "report")),
     ]
     with ExitStack() as stack:
         for owner, method, name in watched:
-            stack.enter_context(patch.object(owner, method, parts.watched(getattr(owner, method), name)))
+            stack.enter_context(
+                patch.object(owner, method, parts.watched(getattr(owner, method), name))
+            )
         stack.enter_context(patch.object(step, "backward", PartedBackward(parts, step)))
         with parts.part("other"):
             yield shares
@@ -159,7 +165,10 @@ def _convolution_backward(*args: Any, out_shape: Any) -> int:
     """FLOPs of a convolution's backward pass, of shapes; torch's own formula forgets the groups in the weight's."""
     *rest, groups, (of_input, of_weight, _) = args
     inputs = TORCH_FORMULA(*rest, groups, (of_input, False, False), out_val=out_shape)
-    return inputs + TORCH_FORMULA(*rest, groups, (False, of_weight, False), out_val=out_shape) // groups
+    return (
+        inputs
+        + TORCH_FORMULA(*rest, groups, (False, of_weight, False), out_val=out_shape) // groups
+    )
 
 
 def _lstm_layer(x: Any, w_ih: Any, w_hh: Any, *_: Any, out_shape: Any, **__: Any) -> int:
@@ -182,8 +191,9 @@ class FlopCount:
     """Counts floating-point operations, a multiply-add as two, while it is entered.
 
     Attributes:
-        torch: by torch.utils.flop_counter, whose formulas take the weight gradient of a grouped convolution for one
-            without groups and leave out LSTMs; the figures of the reference were counted so.
+        torch: by torch.utils.flop_counter, whose formulas take the weight gradient of a grouped
+            convolution for one without groups and leave out LSTMs; the figures of the reference
+            were counted so.
         corrected: with both put right.
     """
 
@@ -219,5 +229,7 @@ def peak(device: torch.device, precision: str) -> float | None:
     if device.type != "cuda":
         return None
     name = torch.cuda.get_device_name(device)
-    full, tf32, half = next((figures for key, figures in PEAKS.items() if key in name), (None, None, None))
+    full, tf32, half = next(
+        (figures for key, figures in PEAKS.items() if key in name), (None, None, None)
+    )
     return half if precision != "fp32" else tf32 if torch.backends.cuda.matmul.allow_tf32 else full

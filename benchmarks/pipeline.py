@@ -1,8 +1,9 @@
 """From shards to collated batches: `python -m benchmarks.pipeline [--shards FOLDER] [--seconds 20] [--json FILE]`.
 
-Utterances/s of the training's own stream (Ray Data) beside a torch DataLoader that loads the same micro-batches of the
-same files with the same work (read, verify, decode, spectrogram, collate) in as many processes. Both run in turn, three
-times; starting up is not counted in either. Without --shards the demo corpus is prepared first.
+Utterances/s of the training's own stream (Ray Data) beside a torch DataLoader that loads the same
+micro-batches of the same files with the same work (read, verify, decode, spectrogram, collate) in
+as many processes. Both run in turn, three times; starting up is not counted in either. Without
+--shards the demo corpus is prepared first.
 """
 
 import argparse
@@ -19,17 +20,17 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from data.collate import TtsBatch, to_batch
 from data.config import PlanConfig
-from data.epoch_plan import Position
-from data.loading import RowLoader
-from data.manifest import read_manifest
-from data.pipeline import Loader, MicroBatchStream, StreamSpec, dataset_rows
-from data.prepare import prepare
-from job.cli import read_config
-from job.cluster import ray_session
-from job.config import Config
-from job.paths import with_absolute_paths
+from data.corpus.prepare import prepare
+from data.plan.epoch_plan import Position
+from data.shards.manifest import read_manifest
+from data.stream.collate import TtsBatch, to_batch
+from data.stream.loading import RowLoader
+from data.stream.pipeline import Loader, MicroBatchStream, StreamSpec, dataset_rows
+from job.on_ray.cluster import ray_session
+from job.settings.cli import read_config
+from job.settings.config import Config
+from job.settings.paths import with_absolute_paths
 
 DEMO, BASE = Path("job/presets/demo.yaml"), Path("job/presets/base.yaml")
 STEPS = 4096  # more than either gets through
@@ -62,8 +63,14 @@ def ours(spec: StreamSpec) -> Iterator[TtsBatch]:
 
 def dataloader(spec: StreamSpec, processes: int) -> Iterator[TtsBatch]:
     """The peer's stream."""
-    loader = DataLoader(MicroBatches(spec), batch_size=None, shuffle=False, num_workers=processes, prefetch_factor=4,
-                        collate_fn=lambda arrays: arrays)  # fmt: skip
+    loader = DataLoader(
+        MicroBatches(spec),
+        batch_size=None,
+        shuffle=False,
+        num_workers=processes,
+        prefetch_factor=4,
+        collate_fn=lambda arrays: arrays,
+    )
     for arrays in loader:
         yield to_batch(arrays)
 
@@ -81,7 +88,9 @@ def utterances_per_s(stream: Iterator[TtsBatch], seconds: float) -> float:
 def config(shards: str, loaders: int, plan: PlanConfig) -> Config:
     """The demo's data, cut by another plan: the demo's own micro-batches are all but empty."""
     cfg = read_config(DEMO)
-    return with_absolute_paths(replace(cfg, data=replace(cfg.data, shards=shards, plan=plan, loaders=loaders)))
+    return with_absolute_paths(
+        replace(cfg, data=replace(cfg.data, shards=shards, plan=plan, loaders=loaders))
+    )
 
 
 def main() -> None:
@@ -90,7 +99,9 @@ def main() -> None:
     made.add_argument("--shards", help="prepared shards; default: the demo corpus, prepared here")
     made.add_argument("--seconds", type=float, default=20, help="of each measurement")
     plan = read_config(BASE).data.plan
-    made.add_argument("--max-frames", type=int, default=plan.max_frames, help="of a micro-batch; the full model's")
+    made.add_argument(
+        "--max-frames", type=int, default=plan.max_frames, help="of a micro-batch; the full model's"
+    )
     made.add_argument("--max-utterances", type=int, default=plan.max_utterances, help="likewise")
     made.add_argument("--json", type=Path, help="write the figures")
     args = made.parse_args()
@@ -102,11 +113,15 @@ def main() -> None:
             if not args.shards:
                 prepare(cfg.data)
             data, G = cfg.data, cfg.train.micro_batches_per_step
-            spec = StreamSpec(data, read_manifest(data.shards).digest, cfg.train.seed, G, segment_frames=16)
+            spec = StreamSpec(
+                data, read_manifest(data.shards).digest, cfg.train.seed, G, segment_frames=16
+            )
             rates: dict[str, list[float]] = {"ours": [], "dataloader": []}
             for _ in range(3):
                 rates["ours"].append(utterances_per_s(ours(spec), args.seconds))
-                rates["dataloader"].append(utterances_per_s(dataloader(spec, processes), args.seconds))
+                rates["dataloader"].append(
+                    utterances_per_s(dataloader(spec, processes), args.seconds)
+                )
     result = {name: median(values) for name, values in rates.items()}
     result["ratio"] = median(a / b for a, b in zip(rates["ours"], rates["dataloader"], strict=True))
     print(json.dumps(result, indent=1))

@@ -1,9 +1,10 @@
 """How fast preparation is, and what it takes: `python -m benchmarks.prepare [--json FILE] [--sizes 1000 4000]`.
 
-Prepares copies of the demo corpus, each shifted, scaled and with a little noise, with tiny BERT models, on two cores.
-Every size runs in a process and a Ray of its own. Seconds are those of data.prepare.prepare, Ray's own start left out;
-memory is the greatest sum over the process and all that it started, shared pages counted once. CPU seconds are of the
-same processes, Ray's start included: on a machine that others use they say more than seconds.
+Prepares copies of the demo corpus, each shifted, scaled and with a little noise, with tiny BERT
+models, on two cores. Every size runs in a process and a Ray of its own. Seconds are those of
+data.corpus.prepare.prepare, Ray's own start left out; memory is the greatest sum over the process
+and all that it started, shared pages counted once. CPU seconds are of the same processes, Ray's
+start included: on a machine that others use they say more than seconds.
 """
 
 import argparse
@@ -56,10 +57,14 @@ def prepare_copies(folder: Path, args: argparse.Namespace) -> dict[str, float]:
     import ray
 
     from data.config import BertConfig, DataConfig
-    from data.prepare import prepare
+    from data.corpus.prepare import prepare
 
     ray.init(
-        address="local", num_cpus=CORES, include_dashboard=False, log_to_driver=False, _node_ip_address="127.0.0.1"
+        address="local",
+        num_cpus=CORES,
+        include_dashboard=False,
+        log_to_driver=False,
+        _node_ip_address="127.0.0.1",
     )
     bert = BertConfig(zh="random", jp="random", en="random", random_width=32)
     cfg = DataConfig(
@@ -121,7 +126,9 @@ def watched(pid: int) -> Iterator[Usage]:
         while not ended.wait(0.5):
             members = family(pid)
             usage.peak = max(usage.peak, sum(map(resident, members)))
-            usage.cpu_seconds |= {member: spent for member in members if (spent := cpu_seconds(member))}
+            usage.cpu_seconds |= {
+                member: spent for member in members if (spent := cpu_seconds(member))
+            }
 
     thread = threading.Thread(target=watch, daemon=True)
     thread.start()

@@ -1,15 +1,16 @@
 """How long a run stands still when nodes go and come: `python -m benchmarks.recovery [--repeats 3] [--json FILE]`.
 
-Trains the demo preset, elastic on one or two workers, on a Ray cluster of several raylets on this machine
-(tools/local_cluster.py: where it can be, nodes have network namespaces, and a killed node's network goes first).
-For each event it prints medians of:
+Trains the demo preset, elastic on one or two workers, on a Ray cluster of several raylets on this
+machine (tools/local_cluster.py: where it can be, nodes have network namespaces, and a killed node's
+network goes first). For each event it prints medians of:
 
 seconds       from the event to the end of the next global step on the workers started after it
 steps_redone  global steps that had been done before the event and are done again
-ray_seconds   of these seconds, what passes outside our code: noticing, placing and starting workers, the imports
+ray_seconds   of these seconds, what passes outside our code: noticing, placing and starting
+workers, the imports
 
-A kill is SIGKILL of a whole node; a drain is `ray drain-node` with a deadline of 60 s, counted from its acceptance;
-a join counts from the moment that the new node is part of the cluster.
+A kill is SIGKILL of a whole node; a drain is `ray drain-node` with a deadline of 60 s, counted from
+its acceptance; a join counts from the moment that the new node is part of the cluster.
 """
 
 import argparse
@@ -47,7 +48,9 @@ def join(cluster: LocalCluster) -> float:
     return time()
 
 
-def measure(happen: Callable[[LocalCluster], float], cluster: LocalCluster, run: ClusterRun) -> dict[str, float]:
+def measure(
+    happen: Callable[[LocalCluster], float], cluster: LocalCluster, run: ClusterRun
+) -> dict[str, float]:
     """Let something happen, and see when the run goes on with another number of workers."""
     run.wait_for(run.last_step() + STEPS_BETWEEN)
     begin = happen(cluster)
@@ -79,21 +82,35 @@ def main() -> None:
     found: dict[str, list[dict[str, float]]] = {name: [] for name in EVENTS}
     try:
         with LocalCluster(workers=2) as cluster:
-            run = ClusterRun(cluster, root, "recovery", {
-                "scaling.num_workers": "[1, 2]", "train.max_steps": 100_000, "eval.every_steps": 100_000,
-                "train.checkpoint.every_steps": COMMIT_INTERVAL, "scaling.max_failures": -1,
-            })  # fmt: skip
+            run = ClusterRun(
+                cluster,
+                root,
+                "recovery",
+                {
+                    "scaling.num_workers": "[1, 2]",
+                    "train.max_steps": 100_000,
+                    "eval.every_steps": 100_000,
+                    "train.checkpoint.every_steps": COMMIT_INTERVAL,
+                    "scaling.max_failures": -1,
+                },
+            )
             with run:
                 run.wait_for_workers(2)
                 for _ in range(args.repeats):
                     for name in ("kill", "join", "drain", "join"):
                         found[name].append(measure(EVENTS[name], cluster, run))
-                        print(name, {key: round(value, 1) for key, value in found[name][-1].items()}, flush=True)
+                        print(
+                            name,
+                            {key: round(value, 1) for key, value in found[name][-1].items()},
+                            flush=True,
+                        )
                         if name == "drain":
                             cluster.kill_node(cluster.nodes[0])
     finally:
         shutil.rmtree(root, ignore_errors=True)
-    medians = {name: {key: median(x[key] for x in each) for key in each[0]} for name, each in found.items()}
+    medians = {
+        name: {key: median(x[key] for x in each) for key in each[0]} for name, each in found.items()
+    }
     result = {**medians, "commit_interval": COMMIT_INTERVAL}
     print(json.dumps(result, indent=1))
     if args.json:

@@ -1,10 +1,11 @@
 """Step time on many GPUs, on paper: `python -m benchmarks.scaling [--seconds 0.25] [--max-utterances 64] [--measure]
 [--json FILE]`.
 
-A step on W workers takes as long as the slowest worker's micro-batch, and what DDP's all-reduces stick out behind the
-backward passes. The first is drawn from the epoch plan of a synthetic corpus, with a micro-batch's cost from counted
-FLOPs; the second is simulated bucket by bucket. --measure compares it with two processes on this machine's CPU.
-docs/performance.md has the assumptions and what came out.
+A step on W workers takes as long as the slowest worker's micro-batch, and what DDP's all-reduces
+stick out behind the backward passes. The first is drawn from the epoch plan of a synthetic corpus,
+with a micro-batch's cost from counted FLOPs; the second is simulated bucket by bucket. --measure
+compares it with two processes on this machine's CPU. docs/performance.md has the assumptions and
+what came out.
 """
 
 import argparse
@@ -27,22 +28,25 @@ from torch.nn.parallel import DistributedDataParallel
 
 from benchmarks.padding import synthetic
 from benchmarks.step import synthetic_batch
-from data.epoch_plan import Position, plan_epoch
-from job.cli import read_config
-from trainable.reduction import unwrapped
-from trainable.slm import load_slm
-from trainable.state import TrainState, build_networks
-from trainable.step import TrainingStep
+from data.plan.epoch_plan import Position, plan_epoch
+from job.settings.cli import read_config
+from trainable.distributed.wrapping import unwrapped
+from trainable.learning.state import TrainState, build_networks
+from trainable.learning.step import TrainingStep
+from trainable.weights.slm import load_slm
 
 DEMO = Path(__file__).parents[1] / "job/presets/demo.yaml"
 PARAMETERS = {"d": 46_747_132, "dur": 1_209_409, "wd": 1_173_634, "g": 61_020_017}
 BUCKET = 25 * 2**20  # bytes of DDP's buckets
-# GFLOP of a step, counted by benchmarks.step at 400 frames and 120 phones: what grows with the frames (encoders, flow,
-# durations), and what every utterance costs (its segment's decoder, discriminators and WavLM)
+# GFLOP of a step, counted by benchmarks.step at 400 frames and 120 phones: what grows with the
+# frames (encoders, flow, durations), and what every utterance costs (its segment's decoder,
+# discriminators and WavLM)
 GFLOP_PER_FRAME, GFLOP_PER_UTTERANCE = 0.25, 264.0
-# Shares of these in a step, likewise: up to the discriminators' backward pass, that, up to the generator's, that
+# Shares of these in a step, likewise: up to the discriminators' backward pass, that, up to the
+# generator's, that
 BEFORE_D, D_BACKWARD, BEFORE_G, G_BACKWARD = 0.33, 0.22, 0.08, 0.37
-FIRST_GRADIENT = 0.2  # of the generator's backward pass goes through the discriminators before its own gradients
+# of the generator's backward pass goes through the discriminators before its own gradients
+FIRST_GRADIENT = 0.2
 
 
 @dataclass(frozen=True)
@@ -70,7 +74,9 @@ class Network:
         return ring + (across if nodes > 1 else 0.0)
 
 
-def sticks_out(backward: float, first: float, size: float, reduce: Callable[[float], float]) -> float:
+def sticks_out(
+    backward: float, first: float, size: float, reduce: Callable[[float], float]
+) -> float:
     """Seconds that all-reduces go on after the backward pass that they overlap with.
 
     Args:
@@ -92,11 +98,19 @@ def costs(max_frames: int, max_utterances: int) -> np.ndarray:
     """Cost of every micro-batch of an epoch of the synthetic corpus, relative to their mean."""
     frames, tokens = synthetic(0.6)
     epoch = plan_epoch(
-        np.arange(len(frames)), frames, tokens,
-        seed=0, epoch=0, micro_batches_per_step=1, max_frames=max_frames, max_utterances=max_utterances,
-    )  # fmt: skip
+        np.arange(len(frames)),
+        frames,
+        tokens,
+        seed=0,
+        epoch=0,
+        micro_batches_per_step=1,
+        max_frames=max_frames,
+        max_utterances=max_utterances,
+    )
     made = np.split(epoch.order, epoch.offsets[1:-1])
-    cost = np.array([len(b) * (GFLOP_PER_UTTERANCE + GFLOP_PER_FRAME * frames[b].max()) for b in made])
+    cost = np.array(
+        [len(b) * (GFLOP_PER_UTTERANCE + GFLOP_PER_FRAME * frames[b].max()) for b in made]
+    )
     return cost / cost.mean()
 
 
@@ -122,12 +136,17 @@ def model(seconds: float, workers: int, cost: np.ndarray, network: Network) -> d
     of_d = 4 * (PARAMETERS["d"] + PARAMETERS["dur"] + PARAMETERS["wd"])
     out = sticks_out(D_BACKWARD * seconds, 0.0, of_d, reduce)
     out += sticks_out(G_BACKWARD * seconds, FIRST_GRADIENT, 4 * PARAMETERS["g"], reduce)
-    exact = sum(reduce(8 * count) for count in PARAMETERS.values())  # int64, after the backward pass
+    # int64, after the backward pass
+    exact = sum(reduce(8 * count) for count in PARAMETERS.values())
     waits = (slowest(cost, workers) - 1) * seconds
     return {
-        "all_reduce": reduce(of_d) + reduce(4 * PARAMETERS["g"]), "sticks_out": out, "exact": exact, "waits": waits,
-        "step": seconds + out + waits, "efficiency": seconds / (seconds + out + waits),
-    }  # fmt: skip
+        "all_reduce": reduce(of_d) + reduce(4 * PARAMETERS["g"]),
+        "sticks_out": out,
+        "exact": exact,
+        "waits": waits,
+        "step": seconds + out + waits,
+        "efficiency": seconds / (seconds + out + waits),
+    }
 
 
 def timed(call: Callable[[], Any]) -> float:
@@ -142,7 +161,9 @@ def process(rank: int, port: int, out: str, steps: int) -> None:
     """One of two workers: steps of the demo's networks with and without DDP in turn, and all-reduces alone."""
     torch.set_num_threads(1)
     address = f"tcp://127.0.0.1:{port}"
-    dist.init_process_group("gloo", address, rank=rank, world_size=2, timeout=timedelta(seconds=120))
+    dist.init_process_group(
+        "gloo", address, rank=rank, world_size=2, timeout=timedelta(seconds=120)
+    )
     cfg = read_config(DEMO)
     train = replace(cfg.train, micro_batches_per_step=2)
     slm = load_slm(cfg.model.slm, cfg.data.sampling_rate)
@@ -160,11 +181,17 @@ def process(rank: int, port: int, out: str, steps: int) -> None:
         for kind, step in kinds.items():
             seconds[kind].append(timed(lambda step=step: step([(rank, batch)])))  # type: ignore[misc]
             step.state.position = Position(number + 1, 0, number + 1)
-    sizes = {name: 4 * sum(p.numel() for p in unwrapped(net).parameters()) for name, net in alone.items()}
-    reduces = {size: median(timed(lambda s=size: dist.all_reduce(torch.zeros(s // 4))) for _ in range(9))  # type: ignore[misc]
-               for size in (2**12, *sizes.values())}  # fmt: skip
+    sizes = {
+        name: 4 * sum(p.numel() for p in unwrapped(net).parameters()) for name, net in alone.items()
+    }
+    reduces = {
+        size: median(timed(lambda s=size: dist.all_reduce(torch.zeros(s // 4))) for _ in range(9))  # type: ignore[misc]
+        for size in (2**12, *sizes.values())
+    }
     if rank == 0:
-        Path(out).write_text(json.dumps({"seconds": seconds, "bytes": sizes, "all_reduce": reduces}))
+        Path(out).write_text(
+            json.dumps({"seconds": seconds, "bytes": sizes, "all_reduce": reduces})
+        )
     dist.destroy_process_group()
 
 
@@ -183,13 +210,22 @@ def measured(steps: int) -> dict[str, Any]:
         return float(np.interp(size, [p[0] for p in points], [p[1] for p in points]))
 
     sizes, alone = found["bytes"], seconds["alone"]
-    predicted = alone + sticks_out(D_BACKWARD * alone, 0.0, sum(sizes.values()) - sizes["g"], reduce)
+    predicted = alone + sticks_out(
+        D_BACKWARD * alone, 0.0, sum(sizes.values()) - sizes["g"], reduce
+    )
     predicted += sticks_out(G_BACKWARD * alone, FIRST_GRADIENT, sizes["g"], reduce)
-    ratios = [b / a for a, b in zip(found["seconds"]["alone"][2:], found["seconds"]["ddp"][2:], strict=True)]
+    ratios = [
+        b / a
+        for a, b in zip(found["seconds"]["alone"][2:], found["seconds"]["ddp"][2:], strict=True)
+    ]
     return {
-        "seconds_alone": alone, "seconds_ddp": seconds["ddp"], "ratio": median(ratios),
-        "predicted_seconds_ddp": predicted, "predicted_ratio": predicted / alone, "all_reduce_seconds": points,
-    }  # fmt: skip
+        "seconds_alone": alone,
+        "seconds_ddp": seconds["ddp"],
+        "ratio": median(ratios),
+        "predicted_seconds_ddp": predicted,
+        "predicted_ratio": predicted / alone,
+        "all_reduce_seconds": points,
+    }
 
 
 def table(rows: Sequence[dict[str, float]]) -> str:
@@ -202,10 +238,17 @@ def table(rows: Sequence[dict[str, float]]) -> str:
 def main() -> None:
     """The command."""
     made = argparse.ArgumentParser(prog="python -m benchmarks.scaling", description=__doc__)
-    made.add_argument("--seconds", type=float, default=0.25, help="of a step on one GPU: assumed, or measured there")
+    made.add_argument(
+        "--seconds",
+        type=float,
+        default=0.25,
+        help="of a step on one GPU: assumed, or measured there",
+    )
     made.add_argument("--max-frames", type=int, default=8000, help="data.plan.max_frames")
     made.add_argument("--max-utterances", type=int, default=64, help="data.plan.max_utterances")
-    made.add_argument("--between", type=float, default=Network.between, help="bytes/s of a GPU to other nodes")
+    made.add_argument(
+        "--between", type=float, default=Network.between, help="bytes/s of a GPU to other nodes"
+    )
     made.add_argument("--workers", type=int, nargs="+", default=[1, 2, 8, 64, 512])
     made.add_argument("--measure", action="store_true", help="also two processes on this CPU")
     made.add_argument("--steps", type=int, default=12, help="of --measure")

@@ -1,8 +1,9 @@
 """Where linear spectrograms are best computed: `python -m benchmarks.spectrograms [--json FILE]`.
 
-Reads the demo corpus from shards and collates it as loaders do, on one thread, in each way of data.spectrogram_on:
-milliseconds of CPU and bytes of shards a second of audio. With `device` the loader computes none; on a GPU the rest of
-the way is free for practical purposes, and more bytes cross to it in the other two.
+Reads the demo corpus from shards and collates it as loaders do, on one thread, in each way of
+data.spectrogram_on: milliseconds of CPU and bytes of shards a second of audio. With `device` the
+loader computes none; on a GPU the rest of the way is free for practical purposes, and more bytes
+cross to it in the other two.
 """
 
 import argparse
@@ -16,12 +17,12 @@ from typing import Literal
 import numpy as np
 import torch
 
-from data.audio import decode_audio, encode_flac, read_audio
-from data.collate import collate
+from data.audio.recording import decode_audio, encode_flac, read_audio
 from data.config import DataConfig
-from data.shards import ShardReader, write_shard
-from data.transcript import read_transcript
-from data.writer import stored_spectrogram
+from data.corpus.transcript import read_transcript
+from data.corpus.writer import stored_spectrogram
+from data.shards.shard import ShardReader, write_shard
+from data.stream.collate import collate
 
 CORPUS = Path(__file__).parents[1] / "job/presets/demo_corpus/esd.list"
 BERT_WIDTH = 1024
@@ -38,14 +39,23 @@ def rows(cfg: DataConfig) -> list[dict]:
         flac = encode_flac(wav, cfg.sampling_rate)
         made.append(
             {
-                "id": line.id, "key": line.id, "speaker": line.speaker, "language": line.language, "text": line.text,
-                "norm_text": line.text, "phones": ["_"] * TOKENS, "tones": [0] * TOKENS, "word2ph": [1] * TOKENS,
-                "audio": flac, "samples": len(wav), "frames": len(wav) // cfg.hop_length,
+                "id": line.id,
+                "key": line.id,
+                "speaker": line.speaker,
+                "language": line.language,
+                "text": line.text,
+                "norm_text": line.text,
+                "phones": ["_"] * TOKENS,
+                "tones": [0] * TOKENS,
+                "word2ph": [1] * TOKENS,
+                "audio": flac,
+                "samples": len(wav),
+                "frames": len(wav) // cfg.hop_length,
                 "bert": rng.standard_normal((TOKENS, BERT_WIDTH)).astype(np.float16).tobytes(),
                 "bert_width": BERT_WIDTH,
                 "spec": stored_spectrogram(flac, cfg) if cfg.spectrogram_on == "shards" else b"",
             }
-        )  # fmt: skip
+        )
     return sorted(made, key=lambda row: row["samples"])
 
 
@@ -66,7 +76,10 @@ def measure(cfg: DataConfig, repeats: int) -> dict[str, float]:
             times.append(time.process_time() - began)
             reader.close()
         size = (Path(folder) / shard).stat().st_size
-    return {"cpu_ms_per_s": 1e3 * float(np.median(times[1:])) / seconds, "kb_per_s": size / 1e3 / seconds}
+    return {
+        "cpu_ms_per_s": 1e3 * float(np.median(times[1:])) / seconds,
+        "kb_per_s": size / 1e3 / seconds,
+    }
 
 
 def main() -> None:
@@ -76,7 +89,9 @@ def main() -> None:
     made.add_argument("--repeats", type=int, default=5)
     args = made.parse_args()
     torch.set_num_threads(1)
-    results = {way: measure(replace(DataConfig(), spectrogram_on=way), args.repeats) for way in WAYS}
+    results = {
+        way: measure(replace(DataConfig(), spectrogram_on=way), args.repeats) for way in WAYS
+    }
     for way, figures in results.items():
         print(f"{way}: " + ", ".join(f"{k} {v:.3g}" for k, v in figures.items()))
     if args.json:

@@ -1,11 +1,11 @@
 """A training step of the full model, timed: `python -m benchmarks.step [--threads 2] [--batch 4] [--frames 400]
-[--tokens 120] [--precision fp32] [--device cuda] [--compile] [--checkpointing] [--as-reference] [--pairs 7]
-[--against-fp32] [--json FILE]`.
+[--tokens 120] [--precision fp32] [--device cuda] [--compile] [--checkpointing] [--as-reference]
+[--pairs 7] [--against-fp32] [--json FILE]`.
 
-With --as-reference the same step with the reference trainer's redundant work (benchmarks.as_reference) runs in turn
-with ours, and with --against-fp32 our own in fp32. Seconds are medians, and a ratio is the median of the pairs' ratios.
-WavLM has the size of base-plus and random weights, and text and sound are random; nothing is downloaded, and Ray is
-not needed.
+With --as-reference the same step with the reference trainer's redundant work
+(benchmarks.as_reference) runs in turn with ours, and with --against-fp32 our own in fp32. Seconds
+are medians, and a ratio is the median of the pairs' ratios. WavLM has the size of base-plus and
+random weights, and text and sound are random; nothing is downloaded, and Ray is not needed.
 """
 
 import argparse
@@ -25,17 +25,18 @@ from transformers import WavLMConfig, WavLMModel
 
 from benchmarks.as_reference import AsReferenceStep, drawn_on_the_host
 from benchmarks.parts import FlopCount, KeptForBackward, attainable, in_parts, peak, seconds
-from data.collate import TtsBatch, to_batch
 from data.config import LANGUAGES, DataConfig
+from data.stream.collate import TtsBatch, to_batch
 from data.text.front_end import expand_word2ph, to_sequence
 from data.text.symbols import SYMBOLS, TONE_COUNTS
 from trainable.config import ModelConfig, TrainConfig
 from trainable.hardware import set_up_torch
-from trainable.losses import WavLMFeatures
-from trainable.state import TrainState, build_networks
-from trainable.step import TrainingStep
+from trainable.learning.losses import WavLMFeatures
+from trainable.learning.state import TrainState, build_networks
+from trainable.learning.step import TrainingStep
 
-RATIOS = {"as_reference_seconds_per_step": "ratio", "fp32_seconds_per_step": "ratio_to_fp32"}  # to seconds_per_step
+# to seconds_per_step
+RATIOS = {"as_reference_seconds_per_step": "ratio", "fp32_seconds_per_step": "ratio_to_fp32"}
 STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
@@ -46,7 +47,9 @@ def compile_networks(state: TrainState) -> None:
         part.compile()
 
 
-def synthetic_batch(utterances: int, frames: int, tokens: int, model: ModelConfig, data: DataConfig) -> TtsBatch:
+def synthetic_batch(
+    utterances: int, frames: int, tokens: int, model: ModelConfig, data: DataConfig
+) -> TtsBatch:
     """Random text and sound.
 
     Args:
@@ -63,20 +66,33 @@ def synthetic_batch(utterances: int, frames: int, tokens: int, model: ModelConfi
         word2ph = np.full(max(1, tokens // 2), 2)
         word2ph[-1] += tokens - word2ph.sum()
         tones = rng.integers(0, TONE_COUNTS[language], tokens)
-        rows.append((*to_sequence(phones, tones.tolist(), language), expand_word2ph(word2ph.tolist())))
+        rows.append(
+            (*to_sequence(phones, tones.tolist(), language), expand_word2ph(word2ph.tolist()))
+        )
     x, tone, language_ids, token_index = (np.stack(column) for column in zip(*rows, strict=True))
     sounds = 0.1 * rng.standard_normal((utterances, 1, frames * data.hop_length), dtype=np.float32)
-    bert = rng.standard_normal((utterances, int(token_index.max()) + 1, model.bert_channels), dtype=np.float32)
+    bert = rng.standard_normal(
+        (utterances, int(token_index.max()) + 1, model.bert_channels), dtype=np.float32
+    )
     arrays = {
-        "rows": np.arange(utterances), "x": x, "tone": tone, "language": language_ids, "token_index": token_index,
-        "x_lengths": np.full(utterances, x.shape[1]), "bert": bert.astype(np.float16), "y": sounds,
-        "y_lengths": np.full(utterances, sounds.shape[2]), "spec_lengths": np.full(utterances, frames),
+        "rows": np.arange(utterances),
+        "x": x,
+        "tone": tone,
+        "language": language_ids,
+        "token_index": token_index,
+        "x_lengths": np.full(utterances, x.shape[1]),
+        "bert": bert.astype(np.float16),
+        "y": sounds,
+        "y_lengths": np.full(utterances, sounds.shape[2]),
+        "spec_lengths": np.full(utterances, frames),
         "speakers": np.arange(utterances) % model.n_speakers,
-    }  # fmt: skip
+    }
     return to_batch(arrays).with_spectrogram(data)
 
 
-def full_state(train: TrainConfig, model: ModelConfig, data: DataConfig, device: torch.device) -> TrainState:
+def full_state(
+    train: TrainConfig, model: ModelConfig, data: DataConfig, device: torch.device
+) -> TrainState:
     """The full 2.3 model and a random WavLM of base-plus size, which is transformers' default."""
     torch.manual_seed(0)
     slm = WavLMFeatures(WavLMModel(WavLMConfig()), data.sampling_rate).to(device)
@@ -106,14 +122,17 @@ class Subject:
         with FlopCount() as count, in_parts(self.step, count.corrected.get_total_flops) as parts:
             scalars = self.run()
         return scalars, {
-            "flops": count.torch.get_total_flops(), "flops_corrected": count.corrected.get_total_flops(),
+            "flops": count.torch.get_total_flops(),
+            "flops_corrected": count.corrected.get_total_flops(),
             "flops_by_part": parts,
-        }  # fmt: skip
+        }
 
     def kept(self) -> int:
         """The most bytes that a step keeps at once for its backward passes."""
         state = self.step.state
-        kept = KeptForBackward(w for net in [*state.nets.values(), state.slm] for w in net.parameters())
+        kept = KeptForBackward(
+            w for net in [*state.nets.values(), state.slm] for w in net.parameters()
+        )
         with kept.watch():
             self.run()
         return kept.most
@@ -153,7 +172,14 @@ def peak_gib(device: torch.device, reset: bool = False) -> float:
     if reset and CLEAR.exists():
         CLEAR.write_text("5")
     if STATUS.exists():
-        return next(int(line.split()[1]) for line in STATUS.read_text().splitlines() if line[:6] == "VmHWM:") / 2**20
+        return (
+            next(
+                int(line.split()[1])
+                for line in STATUS.read_text().splitlines()
+                if line[:6] == "VmHWM:"
+            )
+            / 2**20
+        )
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
@@ -186,7 +212,9 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     result |= in_turn(subjects, args.pairs)
     best = peak(device, args.precision)
     result["attainable_flops"] = attainable(device, args.precision) if best is None else best
-    result["mfu"] = result["flops_corrected"] / result["seconds_per_step"] / result["attainable_flops"]
+    result["mfu"] = (
+        result["flops_corrected"] / result["seconds_per_step"] / result["attainable_flops"]
+    )
     return result | {"breakdown": ours.breakdown(), "torch": torch.__version__}
 
 
@@ -205,24 +233,35 @@ def in_turn(subjects: Mapping[str, Subject], pairs: int) -> dict[str, Any]:
     return {name: median(values) for name, values in times.items()} | ratios | {"times": times}
 
 
-def beside(theirs: Subject, scalars: Mapping[str, float], rewind: Callable[[], None], device: torch.device) -> dict:
+def beside(
+    theirs: Subject, scalars: Mapping[str, float], rewind: Callable[[], None], device: torch.device
+) -> dict:
     """FLOPs and memory of the reference's work, from the same start as ours; the losses must be the same."""
-    if device.type == "cuda":  # ours once more with the random numbers that the other one draws on the host
+    # ours once more with the random numbers that the other one draws on the host
+    if device.type == "cuda":
         rewind()
         with drawn_on_the_host():
-            scalars = Subject(TrainingStep(theirs.step.state, theirs.step.train, theirs.step.data), theirs.batch).run()
+            scalars = Subject(
+                TrainingStep(theirs.step.state, theirs.step.train, theirs.step.data), theirs.batch
+            ).run()
     rewind()
     peak_gib(device, reset=True)
     own, counted = theirs.counted()
     difference = largest_difference(scalars, own)
     allowed = 1e-3 if theirs.step.train.precision == "fp32" else 0.05
     if difference > allowed:
-        raise AssertionError(f"the steps compute other losses: {difference:.2g} apart, {scalars} and {own}")
-    keep = {"as_reference_flops": counted["flops"], "as_reference_flops_corrected": counted["flops_corrected"]}
+        raise AssertionError(
+            f"the steps compute other losses: {difference:.2g} apart, {scalars} and {own}"
+        )
+    keep = {
+        "as_reference_flops": counted["flops"],
+        "as_reference_flops_corrected": counted["flops_corrected"],
+    }
     return keep | {
-        "as_reference_flops_by_part": counted["flops_by_part"], "as_reference_peak_gib": peak_gib(device),
+        "as_reference_flops_by_part": counted["flops_by_part"],
+        "as_reference_peak_gib": peak_gib(device),
         "largest_loss_difference": difference,
-    }  # fmt: skip
+    }
 
 
 def table(result: Mapping[str, Any]) -> str:
@@ -233,7 +272,10 @@ def table(result: Mapping[str, Any]) -> str:
     names = dict.fromkeys(name for values, _ in columns.values() for name in values)
     lines = [f"{'part':24}" + "".join(f"{title:>20}" for title in columns)]
     for name in [*names, "all"]:
-        cells = (scale * values.get(name, sum(values.values()) * (name == "all")) for values, scale in columns.values())
+        cells = (
+            scale * values.get(name, sum(values.values()) * (name == "all"))
+            for values, scale in columns.values()
+        )
         lines.append(f"{name:24}" + "".join(f"{cell:20.2f}" for cell in cells))
     return "\n".join(lines)
 
@@ -244,13 +286,25 @@ def command_line() -> argparse.ArgumentParser:
     made.add_argument("--threads", type=int, default=2)
     made.add_argument("--batch", type=int, default=4)
     made.add_argument("--frames", type=int, default=400)
-    made.add_argument("--tokens", type=int, default=120, help="phones, without the blanks between them")
+    made.add_argument(
+        "--tokens", type=int, default=120, help="phones, without the blanks between them"
+    )
     made.add_argument("--precision", choices=("fp32", "bf16", "fp16"), default="fp32")
     made.add_argument("--device", default="cpu", help="cpu or cuda")
-    made.add_argument("--compile", action="store_true", help="torch.compile, for the parts where it pays")
-    made.add_argument("--checkpointing", action="store_true", help="with train.activation_checkpointing")
-    made.add_argument("--as-reference", action="store_true", help="time the reference's redundant work beside ours")
-    made.add_argument("--against-fp32", action="store_true", help="time our own step in fp32 beside it")
+    made.add_argument(
+        "--compile", action="store_true", help="torch.compile, for the parts where it pays"
+    )
+    made.add_argument(
+        "--checkpointing", action="store_true", help="with train.activation_checkpointing"
+    )
+    made.add_argument(
+        "--as-reference",
+        action="store_true",
+        help="time the reference's redundant work beside ours",
+    )
+    made.add_argument(
+        "--against-fp32", action="store_true", help="time our own step in fp32 beside it"
+    )
     made.add_argument("--pairs", type=int, default=7, help="steps that are timed, of either")
     made.add_argument("--json", type=Path, help="write the figures")
     return made
@@ -261,7 +315,11 @@ def main() -> None:
     args = command_line().parse_args()
     result = measure(args)
     print(table(result))
-    print(json.dumps({key: value for key, value in result.items() if not isinstance(value, dict)}, indent=1))
+    print(
+        json.dumps(
+            {key: value for key, value in result.items() if not isinstance(value, dict)}, indent=1
+        )
+    )
     if args.json:
         args.json.write_text(json.dumps(result, indent=1))
 

@@ -1,9 +1,10 @@
 """How fast a voice speaks: `python -m benchmarks.synthesis [--threads 2] [--preset FILE] [--device cuda] [--repeats 5]
 [--json FILE]`.
 
-Speaks a text sentence by sentence with the full model and random weights: seconds of computing a second of audio, and
-seconds until the first sentence can be heard, beside those of the whole text. Medians. The BERT models are random and
-have 2 layers of the full width: the published ones have 22, whose time is to be added. Nothing is downloaded.
+Speaks a text sentence by sentence with the full model and random weights: seconds of computing a
+second of audio, and seconds until the first sentence can be heard, beside those of the whole text.
+Medians. The BERT models are random and have 2 layers of the full width: the published ones have 22,
+whose time is to be added. Nothing is downloaded.
 """
 
 import argparse
@@ -17,16 +18,17 @@ from typing import Any
 
 import torch
 
-from data.epoch_plan import Position
-from job.cli import read_config
-from job.config import Config
-from job.voice import Speech, Voice
-from trainable.checkpoint import CheckpointInfo
-from trainable.state import build_generator
+from data.plan.epoch_plan import Position
+from job.settings.cli import read_config
+from job.settings.config import Config
+from job.voice.voice import Speech, Voice
+from trainable.learning.state import build_generator
+from trainable.run.format import CheckpointInfo
 
 BASE = Path(__file__).parents[1] / "job/presets/base.yaml"
 SPEAKER = "anna"
-LENGTH_SCALE = 3.0  # untrained networks give a token little more than a frame: this makes some 12 phones a second
+# untrained networks give a token little more than a frame: this makes some 12 phones a second
+LENGTH_SCALE = 3.0
 TEXT = (
     "[EN]The rain outside is getting heavier, and nobody knows when it will stop. [ZH]明天早上我们坐火车去北京看朋友。"
     "[JP]駅前の小さな喫茶店で、温かいお茶を飲みながら待っています。"
@@ -36,7 +38,9 @@ TEXT = (
 
 def random_voice(cfg: Config, folder: str, device: str) -> Voice:
     """A voice of the configuration's sizes and random weights; its BERT models lie in the folder."""
-    bert = replace(cfg.data.bert, zh="random", jp="random", en="random", random_width=cfg.model.bert_channels)
+    bert = replace(
+        cfg.data.bert, zh="random", jp="random", en="random", random_width=cfg.model.bert_channels
+    )
     data = replace(cfg.data, shards=folder, bert=bert)
     torch.manual_seed(0)
     g = build_generator(cfg.model, cfg.train.segment_size, data).eval().to(device)
@@ -52,8 +56,8 @@ def measure(voice: Voice, repeats: int, text: str = TEXT) -> dict[str, Any]:
         text: of several sentences.
 
     Returns:
-        Medians of the seconds a second of audio, until the first sentence is there, and of the whole text; the
-        seconds of audio of the first sentence and of all; and every run's seconds.
+        Medians of the seconds a second of audio, until the first sentence is there, and of the
+        whole text; the seconds of audio of the first sentence and of all; and every run's seconds.
     """
     sentences = Speech(text, SPEAKER, length_scale=LENGTH_SCALE).by_sentence()
     rate, first, whole = voice.data.sampling_rate, [], []
@@ -66,9 +70,14 @@ def measure(voice: Voice, repeats: int, text: str = TEXT) -> dict[str, Any]:
         whole.append(time.perf_counter() - begin)
     first, whole = first[1:], whole[1:]  # the first run loads the models
     return {
-        "real_time_factor": median(whole) / sum(audio), "first_audio_s": median(first), "whole_text_s": median(whole),
-        "first_sentence_audio_s": audio[0], "audio_s": sum(audio), "sentences": len(audio), "runs_s": whole,
-    }  # fmt: skip
+        "real_time_factor": median(whole) / sum(audio),
+        "first_audio_s": median(first),
+        "whole_text_s": median(whole),
+        "first_sentence_audio_s": audio[0],
+        "audio_s": sum(audio),
+        "sentences": len(audio),
+        "runs_s": whole,
+    }
 
 
 def main() -> None:

@@ -15,13 +15,15 @@ class BertConfig:
     Attributes:
         zh: model for Chinese text.
         jp: model for Japanese text.
-        en: model for English text; its tokenizer also decides how English words are split before g2p.
+        en: model for English text; its tokenizer also decides how English words are split before
+            g2p.
         revision_zh: hub revision of `zh`; likewise the two below.
         revision_jp: hub revision of `jp`.
         revision_en: hub revision of `en`.
         random_width: width of the features of `random` models.
-        inactive: what the networks hear in place of the two languages that an utterance is not in: `zeros`, or `noise`
-            of normal distribution as the reference trainer has it, drawn on the device from the step's random numbers.
+        inactive: what the networks hear in place of the two languages that an utterance is not in:
+            `zeros`, or `noise` of normal distribution as the reference trainer has it, drawn on the
+            device from the step's random numbers.
     """
 
     zh: str = "hfl/chinese-roberta-wwm-ext-large"
@@ -40,14 +42,17 @@ class BertConfig:
 
 @dataclass(frozen=True)
 class PlanConfig:
-    """How an epoch is cut into micro-batches (data.epoch_plan).
+    """How an epoch is cut into micro-batches (data.plan.epoch_plan).
 
     Attributes:
-        mode: `budget` cuts by predicted cost, `buckets` by the reference's boundaries with a fixed count.
-        max_frames: budget of a micro-batch in padded spectrogram frames (batch size x longest utterance).
-        max_utterances: no micro-batch holds more utterances than this (`buckets`: it holds exactly this many).
-        max_cells: budget of a micro-batch in cells of the alignment: batch size x frames of the longest x most phones
-            with their blanks; none: no limit.
+        mode: `budget` cuts by predicted cost, `buckets` by the reference's boundaries with a fixed
+            count.
+        max_frames: budget of a micro-batch in padded spectrogram frames (batch size x longest
+            utterance).
+        max_utterances: no micro-batch holds more utterances than this (`buckets`: it holds exactly
+            this many).
+        max_cells: budget of a micro-batch in cells of the alignment: batch size x frames of the
+            longest x most phones with their blanks; none: no limit.
         bucket_boundaries: frames at which the reference's buckets begin and end.
     """
 
@@ -63,9 +68,10 @@ class DataConfig:
     """Recordings, shards and features.
 
     Attributes:
-        transcript: file, URI or glob of lines `path|speaker|language|text`; a name that ends in .jsonl or .parquet is a
-            table of these, with optional columns `id` and `split`.
-        audio_root: folder or URI that relative paths of recordings start from; none: their transcript's folder.
+        transcript: file, URI or glob of lines `path|speaker|language|text`; a name that ends in
+            .jsonl or .parquet is a table of these, with optional columns `id` and `split`.
+        audio_root: folder or URI that relative paths of recordings start from; none: their
+            transcript's folder.
         shards: folder or URI of the prepared shards and their manifest.
         sampling_rate: Hz, of the shards' audio and of the voice.
         filter_length: points of the STFT.
@@ -75,26 +81,33 @@ class DataConfig:
         mel_fmin: Hz, lower edge of the mel bank.
         mel_fmax: Hz, upper edge; none: half the sampling rate.
         add_blank: a blank stands between phones and at both ends, T = 2 P + 1.
-        spectrogram_on: where linear spectrograms are computed: on the worker's `device`, by the data `pipeline` that
-            feeds it, or once, when the `shards` are prepared, which then hold them.
+        spectrogram_on: where linear spectrograms are computed: on the worker's `device`, by the
+            data `pipeline` that feeds it, or once, when the `shards` are prepared, which then hold
+            them.
         bert: the BERT models.
-        japanese_engine: `plus` (pyopenjtalk-plus) or `strict` (pyopenjtalk with Open JTalk's own dictionary).
+        japanese_engine: `plus` (pyopenjtalk-plus) or `strict` (pyopenjtalk with Open JTalk's own
+            dictionary).
         min_seconds: shorter recordings are rejected, as they are after trimming.
         max_seconds: longer recordings are rejected, as they are after trimming.
-        trim_db: ends of a recording that are this much quieter than its loudest 20 ms are cut off; none: nothing is.
+        trim_db: ends of a recording that are this much quieter than its loudest 20 ms are cut off;
+            none: nothing is.
         trim_margin: seconds kept before and behind what is not quiet.
         peak: recordings are scaled to this peak.
-        loudness: recordings are scaled to this loudness in LUFS (ITU-R BS.1770, EBU R128), -23 for broadcasts; their
-            peak stays below full scale. Neither: their level is left alone.
-        split_seed: of the hash of an utterance's id that decides whether it is held back for validation.
+        loudness: recordings are scaled to this loudness in LUFS (ITU-R BS.1770, EBU R128), -23 for
+            broadcasts; their peak stays below full scale. Neither: their level is left alone.
+        split_seed: of the hash of an utterance's id that decides whether it is held back for
+            validation.
         validation_per_speaker: utterances a speaker held back for validation, at least.
         validation_share: share of a speaker's utterances held back for validation.
-        max_reject_share: preparation refuses to go on when more than this share of the lines is rejected.
+        max_reject_share: preparation refuses to go on when more than this share of the lines is
+            rejected.
         rows_per_shard: utterances a shard file.
-        bad_rows: what becomes of a row of the shards that is missing or damaged: `refuse` ends the run with its state
-            saved, `replace` takes the nearest intact utterance of the manifest, which is about as long.
+        bad_rows: what becomes of a row of the shards that is missing or damaged: `refuse` ends the
+            run with its state saved, `replace` takes the nearest intact utterance of the manifest,
+            which is about as long.
         plan: how an epoch is cut into micro-batches.
-        prefetch_steps: global steps whose micro-batches are loaded ahead of the training; bounds the memory.
+        prefetch_steps: global steps whose micro-batches are loaded ahead of the training; bounds
+            the memory.
         loaders: processes, of one logical CPU each, that read, decode and collate, at most.
     """
 

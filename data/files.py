@@ -20,20 +20,27 @@ PART_SUFFIX = ".part"  # of a file whose writing was cut off
 LONGEST_PAUSE_S = 10.0
 PATIENCE_S = 60.0  # with a store that does not answer, where nothing else is said
 
-# user:password@host, though user may be all there is for the web and S3, and a password may hold slashes; not host:port
+# user:password@host, though user may be all there is for the web and S3, and a password may hold
+# slashes; not host:port
 _PASSWORD = re.compile(r"://[^/@:]*:(?!\d+(/|\?|$))[^@]*@|(https?|s3a?)://[^/@]*@")
 _SECRET = re.compile(
-    r"secret|token|signature|password|passwd|credential|access_?key|api_?key|^key$|^sig$", re.IGNORECASE
+    r"secret|token|signature|password|passwd|credential|access_?key|api_?key|^key$|^sig$",
+    re.IGNORECASE,
 )
 
-# Every request to S3 goes through botocore, which backs off and asks again, for some 15 s in all; where a third of the
-# answers are 503, one request in 700 still fails. What the user has set in the environment counts.
+# Every request to S3 goes through botocore, which backs off and asks again, for some 15 s in all;
+# where a third of the answers are 503, one request in 700 still fails. What the user has set in the
+# environment counts.
 os.environ.setdefault("AWS_RETRY_MODE", "standard")
 os.environ.setdefault("AWS_MAX_ATTEMPTS", "6")
 
 
 class UnreachableError(OSError):
     """A store that does not answer: nothing can be said of the files in it."""
+
+
+class StorageError(OSError):
+    """A run's folder could not be read or written for too long."""
 
 
 @contextlib.contextmanager
@@ -63,8 +70,8 @@ def keep_trying(action: Callable[[], T], seconds: float | None = None) -> T:
         seconds: after which no further attempt begins; PATIENCE_S if none are given.
 
     Raises:
-        OSError: of the last attempt, or of one that no waiting mends: a file that is not there or may not be touched, a
-            store whose client is not installed.
+        OSError: of the last attempt, or of one that no waiting mends: a file that is not there or
+            may not be touched, a store whose client is not installed.
     """
     deadline, pause = time.monotonic() + (PATIENCE_S if seconds is None else seconds), 0.25
     while True:
@@ -73,7 +80,8 @@ def keep_trying(action: Callable[[], T], seconds: float | None = None) -> T:
         except (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError):
             raise
         except OSError as error:
-            if time.monotonic() + pause > deadline or isinstance(error.__cause__, ImportError):  # of the store's client
+            # of the store's client
+            if time.monotonic() + pause > deadline or isinstance(error.__cause__, ImportError):
                 raise
             log.warning("%s: tries again in %.1f s", error, pause)
         time.sleep(pause * random.uniform(0.5, 1))
@@ -183,4 +191,5 @@ def put_file(uri: str, content: bytes) -> None:
         except OSError as error:
             with contextlib.suppress(OSError):  # on a full disk the part would stand in the way
                 fs.rm_file(part)
-            raise OSError(error.errno, error.strerror, path) from error  # a failed write does not say where
+            # a failed write does not say where
+            raise OSError(error.errno, error.strerror, path) from error

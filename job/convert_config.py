@@ -9,9 +9,9 @@ from pathlib import Path
 import yaml
 
 from data.files import put_file, read_file
-from job.cli import read_config, run
-from job.reference_config import converted
-from trainable.state import check_sizes
+from job.settings.cli import read_config, run
+from job.settings.reference_config import converted
+from trainable.learning.state import check_sizes
 
 HEADER = """\
 # Made by job.convert_config from {source}; docs/migrating.md tells more. Set run.name, data.transcript and data.shards.
@@ -42,7 +42,8 @@ def convert(uri: str) -> tuple[str, dict[str, str]]:
     """The YAML for a config.json, and the keys that are not used with the reason.
 
     Raises:
-        ValueError: it is no JSON object, of another version, or holds a value that cannot be trained with; names it.
+        ValueError: it is no JSON object, of another version, or holds a value that cannot be
+            trained with; names it.
         OSError: it cannot be read.
     """
     try:
@@ -50,7 +51,9 @@ def convert(uri: str) -> tuple[str, dict[str, str]]:
     except ValueError as error:
         raise ValueError(f"{uri} is no JSON: {error}") from error
     if not isinstance(reference, dict):
-        raise ValueError(f"{uri} holds no JSON object of sections: give the reference trainer's config.json")
+        raise ValueError(
+            f"{uri} holds no JSON object of sections: give the reference trainer's config.json"
+        )
     sections, not_used = converted(reference)
     lines = "\n".join(f"#   {key}: {reason}" for key, reason in not_used.items())
     text = HEADER.format(source=uri.rpartition("/")[2], not_used=lines or "#   nothing")

@@ -1,7 +1,8 @@
 """Whether a machine or cluster is fit for a run: `python -m job.doctor --config C [--section.key VALUE ...]`.
 
-Looks at every node that is up, and prints what it found, one check a line, with what to do about what is wrong. Ends
-with status 1 where something would stop the run, so that it can stand before `job.train` in a job.
+Looks at every node that is up, and prints what it found, one check a line, with what to do about
+what is wrong. Ends with status 1 where something would stop the run, so that it can stand before
+`job.train` in a job.
 """
 
 import time
@@ -14,14 +15,14 @@ import ray
 from packaging.requirements import Requirement
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from data.manifest import ManifestError, read_manifest
-from job import probes
-from job.cli import parse, parser, run
-from job.cluster import on_cluster, ray_session
-from job.config import Config
-from job.console import table
-from job.paths import run_folder, with_absolute_paths
-from job.probes import NodeReport
+from data.shards.manifest import ManifestError, read_manifest
+from job.on_ray import probes
+from job.on_ray.cluster import on_cluster, ray_session
+from job.on_ray.probes import NodeReport
+from job.reports.console import table
+from job.settings.cli import parse, parser, run
+from job.settings.config import Config
+from job.settings.paths import run_folder, with_absolute_paths
 from job.train import check
 from trainable.settings import check_fits
 
@@ -56,7 +57,9 @@ class Check:
 
 def main(argv: Sequence[str]) -> int:
     """The command."""
-    cfg, _ = parse(parser("python -m job.doctor", "Whether a machine or cluster is fit for a run."), argv)
+    cfg, _ = parse(
+        parser("python -m job.doctor", "Whether a machine or cluster is fit for a run."), argv
+    )
     checks = examine(with_absolute_paths(cfg))
     rows = [(c.name, c.state, c.found) for c in checks]
     print(table(("check", "state", "found"), rows))
@@ -90,7 +93,10 @@ def _alive() -> list[dict]:
 
 def _on(node_id: str) -> dict:
     """Options of a task that runs on that node, and takes none of its resources."""
-    return {"num_cpus": 0, "scheduling_strategy": NodeAffinitySchedulingStrategy(node_id, soft=False)}
+    return {
+        "num_cpus": 0,
+        "scheduling_strategy": NodeAffinitySchedulingStrategy(node_id, soft=False),
+    }
 
 
 def ask_nodes(cfg: Config) -> tuple[list[NodeReport], dict[str, float]]:
@@ -118,9 +124,14 @@ def configuration(cfg: Config) -> Iterator[Check]:
         manifest = read_manifest(cfg.data.shards)
         check_fits(cfg.data, cfg.model, manifest)
         hours, speakers = manifest.header["hours"], len(manifest.speakers)
-        yield Check("shards", "ok", f"{manifest.table.num_rows} utterances, {hours:.1f} h, {speakers} speakers")
+        yield Check(
+            "shards",
+            "ok",
+            f"{manifest.table.num_rows} utterances, {hours:.1f} h, {speakers} speakers",
+        )
     except ManifestError as error:
-        state: State = "warn" if cfg.data.transcript else "FAIL"  # job.train prepares what is missing
+        # job.train prepares what is missing
+        state: State = "warn" if cfg.data.transcript else "FAIL"
         yield Check("shards", state, f"{cfg.data.shards}: none that can be used", str(error))
     except (ValueError, OSError) as error:
         yield Check("shards", "FAIL", f"{cfg.data.shards}: do not fit the settings", str(error))
@@ -128,8 +139,14 @@ def configuration(cfg: Config) -> Iterator[Check]:
 
 def versions(reports: Sequence[NodeReport]) -> Iterator[Check]:
     """Whether the packages are those of the lock, and the same on all nodes."""
-    lock = [Requirement(line) for line in LOCK.read_text().splitlines() if line and line[0] not in " #"]
-    pins = {r.name: str(r.specifier).lstrip("=") for r in lock if r.marker is None or r.marker.evaluate()}
+    lock = [
+        Requirement(line) for line in LOCK.read_text().splitlines() if line and line[0] not in " #"
+    ]
+    pins = {
+        r.name: str(r.specifier).lstrip("=")
+        for r in lock
+        if r.marker is None or r.marker.evaluate()
+    }
     wrong = sorted(
         {
             f"{name} {has} instead of {pins[name]} on {r.node}"
@@ -182,7 +199,12 @@ def gpus(cfg: Config, reports: Sequence[NodeReport]) -> Iterator[Check]:
     elif cfg.scaling.device == "cuda" and on_cluster():
         yield Check("GPU", "ok", "none yet: waits for the autoscaler")
     elif cfg.scaling.device == "cuda":
-        yield Check("GPU", "FAIL", found, "scaling.device is cuda: set it to auto or cpu, or use a machine with a GPU")
+        yield Check(
+            "GPU",
+            "FAIL",
+            found,
+            "scaling.device is cuda: set it to auto or cpu, or use a machine with a GPU",
+        )
     else:
         yield Check("GPU", "ok", f"{found}: trains on the CPU")
 
@@ -206,7 +228,9 @@ def storage(cfg: Config, reports: Sequence[NodeReport]) -> Iterator[Check]:
         "storage",
         "warn" if slow else "ok",
         f"{uri}: writes {write / 1e6:.0f} MB/s, reads {read / 1e6:.0f} MB/s",
-        "slow: use a bucket in the nodes' region, or save less often (train.checkpoint.every_steps)" if slow else "",
+        "slow: use a bucket in the nodes' region, or save less often (train.checkpoint.every_steps)"
+        if slow
+        else "",
     )
     if "://" not in uri and len(reports) > 1:
         yield Check(
@@ -233,32 +257,58 @@ def clocks(skew: dict[str, float]) -> Check:
 def room(reports: Sequence[NodeReport]) -> Iterator[Check]:
     """Free disk and memory of the node that has least."""
     for name, attribute, enough, fix in (
-        ("disk", "free_disk", DISK, "give the nodes a larger disk, or clear Ray's temporary folder"),
+        (
+            "disk",
+            "free_disk",
+            DISK,
+            "give the nodes a larger disk, or clear Ray's temporary folder",
+        ),
         (
             "memory",
             "free_memory",
             MEMORY,
             "use larger machines, fewer data.loaders or a lower data.plan.max_frames",
         ),
-        ("/dev/shm", "shared_memory", SHARED_MEMORY, "start containers with --shm-size=8g or an emptyDir of Memory"),
+        (
+            "/dev/shm",
+            "shared_memory",
+            SHARED_MEMORY,
+            "start containers with --shm-size=8g or an emptyDir of Memory",
+        ),
     ):
         least = min(reports, key=lambda r: getattr(r, attribute))
         has = getattr(least, attribute)
         fine = has >= enough
-        yield Check(name, "ok" if fine else "warn", f"{has / 1e9:.1f} GB free on {least.node}", "" if fine else fix)
+        yield Check(
+            name,
+            "ok" if fine else "warn",
+            f"{has / 1e9:.1f} GB free on {least.node}",
+            "" if fine else fix,
+        )
 
 
 def cpus_for_data(cfg: Config, resources: dict[str, float]) -> Check:
     """Whether the workers leave a CPU for the loaders, without which Ray Data waits for ever."""
     low, _ = cfg.scaling.bounds
     cpus, wanted = resources.get("CPU", 0), low * cfg.scaling.cpus_per_worker + 1
-    missing = [name for name, amount in cfg.scaling.loader_resources.items() if resources.get(name, 0) < amount]
+    missing = [
+        name
+        for name, amount in cfg.scaling.loader_resources.items()
+        if resources.get(name, 0) < amount
+    ]
     if cpus >= wanted and not missing:
         return Check("CPUs for data", "ok", f"{cpus - wanted + 1:g} beside those of {low} workers")
     found = f"{cpus:g} CPUs, {wanted:g} wanted" + (f"; no {', '.join(missing)}" if missing else "")
-    fix = "lower scaling.num_workers or scaling.cpus_per_worker, or take scaling.loader_resources out"
+    fix = (
+        "lower scaling.num_workers or scaling.cpus_per_worker, or take scaling.loader_resources out"
+    )
     if on_cluster():
-        return Check("CPUs for data", "warn", found, f"nothing, where the autoscaler starts such nodes; else {fix}")
+        return Check(
+            "CPUs for data",
+            "warn",
+            found,
+            f"nothing, where the autoscaler starts such nodes; else {fix}",
+        )
     return Check("CPUs for data", "FAIL", found, fix)
 
 
@@ -268,15 +318,21 @@ def connections(nodes: Sequence[str]) -> Check:
     listeners = [listener.options(**_on(node)).remote() for node in nodes]
     asked = [one.address.remote() for one in listeners]  # type: ignore[attr-defined]
     addresses = ray.get(asked, timeout=NODES_WITHIN_S)
-    failed = ray.get([task.options(**_on(node)).remote(addresses) for node in nodes], timeout=NODES_WITHIN_S)
+    failed = ray.get(
+        [task.options(**_on(node)).remote(addresses) for node in nodes], timeout=NODES_WITHIN_S
+    )
     apart = [
-        f"{here[0]} cannot reach {there}" for here, found in zip(addresses, failed, strict=True) for there in found
+        f"{here[0]} cannot reach {there}"
+        for here, found in zip(addresses, failed, strict=True)
+        for there in found
     ]
     return Check(
         "ports",
         "FAIL" if apart else "ok",
         "; ".join(apart) or f"{len(nodes)} nodes reach each other",
-        "open all ports between the nodes: one security group, or no NetworkPolicy between them" if apart else "",
+        "open all ports between the nodes: one security group, or no NetworkPolicy between them"
+        if apart
+        else "",
     )
 
 

@@ -2,21 +2,27 @@
 
 from collections.abc import Sequence
 
+from data.corpus.prepare import prepare
 from data.files import below
-from data.prepare import prepare
-from job.cli import parse, parser, run
-from job.cluster import ray_session
-from job.paths import with_absolute_paths
+from job.on_ray.cluster import ray_session
+from job.settings.cli import parse, parser, run
+from job.settings.paths import with_absolute_paths
 
 
 def main(argv: Sequence[str]) -> int:
     """The command."""
-    cfg, _ = parse(parser("python -m job.prepare", "Turn recordings and a transcript into shards."), argv)
+    cfg, _ = parse(
+        parser("python -m job.prepare", "Turn recordings and a transcript into shards."), argv
+    )
     cfg = with_absolute_paths(cfg)
     with ray_session(cfg):
         manifest = prepare(cfg.data)
-    print(f"shards: {manifest.uri}, {manifest.table.num_rows} utterances, {len(manifest.speakers)} speakers")
-    print(f"report: {below(manifest.uri, 'report.html')}, rejected lines in rejects.jsonl beside it")
+    print(
+        f"shards: {manifest.uri}, {manifest.table.num_rows} utterances, {len(manifest.speakers)} speakers"
+    )
+    print(
+        f"report: {below(manifest.uri, 'report.html')}, rejected lines in rejects.jsonl beside it"
+    )
     return 0
 
 

@@ -9,11 +9,13 @@ import fsspec
 import yaml
 
 from data.files import below, reachable, read_file
-from job.cli import run
-from job.console import table
-from trainable.storage import checkpoints, ranking, scores_of, step_of
+from job.reports.console import table
+from job.settings.cli import run
+from trainable.run.format import step_of
+from trainable.run.storage import checkpoints, ranking, scores_of
 
-RUNS_WITHIN = timedelta(minutes=15)  # of the last write; hangs are ended after ten (train.hang_timeout_s)
+# of the last write; hangs are ended after ten (train.hang_timeout_s)
+RUNS_WITHIN = timedelta(minutes=15)
 
 
 @dataclass(frozen=True)
@@ -45,17 +47,28 @@ class Run:
 
 def main(argv: Sequence[str]) -> int:
     """The command."""
-    made = argparse.ArgumentParser("python -m job.runs", description="List the runs at a storage URI.")
+    made = argparse.ArgumentParser(
+        "python -m job.runs", description="List the runs at a storage URI."
+    )
     made.add_argument("storage", help="folder or URI: run.storage")
     found, now = runs(made.parse_args(list(argv)).storage), datetime.now(UTC)
-    print(table(
-        ("run", "state", "step", "of", "best", "score of", "written"),
-        [
-            (r.name, r.state(now), str(r.step), str(r.goal), "-" if r.best is None else f"{r.best:.4f}", r.metric,
-             f"{r.written:%Y-%m-%d %H:%M} UTC")
-            for r in found
-        ],
-    ))  # fmt: skip
+    print(
+        table(
+            ("run", "state", "step", "of", "best", "score of", "written"),
+            [
+                (
+                    r.name,
+                    r.state(now),
+                    str(r.step),
+                    str(r.goal),
+                    "-" if r.best is None else f"{r.best:.4f}",
+                    r.metric,
+                    f"{r.written:%Y-%m-%d %H:%M} UTC",
+                )
+                for r in found
+            ],
+        )
+    )
     return 0
 
 
@@ -70,8 +83,14 @@ def runs(storage: str) -> list[Run]:
         fs, root = fsspec.core.url_to_fs(storage)
         names = sorted(path.split("/")[-2] for path in fs.glob(f"{root.rstrip('/')}/*/config.yaml"))
     if not names:
-        raise ValueError(f"{storage} holds no runs, which are folders with a config.yaml: give what run.storage was")
-    return sorted((describe(below(storage, name)) for name in names), key=lambda one: one.written, reverse=True)
+        raise ValueError(
+            f"{storage} holds no runs, which are folders with a config.yaml: give what run.storage was"
+        )
+    return sorted(
+        (describe(below(storage, name)) for name in names),
+        key=lambda one: one.written,
+        reverse=True,
+    )
 
 
 def describe(folder: str) -> Run:

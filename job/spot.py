@@ -1,10 +1,11 @@
 """Turns a cloud's notice that this node goes into a drain of it: `python -m job.spot`, beside `ray start` on each node.
 
-A spot or preemptible machine learns from its metadata service that it will be taken away: AWS two minutes before
-(instance-action, IMDSv2), GCP thirty seconds (instance/preempted), Azure thirty (scheduled events). Ray does not ask
-there, nor does `ray start --block` turn SIGTERM into a drain. This watcher does both: it calls `ray drain-node` with
-the time that is left, Ray Train tells the workers, and they save themselves (trainable/preemption.py). `--now` drains
-at once and waits, for a Kubernetes preStop hook.
+A spot or preemptible machine learns from its metadata service that it will be taken away: AWS two
+minutes before (instance-action, IMDSv2), GCP thirty seconds (instance/preempted), Azure thirty
+(scheduled events). Ray does not ask there, nor does `ray start --block` turn SIGTERM into a drain.
+This watcher does both: it calls `ray drain-node` with the time that is left, Ray Train tells the
+workers, and they save themselves (trainable/worker/preemption.py). `--now` drains at once and
+waits, for a Kubernetes preStop hook.
 """
 
 import argparse
@@ -60,9 +61,13 @@ class Metadata:
         return None
 
     def _aws(self) -> float | None:
-        token = self._ask("/latest/api/token", {"X-aws-ec2-metadata-token-ttl-seconds": "60"}, "PUT")
+        token = self._ask(
+            "/latest/api/token", {"X-aws-ec2-metadata-token-ttl-seconds": "60"}, "PUT"
+        )
         try:
-            notice = self._ask("/latest/meta-data/spot/instance-action", {"X-aws-ec2-metadata-token": token})
+            notice = self._ask(
+                "/latest/meta-data/spot/instance-action", {"X-aws-ec2-metadata-token": token}
+            )
         except HTTPError as error:
             if error.code == 404:  # no notice
                 return None
@@ -75,8 +80,13 @@ class Metadata:
 
     def _azure(self) -> float | None:
         answer = self._ask("/metadata/scheduledevents?api-version=2020-07-01", {"Metadata": "true"})
-        going = [e for e in json.loads(answer)["Events"] if e["EventType"] in ("Preempt", "Terminate")]
-        times = [_until(parsedate_to_datetime(e["NotBefore"])) if e.get("NotBefore") else NOTICE_S for e in going]
+        going = [
+            e for e in json.loads(answer)["Events"] if e["EventType"] in ("Preempt", "Terminate")
+        ]
+        times = [
+            _until(parsedate_to_datetime(e["NotBefore"])) if e.get("NotBefore") else NOTICE_S
+            for e in going
+        ]
         return min(times, default=None)
 
     def _ask(self, path: str, headers: dict[str, str], method: str = "GET") -> str:
@@ -105,7 +115,14 @@ def drain(address: str, node: str, why: str, seconds: float) -> None:
     Raises:
         OSError: Ray refuses it; with its message.
     """
-    argv = [str(Path(sys.executable).parent / "ray"), "drain-node", "--address", address, "--node-id", node]
+    argv = [
+        str(Path(sys.executable).parent / "ray"),
+        "drain-node",
+        "--address",
+        address,
+        "--node-id",
+        node,
+    ]
     argv += ["--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", why]
     argv += ["--deadline-remaining-seconds", str(max(1, int(seconds)))]
     done = subprocess.run(argv, capture_output=True, text=True)
@@ -114,7 +131,9 @@ def drain(address: str, node: str, why: str, seconds: float) -> None:
     print(f"{why}: node {node} is drained, {seconds:.0f} s are left", flush=True)
 
 
-def watch(metadata: Metadata, cloud: str | None, every_s: float, term_grace_s: float) -> tuple[str, float]:
+def watch(
+    metadata: Metadata, cloud: str | None, every_s: float, term_grace_s: float
+) -> tuple[str, float]:
     """Wait for a notice or SIGTERM; returns what it was, and the seconds that are left."""
     terminated = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: terminated.set())
@@ -122,7 +141,10 @@ def watch(metadata: Metadata, cloud: str | None, every_s: float, term_grace_s: f
         try:
             left = metadata.seconds_left(cloud) if cloud else None
         except (OSError, ValueError) as error:
-            print(f"the metadata service does not answer, asked again in {every_s} s: {error}", flush=True)
+            print(
+                f"the metadata service does not answer, asked again in {every_s} s: {error}",
+                flush=True,
+            )
             continue
         if left is not None:
             return f"{cloud} takes this machine away", left
@@ -137,15 +159,28 @@ def main(argv: Sequence[str]) -> int:
     made.add_argument("--cloud", choices=["auto", "aws", "gcp", "azure", "none"], default="auto")
     made.add_argument("--metadata", default=METADATA, help="address of the metadata service")
     made.add_argument("--every-s", type=float, default=2.0, help="seconds between two questions")
-    made.add_argument("--term-grace-s", type=float, default=30.0, help="seconds left after SIGTERM or --now")
+    made.add_argument(
+        "--term-grace-s", type=float, default=30.0, help="seconds left after SIGTERM or --now"
+    )
     made.add_argument("--now", action="store_true", help="drain at once, and wait for that long")
     args = made.parse_args(argv)
     metadata = Metadata(args.metadata)
-    cloud = metadata.find_cloud() if args.cloud == "auto" else None if args.cloud == "none" else args.cloud
+    cloud = (
+        metadata.find_cloud()
+        if args.cloud == "auto"
+        else None
+        if args.cloud == "none"
+        else args.cloud
+    )
     address, node = this_node(args.address, args.node_ip)
-    print(f"node {node}: watches SIGTERM" + (f" and {cloud}'s notices" if cloud else ", no cloud"), flush=True)
+    print(
+        f"node {node}: watches SIGTERM" + (f" and {cloud}'s notices" if cloud else ", no cloud"),
+        flush=True,
+    )
     why, left = (
-        ("asked for", args.term_grace_s) if args.now else watch(metadata, cloud, args.every_s, args.term_grace_s)
+        ("asked for", args.term_grace_s)
+        if args.now
+        else watch(metadata, cloud, args.every_s, args.term_grace_s)
     )
     drain(address, node, why, left)
     if args.now:

@@ -1,7 +1,7 @@
 """Run a command on a cluster: `python -m job.submit -- job.train --config C ...`.
 
-Uploads the working directory without what .gitignore and .rayignore name, shows the job's output, and ends as the job
-does. The job outlives this terminal.
+Uploads the working directory without what .gitignore and .rayignore name, shows the job's output,
+and ends as the job does. The job outlives this terminal.
 """
 
 import argparse
@@ -15,7 +15,7 @@ from pathlib import Path
 
 from ray.job_submission import JobStatus, JobSubmissionClient
 
-from job.cli import run
+from job.settings.cli import run
 
 ROOT = Path(__file__).resolve().parents[1]
 DASHBOARD = "http://127.0.0.1:8265"  # where `ray dashboard cluster.yaml` leads
@@ -25,13 +25,16 @@ ENDS_WITHIN_S = 30  # a job's status, after its output has ended
 
 def main(argv: Sequence[str]) -> int:
     """The command."""
-    made = argparse.ArgumentParser("python -m job.submit", description="Run a command of ours on a cluster.")
+    made = argparse.ArgumentParser(
+        "python -m job.submit", description="Run a command of ours on a cluster."
+    )
     address = os.environ.get("RAY_API_SERVER_ADDRESS", DASHBOARD)
     made.add_argument("--address", default=address, help="of the cluster's dashboard")
     made.add_argument("module", help="job.train, job.prepare, job.doctor, ...; put -- before it")
     made.add_argument("arguments", nargs=argparse.REMAINDER, help="of the module")
     args = made.parse_args(list(argv))
-    logging.getLogger("ray").setLevel(logging.ERROR)  # it would tell of every .gitignore, several times
+    # it would tell of every .gitignore, several times
+    logging.getLogger("ray").setLevel(logging.ERROR)
     client = connect(args.address)
     entrypoint = shlex.join(["python", "-m", args.module, *args.arguments])
     job = client.submit_job(entrypoint=entrypoint, runtime_env={"working_dir": str(ROOT)})
@@ -41,7 +44,10 @@ def main(argv: Sequence[str]) -> int:
         status = ended(client, job)
     except (KeyboardInterrupt, RuntimeError) as error:
         reason = f" ({error})" if str(error) else ""
-        print(f"\nThe job goes on without this terminal{reason}.\n{how_to_go_on(args.address, job)}", flush=True)
+        print(
+            f"\nThe job goes on without this terminal{reason}.\n{how_to_go_on(args.address, job)}",
+            flush=True,
+        )
         return INTERRUPTED
     print(f"job {job}: {status.value.lower()}")
     return 0 if status is JobStatus.SUCCEEDED else 1

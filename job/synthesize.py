@@ -1,7 +1,8 @@
 """Hear a voice: `python -m job.synthesize --checkpoint RUN --text T --speaker S --language ZH|JP|EN --out x.wav`.
 
-`--lines FILE --out FOLDER` speaks every line of a file; `--stream` speaks a long text sentence by sentence, and with
-`--out -` to whoever listens at the other end of the pipe. docs/synthesis.md has the details.
+`--lines FILE --out FOLDER` speaks every line of a file; `--stream` speaks a long text sentence by
+sentence, and with `--out -` to whoever listens at the other end of the pipe. docs/synthesis.md has
+the details.
 """
 
 import argparse
@@ -18,10 +19,10 @@ import torch
 
 from data.config import LANGUAGES
 from data.files import read_file, stays_below
-from job.cli import run
-from job.voice import Speech, Utterance, Voice
+from job.settings.cli import run
+from job.voice.voice import Speech, Utterance, Voice
 from trainable.config import GENERATORS
-from trainable.storage import fetched, resolve
+from trainable.run.storage import fetched, resolve
 
 STDOUT = "-"
 UNKNOWN_SIZE = 0xFFFFFFFF  # of a WAV that is being spoken
@@ -70,7 +71,9 @@ class WaveWriter:
         """Append samples in [-1, 1], float32 [samples]."""
         if self.out == STDOUT:
             header = wav_header(self.rate) if self.samples == 0 else b""
-            sys.stdout.buffer.write(header + np.rint(wave.clip(-1, 1) * 32767).astype("<i2").tobytes())
+            sys.stdout.buffer.write(
+                header + np.rint(wave.clip(-1, 1) * 32767).astype("<i2").tobytes()
+            )
             sys.stdout.buffer.flush()
         else:
             if self._file is None:
@@ -84,7 +87,13 @@ class WaveWriter:
 def wav_header(rate: int) -> bytes:
     """Of a WAV of one channel and 16 bits whose end is not known yet; players read on until the pipe ends."""
     form = struct.pack("<HHIIHH", 1, 1, rate, 2 * rate, 2, 16)
-    chunks = b"WAVEfmt " + struct.pack("<I", len(form)) + form + b"data" + struct.pack("<I", UNKNOWN_SIZE)
+    chunks = (
+        b"WAVEfmt "
+        + struct.pack("<I", len(form))
+        + form
+        + b"data"
+        + struct.pack("<I", UNKNOWN_SIZE)
+    )
     return b"RIFF" + struct.pack("<I", UNKNOWN_SIZE) + chunks
 
 
@@ -146,7 +155,9 @@ def read_lines(path: str, default: Speech) -> tuple[list[Line], dict[int, str]]:
         try:
             line = read_line(number, row.strip(), default)
             if line.id in taken:
-                raise ValueError(f"the id {line.id!r} is that of line {taken[line.id]}: give another one")
+                raise ValueError(
+                    f"the id {line.id!r} is that of line {taken[line.id]}: give another one"
+                )
         except ValueError as error:
             mistakes[number] = str(error)
             continue
@@ -174,7 +185,9 @@ def read_line(number: int, row: str, default: Speech) -> Line:
             raise ValueError(f"unknown key {key!r}; known are id, {', '.join(KEYS)}")
         wanted = (int, float) if KEYS[key] is float else KEYS[key]
         if isinstance(value, bool) or not isinstance(value, wanted):
-            raise ValueError(f"{key} is {json.dumps(value)}, but must be of type {KEYS[key].__name__}")
+            raise ValueError(
+                f"{key} is {json.dumps(value)}, but must be of type {KEYS[key].__name__}"
+            )
     return Line(number, own, replace(default, **given))
 
 
@@ -200,7 +213,8 @@ def speak_lines(voice: Voice, lines: Sequence[Line], out: Path, batch: int) -> d
             except ValueError as error:
                 mistakes[line.number] = str(error)
 
-    by_length = sorted(lines, key=lambda line: len(line.speech.text))  # lines of like length pad little
+    # lines of like length pad little
+    by_length = sorted(lines, key=lambda line: len(line.speech.text))
     for start in range(0, len(by_length), batch):
         read = list(readable(by_length[start : start + batch]))
         waves = voice.speak([utterance for _, utterance in read]) if read else []
@@ -213,24 +227,55 @@ def speak_lines(voice: Voice, lines: Sequence[Line], out: Path, batch: int) -> d
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    made = argparse.ArgumentParser(prog="python -m job.synthesize", description="Speak texts with a trained voice.")
-    made.add_argument("--checkpoint", required=True, help="a checkpoint, a run (its newest one) or RUN/best")
+    made = argparse.ArgumentParser(
+        prog="python -m job.synthesize", description="Speak texts with a trained voice."
+    )
+    made.add_argument(
+        "--checkpoint", required=True, help="a checkpoint, a run (its newest one) or RUN/best"
+    )
     what = made.add_mutually_exclusive_group(required=True)
-    what.add_argument("--text", help="[ZH], [JP] and [EN] in it change the language; - reads standard input")
-    what.add_argument("--lines", help="a file with a text, or a JSON object of text, id and options, a line")
+    what.add_argument(
+        "--text", help="[ZH], [JP] and [EN] in it change the language; - reads standard input"
+    )
+    what.add_argument(
+        "--lines", help="a file with a text, or a JSON object of text, id and options, a line"
+    )
     made.add_argument("--speaker", help="a name of the training data")
-    made.add_argument("--reference", help="a recording of the speaker, for a voice without a speaker table")
-    made.add_argument("--language", choices=LANGUAGES, help="of texts that do not begin with a mark")
-    made.add_argument("--out", required=True, help="a .wav or .flac file, - for standard output; a folder for --lines")
-    made.add_argument("--stream", action="store_true", help="speak --text sentence by sentence, written as it goes")
-    made.add_argument("--pause", type=float, default=0.3, help="seconds between the sentences of --stream")
+    made.add_argument(
+        "--reference", help="a recording of the speaker, for a voice without a speaker table"
+    )
+    made.add_argument(
+        "--language", choices=LANGUAGES, help="of texts that do not begin with a mark"
+    )
+    made.add_argument(
+        "--out",
+        required=True,
+        help="a .wav or .flac file, - for standard output; a folder for --lines",
+    )
+    made.add_argument(
+        "--stream",
+        action="store_true",
+        help="speak --text sentence by sentence, written as it goes",
+    )
+    made.add_argument(
+        "--pause", type=float, default=0.3, help="seconds between the sentences of --stream"
+    )
     made.add_argument("--batch", type=int, default=8, help="lines that are spoken together")
-    made.add_argument("--sdp_ratio", type=float, default=0.2, help="share of the stochastic duration predictor")
+    made.add_argument(
+        "--sdp_ratio", type=float, default=0.2, help="share of the stochastic duration predictor"
+    )
     made.add_argument("--noise_scale", type=float, default=0.6, help="variation of the sound")
     made.add_argument("--noise_scale_w", type=float, default=0.8, help="variation of the rhythm")
-    made.add_argument("--length_scale", type=float, default=1.0, help="above 1 slower, below 1 faster")
+    made.add_argument(
+        "--length_scale", type=float, default=1.0, help="above 1 slower, below 1 faster"
+    )
     made.add_argument("--seed", type=int, default=0)
-    made.add_argument("--weights", choices=GENERATORS, default="g", help="ema: the averaged ones (train.ema_decay)")
+    made.add_argument(
+        "--weights",
+        choices=GENERATORS,
+        default="g",
+        help="ema: the averaged ones (train.ema_decay)",
+    )
     made.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     return made
 
@@ -239,9 +284,13 @@ def main(argv: Sequence[str]) -> int:
     """The command."""
     args = parser().parse_args(argv)
     if args.pause < 0 or args.batch < 1:
-        raise ValueError(f"--pause is {args.pause} and --batch {args.batch}: give at least 0 seconds and 1 line")
+        raise ValueError(
+            f"--pause is {args.pause} and --batch {args.batch}: give at least 0 seconds and 1 line"
+        )
     if args.lines and (args.stream or args.out == STDOUT):
-        raise ValueError("--lines writes a file a line: leave out --stream, and give a folder as --out")
+        raise ValueError(
+            "--lines writes a file a line: leave out --stream, and give a folder as --out"
+        )
     text = sys.stdin.read() if args.text == STDOUT else args.text or ""
     default = Speech(text, **{name: getattr(args, name) for name in KEYS if name != "text"})
     with fetched(resolve(args.checkpoint)) as folder:

@@ -15,31 +15,34 @@ from ray.train import Result
 from ray.train.v2.api.callback import UserCallback
 from ray.train.v2.api.config import FailureConfig, RunConfig, ScalingConfig
 
+from data.corpus.prepare import prepare
 from data.files import below, is_local, keep_trying, put_file, read_file
-from data.manifest import Manifest, ManifestError, read_manifest
-from data.prepare import prepare
-from job.cli import parse, parser, run, to_yaml
-from job.cluster import on_cluster, ray_session, use_gpu
-from job.config import Config
-from job.console import follow
-from job.paths import run_folder, with_absolute_paths
-from job.process_group import ProcessGroupConfig
-from job.ray_storage import forget_checkpoint_list, ray_storage
-from job.scaling import ElasticTrainer
-from trainable.evaluate import check_metric
-from trainable.judgement import gives_up
-from trainable.logs import earlier_log
+from data.shards.manifest import Manifest, ManifestError, read_manifest
+from job.on_ray.cluster import on_cluster, ray_session, use_gpu
+from job.on_ray.process_group import ProcessGroupConfig
+from job.on_ray.scaling import ElasticTrainer
+from job.on_ray.storage import forget_checkpoint_list, ray_storage
+from job.reports.console import follow
+from job.settings.cli import parse, parser, run, to_yaml
+from job.settings.config import Config
+from job.settings.paths import run_folder, with_absolute_paths
+from trainable.evaluation.evaluate import check_metric
+from trainable.learning.judgement import gives_up
+from trainable.learning.state import check_sizes
+from trainable.run.format import step_of
+from trainable.run.logs import earlier_log
+from trainable.run.storage import checkpoints, claim, newest_good, read_state
 from trainable.settings import check_fits
-from trainable.state import check_sizes
-from trainable.storage import checkpoints, claim, newest_good, read_state, step_of
-from trainable.worker import WorkerConfig, train_loop
+from trainable.worker.loop import WorkerConfig, train_loop
 
 REPORT_S = 60  # between the time that workers say where they hang and the end of what they hang in
 
 
 def main(argv: Sequence[str]) -> int:
     """The command."""
-    cfg, _ = parse(parser("python -m job.train", "Train a voice, or continue the run of this name."), argv)
+    cfg, _ = parse(
+        parser("python -m job.train", "Train a voice, or continue the run of this name."), argv
+    )
     train(cfg)
     return 0
 
@@ -52,7 +55,8 @@ def train(cfg: Config, callbacks: Sequence[UserCallback] = ()) -> Result | None:
         callbacks: Ray Train's, which its controller calls.
 
     Returns:
-        Ray Train's result, or None where the run was finished before: a job that is submitted again changes nothing.
+        Ray Train's result, or None where the run was finished before: a job that is submitted again
+        changes nothing.
 
     Raises:
         ValueError: settings that do not fit; names the keys.
@@ -69,8 +73,11 @@ def train(cfg: Config, callbacks: Sequence[UserCallback] = ()) -> Result | None:
         check_fits(cfg.data, cfg.model, manifest)
         keep_trying(lambda: save_description(cfg), retry_s)
         trainer = trainer_of(cfg, keep_trying(lambda: claim(run_folder(cfg)), retry_s), callbacks)
-        # Ray forwards the workers' output only from a cluster; on one machine rank 0's log is followed.
-        log = None if on_cluster() else keep_trying(lambda: earlier_log(run_folder(cfg), 0), retry_s)
+        # Ray forwards the workers' output only from a cluster; on one machine rank 0's log is
+        # followed.
+        log = (
+            None if on_cluster() else keep_trying(lambda: earlier_log(run_folder(cfg), 0), retry_s)
+        )
         with contextlib.nullcontext() if log is None else follow(log):
             result = trainer.fit()
     outcome = result.return_value  # type: ignore[attr-defined]
@@ -95,7 +102,9 @@ def trainer_of(cfg: Config, owner: str, callbacks: Sequence[UserCallback] = ()) 
             resources_per_worker=resources_per_worker(cfg, gpu),
             elastic_resize_monitor_interval_s=cfg.scaling.resize_interval_s,
         ),
-        torch_config=ProcessGroupConfig("nccl" if gpu else "gloo", timeout_s=int(cfg.scaling.collective_timeout_s)),
+        torch_config=ProcessGroupConfig(
+            "nccl" if gpu else "gloo", timeout_s=int(cfg.scaling.collective_timeout_s)
+        ),
         run_config=RunConfig(
             name=cfg.run.name,
             storage_path=path,
@@ -129,7 +138,9 @@ def is_finished(cfg: Config) -> bool:
         )
         return True
     if step >= described_goal(folder):
-        print(f"the run {name} was finished at step {step}: it is extended to train.max_steps {goal}")
+        print(
+            f"the run {name} was finished at step {step}: it is extended to train.max_steps {goal}"
+        )
     return False
 
 
@@ -143,7 +154,11 @@ def described_goal(folder: str) -> float:
 
 def resources_per_worker(cfg: Config, gpu: bool) -> dict[str, float]:
     """What Ray reserves for each worker."""
-    return {"CPU": cfg.scaling.cpus_per_worker, **({"GPU": 1} if gpu else {}), **cfg.scaling.worker_resources}
+    return {
+        "CPU": cfg.scaling.cpus_per_worker,
+        **({"GPU": 1} if gpu else {}),
+        **cfg.scaling.worker_resources,
+    }
 
 
 def tune_ray_train(cfg: Config) -> None:
@@ -168,7 +183,9 @@ def check(cfg: Config) -> None:
     check_sizes(cfg.model, cfg.train, cfg.data)
     check_metric(cfg.train, cfg.eval)
     if cfg.eval.sentences and not cfg.model.n_speakers:
-        raise ValueError("eval.sentences cannot be spoken by a voice without a speaker table: leave them out")
+        raise ValueError(
+            "eval.sentences cannot be spoken by a voice without a speaker table: leave them out"
+        )
     run_folder(cfg)
     _, high = cfg.scaling.bounds
     G = cfg.train.micro_batches_per_step
@@ -217,7 +234,9 @@ def worker_config(cfg: Config, owner: str) -> WorkerConfig:
 def code_version() -> str:
     """Digest of the source of the packages: works in a checkout and in what `ray job submit` uploads."""
     root, digest = Path(__file__).resolve().parents[1], hashlib.sha256()
-    for path in sorted(p for package in ("data", "trainable", "job") for p in (root / package).rglob("*.py")):
+    for path in sorted(
+        p for package in ("data", "trainable", "job") for p in (root / package).rglob("*.py")
+    ):
         digest.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()[:12]
 
@@ -238,13 +257,18 @@ def summary(cfg: Config, step: int) -> str:
     shown = {
         "shards": cfg.data.shards,
         "checkpoint": next(iter(checkpoints(folder)), "none"),
-        "metrics": f"{folder}/metrics.jsonl" if is_local(folder) else f"{folder}/metrics/<first step>.jsonl",
+        "metrics": f"{folder}/metrics.jsonl"
+        if is_local(folder)
+        else f"{folder}/metrics/<first step>.jsonl",
         "logs": f"{folder}/logs",
         "TensorBoard": f"{folder}/tensorboard  (tensorboard --logdir {folder})",
         "audio": f"{folder}/tensorboard/eval (tab Audio), or python -m job.synthesize --checkpoint {folder} ...",
     }
     return "\n".join(
-        [f"run {cfg.run.name}: step {step} of {cfg.train.max_steps}", *(f"  {k:12} {v}" for k, v in shown.items())]
+        [
+            f"run {cfg.run.name}: step {step} of {cfg.train.max_steps}",
+            *(f"  {k:12} {v}" for k, v in shown.items()),
+        ]
     )
 
 

@@ -29,8 +29,10 @@ def ray_local() -> Iterator[None]:
     import ray
     import ray.data
 
-    logging.getLogger("ray.data").setLevel(logging.WARNING)  # its own level is DEBUG: it would flood pytest's reports
-    folder = tempfile.mkdtemp(prefix="ray", dir="/tmp")  # short: the path of a unix socket has at most 107 characters
+    # its own level is DEBUG: it would flood pytest's reports
+    logging.getLogger("ray.data").setLevel(logging.WARNING)
+    # short: the path of a unix socket has at most 107 characters
+    folder = tempfile.mkdtemp(prefix="ray", dir="/tmp")
     ray.init(
         address="local",
         num_cpus=2,

@@ -60,15 +60,18 @@ def flaky_bucket() -> Iterator[tuple[Flaky, dict[str, str]]]:
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     env = {
-        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{server.server_port}", "AWS_DEFAULT_REGION": "us-east-1",
-        "AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing",
-    }  # fmt: skip
+        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{server.server_port}",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_ACCESS_KEY_ID": "testing",
+        "AWS_SECRET_ACCESS_KEY": "testing",
+    }
     before = {name: os.environ.get(name) for name in env}
     os.environ.update(env)
     s3 = fsspec.get_filesystem_class("s3")
     s3.clear_instance_cache()  # of other tests' servers
     try:
-        reset = Request(f"{env['AWS_ENDPOINT_URL']}/moto-api/reset", method="POST")  # this process's other servers
+        # this process's other servers
+        reset = Request(f"{env['AWS_ENDPOINT_URL']}/moto-api/reset", method="POST")
         urlopen(reset).close()
         fsspec.filesystem("s3").mkdir("bucket")
         yield flaky, env

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import ray
 
-from job.cli import parse, parser
-from job.config import Config
-from job.reference_config import FREEZES, NOT_USED, REFUSED, SAME
+from job.settings.cli import parse, parser
+from job.settings.config import Config
+from job.settings.reference_config import FREEZES, NOT_USED, REFUSED, SAME
 from job.train import check
 from tests.test_house import PACKAGES, ROOT
 from tests.tiny import DEMO
@@ -19,7 +19,8 @@ from tools.pages import commands
 from tuning.sweep import command_line
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
-CONFIGURED = {"job.train", "job.prepare", "job.doctor", "tuning.sweep"}  # take every key of the configuration
+# take every key of the configuration
+CONFIGURED = {"job.train", "job.prepare", "job.doctor", "tuning.sweep"}
 
 
 def modules(path: Path) -> list[tuple[str, list[str]]]:
@@ -37,8 +38,15 @@ def modules(path: Path) -> list[tuple[str, list[str]]]:
 
 def options(text: str) -> list[list[str]]:
     """What the code spans of a text give job.train: the arguments of its commands, and lines of options alone."""
-    spans = [span.partition("python -m job.train ")[2] or span for span in re.findall(r"`([^`\n]+)`", text)]
-    found = [["2" if word == "N" else word for word in shlex.split(span)] for span in spans if span.startswith("--")]
+    spans = [
+        span.partition("python -m job.train ")[2] or span
+        for span in re.findall(r"`([^`\n]+)`", text)
+    ]
+    found = [
+        ["2" if word == "N" else word for word in shlex.split(span)]
+        for span in spans
+        if span.startswith("--")
+    ]
     return [words for words in found if "--scaling.num_workers" in words and len(words) > 1]
 
 
@@ -50,7 +58,11 @@ def parsed(arguments: list[str], module: str = "", own: Path = DEMO) -> Config:
         module: whose command it is.
         own: in place of a configuration of the reader's own.
     """
-    files = {word for word in arguments if word == "C" or (word.endswith(".yaml") and not (ROOT / word).exists())}
+    files = {
+        word
+        for word in arguments
+        if word == "C" or (word.endswith(".yaml") and not (ROOT / word).exists())
+    }
     made = command_line() if module == "tuning.sweep" else parser(module, "")
     return parse(made, [str(own) if word in files else word for word in arguments])[0]
 
@@ -76,7 +88,11 @@ def test_commands_are_accepted(path):
         if module in CONFIGURED:
             parsed(arguments, module)
         else:
-            constants = {n.value for n in ast.walk(ast.parse(source.read_text())) if isinstance(n, ast.Constant)}
+            constants = {
+                n.value
+                for n in ast.walk(ast.parse(source.read_text()))
+                if isinstance(n, ast.Constant)
+            }
             for option in (word for word in arguments if word.startswith("--")):
                 assert option in constants, f"{module} {option}"
 
@@ -85,13 +101,17 @@ def test_commands_are_accepted(path):
 def test_a_training_would_start(path, tmp_path):
     """job.train does not refuse its commands' settings, nor those that the text names, beside the defaults."""
     (tmp_path / "own.yaml").write_text("run: {name: own}\n")
-    blocks = [arguments for module, arguments in modules(path) if module in ("job.train", "job.doctor")]
+    blocks = [
+        arguments for module, arguments in modules(path) if module in ("job.train", "job.doctor")
+    ]
     for arguments in [*blocks, *options(path.read_text())]:
         check(parsed(arguments, own=tmp_path / "own.yaml"))
 
 
 def test_what_does_not_start_would_be_found():
-    (arguments,) = options("as `python -m job.train --config C --scaling.num_workers N`, or `--scaling.num_workers`")
+    (arguments,) = options(
+        "as `python -m job.train --config C --scaling.num_workers N`, or `--scaling.num_workers`"
+    )
     with pytest.raises(ValueError, match="more than the plan can feed"):
         check(parsed(arguments[2:]))  # without --config C
 
@@ -104,7 +124,11 @@ def printed() -> list[str]:
     for path in [*paths, rays / "autoscaler.py", rays / "aws/config.py"]:
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.JoinedStr):
-                found.append("".join(str(v.value) if isinstance(v, ast.Constant) else "\0" for v in node.values))
+                found.append(
+                    "".join(
+                        str(v.value) if isinstance(v, ast.Constant) else "\0" for v in node.values
+                    )
+                )
             elif isinstance(node, ast.Constant) and isinstance(node.value, str):
                 found.append(node.value)
     return found
@@ -112,7 +136,10 @@ def printed() -> list[str]:
 
 def test_quoted_messages_are_printed():
     """What troubleshooting.md has in quotes is in a message, `...` and X standing for anything."""
-    quotes, strings = re.findall(r'"([^"\n]+)"', (ROOT / "docs/troubleshooting.md").read_text()), printed()
+    quotes, strings = (
+        re.findall(r'"([^"\n]+)"', (ROOT / "docs/troubleshooting.md").read_text()),
+        printed(),
+    )
     assert len(quotes) > 10
     for quote in quotes:
         words = re.compile(".*".join(map(re.escape, re.split(r"\.\.\.|\bX\b", quote))), re.DOTALL)
@@ -131,8 +158,13 @@ def keys() -> set[str]:
 def test_keys_that_pages_name_exist():
     """`section.key` in code style is a key of the configuration, or of the reference's, or a module."""
     known = keys() | SAME.keys() | NOT_USED.keys() | FREEZES.keys() | set(REFUSED)
-    known |= {path.relative_to(ROOT).with_suffix("").as_posix().replace("/", ".") for path in ROOT.glob("data/**/*.py")}
+    known |= {
+        path.relative_to(ROOT).with_suffix("").as_posix().replace("/", ".")
+        for path in ROOT.glob("data/**/*.py")
+    }
     assert "train.checkpoint.every_steps" in known
     for path in PAGES:
-        named = re.findall(r"`((?:run|scaling|data|model|train|eval)(?:\.[a-z_]+)+)`", path.read_text())
+        named = re.findall(
+            r"`((?:run|scaling|data|model|train|eval)(?:\.[a-z_]+)+)`", path.read_text()
+        )
         assert set(named) <= known, path.name

@@ -12,7 +12,9 @@ PACKAGES = ("data", "job", "trainable", "tuning", "benchmarks")
 
 
 def tracked() -> list[str]:
-    listed = subprocess.run(["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True)
+    listed = subprocess.run(
+        ["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True
+    )
     if listed.returncode:
         pytest.skip("not a git checkout")
     return [name for name in listed.stdout.splitlines() if (ROOT / name).is_file()]
@@ -21,7 +23,9 @@ def tracked() -> list[str]:
 def test_gitignore_hides_no_package():
     """`ray job submit --working-dir .` uploads what .gitignore lets through."""
     seen = set(tracked())
-    sources = {p.relative_to(ROOT).as_posix() for name in PACKAGES for p in (ROOT / name).rglob("*.py")}
+    sources = {
+        p.relative_to(ROOT).as_posix() for name in PACKAGES for p in (ROOT / name).rglob("*.py")
+    }
     assert sources
     assert sources <= seen
 
@@ -38,11 +42,15 @@ def test_locks_pin_everything_and_name_no_host():
         names = [line for line in text.splitlines() if line and not line.startswith((" ", "#"))]
         assert len(names) > 80
         assert all(re.match(r"[a-z0-9._-]+(\[[a-z0-9,._-]+\])?==", line) for line in names)
-        assert {"torch==2.11.0", "torchaudio==2.11.0", "ray==2.60.0"} <= {line.split(" ")[0] for line in names}
+        assert {"torch==2.11.0", "torchaudio==2.11.0", "ray==2.60.0"} <= {
+            line.split(" ")[0] for line in names
+        }
 
 
 def test_no_file_names_a_registry_or_a_folder_of_somebodys_machine():
-    hosts = re.compile(r"(pypi|pythonhosted|deb\.debian|registry\.npmjs)\.org|(?<![\w.])/(work|root/\.pyenv)/")
+    hosts = re.compile(
+        r"(pypi|pythonhosted|deb\.debian|registry\.npmjs)\.org|(?<![\w.])/(work|root/\.pyenv)/"
+    )
     for name in tracked():
         if (
             Path(name).suffix in {".py", ".md", ".yaml", ".toml", ".lock", ".txt", ".list", ""}

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import torch
 
-from data.collate import TtsBatch
-from job.cli import read_config
-from job.config import Config
-from trainable.slm import load_slm
-from trainable.state import TrainState, build_networks
+from data.stream.collate import TtsBatch
+from job.settings.cli import read_config
+from job.settings.config import Config
+from trainable.learning.state import TrainState, build_networks
+from trainable.weights.slm import load_slm
 
 DEMO = Path(__file__).parents[1] / "job/presets/demo.yaml"
 
@@ -22,10 +22,14 @@ def tiny_config(**train) -> Config:
 
 def tiny_state(cfg: Config) -> TrainState:
     slm = load_slm(cfg.model.slm, cfg.data.sampling_rate)
-    return TrainState(build_networks(cfg.model, cfg.train, cfg.data, slm), slm, cfg.model, cfg.train)
+    return TrainState(
+        build_networks(cfg.model, cfg.train, cfg.data, slm), slm, cfg.model, cfg.train
+    )
 
 
-def tiny_batch(cfg: Config, seed: int, utterances: int = 2, phones: int = 21, frames: int = 40) -> TtsBatch:
+def tiny_batch(
+    cfg: Config, seed: int, utterances: int = 2, phones: int = 21, frames: int = 40
+) -> TtsBatch:
     """Random text and sound; the last utterance is shorter than the others."""
     g = torch.Generator().manual_seed(seed)
 

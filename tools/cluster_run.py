@@ -71,7 +71,9 @@ class ClusterRun:
     def start(self) -> None:
         """Start the driver; the same run goes on where there is one."""
         argv = [part for key, value in self.options.items() for part in (f"--{key}", str(value))]
-        self.driver = self.cluster.start([sys.executable, "-m", "job.train", "--config", DEMO, *argv], self.output)
+        self.driver = self.cluster.start(
+            [sys.executable, "-m", "job.train", "--config", DEMO, *argv], self.output
+        )
 
     def kill_driver(self) -> None:
         """SIGKILL the driver, if it still runs; Ray ends what it left."""
@@ -99,7 +101,15 @@ class ClusterRun:
                 if match := re.search(pattern, text):
                     told = match.groupdict()
                     when = datetime.strptime(stamp, "%Y-%m-%d %H:%M:%S,%f").timestamp()
-                    found.append(Event(when, kind, int(told.get("step") or 0), int(told.get("workers") or 0), text))
+                    found.append(
+                        Event(
+                            when,
+                            kind,
+                            int(told.get("step") or 0),
+                            int(told.get("workers") or 0),
+                            text,
+                        )
+                    )
         return found
 
     def last_step(self) -> int:
@@ -126,16 +136,25 @@ class ClusterRun:
 
     def losses(self) -> list[dict[str, Any]]:
         """What of every step must not depend on what happened: losses, gradient norms, utterances."""
-        lines = [json.loads(line) for line in (self.folder / "metrics.jsonl").read_text().splitlines()]
+        lines = [
+            json.loads(line) for line in (self.folder / "metrics.jsonl").read_text().splitlines()
+        ]
         keys = ("step", "epoch", "consumed", "utterances")
-        return [{k: v for k, v in line.items() if k in keys or k.startswith(("loss/", "grad_norm"))} for line in lines]
+        return [
+            {k: v for k, v in line.items() if k in keys or k.startswith(("loss/", "grad_norm"))}
+            for line in lines
+        ]
 
     def _wait(self, reached: Any, what: str, timeout: float) -> None:
         assert self.driver is not None
         deadline = time.monotonic() + timeout
         while not reached():
             if self.driver.poll() is not None:
-                raise RuntimeError(f"the driver ended before {what}:\n{self.output.read_text()[-4000:]}")
+                raise RuntimeError(
+                    f"the driver ended before {what}:\n{self.output.read_text()[-4000:]}"
+                )
             if time.monotonic() > deadline:
-                raise RuntimeError(f"no {what} after {timeout} s:\n{self.output.read_text()[-4000:]}")
+                raise RuntimeError(
+                    f"no {what} after {timeout} s:\n{self.output.read_text()[-4000:]}"
+                )
             time.sleep(0.1)

@@ -8,7 +8,7 @@ from dataclasses import MISSING, Field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from job.config import Config
+from job.settings.config import Config
 
 PAGE = Path(__file__).parents[1] / "docs/configuration.md"
 HEAD = """\
@@ -56,7 +56,9 @@ def attributes(cls: type) -> dict[str, str]:
     found = {name: re.sub(r"\s+", " ", text).strip() for name, text in entries}
     if found.keys() != {f.name for f in fields(cls)}:
         odd = ", ".join(sorted(found.keys() ^ {f.name for f in fields(cls)}))
-        raise ValueError(f"{cls.__name__}: its docstring's Attributes and its fields differ in {odd}")
+        raise ValueError(
+            f"{cls.__name__}: its docstring's Attributes and its fields differ in {odd}"
+        )
     return found
 
 

@@ -1,7 +1,8 @@
 """A Ray cluster of several raylets on this machine, whose nodes can be killed, cut off, drained and added.
 
-Where the machine lets us (root and `ip`), every node has a network namespace with an address of its own on a private
-bridge, so that a node's death takes its network with it. Elsewhere nodes have loopback addresses of their own.
+Where the machine lets us (root and `ip`), every node has a network namespace with an address of its
+own on a private bridge, so that a node's death takes its network with it. Elsewhere nodes have
+loopback addresses of their own.
 """
 
 import ipaddress
@@ -34,8 +35,10 @@ AUTOSCALER = {
     "RAY_OVERRIDE_NODE_ID_FOR_TESTING": HEAD_ID,
     "RAY_NODE_TYPE_NAME": HEAD_TYPE,
 }
-LOGS = "--include-log-monitor=false"  # the nodes share a folder of logs, which the head's monitor reads
-# A node counts as dead some 3 s after its last answer; a real cluster sets the same before `ray start --head`.
+# the nodes share a folder of logs, which the head's monitor reads
+LOGS = "--include-log-monitor=false"
+# A node counts as dead some 3 s after its last answer; a real cluster sets the same before `ray
+# start --head`.
 FAST_HEALTH_CHECK = {
     "RAY_health_check_initial_delay_ms": "1000",
     "RAY_health_check_period_ms": "1000",
@@ -83,16 +86,24 @@ class LocalCluster:
             workers: nodes with one CPU and one `trainer`.
             head_cpus: logical CPUs of the head.
             env: further environment variables of all nodes and commands.
-            dashboard: with one, through which jobs are submitted; `dashboard` is its address, for commands on the head.
-            node_types: `available_node_types` of a cluster.yaml, whose nodes Ray's autoscaler starts as raylets beside
-                the head, under its address, and ends when they are idle; none: no autoscaler.
+            dashboard: with one, through which jobs are submitted; `dashboard` is its address, for
+                commands on the head.
+            node_types: `available_node_types` of a cluster.yaml, whose nodes Ray's autoscaler
+                starts as raylets beside the head, under its address, and ends when they are idle;
+                none: no autoscaler.
         """
-        self.folder = Path(tempfile.mkdtemp(prefix="bvr-", dir="/tmp"))  # Ray's sockets need short paths
+        # Ray's sockets need short paths
+        self.folder = Path(tempfile.mkdtemp(prefix="bvr-", dir="/tmp"))
         self.tag = f"bvr{os.getpid() % 10000}x{next(_numbers)}"
         self.network = _network() if _can_make_namespaces() else None
-        self.env = os.environ | FAST_HEALTH_CHECK | {"RAY_AUTH_MODE": "disabled", "RAY_worker_niceness": "0"}
+        self.env = (
+            os.environ
+            | FAST_HEALTH_CHECK
+            | {"RAY_AUTH_MODE": "disabled", "RAY_worker_niceness": "0"}
+        )
         self.env |= {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"} | (env or {})
-        self.env["PATH"] = f"{Path(sys.executable).parent}:{self.env['PATH']}"  # a job's `python` is this one
+        # a job's `python` is this one
+        self.env["PATH"] = f"{Path(sys.executable).parent}:{self.env['PATH']}"
         self.env.pop("RAY_ADDRESS", None)
         self.hosts = itertools.count(FIRST_HOST)
         self.nodes: list[Node] = []
@@ -103,12 +114,24 @@ class LocalCluster:
             if self.network:
                 _ip("link", "add", self.tag, "type", "bridge")
                 _ip("link", "set", self.tag, "up")
-            arguments = ["--head", f"--port={self.port}", f"--num-cpus={head_cpus}", f"--temp-dir={self.folder}"]
-            arguments += [f"--include-dashboard={str(dashboard).lower()}", f"--dashboard-port={port}"]
+            arguments = [
+                "--head",
+                f"--port={self.port}",
+                f"--num-cpus={head_cpus}",
+                f"--temp-dir={self.folder}",
+            ]
+            arguments += [
+                f"--include-dashboard={str(dashboard).lower()}",
+                f"--dashboard-port={port}",
+            ]
             if node_types:
                 self.env |= AUTOSCALER
                 config = self.folder / "autoscaling.json"
-                config.write_text(json.dumps(_autoscaling(node_types, f"{self._address_of(FIRST_HOST)}:{self.port}")))
+                config.write_text(
+                    json.dumps(
+                        _autoscaling(node_types, f"{self._address_of(FIRST_HOST)}:{self.port}")
+                    )
+                )
                 arguments.append(f"--autoscaling-config={config}")
             self.head = self._start(arguments)
             self.address = f"{self.head.address}:{self.port}"
@@ -127,7 +150,9 @@ class LocalCluster:
 
     def add_node(self) -> Node:
         """Start another worker node and wait until it has joined."""
-        node = self._start([f"--address={self.address}", "--num-cpus=1", '--resources={"trainer": 1}', LOGS])
+        node = self._start(
+            [f"--address={self.address}", "--num-cpus=1", '--resources={"trainer": 1}', LOGS]
+        )
         self.nodes.append(node)
         self._wait_for(node)
         return node
@@ -163,12 +188,16 @@ class LocalCluster:
     def run(self, argv: list[str], timeout: float = 60) -> subprocess.CompletedProcess:
         """Run a command on the head."""
         prefix, env = self.head.prefix, self.command_env()
-        return subprocess.run([*prefix, *argv], env=env, capture_output=True, text=True, timeout=timeout)
+        return subprocess.run(
+            [*prefix, *argv], env=env, capture_output=True, text=True, timeout=timeout
+        )
 
     def start(self, argv: list[str], log: Path) -> subprocess.Popen:
         """Start a command on the head, such as a driver; its output goes to `log`."""
         with log.open("ab") as out:
-            return subprocess.Popen([*self.head.prefix, *argv], env=self.command_env(), stdout=out, stderr=out)
+            return subprocess.Popen(
+                [*self.head.prefix, *argv], env=self.command_env(), stdout=out, stderr=out
+            )
 
     def start_on(self, node: Node, argv: list[str], log: Path) -> subprocess.Popen:
         """Start a command on a node; it ends with the node."""
@@ -195,10 +224,16 @@ class LocalCluster:
         # in a namespace the workers find out; no interface bears a loopback address of a node's own
         interface = {} if link else {"GLOO_SOCKET_IFNAME": "lo", "TP_SOCKET_IFNAME": "lo"}
         argv = [*prefix, RAY, "start", "--block", f"--node-ip-address={address}", *arguments]
-        argv += ["--object-store-memory=200000000", "--disable-usage-stats", "--dashboard-agent-listen-port=0"]
+        argv += [
+            "--object-store-memory=200000000",
+            "--disable-usage-stats",
+            "--dashboard-agent-listen-port=0",
+        ]
         env = self.env | interface | {NODE_MARK: name}
         with (self.folder / f"{address}.log").open("wb") as log:
-            process = subprocess.Popen(argv, env=env, stdout=log, stderr=log, start_new_session=True)
+            process = subprocess.Popen(
+                argv, env=env, stdout=log, stderr=log, start_new_session=True
+            )
         return Node(address, name, prefix, link, process)
 
     def _host(self) -> tuple[str, str, list[str], str | None]:
@@ -241,7 +276,14 @@ def _autoscaling(node_types: dict[str, dict], gcs_address: str) -> dict:
         "disable_launch_config_check": True,
         "launch_multiple": True,
     }
-    commands = ("initialization", "setup", "head_setup", "worker_setup", "head_start_ray", "worker_start_ray")
+    commands = (
+        "initialization",
+        "setup",
+        "head_setup",
+        "worker_setup",
+        "head_start_ray",
+        "worker_start_ray",
+    )
     return {
         "cluster_name": "local",
         "provider": provider,
@@ -275,7 +317,12 @@ def _can_make_namespaces() -> bool:
         return False
     name = f"bvrtry{os.getpid()}"
     made = subprocess.run(["ip", "netns", "add", name], capture_output=True).returncode == 0
-    bridge = subprocess.run(["ip", "link", "add", name[:15], "type", "bridge"], capture_output=True).returncode == 0
+    bridge = (
+        subprocess.run(
+            ["ip", "link", "add", name[:15], "type", "bridge"], capture_output=True
+        ).returncode
+        == 0
+    )
     subprocess.run(["ip", "netns", "del", name], capture_output=True)
     subprocess.run(["ip", "link", "del", name[:15]], capture_output=True)
     return made and bridge

@@ -1,8 +1,8 @@
 """The first steps' losses to the last bit: `python -m tools.loss_trace FILE [--against FILE] [--steps 20]`.
 
-A refactor, or a change for speed that is meant to leave the numbers alone, leaves the trace of the demo's networks as
-it was, on the same machine with the same build of torch: write one before, and compare with it after. `--set` changes
-the configuration, as `--set train.precision=bf16`.
+A refactor, or a change for speed that is meant to leave the numbers alone, leaves the trace of the
+demo's networks as it was, on the same machine with the same build of torch: write one before, and
+compare with it after. `--set` changes the configuration, as `--set train.precision=bf16`.
 """
 
 import argparse
@@ -12,12 +12,12 @@ from pathlib import Path
 import torch
 
 from benchmarks.step import synthetic_batch
-from data.epoch_plan import Position
-from job.cli import parse, parser
+from data.plan.epoch_plan import Position
+from job.settings.cli import parse, parser
 from trainable.hardware import set_up_torch
-from trainable.slm import load_slm
-from trainable.state import TrainState, build_networks
-from trainable.step import TrainingStep
+from trainable.learning.state import TrainState, build_networks
+from trainable.learning.step import TrainingStep
+from trainable.weights.slm import load_slm
 
 DEMO = Path(__file__).parents[1] / "job/presets/demo.yaml"
 
@@ -25,10 +25,14 @@ DEMO = Path(__file__).parents[1] / "job/presets/demo.yaml"
 def trace(steps: int, overrides: list[str]) -> list[dict[str, str]]:
     """Every scalar of every step as a hexadecimal float, and last the digest of all parameters."""
     changes = ["train.micro_batches_per_step=1", *overrides]
-    cfg, _ = parse(parser("trace", ""), ["--config", str(DEMO), *(f"--{change}" for change in changes)])
+    cfg, _ = parse(
+        parser("trace", ""), ["--config", str(DEMO), *(f"--{change}" for change in changes)]
+    )
     set_up_torch(cfg.train, 1, torch.device("cpu"))
     slm = load_slm(cfg.model.slm, cfg.data.sampling_rate)
-    state = TrainState(build_networks(cfg.model, cfg.train, cfg.data, slm), slm, cfg.model, cfg.train)
+    state = TrainState(
+        build_networks(cfg.model, cfg.train, cfg.data, slm), slm, cfg.model, cfg.train
+    )
     step, lines = TrainingStep(state, cfg.train, cfg.data), []
     for number in range(steps):
         batch = synthetic_batch(2, 48 + number % 3, 12 + number % 2, cfg.model, cfg.data)
@@ -41,9 +45,13 @@ def main() -> None:
     """The command."""
     made = argparse.ArgumentParser(prog="python -m tools.loss_trace", description=__doc__)
     made.add_argument("file", type=Path, help="written")
-    made.add_argument("--against", type=Path, help="an earlier one; differences end the command with status 1")
+    made.add_argument(
+        "--against", type=Path, help="an earlier one; differences end the command with status 1"
+    )
     made.add_argument("--steps", type=int, default=20)
-    made.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="of the configuration")
+    made.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="of the configuration"
+    )
     args = made.parse_args()
     lines = trace(args.steps, args.set)
     args.file.write_text(json.dumps(lines, indent=1))

@@ -3,8 +3,9 @@
     apt-get install espeak-ng flite
     python -m tools.make_demo_corpus
 
-Six speakers, two a language: espeak-ng speaks Chinese (two of its variants), Open JTalk Japanese (pyopenjtalk-plus
-with the voice in its wheel, and the same one lower and slower), flite English (two recorded voices of CMU).
+Six speakers, two a language: espeak-ng speaks Chinese (two of its variants), Open JTalk Japanese
+(pyopenjtalk-plus with the voice in its wheel, and the same one lower and slower), flite English
+(two recorded voices of CMU).
 """
 
 import argparse
@@ -124,7 +125,14 @@ def run(program: str, *arguments: str, text: str | None = None) -> None:
 def speak(speaker: Speaker, text: str, path: Path) -> tuple[np.ndarray, int]:
     """Float samples between -1 and 1, and their rate."""
     if speaker.language == "ZH":
-        settings = ["-v", speaker.voice, "-p", str(int(speaker.pitch)), "-s", str(int(speaker.speed))]
+        settings = [
+            "-v",
+            speaker.voice,
+            "-p",
+            str(int(speaker.pitch)),
+            "-s",
+            str(int(speaker.speed)),
+        ]
         run("espeak-ng", *settings, "-w", str(path), "--stdin", text=text)
         return soundfile.read(path, dtype="float32")
     if speaker.language == "EN":

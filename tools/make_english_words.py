@@ -1,9 +1,10 @@
-"""Writes data/text/english_words.gz: the CMU pronouncing dictionary 0.6, with which published models were trained.
+"""Writes data/text/english/words.gz: the CMU pronouncing dictionary 0.6, with which published models were trained.
 
     python -m tools.make_english_words cmudict_cache.pickle
 
-No package index carries that edition by itself; the file is part of the source distribution melotts 0.1.1 (MIT).
-Second readings of a word ("READ(2)") and the names of signs are left out: nothing looks them up.
+No package index carries that edition by itself; the file is part of the source distribution melotts
+0.1.1 (MIT). Second readings of a word ("READ(2)") and the names of signs are left out: nothing
+looks them up.
 """
 
 import gzip
@@ -12,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from data.text.english_words import DICTIONARY_FILE
+from data.text.english.words import DICTIONARY_FILE
 
 
 class DataOnly(pickle.Unpickler):

@@ -8,10 +8,10 @@ import soundfile
 import torch
 from matplotlib.figure import Figure
 
-from data.spectrogram import mel_spectrogram
-from job.cli import read_config
-from trainable.records import read_metrics
-from trainable.step import mel_parameters
+from data.audio.spectrogram import mel_spectrogram
+from job.settings.cli import read_config
+from trainable.learning.step import mel_parameters
+from trainable.run.records import read_metrics
 
 IMAGES = Path(__file__).parents[1] / "docs/images"
 
@@ -20,7 +20,11 @@ def training_curve(run: Path) -> None:
     """Mel, KL and discriminator losses over the run's steps."""
     lines = read_metrics(str(run))
     figure = Figure(figsize=(9, 2.6), layout="constrained")
-    panels = {"loss/g/mel": "mel L1 x 45", "loss/g/kl": "KL", "loss/d/total": "multi-period discriminator"}
+    panels = {
+        "loss/g/mel": "mel L1 x 45",
+        "loss/g/kl": "KL",
+        "loss/d/total": "multi-period discriminator",
+    }
     for axes, (tag, title) in zip(figure.subplots(1, 3), panels.items(), strict=True):
         axes.plot([line["step"] for line in lines], [line[tag] for line in lines], linewidth=1)
         axes.set_title(title, fontsize=10)
@@ -37,7 +41,13 @@ def spectrogram(run: Path) -> None:
     figure = Figure(figsize=(9, 2.6), layout="constrained")
     axes = figure.add_subplot()
     seconds = len(wave) / rate
-    axes.imshow(mel, aspect="auto", origin="lower", extent=(0, seconds, 0, len(mel)), vmin=np.percentile(mel, 2))
+    axes.imshow(
+        mel,
+        aspect="auto",
+        origin="lower",
+        extent=(0, seconds, 0, len(mel)),
+        vmin=np.percentile(mel, 2),
+    )
     axes.set_xlabel("seconds")
     axes.set_ylabel("mel band")
     figure.savefig(IMAGES / "spectrogram.png", dpi=120)

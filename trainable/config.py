@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 NETWORKS = ("g", "d", "dur", "wd")
-GENERATORS = ("g", "ema")  # files of the generator's weights: its own, and the averaged ones (train.ema_decay)
+# files of the generator's weights: its own, and the averaged ones (train.ema_decay)
+GENERATORS = ("g", "ema")
 
 
 @dataclass(frozen=True)
@@ -16,7 +17,8 @@ class SlmConfig:
         path: a folder or a hub name of a WavLM, or `random` (a tiny random model made on the spot).
         revision: hub revision of `path`.
         sampling_rate: Hz that the WavLM hears.
-        initial_channel: channels of the discriminator's first layer; the others follow from the WavLM.
+        initial_channel: channels of the discriminator's first layer; the others follow from the
+            WavLM.
     """
 
     path: str = "microsoft/wavlm-base-plus"
@@ -54,7 +56,8 @@ class ModelConfig:
         noise_scale_delta: its decrease a step.
         use_duration_discriminator: train with the duration discriminator (VITS2).
         use_spectral_norm: spectral instead of weight normalisation in the discriminators.
-        discriminator_width_divisor: channels of the multi-period discriminator are divided by it (1, 2, 4, 8, 16).
+        discriminator_width_divisor: channels of the multi-period discriminator are divided by it
+            (1, 2, 4, 8, 16).
         bert_channels: width of the BERT features.
         slm: the speech language model.
     """
@@ -159,12 +162,14 @@ class NotFiniteConfig:
     """What happens when a loss or a gradient is not a finite number, or a gradient explodes.
 
     Attributes:
-        policy: `stop` ends the run with its state intact; `skip` leaves out that network's update and goes on;
-            `roll_back` restores the last scheduled checkpoint (a multiple of checkpoint.every_steps) before the bad
-            step, and goes on behind that step: the data in between are passed over.
+        policy: `stop` ends the run with its state intact; `skip` leaves out that network's update
+            and goes on; `roll_back` restores the last scheduled checkpoint (a multiple of
+            checkpoint.every_steps) before the bad step, and goes on behind that step: the data in
+            between are passed over.
         max_grad_norm: a larger gradient norm counts as exploded; none: no norm does.
         max_in_a_row: `skip` stops after so many steps with a left-out update in succession.
-        max_roll_backs: `roll_back` stops after so many in succession without a good scheduled checkpoint in between.
+        max_roll_backs: `roll_back` stops after so many in succession without a good scheduled
+            checkpoint in between.
     """
 
     policy: Literal["stop", "skip", "roll_back"] = "stop"
@@ -180,11 +185,13 @@ class CheckpointConfig:
     Attributes:
         every_steps: global steps between checkpoints.
         keep: the newest checkpoints kept.
-        keep_best: those with the best scores kept beside them; above 0 a checkpoint is saved at each validation too.
+        keep_best: those with the best scores kept beside them; above 0 a checkpoint is saved at
+            each validation too.
         metric: the score of a checkpoint: a tag of the validation such as `eval/mel` or `eval/mcd`.
-        larger_is_better: whether the best checkpoint has the largest score rather than the smallest.
-        retry_s: seconds that a write to the run's folder is tried again where the storage fails; three checkpoints in
-            a row that could not be saved stop the run.
+        larger_is_better: whether the best checkpoint has the largest score rather than the
+            smallest.
+        retry_s: seconds that a write to the run's folder is tried again where the storage fails;
+            three checkpoints in a row that could not be saved stop the run.
     """
 
     every_steps: int = 1000
@@ -197,7 +204,9 @@ class CheckpointConfig:
     def __post_init__(self) -> None:
         for key, low in (("every_steps", 1), ("keep", 1), ("keep_best", 0)):
             if getattr(self, key) < low:
-                raise ValueError(f"train.checkpoint.{key} is {getattr(self, key)}: give a number from {low}")
+                raise ValueError(
+                    f"train.checkpoint.{key} is {getattr(self, key)}: give a number from {low}"
+                )
 
     def cost(self, scores: Mapping[str, float]) -> float | None:
         """The metric as a number of which smaller is better; None where it is not among the scores."""
@@ -220,11 +229,14 @@ class TrainConfig:
         micro_batches_per_step: G, micro-batches of a global step, whatever the number of workers.
         segment_size: samples of the decoded segment.
         precision: arithmetic of the networks; losses, mels and alignment stay fp32.
-        reduction: `exact` sums gradients to the same bits for any number of workers, `fast` is DDP's own.
-        learning_rate: at step 0; `skip_optimizer: false` gives a network that of its published weights instead.
+        reduction: `exact` sums gradients to the same bits for any number of workers, `fast` is
+            DDP's own.
+        learning_rate: at step 0; `skip_optimizer: false` gives a network that of its published
+            weights instead.
         learning_rates: those of single networks, instead of either.
         lr_decay: factor on the learning rate each `lr_decay_by`.
-        lr_decay_by: `epoch` as the reference, or `step`, which does not depend on the size of the corpus.
+        lr_decay_by: `epoch` as the reference, or `step`, which does not depend on the size of the
+            corpus.
         warmup_steps: steps over which the learning rate rises from 0.
         betas: of AdamW.
         eps: of AdamW.
@@ -232,28 +244,34 @@ class TrainConfig:
         clip_norm: gradient clipping.
         not_finite: what happens on NaN, infinity and exploding gradients.
         loss_weights: of the generator's sum.
-        duration_discriminator_loss: `faithful` adds up the scores of both predictors and sums over the batch, padding
-            included, as the reference does; `corrected` is the mean over real tokens of each predictor's own score.
-        freeze: parameters that keep their values: `zh_bert`, `jp_bert`, `en_bert` (the projections of those features),
-            or patterns over `<network>.<parameter>` such as `g.dec.*`.
-        init_from: weights to start from: a folder or URI of published ones (G_*, D_*, DUR_*, WD_*.pth or .safetensors),
-            a run (`runs/x`), its best checkpoint (`runs/x/best`) or another of this trainer, or a name on the hub,
-            `user/model` or `user/model@revision`.
-        skip_optimizer: leave the optimizer states and learning rates of `init_from`; false takes them over.
-        hub_endpoint: mirror of the hub for `init_from`; none: what HF_ENDPOINT says. HF_TOKEN is the access token.
-        matmul_precision: torch.set_float32_matmul_precision; `auto`: high on a GPU (TF32), highest on a CPU.
-        activation_checkpointing: compute the activations of the decoder, the flow and the discriminators again in the
-            backward pass instead of keeping them: less memory, more time, the same losses.
+        duration_discriminator_loss: `faithful` adds up the scores of both predictors and sums over
+            the batch, padding included, as the reference does; `corrected` is the mean over real
+            tokens of each predictor's own score.
+        freeze: parameters that keep their values: `zh_bert`, `jp_bert`, `en_bert` (the projections
+            of those features), or patterns over `<network>.<parameter>` such as `g.dec.*`.
+        init_from: weights to start from: a folder or URI of published ones (G_*, D_*, DUR_*,
+            WD_*.pth or .safetensors), a run (`runs/x`), its best checkpoint (`runs/x/best`) or
+            another of this trainer, or a name on the hub, `user/model` or `user/model@revision`.
+        skip_optimizer: leave the optimizer states and learning rates of `init_from`; false takes
+            them over.
+        hub_endpoint: mirror of the hub for `init_from`; none: what HF_ENDPOINT says. HF_TOKEN is
+            the access token.
+        matmul_precision: torch.set_float32_matmul_precision; `auto`: high on a GPU (TF32), highest
+            on a CPU.
+        activation_checkpointing: compute the activations of the decoder, the flow and the
+            discriminators again in the backward pass instead of keeping them: less memory, more
+            time, the same losses.
         deterministic: ask torch for deterministic kernels; always on when reduction is exact.
-        rehearse: try out the plan's costliest micro-batches before the first step, so that what does not fit the
-            memory fails at once; `auto`: on a GPU.
+        rehearse: try out the plan's costliest micro-batches before the first step, so that what
+            does not fit the memory fails at once; `auto`: on a GPU.
         log_every_steps: global steps between scalars in TensorBoard and lines on the console.
         image_every_steps: global steps between images in TensorBoard.
         checkpoint: saving.
-        ema_decay: d of the generator's averaged weights, a <- d a + (1 - d) w after each step, which are evaluated and
-            saved beside the weights themselves; 0: there are none.
-        hang_timeout_s: a worker of which no step ends for so long says where it is, ends, and the run goes on from the
-            newest checkpoint; three times as long for a first step, a validation and a checkpoint.
+        ema_decay: d of the generator's averaged weights, a <- d a + (1 - d) w after each step,
+            which are evaluated and saved beside the weights themselves; 0: there are none.
+        hang_timeout_s: a worker of which no step ends for so long says where it is, ends, and the
+            run goes on from the newest checkpoint; three times as long for a first step, a
+            validation and a checkpoint.
     """
 
     seed: int = 42
@@ -290,7 +308,9 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         if not 0 <= self.ema_decay < 1:
-            raise ValueError(f"train.ema_decay is {self.ema_decay}: give a number from 0 to below 1, such as 0.999")
+            raise ValueError(
+                f"train.ema_decay is {self.ema_decay}: give a number from 0 to below 1, such as 0.999"
+            )
 
 
 @dataclass(frozen=True)
@@ -298,7 +318,7 @@ class ScorerConfig:
     """What else scores a synthesis.
 
     Attributes:
-        factory: `module:function` that makes it; see trainable.scorers.
+        factory: `module:function` that makes it; see trainable.evaluation.scorers.
         path: its weights.
     """
 
@@ -312,15 +332,18 @@ class EvalConfig:
 
     Attributes:
         every_steps: global steps between validations.
-        max_utterances: utterances of the validation split that are scored, and as many of the training split beside
-            them; fixed sets.
-        syntheses: of the validation's, how many are synthesised freely and compared with the recording.
+        max_utterances: utterances of the validation split that are scored, and as many of the
+            training split beside them; fixed sets.
+        syntheses: of the validation's, how many are synthesised freely and compared with the
+            recording.
         samples: of these, how many are plotted and written as audio.
-        max_frames: longest synthesis; what comes after is cut, however long an untrained voice would speak.
-        sentences: language -> a text that is spoken at each validation, by the speaker with most utterances of it.
+        max_frames: longest synthesis; what comes after is cut, however long an untrained voice
+            would speak.
+        sentences: language -> a text that is spoken at each validation, by the speaker with most
+            utterances of it.
         scorers: name -> what else scores the syntheses; needs weights of the user's.
-        stop_after: validations without a better score (train.checkpoint.metric) after which the run ends; 0: it goes on
-            to train.max_steps.
+        stop_after: validations without a better score (train.checkpoint.metric) after which the run
+            ends; 0: it goes on to train.max_steps.
     """
 
     every_steps: int = 1000

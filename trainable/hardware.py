@@ -21,8 +21,9 @@ def set_up_torch(train: TrainConfig, threads: int, device: torch.device) -> None
     torch.set_num_threads(threads)
     if device.type == "cpu":
         keep_freed_memory()
-        # Read at oneDNN's first operation. It keeps 1,024, a step of the full model has as many, the next micro-batch
-        # some hundred others: each step would compile nearly all of its operations anew.
+        # Read at oneDNN's first operation. It keeps 1,024, a step of the full model has as many,
+        # the next micro-batch some hundred others: each step would compile nearly all of its
+        # operations anew.
         os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", str(PRIMITIVES))
     matmul = train.matmul_precision
     if matmul == "auto":
@@ -33,6 +34,6 @@ def set_up_torch(train: TrainConfig, threads: int, device: torch.device) -> None
     if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # before the first cuBLAS call
     torch.use_deterministic_algorithms(deterministic, warn_only=True)
-    # Every micro-batch has a new shape, which cuDNN would time its algorithms for: it waits for the device and empties
-    # torch's cache of memory each time.
+    # Every micro-batch has a new shape, which cuDNN would time its algorithms for: it waits for the
+    # device and empties torch's cache of memory each time.
     torch.backends.cudnn.benchmark = False

@@ -6,7 +6,7 @@ from typing import Any
 import yaml
 
 from data.config import DataConfig
-from data.manifest import Manifest
+from data.shards.manifest import Manifest
 from trainable.config import ModelConfig
 
 
@@ -28,7 +28,9 @@ def check_fits(data: DataConfig, model: ModelConfig, manifest: Manifest) -> None
             f"set model.bert_channels to it (it is {model.bert_channels})"
         )
     if model.n_speakers and max(manifest.speakers.values()) >= model.n_speakers:
-        raise ValueError(f"{len(manifest.speakers)} speakers do not fit model.n_speakers {model.n_speakers}: raise it")
+        raise ValueError(
+            f"{len(manifest.speakers)} speakers do not fit model.n_speakers {model.n_speakers}: raise it"
+        )
 
 
 def changed_settings(before: str, now: str) -> list[str]:
@@ -39,7 +41,11 @@ def changed_settings(before: str, now: str) -> list[str]:
         now: the same. A key that one of them lacks is of another version of the code, and left out.
     """
     old, new = (dict(_keys(yaml.safe_load(text))) for text in (before, now))
-    return [f"{key} {old[key]} -> {value}" for key, value in new.items() if key in old and old[key] != value]
+    return [
+        f"{key} {old[key]} -> {value}"
+        for key, value in new.items()
+        if key in old and old[key] != value
+    ]
 
 
 def _keys(section: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 
 import ray
 
-from job.cluster import use_gpu
-from job.config import Config
+from job.on_ray.cluster import use_gpu
+from job.settings.config import Config
 from job.train import resources_per_worker
 
 Bundle = Mapping[str, float]  # resource -> amount, of one process
@@ -16,8 +16,8 @@ MOST = 16  # trials at once; with more, too little of the head would stay free f
 def trials_at_once(cfg: Config) -> int:
     """How many trials of this configuration the cluster can hold beside each other, each with all its workers.
 
-    An elastic trial counts with the most workers that it may have: it would take them from the others' loaders, and
-    then each would wait for the other.
+    An elastic trial counts with the most workers that it may have: it would take them from the
+    others' loaders, and then each would wait for the other.
 
     Raises:
         ValueError: not even one fits; names what it needs.
@@ -36,7 +36,10 @@ def trials_at_once(cfg: Config) -> int:
 
 def bundles(cfg: Config, workers: int) -> list[Bundle]:
     """What a trial takes: its workers, and its loaders of one CPU each."""
-    return [*[resources_per_worker(cfg, use_gpu(cfg))] * workers, *[{"CPU": 1.0}] * cfg.data.loaders]
+    return [
+        *[resources_per_worker(cfg, use_gpu(cfg))] * workers,
+        *[{"CPU": 1.0}] * cfg.data.loaders,
+    ]
 
 
 def capacity(nodes: Sequence[Bundle], needed: Sequence[Bundle]) -> int:
@@ -62,8 +65,9 @@ def _place(free: list[dict[str, float]], bundle: Bundle) -> bool:
 def driver_resources(at_once: int) -> dict[str, float]:
     """What each trial's driver reserves: no CPU, but a share of the head node, so that no more run than have room.
 
-    The head is also where they belong: it does not go when a spot machine is reclaimed. The share lies between what
-    would let one more run and what would leave nothing of the head to Ray's own actors, which take 0.001 each.
+    The head is also where they belong: it does not go when a spot machine is reclaimed. The share
+    lies between what would let one more run and what would leave nothing of the head to Ray's own
+    actors, which take 0.001 each.
     """
     assert 1 <= at_once <= MOST
     return {HEAD: round((1 / at_once + 1 / (at_once + 1)) / 2, 4)}  # Ray counts in ten-thousandths

@@ -13,8 +13,8 @@ from matplotlib.figure import Figure
 from ray.tune import ResultGrid
 
 from data.files import below, put_file
-from job.cli import overridden, to_yaml
-from job.config import Config
+from job.settings.cli import overridden, to_yaml
+from job.settings.config import Config
 from tuning.search import VALIDATION
 from tuning.space import Axis, Space
 
@@ -32,9 +32,10 @@ class Results:
     Attributes:
         space: what was searched.
         metric: that was minimised.
-        history: a row a validation: trial, run, validation, step, seconds, scores, and a column a key of the space.
-        trials: a row a trial, at its best validation, the best trial first and failed ones last; `status` finished,
-            stopped or failed.
+        history: a row a validation: trial, run, validation, step, seconds, scores, and a column a
+            key of the space.
+        trials: a row a trial, at its best validation, the best trial first and failed ones last;
+            `status` finished, stopped or failed.
     """
 
     space: Space
@@ -52,7 +53,10 @@ class Results:
         first = dict(self.trials.iloc[0])
         if first["status"] == "failed" or not math.isfinite(first[self.metric]):
             errors = sorted(set(self.trials["error"]) - {""})
-            raise ValueError(f"no trial has a finite {self.metric}: " + ("; ".join(errors) or "was nothing validated?"))
+            raise ValueError(
+                f"no trial has a finite {self.metric}: "
+                + ("; ".join(errors) or "was nothing validated?")
+            )
         return first
 
 
@@ -72,7 +76,11 @@ def collect(grid: ResultGrid, space: Space, metric: str, validations: int) -> Re
         own = _history(trial, result.metrics_dataframe, space)
         done = int(own[VALIDATION].max()) if len(own) else 0
         status = "failed" if error else "finished" if done >= validations else "stopped"
-        best = dict(own.loc[own[metric].idxmin()]) if len(own) else {"trial": trial, metric: math.inf, **values}
+        best = (
+            dict(own.loc[own[metric].idxmin()])
+            if len(own)
+            else {"trial": trial, metric: math.inf, **values}
+        )
         rows.append({"trial": trial, "status": status, "validations": done, **best, "error": error})
         told.append(own)
     # what a trial had before it failed counts for nothing: its values lead there
@@ -86,9 +94,13 @@ def _history(trial: str, told: pd.DataFrame | None, space: Space) -> pd.DataFram
     if told is None or VALIDATION not in told:
         return pd.DataFrame(columns=[VALIDATION])
     columns = {"run": "run", VALIDATION: VALIDATION, "step": "step", "time_total_s": "seconds"}
-    columns |= {tag: tag for tag in told if tag.startswith("eval/")} | {f"config/{key}": key for key in space}
+    columns |= {tag: tag for tag in told if tag.startswith("eval/")} | {
+        f"config/{key}": key for key in space
+    }
     found = told[[name for name in columns if name in told]].rename(columns=columns)
-    found = found.drop_duplicates(VALIDATION, keep="last").sort_values(VALIDATION, ignore_index=True)
+    found = found.drop_duplicates(VALIDATION, keep="last").sort_values(
+        VALIDATION, ignore_index=True
+    )
     found.insert(0, "trial", trial)
     return found
 
@@ -104,7 +116,9 @@ def best_config(results: Results, cfg: Config, name: str) -> Config:
     Raises:
         ValueError: no trial has a score.
     """
-    best = overridden(cfg, {key: _own(axis, results.best[key]) for key, axis in results.space.items()})
+    best = overridden(
+        cfg, {key: _own(axis, results.best[key]) for key, axis in results.space.items()}
+    )
     return replace(best, run=replace(cfg.run, name=name))
 
 
@@ -123,9 +137,13 @@ def save(results: Results, folder: str, best: Config, population: bool) -> None:
     for name, table in (("trials", results.trials), ("history", results.history)):
         put_file(below(folder, f"{name}.csv"), table.to_csv(index=False).encode())
         buffer = io.BytesIO()
-        table.astype({c: str for c in table if table[c].dtype == object}).to_parquet(buffer, index=False)
+        table.astype({c: str for c in table if table[c].dtype == object}).to_parquet(
+            buffer, index=False
+        )
         put_file(below(folder, f"{name}.parquet"), buffer.getvalue())
-    images = {"metric": metric_plot(results)} | ({"schedule": schedule_plot(results)} if population else {})
+    images = {"metric": metric_plot(results)} | (
+        {"schedule": schedule_plot(results)} if population else {}
+    )
     for name, image in images.items():
         put_file(below(folder, f"{name}.png"), image)
     put_file(below(folder, "sweep.html"), page(results, folder, images).encode())
@@ -140,7 +158,13 @@ def metric_plot(results: Results) -> bytes:
         for status, colour in _COLOURS.items():
             of = shown[shown["status"] == status]
             if len(of):
-                axes.scatter([_shown(v) for v in of[key]], of[results.metric], s=18, color=colour, label=status)
+                axes.scatter(
+                    [_shown(v) for v in of[key]],
+                    of[results.metric],
+                    s=18,
+                    color=colour,
+                    label=status,
+                )
         _label(axes, key, results.space, vertical=False)
         axes.set_ylabel(results.metric)
     if len(shown):
@@ -154,8 +178,15 @@ def schedule_plot(results: Results) -> bytes:
     for key, axes in panels.items():
         for trial, of in results.history.groupby("trial"):
             best = trial == results.trials["trial"].iloc[0]
-            axes.step(of["step"], [_shown(v) for v in of[key]], where="pre", marker=".", linewidth=2 if best else 1,
-                      color="tab:blue" if best else "0.6", label=f"{trial} (best)" if best else None)  # fmt: skip
+            axes.step(
+                of["step"],
+                [_shown(v) for v in of[key]],
+                where="pre",
+                marker=".",
+                linewidth=2 if best else 1,
+                color="tab:blue" if best else "0.6",
+                label=f"{trial} (best)" if best else None,
+            )
         _label(axes, key, results.space, vertical=True)
         axes.set_xlabel("global step")
     next(iter(panels.values())).legend(fontsize=8)
@@ -165,7 +196,8 @@ def schedule_plot(results: Results) -> bytes:
 def _panels(space: Space) -> tuple[Figure, dict[str, Any]]:
     columns = min(3, len(space))
     rows = math.ceil(len(space) / columns)
-    figure = Figure(figsize=(4 * columns, 3 * rows), layout="constrained")  # no pyplot: nothing global to close
+    # no pyplot: nothing global to close
+    figure = Figure(figsize=(4 * columns, 3 * rows), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
     for unused in axes[len(space) :]:
         unused.set_visible(False)
@@ -188,7 +220,9 @@ def _png(figure: Figure) -> bytes:
 
 def page(results: Results, folder: str, images: Mapping[str, bytes]) -> str:
     """The sweep as one HTML page without scripts: the trials, best first, and the plots."""
-    counted = ", ".join(f"{n} {status}" for status, n in results.trials["status"].value_counts().items())
+    counted = ", ".join(
+        f"{n} {status}" for status, n in results.trials["status"].value_counts().items()
+    )
     parts = [
         f"<h1>{html.escape(folder)}</h1>",
         f"<p>{len(results.trials)} trials ({counted}), by {results.metric}; smaller is better.</p>",
@@ -198,7 +232,9 @@ def page(results: Results, folder: str, images: Mapping[str, bytes]) -> str:
         parts.append(
             f'<h2>{name}</h2><img alt="{name}" src="data:image/png;base64,{base64.b64encode(image).decode()}">'
         )
-    head = f'<meta charset="utf-8"><title>Sweep {html.escape(folder)}</title><style>{_STYLE}</style>'
+    head = (
+        f'<meta charset="utf-8"><title>Sweep {html.escape(folder)}</title><style>{_STYLE}</style>'
+    )
     return f"<!doctype html><html><head>{head}</head><body>{''.join(parts)}</body></html>\n"
 
 
@@ -207,7 +243,11 @@ def console_table(rows: list[dict[str, Any]], space: Space) -> str:
     last = {key: key.rpartition(".")[2] for key in space}
     if len(set(last.values())) < len(last):
         last = {key: key for key in space}
-    return pd.DataFrame(rows).rename(columns=last).to_string(index=False, na_rep="", float_format="{:.4g}".format)
+    return (
+        pd.DataFrame(rows)
+        .rename(columns=last)
+        .to_string(index=False, na_rep="", float_format="{:.4g}".format)
+    )
 
 
 def _shown(value: Any) -> Any:
@@ -219,4 +259,11 @@ def _own(axis: Axis, value: Any) -> Any:
     """The value of an axis that a table shows: there whole numbers may be fractions, tuples lists, and none NaN."""
     if axis.is_range:
         return float(value)
-    return next((own for own in axis.values if own == value or (isinstance(own, tuple) and list(own) == value)), None)
+    return next(
+        (
+            own
+            for own in axis.values
+            if own == value or (isinstance(own, tuple) and list(own) == value)
+        ),
+        None,
+    )

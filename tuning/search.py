@@ -20,7 +20,8 @@ from ray.tune.search.optuna import OptunaSearch
 from tuning.space import Axis, Space
 
 BRACKETS = 3  # of hyperband
-VALIDATION = "validation"  # number of a trial's validation, from 1: the time by which trials are compared
+# number of a trial's validation, from 1: the time by which trials are compared
+VALIDATION = "validation"
 
 
 @dataclass(frozen=True)
@@ -29,9 +30,10 @@ class SearchOptions:
 
     Attributes:
         search: where values come from: `random`, `grid` (every combination), or `optuna` (TPE).
-        schedule: which trials go on: `none` lets all of them, `asha` stops the worse ones early, `hyperband` too, but
-            some of them later than others, for those that begin badly and end well; `pbt` trains a population whose
-            worse members take over the weights and values of the better ones.
+        schedule: which trials go on: `none` lets all of them, `asha` stops the worse ones early,
+            `hyperband` too, but some of them later than others, for those that begin badly and end
+            well; `pbt` trains a population whose worse members take over the weights and values of
+            the better ones.
         trials: how many; a grid has as many as combinations.
         grace: validations before a trial may be stopped (asha, hyperband).
         reduction: one in so many trials goes on at each decision (asha, hyperband).
@@ -52,7 +54,9 @@ class SearchOptions:
             if getattr(self, key) < low:
                 raise ValueError(f"--{key} is {getattr(self, key)}: give a number from {low}")
         if self.population and self.search == "optuna":
-            raise ValueError("--search optuna cannot be had with --schedule pbt, which changes the values itself")
+            raise ValueError(
+                "--search optuna cannot be had with --schedule pbt, which changes the values itself"
+            )
         if self.population and self.trials < 2:
             raise ValueError("--schedule pbt needs a population: give --trials 2 or more")
 
@@ -70,9 +74,13 @@ def check_search(space: Space, options: SearchOptions) -> None:
     """
     for key, axis in space.items():
         if options.search == "grid" and axis.is_range:
-            raise ValueError(f"{key} is a {axis.kind} range, of which --search grid cannot try all: give grid values")
+            raise ValueError(
+                f"{key} is a {axis.kind} range, of which --search grid cannot try all: give grid values"
+            )
         if options.population and not key.startswith("train."):
-            raise ValueError(f"{key} cannot change while a trial trains, as it would under --schedule pbt")
+            raise ValueError(
+                f"{key} cannot change while a trial trains, as it would under --schedule pbt"
+            )
 
 
 def param_space(space: Space, options: SearchOptions) -> dict[str, Any]:
@@ -83,7 +91,11 @@ def param_space(space: Space, options: SearchOptions) -> dict[str, Any]:
 
 
 def tune_config(
-    space: Space, options: SearchOptions, metric: str, validations: int, start: Mapping[str, Any] | None = None
+    space: Space,
+    options: SearchOptions,
+    metric: str,
+    validations: int,
+    start: Mapping[str, Any] | None = None,
 ) -> tune.TuneConfig:
     """Searcher and scheduler.
 
@@ -129,7 +141,8 @@ def _scheduler(space: Space, options: SearchOptions, validations: int) -> TrialS
             VALIDATION,
             perturbation_interval=options.interval,
             hyperparam_mutations={
-                key: _domain(axis) if axis.is_range else list(axis.values) for key, axis in space.items()
+                key: _domain(axis) if axis.is_range else list(axis.values)
+                for key, axis in space.items()
             },
             custom_explore_fn=Clip(space),
             synch=True,  # members are compared after equal steps, however many can train at once
@@ -161,7 +174,9 @@ class Clip:
     def __call__(self, values: dict[str, Any]) -> dict[str, Any]:
         """The values within their ranges."""
         ranges = {key: axis.values for key, axis in self.space.items() if axis.is_range}
-        return values | {key: min(max(values[key], low), high) for key, (low, high) in ranges.items()}
+        return values | {
+            key: min(max(values[key], low), high) for key, (low, high) in ranges.items()
+        }
 
 
 def _domain(axis: Axis) -> Any:

@@ -16,8 +16,8 @@ from typing import Any, Literal, get_args
 
 import yaml
 
-from job.cli import overridden
-from job.config import Config
+from job.settings.cli import overridden
+from job.settings.config import Config
 
 SPACES = Path(__file__).parent / "spaces"
 Kind = Literal["uniform", "loguniform", "choice", "grid"]
@@ -31,8 +31,8 @@ class Axis:
     """What a key of the configuration may be.
 
     Attributes:
-        kind: `uniform` and `loguniform` are ranges; of `grid` each value is tried where the search is a grid, else it
-            is a `choice`.
+        kind: `uniform` and `loguniform` are ranges; of `grid` each value is tried where the search
+            is a grid, else it is a `choice`.
         values: of a range low and high, else what is chosen from.
     """
 
@@ -67,18 +67,22 @@ def read_space(name: str, cfg: Config) -> Space:
         cfg: the configuration whose keys it varies.
 
     Raises:
-        ValueError: there is no such space; or a key is unknown or must be the same in all trials, a value has the wrong
-            type, or a range is impossible. Names the key and the file.
+        ValueError: there is no such space; or a key is unknown or must be the same in all trials, a
+            value has the wrong type, or a range is impossible. Names the key and the file.
     """
     path = SPACES / f"{name}.yaml" if name in names() else Path(name)
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ValueError(f"--space {name}: no such file, and the named spaces are {', '.join(names())}") from None
+        raise ValueError(
+            f"--space {name}: no such file, and the named spaces are {', '.join(names())}"
+        ) from None
     except yaml.YAMLError as error:
         raise ValueError(f"--space {path} is no YAML: {error}") from error
     if not isinstance(content, dict) or not content:
-        raise ValueError(f"--space {path}: give a line `key: {{kind: [values]}}` for each key that is searched over")
+        raise ValueError(
+            f"--space {path}: give a line `key: {{kind: [values]}}` for each key that is searched over"
+        )
     space = {}
     for key, described in content.items():
         try:
@@ -96,9 +100,17 @@ def configured(cfg: Config, key: str) -> Any:
 def _axis(key: str, described: object, cfg: Config) -> Axis:
     """The axis of a key; ValueErrors name the key."""
     if key.startswith(FIXED):
-        raise ValueError(f"{key} must be the same in all trials: take it out, and give it on the command line")
-    if not isinstance(described, dict) or len(described) != 1 or next(iter(described)) not in get_args(Kind):
-        raise ValueError(f"{key} is {described!r}: give {{kind: [values]}}, kind one of {', '.join(get_args(Kind))}")
+        raise ValueError(
+            f"{key} must be the same in all trials: take it out, and give it on the command line"
+        )
+    if (
+        not isinstance(described, dict)
+        or len(described) != 1
+        or next(iter(described)) not in get_args(Kind)
+    ):
+        raise ValueError(
+            f"{key} is {described!r}: give {{kind: [values]}}, kind one of {', '.join(get_args(Kind))}"
+        )
     ((kind, given),) = described.items()
     if not isinstance(given, list) or not given:
         raise ValueError(f"{key} has no values: give {kind} a list of them")

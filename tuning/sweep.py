@@ -13,18 +13,25 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import AsyncHyperBandScheduler
 
 from data.files import below, keep_trying, put_file, read_file
-from job.cli import overridden, parse, parser, run, to_yaml
-from job.cluster import ray_session
-from job.config import Config
-from job.paths import absolute, run_folder, with_absolute_paths
-from job.ray_storage import ray_storage
-from job.scaling import give_back
+from job.on_ray.cluster import ray_session
+from job.on_ray.scaling import give_back
+from job.on_ray.storage import ray_storage
+from job.settings.cli import overridden, parse, parser, run, to_yaml
+from job.settings.config import Config
+from job.settings.paths import absolute, run_folder, with_absolute_paths
 from job.train import check, manifest_of
-from trainable.evaluate import is_known, validation_tags
+from trainable.evaluation.evaluate import is_known, validation_tags
 from trainable.settings import check_fits
 from tuning.capacity import MOST, driver_resources, trials_at_once
 from tuning.results import best_config, collect, console_table, save
-from tuning.search import VALIDATION, Remembers, SearchOptions, check_search, param_space, tune_config
+from tuning.search import (
+    VALIDATION,
+    Remembers,
+    SearchOptions,
+    check_search,
+    param_space,
+    tune_config,
+)
 from tuning.space import Space, configured, names, read_space
 from tuning.trial import TrialConfig, run_trial
 
@@ -57,13 +64,17 @@ class Sweep:
     def trial(self) -> TrialConfig:
         """What its trials have in common."""
         cfg = replace(self.cfg, run=replace(self.cfg.run, storage=below(self.folder, "runs")))
-        return TrialConfig(cfg, self.metric, self.options.interval if self.options.population else None)
+        return TrialConfig(
+            cfg, self.metric, self.options.interval if self.options.population else None
+        )
 
     def described(self) -> str:
         """The sweep as YAML: what must be the same where it is continued."""
         space = {key: {axis.kind: list(axis.values)} for key, axis in self.space.items()}
         content = {"metric": self.metric, "options": asdict(self.options), "space": space}
-        return yaml.safe_dump(content | {"config": yaml.safe_load(to_yaml(self.cfg))}, sort_keys=False)
+        return yaml.safe_dump(
+            content | {"config": yaml.safe_load(to_yaml(self.cfg))}, sort_keys=False
+        )
 
 
 def main(argv: Sequence[str]) -> int:
@@ -77,11 +88,20 @@ def main(argv: Sequence[str]) -> int:
 
 def command_line() -> ArgumentParser:
     """The command's options."""
-    made = parser("python -m tuning.sweep", "Search over the configuration: trains many trials and compares them.")
+    made = parser(
+        "python -m tuning.sweep",
+        "Search over the configuration: trains many trials and compares them.",
+    )
     made.add_class_arguments(SearchOptions)
-    made.add_argument("--space", required=True, help=f"what is searched: {', '.join(names())}, or a YAML file")
-    made.add_argument("--metric", default="eval/mcd", help="of a validation, minimised: eval/mel, eval/mcd, ...")
-    made.add_argument("--at_once", type=int, help="trials at once; by default as many as the cluster has room for")
+    made.add_argument(
+        "--space", required=True, help=f"what is searched: {', '.join(names())}, or a YAML file"
+    )
+    made.add_argument(
+        "--metric", default="eval/mcd", help="of a validation, minimised: eval/mel, eval/mcd, ..."
+    )
+    made.add_argument(
+        "--at_once", type=int, help="trials at once; by default as many as the cluster has room for"
+    )
     return made
 
 
@@ -93,9 +113,15 @@ def prepared(cfg: Config, space: str, options: SearchOptions, metric: str) -> Sw
     """
     for key in ("eval.max_utterances", "train.checkpoint.keep_best"):
         if configured(cfg, key) < 1:
-            raise ValueError(f"{key} is 0, but trials are compared by their validations: give 1 or more")
+            raise ValueError(
+                f"{key} is 0, but trials are compared by their validations: give 1 or more"
+            )
     if not is_known(metric, cfg.train, cfg.eval):
-        why = "it holds the weights that are searched over: the smallest would win" if "loss" in metric else "unknown"
+        why = (
+            "it holds the weights that are searched over: the smallest would win"
+            if "loss" in metric
+            else "unknown"
+        )
         known = ", ".join(validation_tags(cfg.train, cfg.eval))
         raise ValueError(f"--metric {metric}: {why}; give a score of the validation: {known}")
     cfg = with_absolute_paths(overridden(cfg, {"train.checkpoint.metric": metric}))
@@ -113,14 +139,18 @@ def run_sweep(sweep: Sweep, at_once: int | None = None) -> None:
         at_once: trials at once; None: as many as the cluster has room for.
 
     Raises:
-        ValueError: another sweep has this name, the cluster has no room for a trial, or no trial has a score.
+        ValueError: another sweep has this name, the cluster has no room for a trial, or no trial
+            has a score.
     """
     trial = sweep.trial
     keep_trying(lambda: _claim(sweep))
     with ray_session(sweep.cfg):
-        check_fits(sweep.cfg.data, sweep.cfg.model, manifest_of(sweep.cfg))  # prepared once, for all trials
+        # prepared once, for all trials
+        check_fits(sweep.cfg.data, sweep.cfg.model, manifest_of(sweep.cfg))
         at_once = min(at_once, MOST) if at_once else trials_at_once(sweep.cfg)
-        print(f"sweep {sweep.folder}: {len(sweep.space)} keys, {at_once} trials at once, by {sweep.metric}")
+        print(
+            f"sweep {sweep.folder}: {len(sweep.space)} keys, {at_once} trials at once, by {sweep.metric}"
+        )
         grid = tuner_of(sweep, trial, at_once).fit()
         results = collect(grid, sweep.space, sweep.metric, trial.validations)
     best = best_config(results, sweep.cfg, f"{sweep.cfg.run.name}-best")
@@ -131,8 +161,14 @@ def run_sweep(sweep: Sweep, at_once: int | None = None) -> None:
         ("trials.csv", "the trials, best first (and as Parquet; history.csv has every validation)"),
         ("sweep.html", "the same with plots"),
         (f"runs/{results.best['run']}", "the best trial's run"),
-        ("best.yaml", f"its configuration: python -m job.train --config {below(sweep.folder, 'best.yaml')}"),
-        (EXPERIMENT, f"TensorBoard HParams (tensorboard --logdir {below(sweep.folder, EXPERIMENT)})"),
+        (
+            "best.yaml",
+            f"its configuration: python -m job.train --config {below(sweep.folder, 'best.yaml')}",
+        ),
+        (
+            EXPERIMENT,
+            f"TensorBoard HParams (tensorboard --logdir {below(sweep.folder, EXPERIMENT)})",
+        ),
     ):
         print(f"  {below(sweep.folder, name)}  {what}")
 
@@ -170,7 +206,9 @@ def tuner_of(sweep: Sweep, trial: TrialConfig, at_once: int) -> tune.Tuner:
     first = {key: configured(sweep.cfg, key) for key in sweep.space}
     start = first if all(axis.holds(first[key]) for key, axis in sweep.space.items()) else None
     config = tune_config(sweep.space, sweep.options, sweep.metric, trial.validations, start)
-    callbacks: list[Callback] = [Watch(sweep.space, sweep.metric, ray_storage(trial.cfg.run.storage)[1])]
+    callbacks: list[Callback] = [
+        Watch(sweep.space, sweep.metric, ray_storage(trial.cfg.run.storage)[1])
+    ]
     if isinstance(config.scheduler, AsyncHyperBandScheduler):
         callbacks.append(Remembers(config.scheduler))
     return tune.Tuner(
@@ -183,7 +221,8 @@ def tuner_of(sweep: Sweep, trial: TrialConfig, at_once: int) -> tune.Tuner:
             storage_filesystem=filesystem,
             verbose=0,
             callbacks=callbacks,
-            # nothing is to be decided of a population at its end; other trials end by themselves, and write their logs
+            # nothing is to be decided of a population at its end; other trials end by themselves,
+            # and write their logs
             stop={VALIDATION: trial.validations} if sweep.options.population else None,
         ),
     )
@@ -214,12 +253,16 @@ class Watch(Callback):
             self.shown_at = time.monotonic()
             self.show(trials)
 
-    def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+    def on_trial_complete(
+        self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
+    ) -> None:
         """A trial has finished, or was stopped in mid-training: its process ends, and all that it had started."""
         give_back(f"{self.runs}/{trial.trial_id}")
         self.show(trials)
 
-    def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+    def on_trial_error(
+        self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
+    ) -> None:
         """A trial has failed; the others go on."""
         give_back(f"{self.runs}/{trial.trial_id}")
         print(f"trial {trial.trial_id} failed: {trial.get_error()}")
@@ -229,7 +272,11 @@ class Watch(Callback):
         rows = []
         for trial in trials:
             told, scores = trial.last_result or {}, trial.metric_analysis.get(self.metric, {})
-            row = {"trial": trial.trial_id, "status": trial.status.lower(), "step": told.get("step")}
+            row = {
+                "trial": trial.trial_id,
+                "status": trial.status.lower(),
+                "step": told.get("step"),
+            }
             row |= {self.metric: told.get(self.metric), "lowest": scores.get("min")}
             rows.append(row | {key: trial.config.get(key) for key in self.space})
         print(console_table(rows, self.space), flush=True)

@@ -1,8 +1,9 @@
 """What one trial does: elastic runs of its own in the sweep's folder, whose validations are told to Ray Tune.
 
-A trial may be ended at any time and be started again, and does nothing twice: a run continues from its newest
-checkpoint. A member of a population trains in chunks. Between two of them it may be told to go on from another member's
-checkpoint with other values: then it does so in a new run, which begins with a copy of that checkpoint.
+A trial may be ended at any time and be started again, and does nothing twice: a run continues from
+its newest checkpoint. A member of a population trains in chunks. Between two of them it may be told
+to go on from another member's checkpoint with other values: then it does so in a new run, which
+begins with a copy of that checkpoint.
 """
 
 import hashlib
@@ -24,12 +25,13 @@ from ray.train.v2.api.callback import UserCallback
 from ray.util.queue import Empty, Queue
 
 from data.files import below, reachable
-from data.pipeline import on_this_node
-from job.cli import overridden
-from job.config import Config
-from job.paths import run_folder
+from data.stream.pipeline import on_this_node
+from job.settings.cli import overridden
+from job.settings.config import Config
+from job.settings.paths import run_folder
 from job.train import train
-from trainable.storage import checkpoint_name, checkpoints, newest_good, scores_of, step_of
+from trainable.run.format import checkpoint_name, step_of
+from trainable.run.storage import checkpoints, newest_good, scores_of
 from tuning.search import VALIDATION
 
 PLACE = "place.json"
@@ -41,7 +43,8 @@ class TrialConfig:
     """What all trials of a sweep have in common.
 
     Attributes:
-        cfg: the configuration that their values are put into; run.storage is the folder of their runs.
+        cfg: the configuration that their values are put into; run.storage is the folder of their
+            runs.
         metric: that the trials are judged by.
         interval: validations of a chunk, in a population; None: a trial trains in one go.
     """
@@ -77,7 +80,13 @@ class TrialConfig:
 
     def told(self, run: str, step: int, scores: Mapping[str, float]) -> dict[str, Any]:
         """What Tune is told of a validation; a score that is not finite is the worst there is."""
-        return {self.metric: math.inf, **scores, "run": run, "step": step, VALIDATION: self.number(step)}
+        return {
+            self.metric: math.inf,
+            **scores,
+            "run": run,
+            "step": step,
+            VALIDATION: self.number(step),
+        }
 
 
 def run_trial(values: dict[str, Any], trial: TrialConfig) -> None:
@@ -95,7 +104,10 @@ class Reports(UserCallback):
         self.queue = queue
 
     def after_report(
-        self, run_context: TrainRunContext, metrics: list[dict[str, Any]], checkpoint: Checkpoint | None
+        self,
+        run_context: TrainRunContext,
+        metrics: list[dict[str, Any]],
+        checkpoint: Checkpoint | None,
     ) -> None:
         """Pass on a report, which all workers make alike; one of a checkpoint alone has no scores."""
         scores = {tag: value for tag, value in metrics[0].items() if tag.startswith("eval/")}
@@ -115,7 +127,9 @@ def train_in_one_go(values: dict[str, Any], trial: TrialConfig) -> None:
                 tune.report(trial.told(cfg.run.name, told, scores))
         training.result()
     if told < cfg.train.max_steps:  # it had ended before, and its driver before it could tell
-        tune.report(trial.told(cfg.run.name, cfg.train.max_steps, _scores(cfg, cfg.train.max_steps)))
+        tune.report(
+            trial.told(cfg.run.name, cfg.train.max_steps, _scores(cfg, cfg.train.max_steps))
+        )
 
 
 @dataclass(frozen=True)
@@ -147,10 +161,16 @@ def train_in_chunks(values: dict[str, Any], trial: TrialConfig, interval: int) -
     every, goal = trial.cfg.eval.every_steps, trial.cfg.train.max_steps
     member = tune.get_context().get_trial_id()
     came_from = _told_place()
-    place = Place(member, values, member, 0) if came_from is None else came_from.goes_on_as(member, values)
+    place = (
+        Place(member, values, member, 0)
+        if came_from is None
+        else came_from.goes_on_as(member, values)
+    )
     # at most so many checkpoints a chunk: those on schedule and those of validations
     kept = GENERATIONS * interval * (1 + math.ceil(every / trial.cfg.train.checkpoint.every_steps))
-    checkpoint = replace(trial.cfg.train.checkpoint, keep=max(kept, trial.cfg.train.checkpoint.keep))
+    checkpoint = replace(
+        trial.cfg.train.checkpoint, keep=max(kept, trial.cfg.train.checkpoint.keep)
+    )
     if came_from is not None and came_from.run != place.run:
         adopt(trial.run(came_from.run, values), trial.run(place.run, values), place.step)
     while place.step < goal:

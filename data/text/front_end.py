@@ -1,8 +1,9 @@
 """What a language's front end is, what it returns, and how its result becomes the network's input.
 
-A new language is one file with a class like the three here, registered by a line in `_FRONT_ENDS` and one in
-`symbols.TONE_COUNTS` (and its phones, where they are new). Training also needs its BERT model in
-`data.config.BertConfig`, and a text encoder with a place for that model's features: published weights have three.
+A new language is one file with a class like the three here, registered by a line in `_FRONT_ENDS`
+and one in `symbols.TONE_COUNTS` (and its phones, where they are new). Training also needs its BERT
+model in `data.config.BertConfig`, and a text encoder with a place for that model's features:
+published weights have three.
 """
 
 import hashlib
@@ -31,8 +32,8 @@ class FrontEndError(ValueError):
     """A text that cannot be turned into phones.
 
     Attributes:
-        reason: A word for the ledger of rejected lines: empty_text, unknown_symbol, unknown_tone, word2ph_mismatch,
-            bert_token_mismatch or text_too_long.
+        reason: A word for the ledger of rejected lines: empty_text, unknown_symbol, unknown_tone,
+            word2ph_mismatch, bert_token_mismatch or text_too_long.
         text: The text as it was given.
     """
 
@@ -54,12 +55,15 @@ class Phonemes:
     """A text as phones.
 
     Attributes:
-        norm_text: The text with numbers spelled out and punctuation reduced to that of `symbols.PUNCTUATION`.
+        norm_text: The text with numbers spelled out and punctuation reduced to that of
+            `symbols.PUNCTUATION`.
         phones: [P] symbols; the first and the last are "_".
         tones: [P] tones counted within the language.
-        word2ph: [N] phones a BERT token, its [CLS] and [SEP] (the two "_") included; the sum is P. May hold 0.
+        word2ph: [N] phones a BERT token, its [CLS] and [SEP] (the two "_") included; the sum is P.
+            May hold 0.
         bert_text: The text that BERT reads; not always norm_text.
-        bert_tokens: [N - 2] BERT's tokens, without [CLS] and [SEP]; None if the front end had no tokenizer.
+        bert_tokens: [N - 2] BERT's tokens, without [CLS] and [SEP]; None if the front end had no
+            tokenizer.
     """
 
     norm_text: str
@@ -73,11 +77,13 @@ class Phonemes:
 class FrontEnd(Protocol):
     """Turns a text of one language into phones.
 
-    Version and data hash are part of the content address of what was prepared (`data.recipe`).
+    Version and data hash are part of the content address of what was prepared
+    (`data.corpus.recipe`).
 
     Attributes:
         language: One of `symbols.LANGUAGE_IDS`.
-        version: Changes when the code's results may change, so that nothing prepared before is taken for new.
+        version: Changes when the code's results may change, so that nothing prepared before is
+            taken for new.
     """
 
     language: str
@@ -91,9 +97,9 @@ class FrontEnd(Protocol):
 
 
 _FRONT_ENDS = {
-    "ZH": "data.text.chinese:ChineseFrontEnd",
-    "JP": "data.text.japanese:JapaneseFrontEnd",
-    "EN": "data.text.english:EnglishFrontEnd",
+    "ZH": "data.text.chinese.front_end:ChineseFrontEnd",
+    "JP": "data.text.japanese.front_end:JapaneseFrontEnd",
+    "EN": "data.text.english.front_end:EnglishFrontEnd",
 }
 
 
@@ -105,7 +111,9 @@ def get_front_end(language: str, **options: Any) -> FrontEnd:
         **options: Of the language: `engine` for JP ("plus" or "strict"), `tokenizer` for EN.
     """
     if language not in _FRONT_ENDS:
-        raise ValueError(f"no front end for language {language!r}: use one of {', '.join(_FRONT_ENDS)}")
+        raise ValueError(
+            f"no front end for language {language!r}: use one of {', '.join(_FRONT_ENDS)}"
+        )
     # imported here, for each brings its own large libraries
     module, name = _FRONT_ENDS[language].split(":")
     return getattr(importlib.import_module(module), name)(**options)
@@ -121,12 +129,18 @@ def validate(phonemes: Phonemes, language: str, text: str) -> Phonemes:
     """
     phones, tones, word2ph = phonemes.phones, phonemes.tones, phonemes.word2ph
     if all(phone == PAD for phone in phones):
-        raise FrontEndError("empty_text", text, f"nothing to say is left of it ({phonemes.norm_text!r})")
+        raise FrontEndError(
+            "empty_text", text, f"nothing to say is left of it ({phonemes.norm_text!r})"
+        )
     unknown = sorted({phone for phone in phones if phone not in SYMBOL_IDS})
     if unknown:
-        raise FrontEndError("unknown_symbol", text, f"no such symbol: {', '.join(map(repr, unknown))}")
+        raise FrontEndError(
+            "unknown_symbol", text, f"no such symbol: {', '.join(map(repr, unknown))}"
+        )
     if any(not 0 <= tone < TONE_COUNTS[language] for tone in tones):
-        raise FrontEndError("unknown_tone", text, f"tones {tones} are not all below {TONE_COUNTS[language]}")
+        raise FrontEndError(
+            "unknown_tone", text, f"tones {tones} are not all below {TONE_COUNTS[language]}"
+        )
     if not sum(word2ph) == len(phones) == len(tones) or min(word2ph) < 0:
         raise FrontEndError(
             "word2ph_mismatch",
@@ -136,7 +150,9 @@ def validate(phonemes: Phonemes, language: str, text: str) -> Phonemes:
     tokens = phonemes.bert_tokens
     if tokens is not None and len(tokens) + 2 != len(word2ph):
         raise FrontEndError(
-            "bert_token_mismatch", text, f"word2ph has {len(word2ph)} entries for {len(tokens)} + 2 tokens"
+            "bert_token_mismatch",
+            text,
+            f"word2ph has {len(word2ph)} entries for {len(tokens)} + 2 tokens",
         )
     return phonemes
 

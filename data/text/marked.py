@@ -15,7 +15,8 @@ _END = re.compile(  # a quotation that と follows is part of a Japanese sentenc
     rf"(?:\n\s*\n|[。！？!?]++(?:(?!{_CLOSING})|{_CLOSING}++(?!と))|(?P<stop>\.+){_CLOSING}*(?=\s|$))\s*"
 )
 _COMMA = re.compile(r"[，、；]|[,;](?=\s)")
-_NO_END = re.compile(r"\b(Mr|Mrs|Ms|Dr|Prof|St|Jr|Sr|vs|No|e\.g|i\.e|[A-Z])$")  # titles and initials
+# titles and initials
+_NO_END = re.compile(r"\b(Mr|Mrs|Ms|Dr|Prof|St|Jr|Sr|vs|No|e\.g|i\.e|[A-Z])$")
 _LINE_BREAK = re.compile(r"\s*\n\s*")
 
 
@@ -40,16 +41,22 @@ def parse(text: str, language: str | None = None) -> list[Part]:
         language: of what stands before the first mark.
 
     Raises:
-        ValueError: nothing but marks, an unknown language, or text before the first mark and no language.
+        ValueError: nothing but marks, an unknown language, or text before the first mark and no
+            language.
     """
     choice = ", ".join(LANGUAGE_IDS)
     if language is not None and language not in LANGUAGE_IDS:
         raise ValueError(f"no language {language!r}; choose of {choice}")
     first, *rest = _MARK.split(text)
     if first.strip() and language is None:
-        raise ValueError(f"the language of {first[:40]!r} is not known: give a language ({choice}) or a mark before it")
+        raise ValueError(
+            f"the language of {first[:40]!r} is not known: give a language ({choice}) or a mark before it"
+        )
     parts: list[Part] = []
-    for spoken, piece in [(language or "", first), *zip(map(str.upper, rest[::2]), rest[1::2], strict=True)]:
+    for spoken, piece in [
+        (language or "", first),
+        *zip(map(str.upper, rest[::2]), rest[1::2], strict=True),
+    ]:
         if parts and parts[-1].language == spoken:
             parts[-1] = Part(spoken, parts[-1].text + piece)
         elif piece.strip():
@@ -67,8 +74,8 @@ def marked(parts: Sequence[Part]) -> str:
 def sentences(parts: Sequence[Part]) -> list[list[Part]]:
     """Cuts a text into sentences, which may hold several languages.
 
-    A sentence ends with 。！？!? or a blank line, with a full stop before a space, and where it is longer than
-    LONGEST_SENTENCE with a comma. Single line breaks end nothing.
+    A sentence ends with 。！？!? or a blank line, with a full stop before a space, and where it is
+    longer than LONGEST_SENTENCE with a comma. Single line breaks end nothing.
     """
     found: list[list[Part]] = [[]]
     for part in parts:
@@ -78,7 +85,8 @@ def sentences(parts: Sequence[Part]) -> list[list[Part]]:
                 found[-1].append(Part(part.language, joined))
             if ends and _has_words(found[-1]):
                 found.append([])
-    if len(found) > 1 and not _has_words(found[-1]):  # stray punctuation belongs to the sentence before
+    # stray punctuation belongs to the sentence before
+    if len(found) > 1 and not _has_words(found[-1]):
         found[-2].extend(found.pop())
     return found
 

@@ -1,6 +1,7 @@
 """The symbol set of Bert-VITS2 2.3: phones, tones and languages as numbers.
 
-Published weights index their embeddings with these numbers, so the order is part of the file format.
+Published weights index their embeddings with these numbers, so the order is part of the file
+format.
 """
 
 from collections.abc import Sequence
@@ -9,8 +10,9 @@ from itertools import accumulate
 PAD = "_"
 PUNCTUATION = ("!", "?", "…", ",", ".", "'", "-")
 
-# Upper-case names keep apart what would collide: "V" is English v (lower-case v is Chinese ü), "N" a Japanese
-# moraic nasal, "E" and "En" the vowels of ye and yan, "AA", "EE", "OO" the empty initials before a, e, o.
+# Upper-case names keep apart what would collide: "V" is English v (lower-case v is Chinese ü), "N"
+# a Japanese moraic nasal, "E" and "En" the vowels of ye and yan, "AA", "EE", "OO" the empty
+# initials before a, e, o.
 _PHONES = (
     "AA E EE En N OO V a a: aa ae ah ai an ang ao aw ay b by c ch d dh dy e e: eh ei en eng er ey f g gy h hh hy "
     "i i0 i: ia ian iang iao ie ih in ing iong ir iu iy j jh k ky l m my n ng ny o o: ong ou ow oy p py q r ry "
@@ -50,5 +52,7 @@ def tone_ids(tones: Sequence[int], language: str) -> list[int]:
     count, start = TONE_COUNTS[language], TONE_STARTS[language]
     wrong = sorted({tone for tone in tones if not 0 <= tone < count})
     if wrong:
-        raise ValueError(f"{language} has the tones 0 to {count - 1}, not {', '.join(map(str, wrong))}")
+        raise ValueError(
+            f"{language} has the tones 0 to {count - 1}, not {', '.join(map(str, wrong))}"
+        )
     return [start + tone for tone in tones]

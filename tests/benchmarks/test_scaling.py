@@ -10,7 +10,9 @@ def test_all_reduce_of_a_ring():
     network = Network(gpus=8, inside=100e9, between=10e9, hop=0.0)
     assert network.all_reduce(8e9, 1) == 0
     assert network.all_reduce(8e9, 8) == pytest.approx(2 * 7 / 8 * 8e9 / 100e9)
-    assert network.all_reduce(8e9, 16) == pytest.approx(2 * 7 / 8 * 8e9 / 100e9 + 2 * 1 / 2 * 1e9 / 10e9)
+    assert network.all_reduce(8e9, 16) == pytest.approx(
+        2 * 7 / 8 * 8e9 / 100e9 + 2 * 1 / 2 * 1e9 / 10e9
+    )
 
 
 def test_what_sticks_out():

@@ -9,9 +9,17 @@ from torch import nn
 from benchmarks import step as benchmark
 from benchmarks.as_reference import AsReferenceStep
 from benchmarks.parts import FlopCount, KeptForBackward, in_parts
-from benchmarks.step import Subject, command_line, in_turn, largest_difference, measure, rewound, synthetic_batch
+from benchmarks.step import (
+    Subject,
+    command_line,
+    in_turn,
+    largest_difference,
+    measure,
+    rewound,
+    synthetic_batch,
+)
 from tests.tiny import tiny_batch, tiny_config, tiny_state
-from trainable.step import TrainingStep
+from trainable.learning.step import TrainingStep
 
 
 def test_as_reference_does_more_and_computes_the_same():
@@ -20,7 +28,10 @@ def test_as_reference_does_more_and_computes_the_same():
     rewind, heard = rewound(state), []
     state.slm.wavlm.register_forward_hook(lambda *_: heard.append(torch.is_grad_enabled()))
     results = []
-    for kind, passes in ((TrainingStep, [True, False]), (AsReferenceStep, [False, False, False, True, True])):
+    for kind, passes in (
+        (TrainingStep, [True, False]),
+        (AsReferenceStep, [False, False, False, True, True]),
+    ):
         heard.clear()
         scalars, counted = Subject(kind(state, cfg.train, cfg.data), batch).counted()
         rewind()
@@ -55,7 +66,14 @@ def test_parts_add_up_and_leave_nothing_behind():
     with in_parts(step, lambda: next(ticks)) as parts:
         step([(0, tiny_batch(cfg, 0))])
     assert sum(parts.values()) == next(ticks) - 1
-    assert {"alignment", "G forward: dec", "D backward", "DUR backward", "WD backward", "G backward"} <= set(parts)
+    assert {
+        "alignment",
+        "G forward: dec",
+        "D backward",
+        "DUR backward",
+        "WD backward",
+        "G backward",
+    } <= set(parts)
     assert "update" not in vars(step)
 
 
@@ -74,7 +92,10 @@ def test_what_is_kept_for_the_backward_pass():
 def test_checkpointing_keeps_less():
     found = [
         Subject(TrainingStep(tiny_state(cfg), cfg.train, cfg.data), tiny_batch(cfg, 0)).kept()
-        for cfg in (tiny_config(micro_batches_per_step=1, activation_checkpointing=on) for on in (False, True))
+        for cfg in (
+            tiny_config(micro_batches_per_step=1, activation_checkpointing=on)
+            for on in (False, True)
+        )
     ]
     assert 0 < found[1] < 0.8 * found[0]
 
@@ -104,8 +125,12 @@ def test_ratios_are_medians_of_pairs_in_alternating_order():
     ours, exact = Paced("bf16", [1.0, 2.0, 4.0], order), Paced("fp32", [3.0, 2.0, 8.0], order)
     result = in_turn({"seconds_per_step": ours, "fp32_seconds_per_step": exact}, 3)
     assert order == ["bf16", "fp32", "fp32", "bf16", "bf16", "fp32"]
-    assert result.pop("times") == {"seconds_per_step": [1.0, 2.0, 4.0], "fp32_seconds_per_step": [3.0, 2.0, 8.0]}
-    assert result == {"seconds_per_step": 2.0, "fp32_seconds_per_step": 3.0, "ratio_to_fp32": 2.0}  # of 3, 1 and 2
+    assert result.pop("times") == {
+        "seconds_per_step": [1.0, 2.0, 4.0],
+        "fp32_seconds_per_step": [3.0, 2.0, 8.0],
+    }
+    # of 3, 1 and 2
+    assert result == {"seconds_per_step": 2.0, "fp32_seconds_per_step": 3.0, "ratio_to_fp32": 2.0}
 
 
 @pytest.mark.parametrize("option", ["--against-fp32", "--as-reference"])
@@ -120,12 +145,26 @@ def test_what_is_timed_beside_our_step(option, monkeypatch):
     monkeypatch.setattr(benchmark, "full_state", state)
     monkeypatch.setattr(benchmark, "ModelConfig", lambda: cfg.model)
     monkeypatch.setattr(benchmark, "DataConfig", lambda: cfg.data)
-    options = ["--precision", "bf16", "--batch", "2", "--frames", "48", "--tokens", "9", "--pairs", "1", option]
+    options = [
+        "--precision",
+        "bf16",
+        "--batch",
+        "2",
+        "--frames",
+        "48",
+        "--tokens",
+        "9",
+        "--pairs",
+        "1",
+        option,
+    ]
     result = measure(command_line().parse_args(options))
     against_fp32 = option == "--against-fp32"
     assert precisions == ["bf16", "fp32"][: 2 if against_fp32 else 1]
     other, ratio = (
-        ("fp32_seconds_per_step", "ratio_to_fp32") if against_fp32 else ("as_reference_seconds_per_step", "ratio")
+        ("fp32_seconds_per_step", "ratio_to_fp32")
+        if against_fp32
+        else ("as_reference_seconds_per_step", "ratio")
     )
     assert result[ratio] == result[other] / result["seconds_per_step"] > 0
     assert ("as_reference_flops" in result) != against_fp32

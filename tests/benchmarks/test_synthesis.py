@@ -7,7 +7,9 @@ from tests.tiny import tiny_config
 
 
 def test_figures(tmp_path):
-    found = measure(random_voice(tiny_config(), str(tmp_path), "cpu"), repeats=1, text="[EN]Yes! Good morning.")
+    found = measure(
+        random_voice(tiny_config(), str(tmp_path), "cpu"), repeats=1, text="[EN]Yes! Good morning."
+    )
     assert found["sentences"] == 2
     assert 0 < found["first_audio_s"] < found["whole_text_s"]
     assert 0 < found["first_sentence_audio_s"] < found["audio_s"] < 60

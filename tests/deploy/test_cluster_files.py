@@ -14,8 +14,8 @@ from moto import mock_aws
 from ray.autoscaler._private.aws.config import bootstrap_aws
 from ray.autoscaler._private.util import prepare_config, validate_config
 
-from job.cli import parse, parser
-from job.config import Config, ScalingConfig
+from job.settings.cli import parse, parser
+from job.settings.config import Config, ScalingConfig
 from tests.test_house import ROOT
 from tools.local_cluster import FAST_HEALTH_CHECK
 
@@ -42,7 +42,9 @@ def read(name: str) -> dict[str, Any]:
 
 
 def preset() -> Config:
-    presets = (part for name in ("base", "cluster") for part in ("--config", f"job/presets/{name}.yaml"))
+    presets = (
+        part for name in ("base", "cluster") for part in ("--config", f"job/presets/{name}.yaml")
+    )
     return parse(parser("test", ""), list(presets))[0]
 
 
@@ -54,15 +56,19 @@ def node_types(name: str) -> dict[str, tuple[dict[str, float], int]]:
     """Resources and fewest nodes of each type; of Ray's files and of KubeRay's alike."""
     config = read(name)
     if "available_node_types" in config:
-        return {n: (t["resources"], t.get("min_workers", 0)) for n, t in config["available_node_types"].items()}
+        return {
+            n: (t["resources"], t.get("min_workers", 0))
+            for n, t in config["available_node_types"].items()
+        }
     found = {}
     for group in [config["spec"]["headGroupSpec"], *config["spec"]["workerGroupSpecs"]]:
         start = group["rayStartParams"]
         own = json.loads(json.loads(start.get("resources", '"{}"')))
         gpus = {"GPU": int(start["num-gpus"])} if "num-gpus" in start else {}
         found[group.get("groupName", "head")] = (
-            {"CPU": int(start["num-cpus"])} | gpus | own, group.get("minReplicas", 0)
-        )  # fmt: skip
+            {"CPU": int(start["num-cpus"])} | gpus | own,
+            group.get("minReplicas", 0),
+        )
     return found
 
 
@@ -71,7 +77,8 @@ def test_ray_takes_it(name):
     config = prepare_config(read(name))
     validate_config(config)
     assert config["head_node_type"] == "head"
-    assert config["setup_commands"] == config["head_setup_commands"] == []  # not Ray's defaults, which install a Ray
+    # not Ray's defaults, which install a Ray
+    assert config["setup_commands"] == config["head_setup_commands"] == []
     assert 1 <= config["idle_timeout_minutes"] <= 10
     for local in config["file_mounts"].values():
         assert (ROOT / local).is_file()
@@ -117,13 +124,18 @@ def test_loaders_and_workers_keep_apart_and_nothing_runs_where_no_job_is(name):
     loader = {"CPU": 1, **wanted.loader_resources}
 
     def homes(task: dict[str, float]) -> set[str]:
-        return {n for n, (has, _) in types.items() if all(has.get(r, 0) >= amount for r, amount in task.items())}
+        return {
+            n
+            for n, (has, _) in types.items()
+            if all(has.get(r, 0) >= amount for r, amount in task.items())
+        }
 
     assert homes(loader) == {"data"}
     assert homes(worker) == {n for n in types if n.startswith("gpu")} != set()
     assert types["head"][0]["CPU"] == 0
     assert {fewest for _, fewest in types.values()} == {0}
-    for gpu in homes(worker):  # the worker takes all that Ray knows of: no task of Ray Data's fits beside it
+    # the worker takes all that Ray knows of: no task of Ray Data's fits beside it
+    for gpu in homes(worker):
         assert types[gpu][0]["CPU"] == worker["CPU"]
 
 
@@ -133,7 +145,9 @@ def test_a_cluster_can_hold_the_presets_run():
         config = read(name)
         types = config.get("available_node_types", {})
         groups = config.get("spec", {}).get("workerGroupSpecs", [])
-        sizes = {n: t["max_workers"] for n, t in types.items()} | {g["groupName"]: g["maxReplicas"] for g in groups}
+        sizes = {n: t["max_workers"] for n, t in types.items()} | {
+            g["groupName"]: g["maxReplicas"] for g in groups
+        }
         assert all(size >= most for n, size in sizes.items() if n.startswith("gpu"))
         assert config.get("max_workers", 99) >= most + sizes["data"]
 
@@ -141,7 +155,9 @@ def test_a_cluster_can_hold_the_presets_run():
 @pytest.mark.parametrize("name", [*RAY_UP, "deploy/kuberay-cluster.yaml"])
 def test_one_data_node_takes_the_presets_loaders(name):
     has, wanted = node_types(name)["data"][0], preset()
-    assert {has["CPU"], has["data"] / wanted.scaling.loader_resources["data"]} == {wanted.data.loaders}
+    assert {has["CPU"], has["data"] / wanted.scaling.loader_resources["data"]} == {
+        wanted.data.loaders
+    }
 
 
 @pytest.mark.parametrize("name", RAY_UP)
@@ -159,7 +175,10 @@ def test_the_fall_back_comes_second(name):
 @pytest.mark.parametrize("name", RAY_UP)
 def test_dead_nodes_are_noticed_and_notices_become_drains(name):
     config = read(name)
-    head, worker = "\n".join(config["head_start_ray_commands"]), "\n".join(config["worker_start_ray_commands"])
+    head, worker = (
+        "\n".join(config["head_start_ray_commands"]),
+        "\n".join(config["worker_start_ray_commands"]),
+    )
     for variable, value in FAST_HEALTH_CHECK.items():
         if "initial_delay" not in variable:  # a machine in a cloud takes longer to start
             assert f"{variable}={value}" in head
@@ -170,9 +189,17 @@ def test_dead_nodes_are_noticed_and_notices_become_drains(name):
 
 def test_kuberay_drains_before_a_pod_goes():
     cluster = read("deploy/kuberay-cluster.yaml")["spec"]
-    variables = {e["name"]: e["value"] for e in cluster["headGroupSpec"]["template"]["spec"]["containers"][0]["env"]}
-    assert variables.items() >= {v: FAST_HEALTH_CHECK[v] for v in FAST_HEALTH_CHECK if "initial" not in v}.items()
-    pod = next(g for g in cluster["workerGroupSpecs"] if g["groupName"] == "gpu")["template"]["spec"]
+    variables = {
+        e["name"]: e["value"]
+        for e in cluster["headGroupSpec"]["template"]["spec"]["containers"][0]["env"]
+    }
+    assert (
+        variables.items()
+        >= {v: FAST_HEALTH_CHECK[v] for v in FAST_HEALTH_CHECK if "initial" not in v}.items()
+    )
+    pod = next(g for g in cluster["workerGroupSpecs"] if g["groupName"] == "gpu")["template"][
+        "spec"
+    ]
     command = pod["containers"][0]["lifecycle"]["preStop"]["exec"]["command"]
     assert command[1].endswith("spot.py")
     assert "--now" in command
@@ -183,7 +210,9 @@ def test_the_pods_account_is_made_with_them():
     account, cluster = read_all("deploy/kuberay-cluster.yaml")
     groups = [cluster["spec"]["headGroupSpec"], *cluster["spec"]["workerGroupSpecs"]]
     assert account["kind"] == "ServiceAccount"
-    assert {group["template"]["spec"]["serviceAccountName"] for group in groups} == {account["metadata"]["name"]}
+    assert {group["template"]["spec"]["serviceAccountName"] for group in groups} == {
+        account["metadata"]["name"]
+    }
 
 
 @pytest.mark.parametrize("name", RAY_UP)
@@ -219,7 +248,11 @@ def test_what_ray_up_opens_on_aws(explicit, monkeypatch, tmp_path):
             if explicit:
                 node_type["node_config"]["SecurityGroupIds"] = [group.id]
         prepared = bootstrap_aws(config)
-        used = {i for t in prepared["available_node_types"].values() for i in t["node_config"]["SecurityGroupIds"]}
+        used = {
+            i
+            for t in prepared["available_node_types"].values()
+            for i in t["node_config"]["SecurityGroupIds"]
+        }
         rules = [rule for one in used for rule in ec2.SecurityGroup(one).ip_permissions]
         assert bool(rules) != explicit
         assert ("0.0.0.0/0" in str(rules)) != explicit
@@ -237,8 +270,12 @@ def test_the_aws_template_opens_ssh_to_one_address_and_has_what_cluster_yaml_nam
     template, cluster = read("deploy/aws.yaml"), read("cluster.yaml")
     resources = template["Resources"]
     rules = resources["SecurityGroup"]["Properties"]["SecurityGroupIngress"]
-    assert [(rule["FromPort"], rule["ToPort"], rule["CidrIp"]) for rule in rules] == [(22, 22, {"Ref": "SshFrom"})]
-    others = [r["Properties"] for r in resources.values() if r["Type"] == "AWS::EC2::SecurityGroupIngress"]
+    assert [(rule["FromPort"], rule["ToPort"], rule["CidrIp"]) for rule in rules] == [
+        (22, 22, {"Ref": "SshFrom"})
+    ]
+    others = [
+        r["Properties"] for r in resources.values() if r["Type"] == "AWS::EC2::SecurityGroupIngress"
+    ]
     assert all("SourceSecurityGroupId" in rule and "CidrIp" not in rule for rule in others)
     one = re.compile(template["Parameters"]["SshFrom"]["AllowedPattern"])
     assert one.search("203.0.113.7/32")
@@ -246,7 +283,10 @@ def test_the_aws_template_opens_ssh_to_one_address_and_has_what_cluster_yaml_nam
     made = {r["Properties"].get("InstanceProfileName") for r in resources.values()}
     types = cluster["available_node_types"].values()
     assert {t["node_config"]["IamInstanceProfile"]["Name"] for t in types} <= made
-    ending = next(s for s in resources["HeadRole"]["Properties"]["Policies"][0]["PolicyDocument"]["Statement"]
-                  if "ec2:TerminateInstances" in s["Action"])  # fmt: skip
+    ending = next(
+        s
+        for s in resources["HeadRole"]["Properties"]["Policies"][0]["PolicyDocument"]["Statement"]
+        if "ec2:TerminateInstances" in s["Action"]
+    )
     assert cluster["cluster_name"] in ending["Condition"]["StringEquals"].values()
     assert resources["Bucket"]["DeletionPolicy"] == "Retain"

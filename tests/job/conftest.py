@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.flaky import Flaky, flaky_bucket
-from trainable.storage import newest_good
+from trainable.run.storage import newest_good
 
 ROOT = Path(__file__).parents[2]
 DEMO = ROOT / "job/presets/demo.yaml"
@@ -31,7 +31,11 @@ SMALL = [
 
 def overrides(**options: object) -> list[str]:
     """`run__name="x"` as `--run.name x`."""
-    return [part for key, value in options.items() for part in (f"--{key.replace('__', '.')}", str(value))]
+    return [
+        part
+        for key, value in options.items()
+        for part in (f"--{key.replace('__', '.')}", str(value))
+    ]
 
 
 class Command:
@@ -45,7 +49,9 @@ class Command:
         }
         self.env.pop("RAY_ADDRESS", None)
 
-    def __call__(self, module: str, *argv: str, timeout: float = 280) -> subprocess.CompletedProcess:
+    def __call__(
+        self, module: str, *argv: str, timeout: float = 280
+    ) -> subprocess.CompletedProcess:
         return subprocess.run(
             [sys.executable, "-m", module, *argv],
             cwd=ROOT,

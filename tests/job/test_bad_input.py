@@ -21,32 +21,60 @@ def fails(command, tmp_path):
 
 
 def test_missing_transcript(fails, tmp_path):
-    message = fails("job.prepare", "--data.transcript", str(tmp_path / "nobody.list"), "--data.shards", str(tmp_path))
+    message = fails(
+        "job.prepare",
+        "--data.transcript",
+        str(tmp_path / "nobody.list"),
+        "--data.shards",
+        str(tmp_path),
+    )
     assert "nobody.list" in message
 
 
 def test_no_shards_and_no_transcript(fails, tmp_path):
-    message = fails("job.train", "--data.shards", str(tmp_path / "none"), "--model.slm.path", "random")
+    message = fails(
+        "job.train", "--data.shards", str(tmp_path / "none"), "--model.slm.path", "random"
+    )
     assert "job.prepare" in message
 
 
 def test_unreadable_audio_and_unknown_language_end_in_the_rejects(fails, tmp_path):
     (tmp_path / "noise.wav").write_bytes(b"not audio")
-    (tmp_path / "esd.list").write_text("noise.wav|a|EN|Hello.\nnoise.wav|a|FR|Bonjour.\ngone.wav|a|EN|Hello.\n")
+    (tmp_path / "esd.list").write_text(
+        "noise.wav|a|EN|Hello.\nnoise.wav|a|FR|Bonjour.\ngone.wav|a|EN|Hello.\n"
+    )
     message = fails(
-        "job.prepare", "--config", str(DEMO), "--data.transcript", str(tmp_path / "esd.list"),
-        "--data.shards", str(tmp_path / "shards"),
-    )  # fmt: skip
+        "job.prepare",
+        "--config",
+        str(DEMO),
+        "--data.transcript",
+        str(tmp_path / "esd.list"),
+        "--data.shards",
+        str(tmp_path / "shards"),
+    )
     assert "data.max_reject_share" in message
-    rejects = [json.loads(line) for line in (tmp_path / "shards/rejects.jsonl").read_text().splitlines()]
-    assert [r["reason"] for r in rejects] == ["unreadable_audio", "unknown_language", "missing_audio"]
+    rejects = [
+        json.loads(line) for line in (tmp_path / "shards/rejects.jsonl").read_text().splitlines()
+    ]
+    assert [r["reason"] for r in rejects] == [
+        "unreadable_audio",
+        "unknown_language",
+        "missing_audio",
+    ]
 
 
 def test_more_workers_than_the_plan_can_feed(fails, shards, tmp_path):
     message = fails(
-        "job.train", "--config", str(DEMO), "--data.shards", str(shards), "--run.storage", str(tmp_path),
-        "--scaling.num_workers", "5",
-    )  # fmt: skip
+        "job.train",
+        "--config",
+        str(DEMO),
+        "--data.shards",
+        str(shards),
+        "--run.storage",
+        str(tmp_path),
+        "--scaling.num_workers",
+        "5",
+    )
     assert "scaling.num_workers 5" in message
     assert "train.micro_batches_per_step 4" in message
 
@@ -54,25 +82,55 @@ def test_more_workers_than_the_plan_can_feed(fails, shards, tmp_path):
 def test_a_run_of_another_architecture(two_workers, fails, shards, tmp_path):
     shutil.copytree(two_workers, tmp_path / "a")
     message = fails(
-        "job.train", "--config", str(DEMO), *SMALL, "--data.shards", str(shards), "--run.storage", str(tmp_path),
-        "--run.name", "a", "--train.max_steps", "11", "--scaling.num_workers", "1", "--model.filter_channels", "32",
-    )  # fmt: skip
+        "job.train",
+        "--config",
+        str(DEMO),
+        *SMALL,
+        "--data.shards",
+        str(shards),
+        "--run.storage",
+        str(tmp_path),
+        "--run.name",
+        "a",
+        "--train.max_steps",
+        "11",
+        "--scaling.num_workers",
+        "1",
+        "--model.filter_channels",
+        "32",
+    )
     assert "of another architecture" in message
     assert "model.*" in message
 
 
 def test_settings_that_do_not_fit_the_shards(fails, shards, tmp_path):
     message = fails(
-        "job.train", "--config", str(DEMO), "--data.shards", str(shards), "--run.storage", str(tmp_path),
-        "--model.bert_channels", "1024",
-    )  # fmt: skip
+        "job.train",
+        "--config",
+        str(DEMO),
+        "--data.shards",
+        str(shards),
+        "--run.storage",
+        str(tmp_path),
+        "--model.bert_channels",
+        "1024",
+    )
     assert "model.bert_channels" in message
 
 
 def test_synthesize_names_what_is_there(fails, tmp_path):
     message = fails(
-        "job.synthesize", "--checkpoint", str(tmp_path), "--text", "a", "--speaker", "x", "--language", "EN",
-        "--out", str(tmp_path / "x.wav"),
-    )  # fmt: skip
+        "job.synthesize",
+        "--checkpoint",
+        str(tmp_path),
+        "--text",
+        "a",
+        "--speaker",
+        "x",
+        "--language",
+        "EN",
+        "--out",
+        str(tmp_path / "x.wav"),
+    )
     assert "holds no checkpoint" in message
     assert Path(tmp_path / "x.wav").exists() is False

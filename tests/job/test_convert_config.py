@@ -8,41 +8,95 @@ import pytest
 import yaml
 
 from data.config import PlanConfig
-from job.cli import read_config
-from job.config import Config
 from job.convert_config import main
-from job.reference_config import FREEZES, NOT_USED, PRECISIONS, REFUSED, SAME, flat, reference_config
+from job.settings.cli import read_config
+from job.settings.config import Config
+from job.settings.reference_config import (
+    FREEZES,
+    NOT_USED,
+    PRECISIONS,
+    REFUSED,
+    SAME,
+    flat,
+    reference_config,
+)
 from tests.job.conftest import SMALL, metrics
 from tests.tiny import DEMO, tiny_batch, tiny_config, tiny_state
 from trainable.config import TrainConfig
-from trainable.step import TrainingStep
+from trainable.learning.step import TrainingStep
 
 # what the reference's release 2.3 ships
 REFERENCE = {
     "train": {
-        "log_interval": 200, "eval_interval": 1000, "seed": 42, "epochs": 1000, "learning_rate": 0.0002,
-        "betas": [0.8, 0.99], "eps": 1e-9, "batch_size": 16, "bf16_run": False, "lr_decay": 0.99995,
-        "segment_size": 16384, "init_lr_ratio": 1, "warmup_epochs": 0, "c_mel": 45, "c_kl": 1.0, "c_commit": 100,
-        "skip_optimizer": True, "freeze_ZH_bert": False, "freeze_JP_bert": False, "freeze_EN_bert": False,
+        "log_interval": 200,
+        "eval_interval": 1000,
+        "seed": 42,
+        "epochs": 1000,
+        "learning_rate": 0.0002,
+        "betas": [0.8, 0.99],
+        "eps": 1e-9,
+        "batch_size": 16,
+        "bf16_run": False,
+        "lr_decay": 0.99995,
+        "segment_size": 16384,
+        "init_lr_ratio": 1,
+        "warmup_epochs": 0,
+        "c_mel": 45,
+        "c_kl": 1.0,
+        "c_commit": 100,
+        "skip_optimizer": True,
+        "freeze_ZH_bert": False,
+        "freeze_JP_bert": False,
+        "freeze_EN_bert": False,
         "freeze_emo": False,
     },
     "data": {
-        "training_files": "filelists/train.list", "validation_files": "filelists/val.list", "max_wav_value": 32768.0,
-        "sampling_rate": 44100, "filter_length": 2048, "hop_length": 512, "win_length": 2048, "n_mel_channels": 128,
-        "mel_fmin": 0.0, "mel_fmax": None, "add_blank": True, "n_speakers": 896, "cleaned_text": True,
+        "training_files": "filelists/train.list",
+        "validation_files": "filelists/val.list",
+        "max_wav_value": 32768.0,
+        "sampling_rate": 44100,
+        "filter_length": 2048,
+        "hop_length": 512,
+        "win_length": 2048,
+        "n_mel_channels": 128,
+        "mel_fmin": 0.0,
+        "mel_fmax": None,
+        "add_blank": True,
+        "n_speakers": 896,
+        "cleaned_text": True,
         "spk2id": {"Ann": 0, "Bo": 1},
     },
     "model": {
-        "use_spk_conditioned_encoder": True, "use_noise_scaled_mas": True, "use_mel_posterior_encoder": False,
-        "use_duration_discriminator": True, "inter_channels": 192, "hidden_channels": 192, "filter_channels": 768,
-        "n_heads": 2, "n_layers": 6, "kernel_size": 3, "p_dropout": 0.1, "resblock": "1",
-        "resblock_kernel_sizes": [3, 7, 11], "resblock_dilation_sizes": [[1, 3, 5], [1, 3, 5], [1, 3, 5]],
-        "upsample_rates": [8, 8, 2, 2, 2], "upsample_initial_channel": 512, "upsample_kernel_sizes": [16, 16, 8, 2, 2],
-        "n_layers_q": 3, "use_spectral_norm": False, "gin_channels": 512,
-        "slm": {"model": "./slm/wavlm-base-plus", "sr": 16000, "hidden": 768, "nlayers": 13, "initial_channel": 64},
+        "use_spk_conditioned_encoder": True,
+        "use_noise_scaled_mas": True,
+        "use_mel_posterior_encoder": False,
+        "use_duration_discriminator": True,
+        "inter_channels": 192,
+        "hidden_channels": 192,
+        "filter_channels": 768,
+        "n_heads": 2,
+        "n_layers": 6,
+        "kernel_size": 3,
+        "p_dropout": 0.1,
+        "resblock": "1",
+        "resblock_kernel_sizes": [3, 7, 11],
+        "resblock_dilation_sizes": [[1, 3, 5], [1, 3, 5], [1, 3, 5]],
+        "upsample_rates": [8, 8, 2, 2, 2],
+        "upsample_initial_channel": 512,
+        "upsample_kernel_sizes": [16, 16, 8, 2, 2],
+        "n_layers_q": 3,
+        "use_spectral_norm": False,
+        "gin_channels": 512,
+        "slm": {
+            "model": "./slm/wavlm-base-plus",
+            "sr": 16000,
+            "hidden": 768,
+            "nlayers": 13,
+            "initial_channel": 64,
+        },
     },
     "version": "2.3",
-}  # fmt: skip
+}
 
 
 def convert(folder: Path, reference: dict) -> Config:
@@ -68,21 +122,36 @@ def test_every_key_is_mapped_or_named_with_the_reason(tmp_path, capsys):
 def test_the_references_own_values_are_our_defaults(tmp_path):
     """So that a key that is missing there means here what it means there."""
     ours, defaults = convert(tmp_path, REFERENCE), Config()
-    assert ours.model == replace(defaults.model, n_speakers=896, slm=replace(ours.model.slm, path=ours.model.slm.path))
+    assert ours.model == replace(
+        defaults.model, n_speakers=896, slm=replace(ours.model.slm, path=ours.model.slm.path)
+    )
     assert ours.model.slm == replace(defaults.model.slm, path="./slm/wavlm-base-plus")
     assert ours.train == replace(defaults.train, log_every_steps=200)
-    assert (ours.data.plan.max_utterances, ours.data.plan.max_frames) == (16, 16 * max(PlanConfig().bucket_boundaries))
+    assert (ours.data.plan.max_utterances, ours.data.plan.max_frames) == (
+        16,
+        16 * max(PlanConfig().bucket_boundaries),
+    )
     assert replace(ours.data, plan=defaults.data.plan) == defaults.data
 
 
 def test_what_it_changes_arrives(tmp_path):
     reference = changed(
-        "train", batch_size=6, bf16_run=True, c_mel=30, eval_interval=500, freeze_ZH_bert=True, freeze_EN_bert=True
+        "train",
+        batch_size=6,
+        bf16_run=True,
+        c_mel=30,
+        eval_interval=500,
+        freeze_ZH_bert=True,
+        freeze_EN_bert=True,
     )
     ours = convert(tmp_path, reference)
     assert ours.train.freeze == ("zh_bert", "en_bert")
     assert (ours.train.precision, ours.train.loss_weights.mel) == ("bf16", 30)
-    assert (ours.train.checkpoint.every_steps, ours.eval.every_steps, ours.data.plan.max_utterances) == (500, 500, 6)
+    assert (
+        ours.train.checkpoint.every_steps,
+        ours.eval.every_steps,
+        ours.data.plan.max_utterances,
+    ) == (500, 500, 6)
 
 
 def test_there_and_back_again(tmp_path):
@@ -106,7 +175,10 @@ def test_the_tables_name_keys_of_ours_and_no_key_twice():
     [
         (REFERENCE | {"version": "2.1"}, "version is 2.1"),
         ({}, "version is none"),
-        (changed("model", use_mel_posterior_encoder=True), "model.use_mel_posterior_encoder is True"),
+        (
+            changed("model", use_mel_posterior_encoder=True),
+            "model.use_mel_posterior_encoder is True",
+        ),
         (changed("model", n_layers="six"), "model.n_layers"),
         (changed("data", hop_length=256), r"data.hop_length is 256"),
         ([], "no JSON object"),
@@ -134,17 +206,34 @@ def test_what_it_gives_takes_a_training_step(tmp_path):
     model = replace(ours.model, bert_channels=32, discriminator_width_divisor=16)
     cfg = replace(demo, model=model, train=replace(ours.train, segment_size=4096))
     report = TrainingStep(tiny_state(cfg), cfg.train, cfg.data)([(0, tiny_batch(cfg, 1))])
-    assert all(report.scalars[f"loss/{name}/total"].isfinite() for name in ("g", "d", "dur_disc", "wd"))
+    assert all(
+        report.scalars[f"loss/{name}/total"].isfinite() for name in ("g", "d", "dur_disc", "wd")
+    )
 
 
 @pytest.mark.slow
 def test_what_it_gives_trains(command, shards, tmp_path):
     convert(tmp_path, small_reference())
     done = command(
-        "job.train", "--config", str(tmp_path / "ours.yaml"), "--data.shards", str(shards), "--run.name", "a",
-        "--run.storage", str(tmp_path), "--train.max_steps", "4", "--model.bert_channels", "32",
-        "--model.discriminator_width_divisor", "16", "--model.n_speakers", "8", *SMALL,
-    )  # fmt: skip
+        "job.train",
+        "--config",
+        str(tmp_path / "ours.yaml"),
+        "--data.shards",
+        str(shards),
+        "--run.name",
+        "a",
+        "--run.storage",
+        str(tmp_path),
+        "--train.max_steps",
+        "4",
+        "--model.bert_channels",
+        "32",
+        "--model.discriminator_width_divisor",
+        "16",
+        "--model.n_speakers",
+        "8",
+        *SMALL,
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     assert [line["step"] for line in metrics(tmp_path / "a")] == [1, 2, 3, 4]
 

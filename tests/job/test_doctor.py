@@ -7,16 +7,27 @@ from importlib.metadata import version
 import pytest
 
 from job import doctor
-from job.config import Config, ScalingConfig
 from job.doctor import Check
-from job.paths import with_absolute_paths
-from job.probes import Listener, NodeReport, look, try_storage, unreachable
+from job.on_ray.probes import Listener, NodeReport, look, try_storage, unreachable
+from job.settings.config import Config, ScalingConfig
+from job.settings.paths import with_absolute_paths
 from tests.job.conftest import DEMO, overrides
 
 FITTING = {name: version(name) for name in doctor.PACKAGES} | {"python": platform.python_version()}
 NODE = NodeReport(
-    "10.0.0.1", FITTING, ("NVIDIA L4",), "580.95.05", "2.27.7", 10**11, 10**10, 10**10, 0.0, 0.1, 0.1, ""
-)  # fmt: skip
+    "10.0.0.1",
+    FITTING,
+    ("NVIDIA L4",),
+    "580.95.05",
+    "2.27.7",
+    10**11,
+    10**10,
+    10**10,
+    0.0,
+    0.1,
+    0.1,
+    "",
+)
 NO_GPU = replace(NODE, gpus=(), driver="", nccl="")
 CUDA = Config(scaling=ScalingConfig(device="cuda"))
 
@@ -33,25 +44,52 @@ def worst(checks: list[Check]) -> Check:
 def test_a_healthy_node_is_fit():
     nodes = [NODE, replace(NODE, node="10.0.0.2")]
     found = [
-        *doctor.versions(nodes), *doctor.gpus(CUDA, nodes), *doctor.room(nodes), doctor.clocks({"a": 0.1}),
+        *doctor.versions(nodes),
+        *doctor.gpus(CUDA, nodes),
+        *doctor.room(nodes),
+        doctor.clocks({"a": 0.1}),
         *doctor.storage(replace(CUDA, run=replace(CUDA.run, storage="s3://b/runs")), nodes),
         doctor.cpus_for_data(CUDA, {"CPU": 8}),
-    ]  # fmt: skip
+    ]
     assert {(c.state, c.fix) for c in found} == {("ok", "")}
 
 
 @pytest.mark.parametrize(
     ("checks", "state", "told"),
     [
-        (lambda: doctor.versions([replace(NODE, versions=FITTING | {"torch": "2.10.0"})]), "warn", "torch 2.10.0"),
-        (lambda: doctor.versions([replace(NODE, versions=FITTING | {"s3fs": "missing"})]), "warn", "s3fs missing"),
-        (lambda: doctor.versions([NODE, replace(NODE, versions=FITTING | {"python": "3.9"})]), "FAIL", "same Python"),
+        (
+            lambda: doctor.versions([replace(NODE, versions=FITTING | {"torch": "2.10.0"})]),
+            "warn",
+            "torch 2.10.0",
+        ),
+        (
+            lambda: doctor.versions([replace(NODE, versions=FITTING | {"s3fs": "missing"})]),
+            "warn",
+            "s3fs missing",
+        ),
+        (
+            lambda: doctor.versions([NODE, replace(NODE, versions=FITTING | {"python": "3.9"})]),
+            "FAIL",
+            "same Python",
+        ),
         (lambda: doctor.gpus(CUDA, [replace(NODE, driver="535.1")]), "FAIL", "580 or newer"),
-        (lambda: doctor.gpus(CUDA, [replace(NODE, gpus=())]), "FAIL", "start the container with its GPUs"),
+        (
+            lambda: doctor.gpus(CUDA, [replace(NODE, gpus=())]),
+            "FAIL",
+            "start the container with its GPUs",
+        ),
         (lambda: doctor.gpus(CUDA, [NO_GPU]), "FAIL", "scaling.device is cuda"),
         (lambda: doctor.gpus(Config(), [NO_GPU]), "ok", "trains on the CPU"),
-        (lambda: doctor.storage(Config(), [replace(NODE, storage_error="denied")]), "FAIL", "denied"),
-        (lambda: doctor.storage(Config(), [replace(NODE, write_s=10.0)]), "warn", "bucket in the nodes' region"),
+        (
+            lambda: doctor.storage(Config(), [replace(NODE, storage_error="denied")]),
+            "FAIL",
+            "denied",
+        ),
+        (
+            lambda: doctor.storage(Config(), [replace(NODE, write_s=10.0)]),
+            "warn",
+            "bucket in the nodes' region",
+        ),
         (lambda: doctor.storage(Config(), [NODE, NODE]), "warn", "set run.storage to s3"),
         (lambda: [doctor.clocks({"10.0.0.9": -7.0})], "warn", "10.0.0.9"),
         (lambda: doctor.room([NODE, replace(NODE, free_disk=10**9)]), "warn", "larger disk"),
@@ -59,7 +97,7 @@ def test_a_healthy_node_is_fit():
         (lambda: doctor.room([replace(NODE, shared_memory=2**26)]), "warn", "--shm-size"),
         (lambda: [doctor.cpus_for_data(Config(), {"CPU": 1})], "FAIL", "lower scaling.num_workers"),
     ],
-)  # fmt: skip
+)
 def test_an_ill_node_is_told_with_what_to_do(checks, state, told):
     check = worst(list(checks()))
     assert check.state == state
@@ -70,7 +108,9 @@ def test_an_ill_node_is_told_with_what_to_do(checks, state, told):
 def test_what_an_autoscaler_may_start_is_no_fault(monkeypatch):
     monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
     cfg = Config(scaling=ScalingConfig(device="cuda", loader_resources={"data": 1}))
-    assert [(c.state, c.found) for c in doctor.gpus(cfg, [NO_GPU])] == [("ok", "none yet: waits for the autoscaler")]
+    assert [(c.state, c.found) for c in doctor.gpus(cfg, [NO_GPU])] == [
+        ("ok", "none yet: waits for the autoscaler")
+    ]
     assert doctor.cpus_for_data(cfg, {"CPU": 8, "data": 8}).state == "ok"
     assert doctor.cpus_for_data(cfg, {}).state == "warn"
     assert "no data" in doctor.cpus_for_data(cfg, {"CPU": 8}).found
@@ -96,14 +136,22 @@ def test_a_closed_port_is_found():
 
 def test_a_node_reports_itself(tmp_path):
     report = look(("ray", "no-such-package"), str(tmp_path))
-    assert report.versions == {"python": platform.python_version(), "ray": "2.60.0", "no-such-package": "missing"}
+    assert report.versions == {
+        "python": platform.python_version(),
+        "ray": "2.60.0",
+        "no-such-package": "missing",
+    }
     assert min(report.free_disk, report.free_memory) > 0
     assert not report.storage_error
 
 
 def test_settings_that_do_not_fit_are_told(tmp_path):
     cfg = with_absolute_paths(Config())
-    cfg = replace(cfg, data=replace(cfg.data, shards=str(tmp_path)), scaling=replace(cfg.scaling, num_workers=3))
+    cfg = replace(
+        cfg,
+        data=replace(cfg.data, shards=str(tmp_path)),
+        scaling=replace(cfg.scaling, num_workers=3),
+    )
     configuration, shards = doctor.configuration(cfg)
     assert configuration.state == shards.state == "FAIL"
     assert "train.micro_batches_per_step" in configuration.fix
@@ -111,8 +159,13 @@ def test_settings_that_do_not_fit_are_told(tmp_path):
 
 
 def test_the_command(ray_local, tmp_path, capsys):
-    options = {"run__storage": tmp_path, "data__shards": tmp_path / "none", "scaling__num_workers": 1}
-    assert doctor.main(["--config", str(DEMO), *overrides(**options)]) == 0  # no shards yet: job.train makes them
+    options = {
+        "run__storage": tmp_path,
+        "data__shards": tmp_path / "none",
+        "scaling__num_workers": 1,
+    }
+    # no shards yet: job.train makes them
+    assert doctor.main(["--config", str(DEMO), *overrides(**options)]) == 0
     told = capsys.readouterr().out
     checks = (
         "configuration",

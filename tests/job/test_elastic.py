@@ -1,6 +1,7 @@
 """Nodes go, come and die under a run on a cluster of several raylets; its bits are those of an undisturbed run.
 
-Needs no cloud: tools/local_cluster.py. The slow suite repeats it at random for CHAOS_MINUTES (20) minutes.
+Needs no cloud: tools/local_cluster.py. The slow suite repeats it at random for CHAOS_MINUTES (20)
+minutes.
 """
 
 import os
@@ -16,16 +17,27 @@ import pytest
 
 from tools.cluster_run import ClusterRun
 from tools.local_cluster import LocalCluster, Node
-from trainable.storage import checkpoint_name, newest_good, read_state
+from trainable.run.format import checkpoint_name
+from trainable.run.storage import newest_good, read_state
 
 OPTIONS = {
-    "train.segment_size": 4096, "data.plan.max_frames": 500, "train.micro_batches_per_step": 2,
-    "train.reduction": "exact", "train.checkpoint.every_steps": 5, "eval.every_steps": 10_000, "eval.samples": 0,
-    "eval.max_utterances": 1, "eval.syntheses": 0, "scaling.num_workers": "[1, 2]", "scaling.resize_interval_s": 3,
-}  # fmt: skip
+    "train.segment_size": 4096,
+    "data.plan.max_frames": 500,
+    "train.micro_batches_per_step": 2,
+    "train.reduction": "exact",
+    "train.checkpoint.every_steps": 5,
+    "eval.every_steps": 10_000,
+    "eval.samples": 0,
+    "eval.max_utterances": 1,
+    "eval.syntheses": 0,
+    "scaling.num_workers": "[1, 2]",
+    "scaling.resize_interval_s": 3,
+}
 
 
-def run_of(cluster: LocalCluster, root: Path, shards: Path, name: str, **options: Any) -> ClusterRun:
+def run_of(
+    cluster: LocalCluster, root: Path, shards: Path, name: str, **options: Any
+) -> ClusterRun:
     dotted = {key.replace("__", "."): value for key, value in options.items()}
     return ClusterRun(cluster, root, name, OPTIONS | {"data.shards": shards} | dotted)
 
@@ -35,7 +47,9 @@ def redone(run: ClusterRun) -> list[int]:
     events, again = run.events(), []
     for i, event in enumerate(events):
         if event.kind == "resume":
-            again.append(max((e.step for e in events[:i] if e.kind == "step"), default=0) - event.step)
+            again.append(
+                max((e.step for e in events[:i] if e.kind == "step"), default=0) - event.step
+            )
     return again[1:]
 
 
@@ -74,7 +88,9 @@ def test_a_drain_a_join_and_kills_of_node_and_driver_change_no_bit(shards, tmp_p
             run.finish(timeout=90)  # Ray forgets what the dead one had reserved after 180 s
             assert max(redone(run)) <= OPTIONS["train.checkpoint.every_steps"]
         cluster.add_node()
-        with run_of(cluster, tmp_path, shards, "calm", train__max_steps=steps, scaling__num_workers=2) as calm:
+        with run_of(
+            cluster, tmp_path, shards, "calm", train__max_steps=steps, scaling__num_workers=2
+        ) as calm:
             calm.finish()
         same(run, calm)
 
@@ -111,7 +127,11 @@ class Chaos:
     def fault(self) -> str:
         """Let something happen that can happen now; returns what."""
         nodes = [node for node in self.cluster.nodes if node.name not in self.draining]
-        faults = ["driver", "checkpoint", "join"] if len(self.cluster.nodes) < 2 else ["driver", "checkpoint"]
+        faults = (
+            ["driver", "checkpoint", "join"]
+            if len(self.cluster.nodes) < 2
+            else ["driver", "checkpoint"]
+        )
         if len(nodes) > 1:
             faults += ["kill", "kill", "drain", "drain"]
         what = self.chance.choice(faults)
@@ -159,7 +179,9 @@ def test_chaos(shards, tmp_path):
     print(f"\nseed {seed}, {minutes} minutes")
     chance, steps = random.Random(seed), int(12 * minutes)
     with LocalCluster(workers=2) as cluster:
-        with run_of(cluster, tmp_path, shards, "calm", train__max_steps=steps, scaling__num_workers=2) as calm:
+        with run_of(
+            cluster, tmp_path, shards, "calm", train__max_steps=steps, scaling__num_workers=2
+        ) as calm:
             calm.finish(timeout=1500)
         options = {"train__max_steps": steps, "scaling__max_failures": -1}
         with run_of(cluster, tmp_path, shards, "stormy", **options) as run:
@@ -176,7 +198,9 @@ def test_chaos(shards, tmp_path):
             if not cluster.nodes:
                 cluster.add_node()
             run.finish(timeout=1500)
-        print(f"{len(happened)} faults: {sorted((what, happened.count(what)) for what in set(happened))}")
+        print(
+            f"{len(happened)} faults: {sorted((what, happened.count(what)) for what in set(happened))}"
+        )
         same(run, calm)
         log = (run.folder / "logs/rank-0.log").read_text()
         assert not re.search(r"Traceback", log)

@@ -8,15 +8,19 @@ from pathlib import Path
 import pytest
 import yaml
 
-from trainable.storage import newest_good, read_state
+from trainable.run.storage import newest_good, read_state
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+CHROMIUM = (
+    shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+)
 
 
 @pytest.fixture(scope="module")
 def evaluation(command, two_workers, tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("evaluation")
-    done = command("job.evaluate", "--checkpoint", str(two_workers), "--samples", "1", "--out", str(out))
+    done = command(
+        "job.evaluate", "--checkpoint", str(two_workers), "--samples", "1", "--out", str(out)
+    )
     assert done.returncode == 0, done.stderr
     assert "speaker" in done.stdout
     return out
@@ -26,11 +30,22 @@ def test_one_process_finds_the_numbers_of_two_workers(evaluation, two_workers):
     found = json.loads((evaluation / "evaluation.json").read_text())
     trained = read_state(newest_good(str(two_workers))).scores
     assert found["step"] == 10
-    assert {f"eval/{tag}": score for tag, score in found["scores"]["all"].items()}.items() <= trained.items()
-    assert {"eval/mcd", "eval/mcd_sdp", "eval/vuv_error", "eval/train_mel", "eval/ema_mcd"} <= trained.keys()
+    assert {
+        f"eval/{tag}": score for tag, score in found["scores"]["all"].items()
+    }.items() <= trained.items()
+    assert {
+        "eval/mcd",
+        "eval/mcd_sdp",
+        "eval/vuv_error",
+        "eval/train_mel",
+        "eval/ema_mcd",
+    } <= trained.keys()
     assert [v["step"] for v in found["history"]] == [5, 10]
     assert len(found["utterances"]) == 2
-    assert ["mcd" in {tag for tag, v in u["scores"].items() if v is not None} for u in found["utterances"]] == [
+    assert [
+        "mcd" in {tag for tag, v in u["scores"].items() if v is not None}
+        for u in found["utterances"]
+    ] == [
         True,
         False,
     ]
@@ -39,7 +54,16 @@ def test_one_process_finds_the_numbers_of_two_workers(evaluation, two_workers):
 
 
 def test_averaged_weights_have_scores_of_their_own(command, evaluation, two_workers, tmp_path):
-    argv = ["--checkpoint", str(two_workers), "--weights", "ema", "--samples", "0", "--out", str(tmp_path)]
+    argv = [
+        "--checkpoint",
+        str(two_workers),
+        "--weights",
+        "ema",
+        "--samples",
+        "0",
+        "--out",
+        str(tmp_path),
+    ]
     done = command("job.evaluate", *argv)
     assert done.returncode == 0, done.stderr
     found = json.loads((tmp_path / "evaluation.json").read_text())["scores"]["all"]
@@ -64,17 +88,27 @@ def test_a_checkpoints_own_scorers_run_only_if_they_are_trusted(command, two_wor
     target = tmp_path / "pwned"
     scorers = {
         "evil": {"factory": "cProfile:run", "path": f"import os; os.mkdir({str(target)!r})"},
-        "program": {"factory": "trainable.scorers:torchscript", "path": "any.pt"},
+        "program": {"factory": "trainable.evaluation.scorers:torchscript", "path": "any.pt"},
     }
     checkpoint = stranger(two_workers, tmp_path / "checkpoint_000000010", scorers)
-    argv = ["--checkpoint", str(checkpoint), "--utterances", "1", "--samples", "0", "--out", str(tmp_path / "out")]
+    argv = [
+        "--checkpoint",
+        str(checkpoint),
+        "--utterances",
+        "1",
+        "--samples",
+        "0",
+        "--out",
+        str(tmp_path / "out"),
+    ]
     done = command("job.evaluate", *argv)
     assert done.returncode == 0, done.stderr
     for name in scorers:
         assert f"eval.scorers.{name} is left out" in done.stdout
     assert "--trust_scorers" in done.stdout
     assert not target.exists()
-    assert command("job.evaluate", *argv, "--trust_scorers").returncode != 0  # it is no scorer, but it ran
+    # it is no scorer, but it ran
+    assert command("job.evaluate", *argv, "--trust_scorers").returncode != 0
     assert target.exists()
 
 
@@ -86,9 +120,14 @@ def test_a_browser_shows_the_report(evaluation, tmp_path):
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path=CHROMIUM,
-            args=["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update",
-                  "--autoplay-policy=no-user-gesture-required"],
-        )  # fmt: skip
+            args=[
+                "--no-sandbox",
+                "--disable-gpu",
+                "--disable-background-networking",
+                "--disable-component-update",
+                "--autoplay-policy=no-user-gesture-required",
+            ],
+        )
         page = browser.new_page()
         page.on("console", lambda message: problems.append(message.text))
         page.on("pageerror", lambda error: problems.append(str(error)))
@@ -98,7 +137,9 @@ def test_a_browser_shows_the_report(evaluation, tmp_path):
         assert page.locator("section audio").count() == 3
         assert page.locator("section img").count() == 3
         assert page.locator("table").count() == 2
-        drawn = page.evaluate("[...document.images].map(image => image.complete && image.naturalWidth)")
+        drawn = page.evaluate(
+            "[...document.images].map(image => image.complete && image.naturalWidth)"
+        )
         assert all(width > 300 for width in drawn)
         played = page.evaluate(
             """async () => {

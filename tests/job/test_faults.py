@@ -17,7 +17,11 @@ pytestmark = pytest.mark.slow
 EVERY = 3  # steps between checkpoints
 BASE = 6  # step of the checkpoint that runs begin with
 STEPS = 13
-EXACT = {"train__reduction": "exact", "train__checkpoint__every_steps": EVERY, "train__checkpoint__keep": 9}
+EXACT = {
+    "train__reduction": "exact",
+    "train__checkpoint__every_steps": EVERY,
+    "train__checkpoint__keep": 9,
+}
 
 
 @pytest.fixture(scope="module")
@@ -42,10 +46,14 @@ def log_of(run: Path, rank: int = 0) -> str:
     return (run / f"logs/rank-{rank}.log").read_text()
 
 
-def wait_for_log(run: Path, pattern: str, process: subprocess.Popen, rank: int = 0, timeout: float = 300) -> re.Match:
+def wait_for_log(
+    run: Path, pattern: str, process: subprocess.Popen, rank: int = 0, timeout: float = 300
+) -> re.Match:
     deadline = time.monotonic() + timeout
     while True:
-        if (run / f"logs/rank-{rank}.log").exists() and (found := re.search(pattern, log_of(run, rank))):
+        if (run / f"logs/rank-{rank}.log").exists() and (
+            found := re.search(pattern, log_of(run, rank))
+        ):
             return found
         assert process.poll() is None, "the command ended early"
         assert time.monotonic() < deadline, f"nothing like {pattern!r} after {timeout} s"
@@ -72,15 +80,21 @@ def limit_of(calm: Path) -> float:
     raise AssertionError(f"norms fall all the time: {norms[BASE:]}")
 
 
-def test_a_roll_back_has_the_same_bits_for_any_number_of_workers_and_through_a_kill(command, shards, calm, train):
+def test_a_roll_back_has_the_same_bits_for_any_number_of_workers_and_through_a_kill(
+    command, shards, calm, train
+):
     storage, limit = calm.parent, limit_of(calm)
     options = EXACT | {"train__max_steps": STEPS, "train__not_finite__policy": "roll_back"}
-    options |= {"train__not_finite__max_grad_norm": limit, "train__not_finite__max_roll_backs": STEPS}
+    options |= {
+        "train__not_finite__max_grad_norm": limit,
+        "train__not_finite__max_roll_backs": STEPS,
+    }
     one, two, killed = (continued(calm, storage / name) for name in ("one", "two", "killed"))
     train(storage, run__name="one", scaling__num_workers=1, train__log_every_steps=4, **options)
     train(storage, run__name="two", scaling__num_workers=2, train__log_every_steps=1, **options)
     process = command.start(
-        "job.train", *arguments(shards, storage, run__name="killed", scaling__num_workers=2, **options)
+        "job.train",
+        *arguments(shards, storage, run__name="killed", scaling__num_workers=2, **options),
     )
     try:
         wait_for_log(killed, "passes over steps", process)
@@ -88,7 +102,9 @@ def test_a_roll_back_has_the_same_bits_for_any_number_of_workers_and_through_a_k
         kill(process)
     train(storage, run__name="killed", scaling__num_workers=1, **options)
 
-    said = re.findall(r"passes over steps (\d+) to (\d+) \((\d+) utterances\), goes on at step", log_of(one))
+    said = re.findall(
+        r"passes over steps (\d+) to (\d+) \((\d+) utterances\), goes on at step", log_of(one)
+    )
     assert said
     assert int(said[0][0]) == BASE + 1
     lines = metrics(one)
@@ -99,7 +115,8 @@ def test_a_roll_back_has_the_same_bits_for_any_number_of_workers_and_through_a_k
     assert sum(line["utterances"] for line in lines if first <= line["step"] <= last) == passed
     assert [line["consumed"] for line in lines] == [line["consumed"] for line in metrics(calm)]
     assert re.search(
-        r"step \d+: network g: loss/g/total [\d.]+, grad_norm_g [\d.]+; .* micro-batch 0 holds", log_of(one)
+        r"step \d+: network g: loss/g/total [\d.]+, grad_norm_g [\d.]+; .* micro-batch 0 holds",
+        log_of(one),
     )
     assert parameters(one) != parameters(calm)
     for other in (two, killed):
@@ -109,9 +126,14 @@ def test_a_roll_back_has_the_same_bits_for_any_number_of_workers_and_through_a_k
 
 def test_a_worker_that_stops_is_reported_and_the_run_ends_with_the_same_bits(command, shards, calm):
     run = continued(calm, calm.parent / "hung")
-    options = EXACT | {"train__max_steps": STEPS, "train__log_every_steps": 1, "train__hang_timeout_s": 30}
+    options = EXACT | {
+        "train__max_steps": STEPS,
+        "train__log_every_steps": 1,
+        "train__hang_timeout_s": 30,
+    }
     process = command.start(
-        "job.train", *arguments(shards, calm.parent, run__name="hung", scaling__num_workers=2, **options)
+        "job.train",
+        *arguments(shards, calm.parent, run__name="hung", scaling__num_workers=2, **options),
     )
     stopped = None
     try:

@@ -9,18 +9,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data.epoch_plan import Position
-from data.manifest import read_manifest
-from data.pipeline import StreamSpec, advance, plan_of
-from data.plan_history import change_of
-from data.shards import ShardReader
-from job.cli import read_config
+from data.plan.epoch_plan import Position
+from data.plan.history import change_of
+from data.shards.manifest import read_manifest
+from data.shards.shard import ShardReader
+from data.stream.pipeline import StreamSpec, advance, plan_of
+from job.settings.cli import read_config
 from tests.job.conftest import DEMO, arguments, metrics
-from trainable.step import crc
+from trainable.learning.step import crc
 
 SEGMENT = 8  # frames, of conftest.SMALL
 FIRST = 2  # steps before the one that a damaged row stops
-STEPS = 15  # until the first epoch is over, of which three micro-batches of 300 frames a step are left
+# until the first epoch is over, of which three micro-batches of 300 frames a step are left
+STEPS = 15
 pytestmark = pytest.mark.slow  # two runs
 
 
@@ -31,18 +32,25 @@ def damaged(shards, tmp_path_factory) -> tuple[Path, int]:
     shutil.copytree(shards, folder, dirs_exist_ok=True)
     cfg = read_config(DEMO)
     manifest = read_manifest(str(folder))
-    data = replace(cfg.data, shards=str(folder), plan=replace(cfg.data.plan, max_frames=500))  # of conftest.SMALL
-    spec = StreamSpec(data, manifest.digest, cfg.train.seed, cfg.train.micro_batches_per_step, SEGMENT)
+    # of conftest.SMALL
+    data = replace(cfg.data, shards=str(folder), plan=replace(cfg.data.plan, max_frames=500))
+    spec = StreamSpec(
+        data, manifest.digest, cfg.train.seed, cfg.train.micro_batches_per_step, SEGMENT
+    )
     row = int(plan_of(spec, 0).micro_batch(FIRST, 1)[0])
     place = manifest.table.to_pylist()[row]
     path = folder / place["shard"]
     content = bytearray(path.read_bytes())
-    content[content.index(ShardReader(str(folder)).row(place["shard"], place["row"])["audio"]) + 5000] ^= 1
+    content[
+        content.index(ShardReader(str(folder)).row(place["shard"], place["row"])["audio"]) + 5000
+    ] ^= 1
     path.write_bytes(content)
     return folder, row
 
 
-def test_it_stops_saved_and_goes_on_with_another_policy_and_a_lower_budget(command, damaged, tmp_path):
+def test_it_stops_saved_and_goes_on_with_another_policy_and_a_lower_budget(
+    command, damaged, tmp_path
+):
     folder, row = damaged
     manifest, run = read_manifest(str(folder)), tmp_path / "far"
     name = manifest.column("id")[row]
@@ -61,13 +69,21 @@ def test_it_stops_saved_and_goes_on_with_another_policy_and_a_lower_budget(comma
         assert f"utterance {name}: " in log
     assert [path.name for path in run.glob("checkpoint_0*")] == [f"checkpoint_{FIRST:09d}"]
 
-    options |= {"data__bad_rows": "replace", "data__plan__max_frames": 300, "train__micro_batches_per_step": 3}
+    options |= {
+        "data__bad_rows": "replace",
+        "data__plan__max_frames": 300,
+        "train__micro_batches_per_step": 3,
+    }
     done = command("job.train", *arguments(folder, tmp_path, **options))
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
     logs = "".join((run / f"logs/rank-{rank}.log").read_text() for rank in (0, 1))
     assert re.search(rf"resumes at step {FIRST}\b", logs)
     settings = re.search(r"resumes with other settings: (.*)", logs)[1]
-    for change in ("data.plan.max_frames 500 -> 300", "train.micro_batches_per_step 4 -> 3", "refuse -> replace"):
+    for change in (
+        "data.plan.max_frames 500 -> 300",
+        "train.micro_batches_per_step 4 -> 3",
+        "refuse -> replace",
+    ):
         assert change in settings
     assert "what epoch 0 has not used yet is planned anew" in logs
     replacement = re.search(rf"utterance {re.escape(name)} \((.*)\) is replaced by (\S+)", logs)
@@ -76,7 +92,10 @@ def test_it_stops_saved_and_goes_on_with_another_policy_and_a_lower_budget(comma
 
     state = json.loads((run / f"checkpoint_{STEPS:09d}/state.json").read_text())
     history = tuple(map(change_of, state["history"]))
-    assert [(c.epoch, c.epoch_step, c.cut.plan.max_frames) for c in history] == [(0, 0, 500), (0, FIRST, 300)]
+    assert [(c.epoch, c.epoch_step, c.cut.plan.max_frames) for c in history] == [
+        (0, 0, 500),
+        (0, FIRST, 300),
+    ]
     cfg = read_config(run / "config.yaml")
     spec = StreamSpec(cfg.data, manifest.digest, cfg.train.seed, 3, SEGMENT, history)
     other = manifest.column("id").tolist().index(replacement[2])

@@ -20,13 +20,18 @@ def test_killed_again_and_again_and_resized_the_bits_are_the_same(command, shard
     chance = random.Random(seed)
     options = {"train__max_steps": STEPS, "train__reduction": "exact"}
     options |= {"train__checkpoint__every_steps": 2, "eval__every_steps": 8}
-    done = command("job.train", *arguments(shards, tmp_path, run__name="calm", **options), timeout=600)
+    done = command(
+        "job.train", *arguments(shards, tmp_path, run__name="calm", **options), timeout=600
+    )
     assert done.returncode == 0, done.stderr
     run = tmp_path / "stormy"
     for _ in range(KILLS):
         workers = chance.choice([1, 2, 3])
         process = command.start(
-            "job.train", *arguments(shards, tmp_path, run__name="stormy", scaling__num_workers=workers, **options)
+            "job.train",
+            *arguments(
+                shards, tmp_path, run__name="stormy", scaling__num_workers=workers, **options
+            ),
         )
         try:
             time.sleep(chance.uniform(20, 60))
@@ -36,14 +41,21 @@ def test_killed_again_and_again_and_resized_the_bits_are_the_same(command, shard
         print(f"{workers} workers, killed at {len(list(run.glob('checkpoint_0*')))} checkpoints")
         if ended is not None:
             break
-    done = command("job.train", *arguments(shards, tmp_path, run__name="stormy", **options), timeout=600)
+    done = command(
+        "job.train", *arguments(shards, tmp_path, run__name="stormy", **options), timeout=600
+    )
     assert done.returncode == 0, done.stderr
 
     def parameters(name: str) -> str:
-        return re.findall(r"parameters ([0-9a-f]{64})", (tmp_path / name / "logs/rank-0.log").read_text())[-1]
+        return re.findall(
+            r"parameters ([0-9a-f]{64})", (tmp_path / name / "logs/rank-0.log").read_text()
+        )[-1]
 
     def losses(name: str) -> list[dict]:
-        return [{k: v for k, v in line.items() if k.startswith(("loss", "step", "consumed"))} for line in lines(name)]
+        return [
+            {k: v for k, v in line.items() if k.startswith(("loss", "step", "consumed"))}
+            for line in lines(name)
+        ]
 
     def lines(name: str) -> list[dict]:
         return metrics(tmp_path / name)

@@ -7,8 +7,9 @@ import fsspec
 import pytest
 
 from tests.job.conftest import Command, arguments
-from trainable.records import read_metrics
-from trainable.storage import checkpoints, step_of
+from trainable.run.format import step_of
+from trainable.run.records import read_metrics
+from trainable.run.storage import checkpoints
 
 
 @pytest.mark.slow
@@ -20,14 +21,23 @@ def test_a_run_on_s3_is_written_in_parts_and_continues(command: Command, bucket,
         "eval__every_steps": 4,
     }
     for steps in (4, 6):
-        done = command("job.train", *arguments(shards, f"{bucket}/runs", train__max_steps=steps, **options))
+        done = command(
+            "job.train", *arguments(shards, f"{bucket}/runs", train__max_steps=steps, **options)
+        )
         assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
         assert f"step {steps} of {steps}" in done.stdout
     assert "the run far was finished at step 4: it is extended to train.max_steps 6" in done.stdout
     run, fs = f"{bucket}/runs/far", fsspec.filesystem("s3")
     assert [line["step"] for line in read_metrics(run)] == [1, 2, 3, 4, 5, 6]
     assert len(fs.ls("bucket/runs/far/metrics")) > 1
-    assert re.search(r"resumes at step 4\b", fs.cat_file("bucket/runs/far/logs/rank-0.log").decode())
-    assert json.loads(fs.cat_file("bucket/runs/far/checkpoint_000000006/state.json"))["position"]["step"] == 6
+    assert re.search(
+        r"resumes at step 4\b", fs.cat_file("bucket/runs/far/logs/rank-0.log").decode()
+    )
+    assert (
+        json.loads(fs.cat_file("bucket/runs/far/checkpoint_000000006/state.json"))["position"][
+            "step"
+        ]
+        == 6
+    )
     assert fs.glob("bucket/runs/far/tensorboard/events*")
     assert [step_of(uri) for uri in checkpoints(run)] == [6, 4, 2]

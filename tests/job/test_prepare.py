@@ -20,7 +20,9 @@ def written(folder: Path) -> set[str]:
     return {path.name for path in folder.glob("shards/*.parquet")}
 
 
-def wait_for_shards(folder: Path, process: subprocess.Popen, count: int, timeout: float = 200) -> None:
+def wait_for_shards(
+    folder: Path, process: subprocess.Popen, count: int, timeout: float = 200
+) -> None:
     deadline = time.monotonic() + timeout
     while len(written(folder)) < count:
         assert process.poll() is None, "the command ended early"

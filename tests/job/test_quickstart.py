@@ -36,9 +36,13 @@ def test_the_quickstart_works_as_written(command: Command, tmp_path):
         "--bring",
         tmp_path,
     ]
-    done = subprocess.run(argv, cwd=ROOT, env=command.env, capture_output=True, text=True, timeout=1100)
+    done = subprocess.run(
+        argv, cwd=ROOT, env=command.env, capture_output=True, text=True, timeout=1100
+    )
     told = [line for line in done.stdout.splitlines() if line.startswith(("status ", "left out: "))]
     print("\n" + "\n".join(told))
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
-    followed = [line.partition("job.")[2].split()[0] for line in told if line.startswith("status 0")]
+    followed = [
+        line.partition("job.")[2].split()[0] for line in told if line.startswith("status 0")
+    ]
     assert followed == ["doctor", "prepare", "train", "runs", "synthesize"]

@@ -7,13 +7,15 @@ from datetime import UTC, datetime, timedelta
 import pytest
 import yaml
 
-from data.epoch_plan import Position
 from data.files import put_file
+from data.plan.epoch_plan import Position
 from job.runs import Run, main, runs
-from trainable.checkpoint import FORMAT, CheckpointInfo
+from trainable.run.format import FORMAT, CheckpointInfo
 
 
-def make_run(storage: str, name: str, goal: int, scores: dict[int, float | None], **ranked: object) -> None:
+def make_run(
+    storage: str, name: str, goal: int, scores: dict[int, float | None], **ranked: object
+) -> None:
     folder = f"{storage}/{name}"
     train = {"max_steps": goal, "checkpoint": {"metric": "eval/kl", **ranked}}
     put_file(f"{folder}/config.yaml", yaml.safe_dump({"train": train}).encode())
@@ -21,7 +23,9 @@ def make_run(storage: str, name: str, goal: int, scores: dict[int, float | None]
         of = {} if score is None else {"eval/kl": score, "eval/mel": 0.0}
         info = CheckpointInfo(Position(step), "digest", "code", {}, {}, 1, of)
         checkpoint = f"{folder}/checkpoint_{step:09d}"
-        put_file(f"{checkpoint}/state.json", json.dumps({"format": FORMAT, **asdict(info)}).encode())
+        put_file(
+            f"{checkpoint}/state.json", json.dumps({"format": FORMAT, **asdict(info)}).encode()
+        )
         put_file(f"{checkpoint}/checksums.json", b"{}")
 
 
@@ -34,8 +38,10 @@ def test_runs_are_listed_with_step_score_and_state(kind, tmp_path, request, caps
     put_file(f"{storage}/notes/readme.txt", b"no run")
     found = {run.name: run for run in runs(storage)}
     assert {name: (run.step, run.best) for name, run in found.items()} == {
-        "done": (20, 0.25), "young": (5, None), "new": (0, None),
-    }  # fmt: skip
+        "done": (20, 0.25),
+        "young": (5, None),
+        "new": (0, None),
+    }
     assert main([storage]) == 0
     lines = {line.split()[0]: line.split() for line in capsys.readouterr().out.splitlines()}
     assert lines["done"][:6] == ["done", "finished", "20", "20", "0.2500", "eval/kl"]
@@ -56,7 +62,9 @@ def test_the_last_write_tells_a_stopped_run():
     assert run.state(now + timedelta(hours=1)) == "stopped"
 
 
-@pytest.mark.parametrize(("config", "message"), [(None, "holds no runs"), (b"other: 1", r"config\.yaml has no train")])
+@pytest.mark.parametrize(
+    ("config", "message"), [(None, "holds no runs"), (b"other: 1", r"config\.yaml has no train")]
+)
 def test_where_no_run_is(tmp_path, config, message):
     if config:
         put_file(f"{tmp_path}/a/config.yaml", config)

@@ -11,7 +11,8 @@ from tests.job.conftest import arguments
 
 SECRETS = ("HF_TOKEN", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
 pytestmark = pytest.mark.slow  # a run of its own
-TORCH_STORE = 1  # torch's TCPStore of rank 0, which cannot be told where to listen (docs/security.md)
+# torch's TCPStore of rank 0, which cannot be told where to listen (docs/security.md)
+TORCH_STORE = 1
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +23,8 @@ def watched(command, shards, tmp_path_factory) -> tuple[Path, set[tuple[str, str
     command.env = env | {name: f"canary-{name}" for name in SECRETS}
     try:
         process = command.start(
-            "job.train", *arguments(shards, storage, run__name="a", train__max_steps=4, eval__every_steps=4)
+            "job.train",
+            *arguments(shards, storage, run__name="a", train__max_steps=4, eval__every_steps=4),
         )
     finally:
         command.env = env
@@ -56,16 +58,21 @@ def listens(process: psutil.Process) -> set[tuple[str, str, int]]:
 def test_a_local_run_listens_on_loopback_alone(watched):
     _, heard = watched
     assert len(heard) > 10
-    open_to_all = {(name, port) for name, ip, port in heard if not ipaddress.ip_address(ip).is_loopback}
+    open_to_all = {
+        (name, port) for name, ip, port in heard if not ipaddress.ip_address(ip).is_loopback
+    }
     assert len({port for _, port in open_to_all}) <= TORCH_STORE, open_to_all
-    assert all(name.startswith("ray::") for name, _ in open_to_all)  # a worker, by whatever it does at the moment
+    # a worker, by whatever it does at the moment
+    assert all(name.startswith("ray::") for name, _ in open_to_all)
 
 
 def test_secrets_of_the_environment_end_nowhere(watched, command):
     storage, _ = watched
     searched = 0
     for folder in (storage, Path(command.env["BERT_VITS2_RAY_TMP"])):
-        for path in (path for path in folder.rglob("*") if path.is_file() and not path.is_symlink()):
+        for path in (
+            path for path in folder.rglob("*") if path.is_file() and not path.is_symlink()
+        ):
             content = path.read_bytes()
             assert not [name for name in SECRETS if f"canary-{name}".encode() in content], path
             searched += 1

@@ -10,15 +10,19 @@ import fsspec
 import pytest
 
 from tests.job.conftest import arguments, metrics
-from trainable.logs import log_path
-from trainable.records import read_metrics
-from trainable.storage import checkpoints, newest_good, step_of
+from trainable.run.format import step_of
+from trainable.run.logs import log_path
+from trainable.run.records import read_metrics
+from trainable.run.storage import checkpoints, newest_good
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 OPTIONS = {
-    "train__reduction": "exact", "train__checkpoint__every_steps": 2, "train__log_every_steps": 1,
-    "eval__every_steps": 4, "scaling__num_workers": 2,
-}  # fmt: skip
+    "train__reduction": "exact",
+    "train__checkpoint__every_steps": 2,
+    "train__log_every_steps": 1,
+    "eval__every_steps": 4,
+    "scaling__num_workers": 2,
+}
 
 
 def parameters(log: str) -> str:
@@ -26,22 +30,31 @@ def parameters(log: str) -> str:
 
 
 def losses(lines: list[dict]) -> list[dict]:
-    return [{k: v for k, v in line.items() if k.startswith(("step", "loss", "consumed"))} for line in lines]
+    return [
+        {k: v for k, v in line.items() if k.startswith(("step", "loss", "consumed"))}
+        for line in lines
+    ]
 
 
-def test_a_worker_killed_amid_an_upload_to_a_store_that_answers_503_to_a_third(command, shards, store, train, tmp_path):
+def test_a_worker_killed_amid_an_upload_to_a_store_that_answers_503_to_a_third(
+    command, shards, store, train, tmp_path
+):
     """The same final parameters as a calm run on a disk; every step has its line, and no half checkpoint stays."""
     train(tmp_path, run__name="run", train__max_steps=8, **OPTIONS)
     run, killed = "s3://bucket/runs/run", []
 
     def kill_the_writer(request: str) -> None:
         if not killed and re.match("P.*/checkpoint_000000004/d.safetensors", request):
-            killed.append(int(re.findall(r"rank 0 INFO pid (\d+)", log_path(run, 0).read_text())[-1]))
+            killed.append(
+                int(re.findall(r"rank 0 INFO pid (\d+)", log_path(run, 0).read_text())[-1])
+            )
             os.kill(killed[0], signal.SIGKILL)
 
     store.share, store.seen = 1 / 3, kill_the_writer
     done = command(
-        "job.train", *arguments(shards, "s3://bucket/runs", run__name="run", train__max_steps=8, **OPTIONS), timeout=900
+        "job.train",
+        *arguments(shards, "s3://bucket/runs", run__name="run", train__max_steps=8, **OPTIONS),
+        timeout=900,
     )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     store.share = 0.0
@@ -52,12 +65,17 @@ def test_a_worker_killed_amid_an_upload_to_a_store_that_answers_503_to_a_third(c
     assert parameters(log) == parameters((tmp_path / "run/logs/rank-0.log").read_text())
     ours, theirs = read_metrics(run), metrics(tmp_path / "run")
     losses = [
-        [{k: v for k, v in line.items() if k.startswith(("step", "loss", "consumed"))} for line in lines]
+        [
+            {k: v for k, v in line.items() if k.startswith(("step", "loss", "consumed"))}
+            for line in lines
+        ]
         for lines in (ours, theirs)
     ]
     assert losses[0] == losses[1]
     complete = {step_of(uri) for uri in checkpoints(run)}
-    there = {int(path[-9:]) for path in fsspec.filesystem("s3").glob("bucket/runs/run/checkpoint_0*")}
+    there = {
+        int(path[-9:]) for path in fsspec.filesystem("s3").glob("bucket/runs/run/checkpoint_0*")
+    }
     assert complete == there
 
 
@@ -65,7 +83,12 @@ def test_a_store_that_goes_away_stops_the_run_with_one_line(command, shards, sto
     """After a bounded time, without a restart of the workers; the same command goes on from the last good state."""
     monkeypatch.setitem(command.env, "AWS_MAX_ATTEMPTS", "2")
     argv = arguments(
-        shards, "s3://bucket/runs", run__name="run", train__max_steps=12, train__checkpoint__retry_s=2, **OPTIONS
+        shards,
+        "s3://bucket/runs",
+        run__name="run",
+        train__max_steps=12,
+        train__checkpoint__retry_s=2,
+        **OPTIONS,
     )
 
     def go_away(request: str) -> None:
@@ -88,7 +111,9 @@ def assert_stopped(done: subprocess.CompletedProcess, why: str) -> None:
     assert done.returncode == 2, done.stdout[-3000:] + done.stderr[-3000:]
     errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1
-    assert re.search(f"could not be saved: .*{why}.*last good state is the newest checkpoint", errors[0])
+    assert re.search(
+        f"could not be saved: .*{why}.*last good state is the newest checkpoint", errors[0]
+    )
     assert "Traceback" not in done.stdout
 
 
@@ -99,9 +124,14 @@ def test_a_full_disk_stops_the_run_with_one_line(command, shards, tmp_path):
         pytest.skip("nothing can be mounted here")
     try:
         argv = arguments(
-            shards, tmp_path, run__name="run", train__max_steps=12, train__checkpoint__retry_s=1,
-            train__checkpoint__keep=100, **OPTIONS,
-        )  # fmt: skip
+            shards,
+            tmp_path,
+            run__name="run",
+            train__max_steps=12,
+            train__checkpoint__retry_s=1,
+            train__checkpoint__keep=100,
+            **OPTIONS,
+        )
         done = command("job.train", *argv)
         assert_stopped(done, "No space left on device")
         run = tmp_path / "run"

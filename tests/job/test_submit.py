@@ -27,19 +27,30 @@ def test_the_upload_is_small_and_whole(tmp_path, monkeypatch):
     package = tmp_path / "package.zip"
     create_package(str(ROOT), package, include_gitignore=True, excludes=[])
     assert package.stat().st_size < UPLOAD_BYTES
-    listed = subprocess.run([sys.executable, "-m", "zipfile", "-l", package], capture_output=True, text=True).stdout
+    listed = subprocess.run(
+        [sys.executable, "-m", "zipfile", "-l", package], capture_output=True, text=True
+    ).stdout
     names = {line.split()[0] for line in listed.splitlines()[1:]}
     for package_name in PACKAGES:
         sources = {p.relative_to(ROOT).as_posix() for p in (ROOT / package_name).rglob("*.py")}
         assert sources <= names
-    corpus = {p.relative_to(ROOT).as_posix() for p in (ROOT / "job/presets").rglob("*") if p.is_file()}
+    corpus = {
+        p.relative_to(ROOT).as_posix() for p in (ROOT / "job/presets").rglob("*") if p.is_file()
+    }
     assert corpus <= names
     assert "requirements.lock" in names  # job.doctor compares with it
-    assert not [name for name in names if name.startswith((".git/", ".venv", "tests/", "docs/", "runs/", "shards/"))]
+    assert not [
+        name
+        for name in names
+        if name.startswith((".git/", ".venv", "tests/", "docs/", "runs/", "shards/"))
+    ]
 
 
 def test_no_cluster_is_told_with_what_to_do():
-    with pytest.raises(ValueError, match=r"no cluster answers at http://127\.0\.0\.1:9: .*ray dashboard cluster\.yaml"):
+    with pytest.raises(
+        ValueError,
+        match=r"no cluster answers at http://127\.0\.0\.1:9: .*ray dashboard cluster\.yaml",
+    ):
         connect("http://127.0.0.1:9")
 
 
@@ -72,14 +83,18 @@ def cluster() -> Iterator[LocalCluster]:
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_job_outlives_its_terminal(cluster, shards, tmp_path):
-    argv = arguments(shards, tmp_path / "runs", run__name="a", train__max_steps=8, train__log_every_steps=1)
+    argv = arguments(
+        shards, tmp_path / "runs", run__name="a", train__max_steps=8, train__log_every_steps=1
+    )
     first = Submitted(cluster, tmp_path / "first.log", "job.train", *argv)
     first.wait_for("step 1/8")  # rank 0's log, as it comes
     first.process.send_signal(signal.SIGINT)
     assert first.ended(30) == 130
     told = first.log.read_text()
     assert "The job goes on without this terminal" in told
-    follow = next(line for line in told.splitlines() if "follow it:" in line).partition(":")[2].split()
+    follow = (
+        next(line for line in told.splitlines() if "follow it:" in line).partition(":")[2].split()
+    )
     stop = next(line for line in told.splitlines() if "stop it:" in line).partition(":")[2].split()
     assert (follow[:3], stop[:3]) == (["ray", "job", "logs"], ["ray", "job", "stop"])
     ray = str(Path(sys.executable).parent / "ray")
@@ -133,8 +148,15 @@ def test_rays_own_command_does_as_well(cluster, shards, tmp_path):
 @pytest.mark.timeout(900)
 def test_a_sweep_is_submitted_like_any_other_job(cluster, shards, tmp_path):
     options = {"scaling__num_workers": 1, "train__micro_batches_per_step": 2, "train__max_steps": 2}
-    options |= {"eval__every_steps": 1, "train__checkpoint__every_steps": 1, "metric": "eval/mel", "trials": 2}
-    argv = arguments(shards, tmp_path / "runs", run__name="s", space="reconstruction", schedule="none", **options)
+    options |= {
+        "eval__every_steps": 1,
+        "train__checkpoint__every_steps": 1,
+        "metric": "eval/mel",
+        "trials": 2,
+    }
+    argv = arguments(
+        shards, tmp_path / "runs", run__name="s", space="reconstruction", schedule="none", **options
+    )
     submitted = Submitted(cluster, tmp_path / "sweep.log", "tuning.sweep", *argv)
     assert submitted.ended(800) == 0, submitted.log.read_text()[-4000:]
     printed, sweep = submitted.log.read_text(), tmp_path / "runs/s-sweep"

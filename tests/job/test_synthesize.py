@@ -10,7 +10,7 @@ import pytest
 import soundfile
 
 from job.synthesize import Line, main, read_lines
-from job.voice import Speech, Voice
+from job.voice.voice import Speech, Voice
 from tests.job.voices import SAID, tiny_checkpoint
 
 DEFAULT = Speech("", "en", "EN")
@@ -29,7 +29,17 @@ def voice(checkpoint):
 @pytest.fixture
 def speak(checkpoint):
     def run(*argv: str) -> int:
-        return main(["--checkpoint", str(checkpoint.parent), "--speaker", "en", "--device", "cpu", *map(str, argv)])
+        return main(
+            [
+                "--checkpoint",
+                str(checkpoint.parent),
+                "--speaker",
+                "en",
+                "--device",
+                "cpu",
+                *map(str, argv),
+            ]
+        )
 
     return run
 
@@ -50,7 +60,12 @@ def test_lines_of_a_file_are_spoken_and_bad_ones_named(speak, voice, tmp_path, c
     status = speak("--lines", file, "--language", "EN", "--out", tmp_path / "out", "--batch", 2)
     assert status == 1
     errors = capsys.readouterr().err.splitlines()
-    expected = {6: "no speaker 'nobody'", 7: "the id 'zh' is that of line 3", 8: "empty_text", 9: "unknown key 'pitch'"}
+    expected = {
+        6: "no speaker 'nobody'",
+        7: "the id 'zh' is that of line 3",
+        8: "empty_text",
+        9: "unknown key 'pitch'",
+    }
     assert len(errors) == len(expected)
     for error, (number, what) in zip(errors, expected.items(), strict=True):
         assert error.startswith(f"error: {file}:{number}: ")
@@ -83,7 +98,11 @@ def test_lines_that_make_no_sense(tmp_path, row, message):
 def test_a_stream_is_its_sentences_with_pauses(speak, voice, tmp_path, monkeypatch):
     sentences = ["[EN]Good morning.", "[EN]How are[ZH]你？", "[JP]はい。"]
     heard = []
-    monkeypatch.setattr(Voice, "say", lambda self, speech, say=Voice.say: heard.append(written()) or say(self, speech))
+    monkeypatch.setattr(
+        Voice,
+        "say",
+        lambda self, speech, say=Voice.say: heard.append(written()) or say(self, speech),
+    )
     out = tmp_path / "new/out.wav"
 
     def written() -> int:
@@ -108,14 +127,18 @@ def test_standard_input_to_standard_output(speak, voice, monkeypatch, capfdbinar
     assert b"-: " in report
     wave, rate = soundfile.read(io.BytesIO(out))
     assert rate == voice.data.sampling_rate
-    expected = np.concatenate([voice.say(Speech(text, "en", "EN")) for text in ("Good morning.", "Yes!")])
+    expected = np.concatenate(
+        [voice.say(Speech(text, "en", "EN")) for text in ("Good morning.", "Yes!")]
+    )
     assert len(wave) == len(expected)
     assert np.abs(wave - expected).max() < 1e-4
 
 
 def test_a_sentence_that_cannot_be_read_stops_no_other(speak, voice, tmp_path, capsys):
     out = tmp_path / "out.wav"
-    assert speak("--text", "[EN]Yes! [ZH]©ab\n\n[EN]No!", "--stream", "--pause", 0, "--out", out) == 1
+    assert (
+        speak("--text", "[EN]Yes! [ZH]©ab\n\n[EN]No!", "--stream", "--pause", 0, "--out", out) == 1
+    )
     assert re.match("error: sentence 2: empty_text", capsys.readouterr().err)
     pieces = [voice.say(Speech(text, "en", "EN")) for text in ("Yes!", "No!")]
     assert soundfile.info(out).frames == sum(map(len, pieces))
@@ -131,7 +154,10 @@ def test_a_sentence_that_cannot_be_read_stops_no_other(speak, voice, tmp_path, c
         (["--lines", "x", "--out", "-"], "give a folder as --out"),
         (["--text", "x", "--out", "y", "--pause", "-1"], "--pause is -1.0"),
         (["--text", "x", "--out", "y", "--sdp_ratio", "2"], "sdp_ratio is 2.0"),
-        (["--text", "x", "--language", "EN", "--speaker", "me", "--stream", "--out", "y"], "no speaker 'me'"),
+        (
+            ["--text", "x", "--language", "EN", "--speaker", "me", "--stream", "--out", "y"],
+            "no speaker 'me'",
+        ),
         (["--lines", "/nowhere", "--out", "y"], "nowhere"),
     ],
 )

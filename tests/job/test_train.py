@@ -14,29 +14,45 @@ import torch
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from data.epoch_plan import Position
-from data.manifest import read_manifest
-from data.pipeline import StreamSpec, advance, plan_of
-from job.cli import read_config
-from job.config import Config, RunConfig
+from data.plan.epoch_plan import Position
+from data.shards.manifest import read_manifest
+from data.stream.pipeline import StreamSpec, advance, plan_of
 from job.export import export
+from job.settings.cli import read_config
+from job.settings.config import Config, RunConfig
 from job.train import summary
-from job.voice import Voice
+from job.voice.voice import Voice
 from tests.job.conftest import arguments, kill, metrics, wait_for_step
 from tests.job.voices import tiny_checkpoint
-from trainable.published import read_published
-from trainable.slm import load_slm
-from trainable.state import build_networks
-from trainable.step import crc
-from trainable.warm_start import read_checkpoint, warm_start
+from trainable.learning.state import build_networks
+from trainable.learning.step import crc
+from trainable.weights.published import read_published
+from trainable.weights.slm import load_slm
+from trainable.weights.warm_start import read_checkpoint, warm_start
 
 # of the design document of the reference trainer (train_and_evaluate, evaluate)
 SCALARS = [
-    "loss/g/total", "loss/d/total", "loss/wd/total", "learning_rate", "grad_norm_d", "grad_norm_g", "grad_norm_dur",
-    "grad_norm_wd", "loss/g/fm", "loss/g/mel", "loss/g/dur", "loss/g/kl", "loss/g/lm", "loss/g/lm_gen",
+    "loss/g/total",
+    "loss/d/total",
+    "loss/wd/total",
+    "learning_rate",
+    "grad_norm_d",
+    "grad_norm_g",
+    "grad_norm_dur",
+    "grad_norm_wd",
+    "loss/g/fm",
+    "loss/g/mel",
+    "loss/g/dur",
+    "loss/g/kl",
+    "loss/g/lm",
+    "loss/g/lm_gen",
     *(f"loss/{part}/{i}" for part in ("g", "d_r", "d_g") for i in range(6)),
-    "loss/dur_disc/total", "loss/dur_disc_r/0", "loss/dur_disc_g/0", "loss/g/dur_gen", "loss/g/dur_gen_0",
-]  # fmt: skip
+    "loss/dur_disc/total",
+    "loss/dur_disc_r/0",
+    "loss/dur_disc_g/0",
+    "loss/g/dur_gen",
+    "loss/g/dur_gen_0",
+]
 IMAGES = ["slice/mel_org", "slice/mel_gen", "all/mel", "all/attn"]
 EVAL_IMAGES = ["gen/mel_0", "gt/mel_0", "gen/attn_0"]
 EVAL_AUDIO = ["gen/audio_0_True", "gen/audio_0_False", "gt/audio_0"]
@@ -55,7 +71,8 @@ def parameters(run: Path, rank: int) -> str:
 
 
 @pytest.mark.parametrize(
-    ("storage", "file"), [("/runs", "metrics.jsonl"), ("memory://runs", "metrics/<first step>.jsonl")]
+    ("storage", "file"),
+    [("/runs", "metrics.jsonl"), ("memory://runs", "metrics/<first step>.jsonl")],
 )
 def test_the_summary_names_the_metrics_that_are_there(storage, file):
     cfg = Config(run=RunConfig("a", storage))
@@ -67,9 +84,18 @@ def test_every_step_has_its_line(two_workers):
     assert [line["step"] for line in lines] == list(range(1, 11))
     for line in lines:
         assert line["world_size"] == 2
-        assert line.keys() >= set(SCALARS) - {"learning_rate"} | {"lr", "epoch", "seconds", "utterances"}
+        assert line.keys() >= set(SCALARS) - {"learning_rate"} | {
+            "lr",
+            "epoch",
+            "seconds",
+            "utterances",
+        }
         assert line["loss/g/total"] == pytest.approx(
-            sum(line[f"loss/g/{t}"] for t in ("fm", "mel", "dur", "kl", "lm", "lm_gen", "dur_gen", *range(6))), rel=1e-4
+            sum(
+                line[f"loss/g/{t}"]
+                for t in ("fm", "mel", "dur", "kl", "lm", "lm_gen", "dur_gen", *range(6))
+            ),
+            rel=1e-4,
         )
 
 
@@ -77,7 +103,9 @@ def test_both_ranks_hold_the_same_parameters(two_workers):
     assert parameters(two_workers, 0) == parameters(two_workers, 1)
 
 
-def test_one_and_two_workers_see_the_same_utterances_and_start_with_the_same_losses(one_worker, two_workers):
+def test_one_and_two_workers_see_the_same_utterances_and_start_with_the_same_losses(
+    one_worker, two_workers
+):
     one, two = metrics(one_worker), metrics(two_workers)
     assert [line["consumed"] for line in one] == [line["consumed"] for line in two[:4]]
     for tag in SCALARS:
@@ -110,7 +138,13 @@ def test_tensorboard_holds_all_tags_of_the_seed(two_workers):
 
     written = tags(two_workers / "tensorboard")
     assert set(written["scalars"]) >= set(SCALARS)
-    rates = {"rate/steps_per_s", "rate/utterances_per_s", "share/padding", "share/waiting_for_data", "memory/peak_gib"}
+    rates = {
+        "rate/steps_per_s",
+        "rate/utterances_per_s",
+        "share/padding",
+        "share/waiting_for_data",
+        "memory/peak_gib",
+    }
     assert set(written["scalars"]) >= rates | {"workers", "epoch"}
     assert set(written["images"]) >= set(IMAGES)
     evaluation = tags(two_workers / "tensorboard/eval")
@@ -119,7 +153,13 @@ def test_tensorboard_holds_all_tags_of_the_seed(two_workers):
     assert {tag for tag in evaluation["audio"] if tag.startswith("sentence/")} == {
         f"sentence/{language}_{speaker}" for language, speaker in SENTENCES.items()
     }
-    assert set(evaluation["scalars"]) >= {"eval/mel", "eval/kl", "eval/dur", "eval/mcd", "eval/train_mel"}
+    assert set(evaluation["scalars"]) >= {
+        "eval/mel",
+        "eval/kl",
+        "eval/dur",
+        "eval/mcd",
+        "eval/train_mel",
+    }
 
 
 def test_the_run_describes_itself(two_workers):
@@ -131,7 +171,10 @@ def test_the_run_describes_itself(two_workers):
         "08",
         "10",
     ]  # the newest three; among them the better of 5 and 10, and 8, a fourth step
-    scores = [json.loads((two_workers / f"checkpoint_0000000{step}/state.json").read_text())["scores"] for step in kept]
+    scores = [
+        json.loads((two_workers / f"checkpoint_0000000{step}/state.json").read_text())["scores"]
+        for step in kept
+    ]
     assert [bool(own) for own in scores] == [True, False, True]
     assert [p.name for p in newest] == [f"checkpoint_0000000{step}" for step in kept]
     assert (newest[-1] / "config.yaml").read_text() == (two_workers / "config.yaml").read_text()
@@ -139,7 +182,12 @@ def test_the_run_describes_itself(two_workers):
 
 def test_killed_half_way_the_same_command_continues(command, shards, tmp_path, two_workers):
     argv = arguments(
-        shards, tmp_path, run__name="killed", train__max_steps=10, train__checkpoint__every_steps=3, eval__every_steps=5
+        shards,
+        tmp_path,
+        run__name="killed",
+        train__max_steps=10,
+        train__checkpoint__every_steps=3,
+        eval__every_steps=5,
     )
     process, run = command.start("job.train", *argv), tmp_path / "killed"
     try:
@@ -165,7 +213,9 @@ def with_other_code(checkpoint: Path) -> None:
     """Make a checkpoint say that another version of the code wrote it."""
     state, sums = checkpoint / "state.json", checkpoint / "checksums.json"
     state.write_text(json.dumps(json.loads(state.read_text()) | {"code_version": "other-code"}))
-    digests = json.loads(sums.read_text()) | {"state.json": hashlib.sha256(state.read_bytes()).hexdigest()}
+    digests = json.loads(sums.read_text()) | {
+        "state.json": hashlib.sha256(state.read_bytes()).hexdigest()
+    }
     sums.write_text(json.dumps(digests))
 
 
@@ -173,20 +223,36 @@ def test_a_finished_run_is_left_alone(train, two_workers):
     """A job that is submitted again succeeds, starts no workers and changes nothing."""
     before = {path: path.stat().st_mtime_ns for path in two_workers.rglob("*") if path.is_file()}
     done = train(
-        two_workers.parent, run__name="two", train__max_steps=10, train__checkpoint__every_steps=4, eval__every_steps=5
+        two_workers.parent,
+        run__name="two",
+        train__max_steps=10,
+        train__checkpoint__every_steps=4,
+        eval__every_steps=5,
     )
-    assert "the run two is finished: it stands at step 10, train.max_steps is 10. Nothing is trained" in done.stdout
+    assert (
+        "the run two is finished: it stands at step 10, train.max_steps is 10. Nothing is trained"
+        in done.stdout
+    )
     assert f"{two_workers}/checkpoint_000000010" in done.stdout
-    assert {path: path.stat().st_mtime_ns for path in two_workers.rglob("*") if path.is_file()} == before
+    assert {
+        path: path.stat().st_mtime_ns for path in two_workers.rglob("*") if path.is_file()
+    } == before
 
 
-def test_a_truncated_checkpoint_is_passed_over_and_the_run_goes_on_from_the_one_before(train, two_workers, tmp_path):
+def test_a_truncated_checkpoint_is_passed_over_and_the_run_goes_on_from_the_one_before(
+    train, two_workers, tmp_path
+):
     run = Path(shutil.copytree(two_workers, tmp_path / "two"))
     newest, before = run / "checkpoint_000000010/training.pt", run / "checkpoint_000000008"
     newest.write_bytes(newest.read_bytes()[:-1000])
     with_other_code(before)
-    (run / "checkpoint_manager_snapshot.json").write_text('{"ray_vers')  # Ray Train's own, cut off by a full disk
-    options = {"train__checkpoint__every_steps": 20, "train__checkpoint__keep": 1, "scaling__num_workers": 1}
+    # Ray Train's own, cut off by a full disk
+    (run / "checkpoint_manager_snapshot.json").write_text('{"ray_vers')
+    options = {
+        "train__checkpoint__every_steps": 20,
+        "train__checkpoint__keep": 1,
+        "scaling__num_workers": 1,
+    }
     done = train(tmp_path, run__name="two", train__max_steps=11, **options)
     assert re.search("passes over the checkpoint .*10: .* training.pt is damaged", done.stdout)
     assert f"resumes at step 8 from {before}" in done.stdout
@@ -205,9 +271,18 @@ def test_synthesize_speaks_every_language(command, two_workers, tmp_path):
     for language, (speaker, text) in said.items():
         out = tmp_path / f"{language}.wav"
         done = command(
-            "job.synthesize", "--checkpoint", str(two_workers), "--text", text, "--speaker", speaker,
-            "--language", language, "--out", str(out),
-        )  # fmt: skip
+            "job.synthesize",
+            "--checkpoint",
+            str(two_workers),
+            "--text",
+            text,
+            "--speaker",
+            speaker,
+            "--language",
+            language,
+            "--out",
+            str(out),
+        )
         assert done.returncode == 0, done.stderr
         wave, rate = soundfile.read(out)
         assert rate == 44100
@@ -228,10 +303,18 @@ def test_export_of_a_run_starts_another(command, two_workers, tmp_path):
     done = command("job.export", "--checkpoint", str(two_workers), "--out", str(out))
     assert done.returncode == 0, done.stderr
     assert "model.bert_channels is 32; the reference's networks take 1024" in done.stdout
-    assert {path.name for path in out.iterdir()} == {"G_10.pth", "D_10.pth", "DUR_10.pth", "WD_10.pth", "config.json"}
+    assert {path.name for path in out.iterdir()} == {
+        "G_10.pth",
+        "D_10.pth",
+        "DUR_10.pth",
+        "WD_10.pth",
+        "config.json",
+    }
     newest = sorted(two_workers.glob("checkpoint_0*"))[-1]
     cfg = read_config(newest / "config.yaml")
-    nets = build_networks(cfg.model, cfg.train, cfg.data, load_slm(cfg.model.slm, cfg.data.sampling_rate))
+    nets = build_networks(
+        cfg.model, cfg.train, cfg.data, load_slm(cfg.model.slm, cfg.data.sampling_rate)
+    )
     warm_start(str(out), nets)
     for name, net in nets.items():
         weights = load_file(newest / f"{name}.safetensors")
@@ -256,7 +339,10 @@ def test_averaged_weights_speak_and_are_exported_without_an_optimizer(two_worker
 
 def test_a_checkpoint_without_averaged_weights_says_so(tmp_path):
     checkpoint = tiny_checkpoint(tmp_path)
-    for load in (partial(Voice.load, checkpoint, weights="ema"), partial(read_checkpoint, checkpoint, generator="ema")):
+    for load in (
+        partial(Voice.load, checkpoint, weights="ema"),
+        partial(read_checkpoint, checkpoint, generator="ema"),
+    ):
         with pytest.raises(ValueError, match=r"train\.ema_decay 0"):
             load()
 
@@ -264,7 +350,12 @@ def test_a_checkpoint_without_averaged_weights_says_so(tmp_path):
 @pytest.mark.slow
 def test_a_run_that_gets_no_better_ends_by_itself(train, tmp_path):
     """Steps too small to change a weight: the first validation stays the best."""
-    options = {"run__name": "idle", "train__max_steps": 20, "train__learning_rate": 1e-12, "eval__every_steps": 1}
+    options = {
+        "run__name": "idle",
+        "train__max_steps": 20,
+        "train__learning_rate": 1e-12,
+        "eval__every_steps": 1,
+    }
     options |= {"eval__stop_after": 2, "scaling__num_workers": 1}
     done = train(tmp_path, **options)
     assert [line["step"] for line in metrics(tmp_path / "idle")] == [1, 2, 3]

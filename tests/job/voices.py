@@ -5,13 +5,14 @@ from pathlib import Path
 
 import torch
 
-from data.epoch_plan import Position
-from job.cli import to_yaml
-from job.config import Config
-from job.voice import Voice
+from data.plan.epoch_plan import Position
+from job.settings.cli import to_yaml
+from job.settings.config import Config
+from job.voice.voice import Voice
 from tests.tiny import tiny_config, tiny_state
 from tests.trainable.networks.tiny import randomise
-from trainable.checkpoint import CheckpointInfo, save_checkpoint
+from trainable.run.checkpoint import save_checkpoint
+from trainable.run.format import CheckpointInfo
 
 SAID = {
     "ZH": ("zh", "今天天气真不错。"),
@@ -33,7 +34,9 @@ def tiny_checkpoint(folder: Path) -> Path:
     state = tiny_state(cfg)
     randomise(state.nets["g"], 0.05)
     state.position = Position(7, 0, 7)
-    info = CheckpointInfo(state.position, "", "", {"torch": torch.__version__}, {"zh": 0, "jp": 1, "en": 2}, 1)
+    info = CheckpointInfo(
+        state.position, "", "", {"torch": torch.__version__}, {"zh": 0, "jp": 1, "en": 2}, 1
+    )
     save_checkpoint(checkpoint, state, info, to_yaml(cfg))
     return checkpoint
 

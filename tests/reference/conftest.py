@@ -17,7 +17,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         item
         for item in items
         if item.path.parent != Path(__file__).parent
-        or not any(str(mark.kwargs.get("reason")).startswith("got empty") for mark in item.iter_markers("skip"))
+        or not any(
+            str(mark.kwargs.get("reason")).startswith("got empty")
+            for mark in item.iter_markers("skip")
+        )
     ]
 
 

@@ -25,7 +25,9 @@ def assert_close(label: str, actual: Tensor, expected: Tensor, atol: float, rtol
     assert tuple(actual.shape) == tuple(expected.shape), f"{label}: shape {tuple(actual.shape)}"
     actual, expected = actual.detach().double(), expected.double()
     excess = (actual - expected).abs() - (atol + rtol * expected.abs())
-    assert bool((excess <= 0).all()), f"{label}: beyond the tolerance by {float(excess.max()):.3g} (atol {atol:.3g})"
+    assert bool((excess <= 0).all()), (
+        f"{label}: beyond the tolerance by {float(excess.max()):.3g} (atol {atol:.3g})"
+    )
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,11 @@ class Reference:
     def names(self, prefix: str = "", suffix: str = ".safetensors") -> list[str]:
         """Names of the data files, without their suffix."""
         files = self.manifest["files"]
-        return [file.removesuffix(suffix) for file in files if file.startswith(prefix) and file.endswith(suffix)]
+        return [
+            file.removesuffix(suffix)
+            for file in files
+            if file.startswith(prefix) and file.endswith(suffix)
+        ]
 
     def entry(self, name: str) -> dict[str, Any]:
         return self.manifest["files"][f"{name}.safetensors"]
@@ -81,7 +87,9 @@ class Reference:
             atol = tolerance["atol_per_output"][key]["atol"]
             assert_close(f"{name} {key}", value, expected, atol, tolerance["rtol"])
             if any(fnmatch(key, pattern) for pattern in entry["exact"]):
-                assert torch.equal(value.to(expected.dtype), expected), f"{name} {key} is not exactly equal"
+                assert torch.equal(value.to(expected.dtype), expected), (
+                    f"{name} {key} is not exactly equal"
+                )
 
 
 REFERENCE = Reference(REFERENCE_DIR)

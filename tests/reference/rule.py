@@ -20,7 +20,8 @@ MIX_2 = 0x94D049BB133111EB
 def pseudo_random(name: str, count: int) -> NDArray[np.float64]:
     """`count` numbers in [-1, 1): splitmix64 started from the CRC of the name."""
     start = np.uint64(zlib.crc32(name.encode()) << 32)
-    state = start + np.arange(1, count + 1, dtype=np.uint64) * np.uint64(GOLDEN_GAMMA)  # wraps around
+    # wraps around
+    state = start + np.arange(1, count + 1, dtype=np.uint64) * np.uint64(GOLDEN_GAMMA)
     state = (state ^ (state >> np.uint64(30))) * np.uint64(MIX_1)
     state = (state ^ (state >> np.uint64(27))) * np.uint64(MIX_2)
     state = state ^ (state >> np.uint64(31))
@@ -31,7 +32,9 @@ def weight(name: str, shape: tuple[int, ...], salt: str) -> NDArray[np.float64]:
     """Value of one entry of a state dict."""
     u = pseudo_random(salt + name, int(np.prod(shape, dtype=np.int64))).reshape(shape)
     leaf = name.split(".")[-1]
-    if leaf in {"weight_g", "original0", "gamma", "gru_rel_pos_const"} or (leaf == "weight" and len(shape) == 1):
+    if leaf in {"weight_g", "original0", "gamma", "gru_rel_pos_const"} or (
+        leaf == "weight" and len(shape) == 1
+    ):
         return 1.0 + 0.1 * u
     if leaf in {"beta", "m", "logs", "masked_spec_embed"} or leaf.startswith("bias"):
         return 0.1 * u

@@ -8,16 +8,16 @@ import torch
 from torch import Tensor
 
 from tests.reference.goldens import Reference
-from trainable.networks.decoder import Generator
-from trainable.networks.duration import DurationPredictor, StochasticDurationPredictor
-from trainable.networks.duration_discriminator import DurationDiscriminator
-from trainable.networks.flows import ResidualCouplingBlock, TransformerCouplingBlock
-from trainable.networks.period_discriminator import MultiPeriodDiscriminator
-from trainable.networks.posterior_encoder import PosteriorEncoder
-from trainable.networks.reference_encoder import ReferenceEncoder
-from trainable.networks.synthesizer import SynthesizerTrn
-from trainable.networks.text_encoder import TextEncoder
-from trainable.networks.wavlm_discriminator import WavLMDiscriminator
+from trainable.networks.discriminators.duration import DurationDiscriminator
+from trainable.networks.discriminators.period import MultiPeriodDiscriminator
+from trainable.networks.discriminators.wavlm import WavLMDiscriminator
+from trainable.networks.generator.decoder import Generator
+from trainable.networks.generator.duration import DurationPredictor, StochasticDurationPredictor
+from trainable.networks.generator.flows import ResidualCouplingBlock, TransformerCouplingBlock
+from trainable.networks.generator.posterior_encoder import PosteriorEncoder
+from trainable.networks.generator.reference_encoder import ReferenceEncoder
+from trainable.networks.generator.synthesizer import SynthesizerTrn
+from trainable.networks.generator.text_encoder import TextEncoder
 
 Tensors = dict[str, Tensor]
 
@@ -36,13 +36,17 @@ def coupling_block(
     return {"fwd": net(**inputs), "rev": net(**inputs, reverse=True)}
 
 
-def stochastic_duration_predictor(net: StochasticDurationPredictor, inputs: Tensors, entry: dict[str, Any]) -> Tensors:
+def stochastic_duration_predictor(
+    net: StochasticDurationPredictor, inputs: Tensors, entry: dict[str, Any]
+) -> Tensors:
     outputs = {"fwd": net(**inputs)}
     given = {key: value for key, value in inputs.items() if key != "w"}
     for key in entry["outputs"]:  # rev draws with noise_scale 1, rev_08 with 0.8
         if key.startswith("rev"):
             digits = key.partition("_")[2] or "10"
-            outputs[key] = net(**given, reverse=True, noise_scale=float(f"{digits[0]}.{digits[1:]}"))
+            outputs[key] = net(
+                **given, reverse=True, noise_scale=float(f"{digits[0]}.{digits[1:]}")
+            )
     return outputs
 
 
@@ -67,11 +71,15 @@ def synthesizer_infer(net: SynthesizerTrn, inputs: Tensors, entry: dict[str, Any
     return outputs
 
 
-def duration_discriminator(net: DurationDiscriminator, inputs: Tensors, _: dict[str, Any]) -> Tensors:
+def duration_discriminator(
+    net: DurationDiscriminator, inputs: Tensors, _: dict[str, Any]
+) -> Tensors:
     return dict(zip(("prob_r", "prob_g"), net(**inputs), strict=True))
 
 
-def multi_period_discriminator(net: MultiPeriodDiscriminator, inputs: Tensors, _: dict[str, Any]) -> Tensors:
+def multi_period_discriminator(
+    net: MultiPeriodDiscriminator, inputs: Tensors, _: dict[str, Any]
+) -> Tensors:
     logits_r, logits_g, fmaps_r, fmaps_g = net(**inputs)
     outputs = {}
     for side, logits, fmaps in (("r", logits_r, fmaps_r), ("g", logits_g, fmaps_g)):

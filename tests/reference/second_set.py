@@ -1,7 +1,8 @@
 """Makes a second set of numbers in the reference's format, computed with our own networks.
 
-Shapes, salt, noise, inputs, training configuration and bucket lists are others than the first set's. It proves that the
-tests follow the manifest, and not that the numbers are right: those are ours. Tolerances are the first set's.
+Shapes, salt, noise, inputs, training configuration and bucket lists are others than the first
+set's. It proves that the tests follow the manifest, and not that the numbers are right: those are
+ours. Tolerances are the first set's.
 """
 
 import hashlib
@@ -14,17 +15,22 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from data.epoch_plan import bucket_batches
-from data.spectrogram import mel_basis, spectrogram
+from data.audio.spectrogram import mel_basis, spectrogram
+from data.plan.epoch_plan import bucket_batches
 from tests.reference import double
 from tests.reference.goldens import Reference
 from tests.reference.rule import pseudo_random
 from tests.reference.runners import RUNNERS, runner_of
-from tests.reference.test_losses import clipped_gradients, loss_outputs, segment_outputs, wavlm_outputs
+from tests.reference.test_losses import (
+    clipped_gradients,
+    loss_outputs,
+    segment_outputs,
+    wavlm_outputs,
+)
 from tests.reference.test_mels import mel_outputs
 from tests.reference.test_networks import FULL, variant
 from tests.reference.training import Trace, run_steps, sums
-from trainable.alignment import maximum_path
+from trainable.networks.generator.alignment import maximum_path
 
 Tensors = dict[str, Tensor]
 Entry = dict[str, Any]
@@ -141,7 +147,9 @@ def mask(lengths: list[int], width: int) -> Tensor:
 
 
 def text(tokens: int, lengths: list[int]) -> Tensors:
-    features = {key: random(key, len(lengths), 1024, tokens) for key in ("bert", "ja_bert", "en_bert")}
+    features = {
+        key: random(key, len(lengths), 1024, tokens) for key in ("bert", "ja_bert", "en_bert")
+    }
     return {
         "x": integers("x", 112, len(lengths), tokens),
         "x_lengths": torch.tensor(lengths),
@@ -156,42 +164,87 @@ def network(name: str, first: Entry) -> tuple[Entry, Tensors]:
     g = {"g": random("g", B, GIN, 1)}
     hidden = {"x": random("hidden", B, HIDDEN, TX), "x_mask": mask(X_LENGTHS, TX)}
     latent = {"x": random("latent", B, INTER, TY), "x_mask": mask(Y_LENGTHS, TY)}
-    widths = {"hidden_channels": HIDDEN, "filter_channels": FILTER, "n_heads": HEADS, "gin_channels": GIN}
+    widths = {
+        "hidden_channels": HIDDEN,
+        "filter_channels": FILTER,
+        "n_heads": HEADS,
+        "gin_channels": GIN,
+    }
     speech = {"x": random("spec", B, SPEC, TY).abs(), "x_lengths": torch.tensor(Y_LENGTHS)}
     match runner_of(name):
         case "text_encoder":
-            return widths | {"out_channels": INTER, "n_layers": 4, "kernel_size": 5}, text(TX, X_LENGTHS) | g
+            return widths | {"out_channels": INTER, "n_layers": 4, "kernel_size": 5}, text(
+                TX, X_LENGTHS
+            ) | g
         case "posterior_encoder":
-            own = {"in_channels": SPEC, "out_channels": INTER, "hidden_channels": HIDDEN, "n_layers": 6}
+            own = {
+                "in_channels": SPEC,
+                "out_channels": INTER,
+                "hidden_channels": HIDDEN,
+                "n_layers": 6,
+            }
             return own | {"kernel_size": 3, "dilation_rate": 2, "gin_channels": GIN}, speech | g
         case "transformer_coupling_block":
-            return widths | {"channels": INTER, "n_layers": 4, "kernel_size": 3, "n_flows": 2}, latent | g
+            return widths | {
+                "channels": INTER,
+                "n_layers": 4,
+                "kernel_size": 3,
+                "n_flows": 2,
+            }, latent | g
         case "residual_coupling_block":
-            own = {"channels": INTER, "hidden_channels": HIDDEN, "kernel_size": 3, "n_layers": 2, "n_flows": 3}
+            own = {
+                "channels": INTER,
+                "hidden_channels": HIDDEN,
+                "kernel_size": 3,
+                "n_layers": 2,
+                "n_flows": 3,
+            }
             return own | {"gin_channels": 0}, latent
         case "stochastic_duration_predictor":
             w = integers("w", 6, B, 1, TX).float() * hidden["x_mask"]
             own = {"in_channels": HIDDEN, "filter_channels": 50, "n_flows": 3, "gin_channels": GIN}
             return own, hidden | {"w": w} | g
         case "duration_predictor":
-            return {"in_channels": HIDDEN, "filter_channels": 30, "kernel_size": 5, "gin_channels": GIN}, hidden | g
+            return {
+                "in_channels": HIDDEN,
+                "filter_channels": 30,
+                "kernel_size": 5,
+                "gin_channels": GIN,
+            }, hidden | g
         case "generator":
-            own = {"initial_channel": INTER, "gin_channels": GIN, "resblock": first["ctor"]["resblock"]}
+            own = {
+                "initial_channel": INTER,
+                "gin_channels": GIN,
+                "resblock": first["ctor"]["resblock"],
+            }
             return DECODER | own, {"x": random("z", B, INTER, 11)} | g
         case "reference_encoder":
-            return {"spec_channels": SPEC, "gin_channels": GIN}, {"inputs": random("inputs", B, 130, SPEC)}
+            return {"spec_channels": SPEC, "gin_channels": GIN}, {
+                "inputs": random("inputs", B, 130, SPEC)
+            }
         case "synthesizer_forward" | "synthesizer_infer":
             flags = {key: first["ctor"][key] for key in FLAGS}
             speakers = {"n_speakers": SPEAKERS if first["ctor"]["n_speakers"] else 0}
-            inputs = text(TX, X_LENGTHS) | {"y": speech["x"] * mask(Y_LENGTHS, TY), "y_lengths": speech["x_lengths"]}
+            inputs = text(TX, X_LENGTHS) | {
+                "y": speech["x"] * mask(Y_LENGTHS, TY),
+                "y_lengths": speech["x_lengths"],
+            }
             return SYNTHESIZER | flags | speakers, inputs | {"sid": integers("sid", SPEAKERS, B)}
         case "duration_discriminator":
-            durations = {key: random(key, B, 1, TX) * hidden["x_mask"] for key in ("dur_r", "dur_hat")}
-            return {"in_channels": HIDDEN, "filter_channels": 30, "gin_channels": 0}, hidden | durations
+            durations = {
+                key: random(key, B, 1, TX) * hidden["x_mask"] for key in ("dur_r", "dur_hat")
+            }
+            return {
+                "in_channels": HIDDEN,
+                "filter_channels": 30,
+                "gin_channels": 0,
+            }, hidden | durations
         case "multi_period_discriminator":
             return {}, {"y": random("y", B, 1, 2501), "y_hat": random("y_hat", B, 1, 2501)}
         case "wavlm_discriminator":
-            return {"slm_hidden": 24, "slm_layers": 3, "initial_channel": 5}, {"x": random("states", B, 72, 19)}
+            return {"slm_hidden": 24, "slm_layers": 3, "initial_channel": 5}, {
+                "x": random("states", B, 72, 19)
+            }
     raise AssertionError(name)
 
 
@@ -248,7 +301,9 @@ class Maker:
         if entry is not None:
             self.files[file] = entry | {"sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
 
-    def numbers(self, name: str, entry: Entry, inputs: Tensors, outputs: Tensors, draws: list[Any]) -> None:
+    def numbers(
+        self, name: str, entry: Entry, inputs: Tensors, outputs: Tensors, draws: list[Any]
+    ) -> None:
         """A file of inputs and outputs, with the first set's tolerances: of the same output, or the one most alike."""
         first = self.first.entry(name)
         known = first["tolerance"]["atol_per_output"]
@@ -261,11 +316,18 @@ class Maker:
             "inputs": {key: list(value.shape) for key, value in inputs.items()},
             "outputs": {key: {"shape": list(value.shape)} for key, value in outputs.items()},
             "noise_draws": draws,
-            "tolerance": {"rtol": 1e-5, "atol_per_output": {key: known[like(key)] for key in outputs}},
+            "tolerance": {
+                "rtol": 1e-5,
+                "atol_per_output": {key: known[like(key)] for key in outputs},
+            },
             "exact": [key for key in outputs if like(key) in first["exact"]],
         }
-        stored = {} if "inputs_from" in entry else {f"in.{key}": value for key, value in inputs.items()}
-        self.write(f"{name}.safetensors", stored | {f"out.{key}": v for key, v in outputs.items()}, entry)
+        stored = (
+            {} if "inputs_from" in entry else {f"in.{key}": value for key, value in inputs.items()}
+        )
+        self.write(
+            f"{name}.safetensors", stored | {f"out.{key}": v for key, v in outputs.items()}, entry
+        )
 
     def networks(self) -> None:
         for name in (name for name in self.first.names() if runner_of(name)):
@@ -292,7 +354,9 @@ class Maker:
         shapes |= {f"{side}{i}": (B, 7 + i) for side in ("dr", "dg") for i in range(12)}
         shapes |= dict.fromkeys(("z_p", "logs_q", "m_p", "logs_p"), (B, INTER, TY))
         shapes |= dict.fromkeys(("prob_r", "prob_g"), (B, TX, 1))
-        inputs = {key: random(key, *shape) for key, shape in shapes.items()} | {"z_mask": mask(Y_LENGTHS, TY)}
+        inputs = {key: random(key, *shape) for key, shape in shapes.items()} | {
+            "z_mask": mask(Y_LENGTHS, TY)
+        }
         outputs = {key: value.reshape(-1) for key, value in loss_outputs(inputs).items()}
         self.numbers("losses", {}, inputs, outputs, [])
 
@@ -316,40 +380,78 @@ class Maker:
         }
         frames = int(inputs["dur"].sum([1, 2]).max())
         with self.reference.noise() as noise:
-            outputs = segment_outputs(inputs, slice_size=7, rand_size=9, mask_width=26, frames=frames)
+            outputs = segment_outputs(
+                inputs, slice_size=7, rand_size=9, mask_width=26, frames=frames
+            )
         for prefix, value in {"clip_none": None, "clip_clip": 0.3}.items():
             outputs |= clipped_gradients(prefix, inputs, value)
-        outputs = {key: value.reshape(-1) if key.endswith("norm") else value for key, value in outputs.items()}
+        outputs = {
+            key: value.reshape(-1) if key.endswith("norm") else value
+            for key, value in outputs.items()
+        }
         outputs["intersperse"] = torch.tensor([7, 200, 7, 2, 7, 2, 7])
-        self.numbers("commons", {"what": "intersperse([200, 2, 2], 7)"}, inputs, outputs, noise.draws)
+        self.numbers(
+            "commons", {"what": "intersperse([200, 2, 2], 7)"}, inputs, outputs, noise.draws
+        )
 
     def mels(self) -> None:
         ctor = {"n_fft": 1200, "hop_size": HOP, "win_size": 1000, "num_mels": 60}
-        ctor |= {"sampling_rate": DATA["sampling_rate"], "fmin": DATA["mel_fmin"], "fmax": DATA["mel_fmax"]}
+        ctor |= {
+            "sampling_rate": DATA["sampling_rate"],
+            "fmin": DATA["mel_fmin"],
+            "fmax": DATA["mel_fmax"],
+        }
         inputs = {"y": random("mel", B, 5123)}
         self.numbers("mel_processing", {"ctor": ctor}, inputs, mel_outputs(ctor, inputs["y"]), [])
 
     def alignment(self) -> None:
         tensors, cases = {}, []
-        for case, (frames, tokens) in enumerate([([4, 3], [4, 2]), ([50, 31, 44], [7, 30, 21]), ([9], [1])]):
+        for case, (frames, tokens) in enumerate(
+            [([4, 3], [4, 2]), ([50, 31, 44], [7, 30, 21]), ([9], [1])]
+        ):
             neg_cent = random(f"path {case}", len(frames), max(frames), max(tokens))
             neg_cent = neg_cent if case else (3 * neg_cent).round()  # ties
-            inside = (mask(frames, max(frames)).transpose(1, 2) * mask(tokens, max(tokens))).to(torch.uint8)
+            inside = (mask(frames, max(frames)).transpose(1, 2) * mask(tokens, max(tokens))).to(
+                torch.uint8
+            )
             path = maximum_path(neg_cent, inside.float()).to(torch.uint8)
-            tensors |= {f"{case:02d}.neg_cent": neg_cent, f"{case:02d}.mask": inside, f"{case:02d}.path": path}
+            tensors |= {
+                f"{case:02d}.neg_cent": neg_cent,
+                f"{case:02d}.mask": inside,
+                f"{case:02d}.path": path,
+            }
             cases.append({"case": case, "b": len(frames), "t_y": max(frames), "t_x": max(tokens)})
         self.write("maximum_path.safetensors", tensors, {"cases": cases})  # without degenerate ones
 
     def sampler(self) -> None:
-        lengths = {name: integers(name, 400, count).tolist() for name, count in {"many": 150, "few": 5}.items()}
+        lengths = {
+            name: integers(name, 400, count).tolist()
+            for name, count in {"many": 150, "few": 5}.items()
+        }
         cases = []
         for name in lengths:
-            for replicas, rank, epoch, shuffle in [(1, 0, 3, True), (3, 1, 12, True), (2, 1, 0, False)]:
-                case = {"lengths": name, "batch_size": 5, "boundaries_in": [10, 60, 150, 151, 390], "error": None}
-                options = {"num_replicas": replicas, "rank": rank, "epoch": epoch, "shuffle": shuffle}
+            for replicas, rank, epoch, shuffle in [
+                (1, 0, 3, True),
+                (3, 1, 12, True),
+                (2, 1, 0, False),
+            ]:
+                case = {
+                    "lengths": name,
+                    "batch_size": 5,
+                    "boundaries_in": [10, 60, 150, 151, 390],
+                    "error": None,
+                }
+                options = {
+                    "num_replicas": replicas,
+                    "rank": rank,
+                    "epoch": epoch,
+                    "shuffle": shuffle,
+                }
                 boundaries = case["boundaries_in"]
                 batches = bucket_batches(lengths[name], case["batch_size"], boundaries, **options)
-                inside = [np.searchsorted(boundaries, length, side="left") for length in lengths[name]]
+                inside = [
+                    np.searchsorted(boundaries, length, side="left") for length in lengths[name]
+                ]
                 sizes = [inside.count(b) for b in range(1, len(boundaries)) if inside.count(b)]
                 total = case["batch_size"] * replicas
                 cases.append(
@@ -366,7 +468,10 @@ class Maker:
         self.write("bucket_sampler.json", {"lengths": lengths, "cases": cases}, {})
 
     def state_dicts(self) -> None:
-        entry = {key: self.first.manifest["files"]["state_dict_names.json"][key] for key in ("symbols", "num_tones")}
+        entry = {
+            key: self.first.manifest["files"]["state_dict_names.json"][key]
+            for key in ("symbols", "num_tones")
+        }
         entry |= {"num_languages": 3, "tensors": {}, "parameters": {}}
         names = {}
         for case in (
@@ -388,7 +493,9 @@ class Maker:
             lengths, frames = [15 + number, 11, 8], [30, 41 + number, 22]
             samples = torch.tensor(frames) * HOP
             own, longest = text(max(lengths), lengths), int(samples.max())
-            own["y"] = 0.3 * random(f"sound {number}", B, 1, longest) * mask(samples.tolist(), longest)
+            own["y"] = (
+                0.3 * random(f"sound {number}", B, 1, longest) * mask(samples.tolist(), longest)
+            )
             own |= {"y_lengths": samples, "spec_lengths": torch.tensor(frames)}
             own["speakers"] = integers(f"speakers {number}", SPEAKERS, B)
             stft = (DATA["filter_length"], HOP, DATA["win_length"])
@@ -418,7 +525,10 @@ class Maker:
                 "observed": {
                     # the gradient of a key's bias is zero but for rounding, under softmax
                     name: {
-                        key: {"grad_norm_rel": 1.0 if key.endswith("conv_k.bias") else 1e-6, "param_sum_abs": 1e-7}
+                        key: {
+                            "grad_norm_rel": 1.0 if key.endswith("conv_k.bias") else 1e-6,
+                            "param_sum_abs": 1e-7,
+                        }
                         for key in own
                     }
                     for name, own in trace.grads.items()
@@ -455,6 +565,16 @@ def make(folder: Path, first: Reference) -> None:
         first: the set whose files, tolerances and variants are followed.
     """
     maker = Maker(folder, first)
-    for part in ("networks", "losses", "wavlm", "commons", "mels", "alignment", "sampler", "state_dicts", "training"):
+    for part in (
+        "networks",
+        "losses",
+        "wavlm",
+        "commons",
+        "mels",
+        "alignment",
+        "sampler",
+        "state_dicts",
+        "training",
+    ):
         getattr(maker, part)()
     maker.write("manifest.json", maker.manifest)

@@ -4,11 +4,13 @@ import pytest
 import torch
 
 from tests.reference.goldens import GPUS, REFERENCE
-from trainable.alignment import maximum_path
+from trainable.networks.generator.alignment import maximum_path
 
 NAME = "maximum_path"
 CASES = [f"{case['case']:02d}" for case in REFERENCE.entry(NAME)["cases"]]
-DEGENERATE = [case["case"] for case in REFERENCE.entry(NAME).get("degenerate_more_text_than_frames", [])]
+DEGENERATE = [
+    case["case"] for case in REFERENCE.entry(NAME).get("degenerate_more_text_than_frames", [])
+]
 DEVICES = ["cpu", *GPUS]
 
 
@@ -20,7 +22,10 @@ def tensors():
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("case", CASES)
 def test_path(tensors, case, device):
-    neg_cent, mask = tensors[f"{case}.neg_cent"].to(device), tensors[f"{case}.mask"].float().to(device)
+    neg_cent, mask = (
+        tensors[f"{case}.neg_cent"].to(device),
+        tensors[f"{case}.mask"].float().to(device),
+    )
     path = maximum_path(neg_cent, mask)
     assert path.dtype == neg_cent.dtype
     assert torch.equal(path.to(torch.uint8).cpu(), tensors[f"{case}.path"])

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from data.epoch_plan import bucket_batches
+from data.plan.epoch_plan import bucket_batches
 from tests.reference.goldens import OWN, REFERENCE
 
 FILE = REFERENCE.json("bucket_sampler")
@@ -19,11 +19,17 @@ def cases_of(name: str) -> list[dict[str, Any]]:
 
 def batches_of(case: dict[str, Any]) -> list[list[int]]:
     options = {key: case[key] for key in ("num_replicas", "rank", "epoch", "shuffle")}
-    return bucket_batches(FILE["lengths"][case["lengths"]], case["batch_size"], case["boundaries_in"], **options)
+    return bucket_batches(
+        FILE["lengths"][case["lengths"]], case["batch_size"], case["boundaries_in"], **options
+    )
 
 
 def test_all_cases_are_run():
-    assert sum(len(cases_of(name)) for name in FILE["lengths"]) == sum(not case["error"] for case in FILE["cases"]) > 0
+    assert (
+        sum(len(cases_of(name)) for name in FILE["lengths"])
+        == sum(not case["error"] for case in FILE["cases"])
+        > 0
+    )
 
 
 def test_no_case_of_the_projects_copy_is_left_out():
@@ -34,7 +40,9 @@ def test_no_case_of_the_projects_copy_is_left_out():
 def test_batches(name):
     for case in cases_of(name):
         batches = batches_of(case)
-        assert batches == case["batches"], {key: value for key, value in case.items() if key != "batches"}
+        assert batches == case["batches"], {
+            key: value for key, value in case.items() if key != "batches"
+        }
         assert len(batches) == case["len"]
         assert sum(map(len, batches)) == case["num_samples"]
 

@@ -14,8 +14,8 @@ from data.config import LANGUAGES
 from data.text.front_end import to_sequence
 from data.text.symbols import PAD, SYMBOL_IDS, SYMBOLS
 from tests.reference.goldens import REFERENCE, Reference
-from trainable.gradients import grad_norm
-from trainable.losses import (
+from trainable.learning.gradients import grad_norm
+from trainable.learning.losses import (
     WavLMFeatures,
     discriminator_loss,
     feature_loss,
@@ -25,8 +25,13 @@ from trainable.losses import (
     wavlm_feature_loss,
     wavlm_generator_loss,
 )
-from trainable.networks.segments import generate_path, rand_slice_segments, sequence_mask, slice_segments
-from trainable.networks.wavlm_discriminator import WavLMDiscriminator
+from trainable.networks.discriminators.wavlm import WavLMDiscriminator
+from trainable.networks.layers.segments import (
+    generate_path,
+    rand_slice_segments,
+    sequence_mask,
+    slice_segments,
+)
 
 Tensors = dict[str, torch.Tensor]
 
@@ -56,7 +61,9 @@ def loss_outputs(inputs: Tensors) -> Tensors:
 def check_losses(reference: Reference, name: str) -> None:
     expected = reference.tensors(name)
     outputs = loss_outputs(reference.inputs(name))
-    reference.check(name, {key: value.reshape(expected[f"out.{key}"].shape) for key, value in outputs.items()})
+    reference.check(
+        name, {key: value.reshape(expected[f"out.{key}"].shape) for key, value in outputs.items()}
+    )
 
 
 def wavlm_salts(reference: Reference, name: str) -> list[tuple[str, str]]:
@@ -112,7 +119,9 @@ def wavlm_outputs(
 def check_commons(reference: Reference, name: str) -> None:
     """All sizes and constants are read off the outputs, which say more exactly than the manifest what was asked."""
     inputs, tensors = reference.inputs(name), reference.tensors(name)
-    expected = {key.removeprefix("out."): value for key, value in tensors.items() if key.startswith("out.")}
+    expected = {
+        key.removeprefix("out."): value for key, value in tensors.items() if key.startswith("out.")
+    }
     with reference.noise() as noise:
         outputs = segment_outputs(
             inputs,
@@ -127,10 +136,14 @@ def check_commons(reference: Reference, name: str) -> None:
         largest = max(float(gradient.abs().max()) for gradient in clipped)
         outputs |= clipped_gradients(prefix, inputs, None if prefix == "clip_none" else largest)
     outputs["intersperse"] = interspersed(expected["intersperse"])
-    reference.check(name, {key: value.reshape(expected[key].shape) for key, value in outputs.items()})
+    reference.check(
+        name, {key: value.reshape(expected[key].shape) for key, value in outputs.items()}
+    )
 
 
-def segment_outputs(inputs: Tensors, slice_size: int, rand_size: int, mask_width: int, frames: int) -> Tensors:
+def segment_outputs(
+    inputs: Tensors, slice_size: int, rand_size: int, mask_width: int, frames: int
+) -> Tensors:
     rand_slice, rand_ids = rand_slice_segments(inputs["x"], inputs["x_lengths"], rand_size)
     duration = inputs["dur"]
     x_mask = sequence_mask(inputs["x_lengths_txt"], duration.size(2)).unsqueeze(1).float()
@@ -148,7 +161,9 @@ def interspersed(expected: torch.Tensor) -> torch.Tensor:
     """What the text front end makes of as many phones, its ids and blanks put back to the numbers of the reference."""
     numbers, blank = expected[1::2].tolist(), int(expected[0])
     phones = [symbol for symbol in SYMBOLS if symbol != PAD][: len(numbers)]
-    meaning = {SYMBOL_IDS[PAD]: blank} | {SYMBOL_IDS[p]: n for p, n in zip(phones, numbers, strict=True)}
+    meaning = {SYMBOL_IDS[PAD]: blank} | {
+        SYMBOL_IDS[p]: n for p, n in zip(phones, numbers, strict=True)
+    }
     made, _, _ = to_sequence(phones, [0] * len(phones), LANGUAGES[0])
     return torch.tensor([meaning[symbol] for symbol in made.tolist()])
 
@@ -156,7 +171,8 @@ def interspersed(expected: torch.Tensor) -> torch.Tensor:
 def clipped_gradients(prefix: str, inputs: Tensors, value: float | None) -> Tensors:
     """Norm and gradients for a clip value, with one parameter that has no gradient.
 
-    The norm is ours. The reference clamps the gradients behind it where it has a value, and its training has none.
+    The norm is ours. The reference clamps the gradients behind it where it has a value, and its
+    training has none.
     """
     gradients = {key: inputs[key].clone() for key in inputs if key.startswith("grad")}
     parameters = [nn.Parameter(torch.zeros(1))]
@@ -164,7 +180,9 @@ def clipped_gradients(prefix: str, inputs: Tensors, value: float | None) -> Tens
         parameters.append(nn.Parameter(torch.zeros_like(gradient)))
         parameters[-1].grad = gradient
     norm, limit = grad_norm(parameters), math.inf if value is None else value
-    return {f"{prefix}.norm": norm} | {f"{prefix}.{key}": g.clamp(-limit, limit) for key, g in gradients.items()}
+    return {f"{prefix}.norm": norm} | {
+        f"{prefix}.{key}": g.clamp(-limit, limit) for key, g in gradients.items()
+    }
 
 
 @pytest.mark.parametrize("name", REFERENCE.names("losses"))

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from data.spectrogram import mel_basis, mel_spectrogram, spec_to_mel, spectrogram
+from data.audio.spectrogram import mel_basis, mel_spectrogram, spec_to_mel, spectrogram
 from tests.reference import double
 from tests.reference.goldens import REFERENCE, Reference
 

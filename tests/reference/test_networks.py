@@ -10,10 +10,10 @@ import torch
 
 from tests.reference.goldens import OWN, REFERENCE
 from tests.reference.runners import RUNNERS, check_network, runner_of
-from trainable.networks.duration_discriminator import DurationDiscriminator
-from trainable.networks.period_discriminator import MultiPeriodDiscriminator
-from trainable.networks.synthesizer import SynthesizerTrn
-from trainable.networks.wavlm_discriminator import WavLMDiscriminator
+from trainable.networks.discriminators.duration import DurationDiscriminator
+from trainable.networks.discriminators.period import MultiPeriodDiscriminator
+from trainable.networks.discriminators.wavlm import WavLMDiscriminator
+from trainable.networks.generator.synthesizer import SynthesizerTrn
 
 NAMES = REFERENCE.json("state_dict_names")
 NAMES_ENTRY = REFERENCE.manifest["files"]["state_dict_names.json"]
@@ -49,9 +49,18 @@ FULL: dict[str, tuple[type[torch.nn.Module], dict[str, Any]]] = {
     "MultiPeriodDiscriminator": (MultiPeriodDiscriminator, {}),
     "DurationDiscriminator": (
         DurationDiscriminator,
-        {"in_channels": 192, "filter_channels": 192, "kernel_size": 3, "p_dropout": 0.1, "gin_channels": 512},
+        {
+            "in_channels": 192,
+            "filter_channels": 192,
+            "kernel_size": 3,
+            "p_dropout": 0.1,
+            "gin_channels": 512,
+        },
     ),
-    "WavLMDiscriminator": (WavLMDiscriminator, {"slm_hidden": 768, "slm_layers": 13, "initial_channel": 64}),
+    "WavLMDiscriminator": (
+        WavLMDiscriminator,
+        {"slm_hidden": 768, "slm_layers": 13, "initial_channel": 64},
+    ),
 }
 
 
@@ -83,12 +92,16 @@ def test_every_network_is_in_the_projects_copy(prefix):
 def test_state_dict(case):
     network, arguments = FULL[case.partition("/")[0]]
     state = network(**{**arguments, **variant(case)}).state_dict()
-    assert [(name, list(entry.shape)) for name, entry in state.items()] == list(map(tuple, NAMES[case].items()))
+    assert [(name, list(entry.shape)) for name, entry in state.items()] == list(
+        map(tuple, NAMES[case].items())
+    )
     assert len(state) == NAMES_ENTRY["tensors"][case]
     assert sum(entry.numel() for entry in state.values()) == NAMES_ENTRY["parameters"][case]
 
 
-@pytest.mark.parametrize("file", [file for file, entry in REFERENCE.manifest["files"].items() if "sha256" in entry])
+@pytest.mark.parametrize(
+    "file", [file for file, entry in REFERENCE.manifest["files"].items() if "sha256" in entry]
+)
 def test_data_files_are_whole(file):
     content = (REFERENCE.root / "networks" / file).read_bytes()
     assert hashlib.sha256(content).hexdigest() == REFERENCE.manifest["files"][file]["sha256"]

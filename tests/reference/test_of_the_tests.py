@@ -22,7 +22,12 @@ from tests.reference.test_losses import check_commons, check_losses, check_wavlm
 from tests.reference.test_mels import check_mels
 from tests.reference.training import run_steps
 
-CHECKS = {"losses": check_losses, "wavlm_loss": check_wavlm, "commons": check_commons, "mel_processing": check_mels}
+CHECKS = {
+    "losses": check_losses,
+    "wavlm_loss": check_wavlm,
+    "commons": check_commons,
+    "mel_processing": check_mels,
+}
 NETWORKS = [name for name in REFERENCE.names() if runner_of(name)]
 
 

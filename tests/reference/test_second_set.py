@@ -36,7 +36,11 @@ def run(folder: Path, tests: str = "tests/reference") -> subprocess.CompletedPro
     options = ["-m", "not front_end", "-q", "-p", "no:cacheprovider"]
     command = [sys.executable, "-m", "pytest", tests, *options]
     return subprocess.run(
-        command, cwd=ROOT, env=os.environ | {"REFERENCE_DIR": str(folder)}, capture_output=True, text=True
+        command,
+        cwd=ROOT,
+        env=os.environ | {"REFERENCE_DIR": str(folder)},
+        capture_output=True,
+        text=True,
     )
 
 
@@ -86,7 +90,9 @@ def test_the_tests_see_what_is_off(second, tmp_path):
     steps["steps"][0]["params"]["g"]["enc_p.proj.weight"][2] *= 1.01
     (networks / "train_steps.json").write_text(json.dumps(steps))
     for test in ("test_scalars[0-{}]", "test_gradients[{}]", "test_parameters[{}]"):
-        expected.update(f"test_training_steps.py::{test.format(reduction)}" for reduction in ("fast", "exact"))
+        expected.update(
+            f"test_training_steps.py::{test.format(reduction)}" for reduction in ("fast", "exact")
+        )
 
     steps = json.loads((networks / f"{double.NAME}.json").read_text())
     last = steps["steps"][-1]
@@ -116,5 +122,7 @@ def test_the_tests_see_what_is_off(second, tmp_path):
 
     result = run(tmp_path)
     assert result.returncode == 1
-    failed = re.findall(r"^FAILED tests/reference/(\S+::\w+(?:\[.*?\])?)(?: - |$)", result.stdout, re.MULTILINE)
+    failed = re.findall(
+        r"^FAILED tests/reference/(\S+::\w+(?:\[.*?\])?)(?: - |$)", result.stdout, re.MULTILINE
+    )
     assert set(failed) == expected

@@ -1,6 +1,7 @@
 """The front ends print what the reference trainer's print, row by row; the shares are written to text_parity.json.
 
-REFERENCE_DIR names the folder of the rows, REFERENCE_OUT the folder to write to (default: a temporary one).
+REFERENCE_DIR names the folder of the rows, REFERENCE_OUT the folder to write to (default: a
+temporary one).
 """
 
 import json
@@ -72,7 +73,8 @@ def edits(first: list[str], second: list[str]) -> int:
 def compare(row: dict, ours: Phonemes | None) -> tuple[bool, bool, int]:
     """Whether all is equal, whether the phones are, and the phones' edits.
 
-    A text with nothing to say, for which the reference prints the two "_" alone, is refused here: that is equal.
+    A text with nothing to say, for which the reference prints the two "_" alone, is refused here:
+    that is equal.
     """
     if ours is None:
         refused = row["phones"] == ["_", "_"]
@@ -96,12 +98,16 @@ def test_parity(case, report, capsys):
     shares = {
         "exact": sum(exact for exact, _, _ in compared) / len(rows),
         "phones_exact": sum(phones for _, phones, _ in compared) / len(rows),
-        "phone_error_rate": sum(count for _, _, count in compared) / sum(len(row["phones"]) for row in rows),
+        "phone_error_rate": sum(count for _, _, count in compared)
+        / sum(len(row["phones"]) for row in rows),
         "rows": len(rows),
     }
     report[case] = shares | {"engine": ENGINES[case]}
     with capsys.disabled():
-        print(f"\n{case} ({ENGINES[case]}):", ", ".join(f"{name} {share:.4g}" for name, share in shares.items()))
+        print(
+            f"\n{case} ({ENGINES[case]}):",
+            ", ".join(f"{name} {share:.4g}" for name, share in shares.items()),
+        )
     for name, least in LEAST[case].items():
         assert shares[name] >= least, f"{case}: {name} is {shares[name]:.3f}, not {least} or more"
     assert shares["phone_error_rate"] <= MOST_ERRORS

@@ -11,16 +11,16 @@ import torch
 from torch import Tensor, nn
 from transformers import WavLMConfig, WavLMModel
 
-from data.collate import TtsBatch
 from data.config import DataConfig
-from data.epoch_plan import Position
+from data.plan.epoch_plan import Position
+from data.stream.collate import TtsBatch
 from tests.reference.goldens import Reference
 from tests.reference.rule import Noise
 from tests.reference.test_losses import check_wavlm
 from trainable.config import LossWeights, ModelConfig, SlmConfig, TrainConfig
-from trainable.losses import WavLMFeatures
-from trainable.state import LOGGED_ITEMS, TrainState, build_networks
-from trainable.step import TrainingStep
+from trainable.learning.losses import WavLMFeatures
+from trainable.learning.state import LOGGED_ITEMS, TrainState, build_networks
+from trainable.learning.step import TrainingStep
 
 Reduction = Literal["fast", "exact"]
 Numbers = dict[str, dict[str, list[float]]]  # network -> parameter -> its sums
@@ -30,7 +30,8 @@ Numbers = dict[str, dict[str, list[float]]]  # network -> parameter -> its sums
 class GoldenBatch(TtsBatch):
     """A batch whose BERT features stand phone by phone, as the reference's collate gives them."""
 
-    dense: tuple[Tensor, Tensor, Tensor] = field(default=(torch.empty(0),) * 3)  # [B, bert_channels, T] each
+    # [B, bert_channels, T] each
+    dense: tuple[Tensor, Tensor, Tensor] = field(default=(torch.empty(0),) * 3)
 
     def bert_features(self) -> tuple[Tensor, Tensor, Tensor]:
         return self.dense
@@ -81,7 +82,8 @@ def configs(
             "upsample_kernel_sizes": sizes["uk"],
         },
         slm=SlmConfig(
-            sampling_rate=reference.entry("wavlm_loss")["ctor"]["slm_sr"], initial_channel=file["wd"]["initial_channel"]
+            sampling_rate=reference.entry("wavlm_loss")["ctor"]["slm_sr"],
+            initial_channel=file["wd"]["initial_channel"],
         ),
     )
     train = TrainConfig(
@@ -101,7 +103,11 @@ def batch(
 ) -> GoldenBatch:
     """The batch of step `number`, with its spectrogram, whose sum and norm are the reference's."""
     tensors = reference.tensors("train_batches")
-    own = {key.partition(".")[2]: value for key, value in tensors.items() if key.startswith(f"b{number}.")}
+    own = {
+        key.partition(".")[2]: value
+        for key, value in tensors.items()
+        if key.startswith(f"b{number}.")
+    }
     names = ("x", "x_lengths", "tone", "language", "y", "y_lengths", "spec_lengths", "speakers")
     made = GoldenBatch(
         rows=torch.arange(len(own["x"])),
@@ -145,7 +151,9 @@ def build(
     Networks of another type have the weights of fp32, and WavLM its resampling kernel.
     """
     model, train, data = configs(reference, file, reduction)
-    slm = WavLMFeatures(WavLMModel(WavLMConfig(**file["wavlm_config"])), data.sampling_rate, model.slm.sampling_rate)
+    slm = WavLMFeatures(
+        WavLMModel(WavLMConfig(**file["wavlm_config"])), data.sampling_rate, model.slm.sampling_rate
+    )
     reference.fill(slm.wavlm, check_wavlm(reference, "wavlm_loss")[0])
     nets = build_networks(model, train, data, slm)
     for net in nets.values():
@@ -174,7 +182,10 @@ def run_steps(
     """
     state, data = build(reference, file, reduction, dtype)
     step = TrainingStep(state, state.train, data)
-    start = {name: {key: p.detach().clone() for key, p in net.named_parameters()} for name, net in state.nets.items()}
+    start = {
+        name: {key: p.detach().clone() for key, p in net.named_parameters()}
+        for name, net in state.nets.items()
+    }
     numel = {name: {key: p.numel() for key, p in own.items()} for name, own in start.items()}
     grads: Numbers = {}
     for name, optimizer in state.optimizers.items():

@@ -20,11 +20,17 @@ TRAIN = TrainConfig(reduction="fast")
 @pytest.fixture(autouse=True)
 def restored(monkeypatch) -> Iterator[None]:
     """Leave every switch as it was."""
-    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", "")  # noted, so that it is taken back where it was not set
+    # noted, so that it is taken back where it was not set
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", "")
     monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG")
-    monkeypatch.setenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "1024")  # of this process alone, which has begun
+    # of this process alone, which has begun
+    monkeypatch.setenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "1024")
     cudnn = torch.backends.cudnn
-    threads, matmul, tf32 = torch.get_num_threads(), torch.get_float32_matmul_precision(), cudnn.allow_tf32
+    threads, matmul, tf32 = (
+        torch.get_num_threads(),
+        torch.get_float32_matmul_precision(),
+        cudnn.allow_tf32,
+    )
     deterministic = torch.are_deterministic_algorithms_enabled()
     warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
     yield
@@ -87,9 +93,20 @@ for _ in range(2):
 
 
 def test_operations_of_as_many_shapes_as_a_step_has_are_compiled_once():
-    env = {name: value for name, value in os.environ.items() if name != "ONEDNN_PRIMITIVE_CACHE_CAPACITY"}
+    env = {
+        name: value
+        for name, value in os.environ.items()
+        if name != "ONEDNN_PRIMITIVE_CACHE_CAPACITY"
+    }
     env["ONEDNN_VERBOSE"] = "profile_create"
-    done = subprocess.run([sys.executable, "-c", SHAPES], env=env, capture_output=True, text=True, cwd=ROOT, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", SHAPES],
+        env=env,
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        check=True,
+    )
     _, first, second = done.stdout.split("round\n")
     if "create:" not in first:
         pytest.skip("torch has no oneDNN on this machine")

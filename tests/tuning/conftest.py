@@ -23,7 +23,11 @@ def sweep_arguments(shards, tmp_path_factory) -> Callable[..., list[str]]:
     space.write_text(SPACE)
 
     def made(storage: Path, **options: object) -> list[str]:
-        base = {"scaling__num_workers": 1, "train__micro_batches_per_step": 2, "train__checkpoint__every_steps": 2}
+        base = {
+            "scaling__num_workers": 1,
+            "train__micro_batches_per_step": 2,
+            "train__checkpoint__every_steps": 2,
+        }
         base |= {"eval__every_steps": 2, "train__max_steps": 6, "space": space, "metric": METRIC}
         return arguments(shards, storage, **base | options)
 

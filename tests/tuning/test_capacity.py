@@ -16,7 +16,8 @@ CPU, GPU_WORKER = {"CPU": 1.0}, {"CPU": 1.0, "GPU": 1.0}
         ([{"CPU": 2.0}], [CPU] * 3, 0),
         ([{"CPU": 8.0, "GPU": 4.0}] * 2, [GPU_WORKER] * 2 + [CPU] * 2, 4),
         ([{"CPU": 3.0, "GPU": 4.0}], [GPU_WORKER] * 2 + [CPU] * 2, 0),
-        ([{"CPU": 3.0}, {"CPU": 3.0}], [{"CPU": 2.0}], 2),  # what is left of two nodes makes no room for a third
+        # what is left of two nodes makes no room for a third
+        ([{"CPU": 3.0}, {"CPU": 3.0}], [{"CPU": 2.0}], 2),
     ],
 )
 def test_a_trial_has_room_if_each_of_its_processes_has_a_node(nodes, needed, trials):

@@ -7,8 +7,8 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 
-from job.cli import read_config
-from job.config import Config
+from job.settings.cli import read_config
+from job.settings.config import Config
 from tuning.results import Results, best_config, collect, console_table, save
 from tuning.space import Axis
 
@@ -23,11 +23,17 @@ class Grid(list):
 def trial(name: str, scores: list[float], mel: float, error: str | None = None) -> SimpleNamespace:
     values = {MEL: mel, PRECISION: "bf16"}
     told = {
-        "run": name, "validation": range(1, len(scores) + 1), "step": [10 * i for i in range(1, len(scores) + 1)],
-        "time_total_s": 1.0, "eval/mel": scores, "training_iteration": 1,
-    } | {f"config/{key}": value for key, value in values.items()}  # fmt: skip
+        "run": name,
+        "validation": range(1, len(scores) + 1),
+        "step": [10 * i for i in range(1, len(scores) + 1)],
+        "time_total_s": 1.0,
+        "eval/mel": scores,
+        "training_iteration": 1,
+    } | {f"config/{key}": value for key, value in values.items()}
     frame = pd.DataFrame(told, index=range(len(scores))) if scores else None
-    return SimpleNamespace(path=f"/sweep/tune/{name}", config=values, error=error, metrics_dataframe=frame)
+    return SimpleNamespace(
+        path=f"/sweep/tune/{name}", config=values, error=error, metrics_dataframe=frame
+    )
 
 
 @pytest.fixture
@@ -56,7 +62,11 @@ def test_everything_is_written_and_best_yaml_is_a_configuration(results, tmp_pat
     save(results, str(tmp_path), best, population=True)
     again = read_config(tmp_path / "best.yaml")
     assert again == best
-    assert (again.run.name, again.train.loss_weights.mel, again.train.precision) == ("mine-best", 45.0, "bf16")
+    assert (again.run.name, again.train.loss_weights.mel, again.train.precision) == (
+        "mine-best",
+        45.0,
+        "bf16",
+    )
     for name, table in (("trials", results.trials), ("history", results.history)):
         assert len(pd.read_csv(tmp_path / f"{name}.csv")) == len(table)
         parquet = pd.read_parquet(io.BytesIO((tmp_path / f"{name}.parquet").read_bytes()))
@@ -70,9 +80,18 @@ def test_everything_is_written_and_best_yaml_is_a_configuration(results, tmp_pat
 
 def test_values_that_tables_change_come_back_as_they_were():
     keys = ("train.warmup_steps", "train.learning_rates.g", "train.betas")
-    space = dict(zip(keys, (Axis("choice", v) for v in ((5, 9), (None, 1e-4), ((0.8, 0.9), (0.7, 0.9)))), strict=True))
+    space = dict(
+        zip(
+            keys,
+            (Axis("choice", v) for v in ((5, 9), (None, 1e-4), ((0.8, 0.9), (0.7, 0.9)))),
+            strict=True,
+        )
+    )
     table = pd.DataFrame(
-        [{"eval/mel": 1.0, "status": "finished"} | dict(zip(keys, (9.0, math.nan, [0.7, 0.9]), strict=True))]
+        [
+            {"eval/mel": 1.0, "status": "finished"}
+            | dict(zip(keys, (9.0, math.nan, [0.7, 0.9]), strict=True))
+        ]
     )
     best = best_config(Results(space, "eval/mel", pd.DataFrame(), table), Config(), "best").train
     assert (best.warmup_steps, best.learning_rates.g, best.betas) == (9, None, (0.7, 0.9))
@@ -92,4 +111,6 @@ def test_the_console_shows_the_last_parts_of_keys():
     shown = console_table([{"trial": "a", MEL: 45.0, PRECISION: "bf16"}], SPACE)
     assert shown.split() == ["trial", "mel", "precision", "a", "45", "bf16"]
     both = {"train.learning_rates.g": SPACE[MEL], "x.g": SPACE[MEL]}
-    assert "train.learning_rates.g" in console_table([{"train.learning_rates.g": 1.0, "x.g": 2.0}], both)
+    assert "train.learning_rates.g" in console_table(
+        [{"train.learning_rates.g": 1.0, "x.g": 2.0}], both
+    )

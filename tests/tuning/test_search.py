@@ -17,7 +17,8 @@ from tuning.space import Axis
 
 VALIDATIONS = 4
 BEST_MEL, BEST_SCORE = 45.0, 1.0
-# a draw of random search is within 10 % of the best score with a chance of 0.11: of 24 one is, with 0.94
+# a draw of random search is within 10 % of the best score with a chance of 0.11: of 24 one is, with
+# 0.94
 RANGE = {"mel": Axis("loguniform", (10.0, 200.0)), "kind": Axis("choice", ("good", "bad"))}
 GRID = {"mel": Axis("grid", (5.0, 15.0, 45.0, 135.0)), "kind": Axis("grid", ("good", "bad"))}
 
@@ -37,7 +38,8 @@ def objective(values: dict) -> None:
             tune.report(report, checkpoint=tune.Checkpoint.from_directory(folder))
 
 
-@pytest.mark.slow  # a minute each where the machine has other work too: Tune starts a process a trial
+# a minute each where the machine has other work too: Tune starts a process a trial
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [
@@ -56,8 +58,11 @@ def test_a_search_comes_within_a_tenth_of_the_optimum(ray_local, tmp_path, optio
     tuner = tune.Tuner(
         tune.with_resources(objective, driver_resources(2)),
         param_space=param_space(space, options),
-        tune_config=replace(config, reuse_actors=True),  # nothing is started that would have to end with its process
-        run_config=tune.RunConfig(storage_path=str(tmp_path), verbose=0, stop={VALIDATION: VALIDATIONS}),
+        # nothing is started that would have to end with its process
+        tune_config=replace(config, reuse_actors=True),
+        run_config=tune.RunConfig(
+            storage_path=str(tmp_path), verbose=0, stop={VALIDATION: VALIDATIONS}
+        ),
     )
     grid = tuner.fit()
     told = [grid[i].metrics_dataframe for i in range(len(grid))]
@@ -73,7 +78,9 @@ def test_the_first_trial_has_the_values_that_it_is_told(ray_local, tmp_path):
     tuner = tune.Tuner(
         tune.with_resources(objective, {HEAD: 0.1}),
         param_space=param_space(RANGE, options),
-        tune_config=tune_config(RANGE, options, "score", VALIDATIONS, {"mel": BEST_MEL, "kind": "good"}),
+        tune_config=tune_config(
+            RANGE, options, "score", VALIDATIONS, {"mel": BEST_MEL, "kind": "good"}
+        ),
         run_config=tune.RunConfig(storage_path=str(tmp_path), verbose=0),
     )
     assert tuner.fit()[0].metrics["score"] == BEST_SCORE
@@ -84,16 +91,21 @@ def test_a_scheduler_that_is_restored_knows_what_earlier_trials_had():
     trials = [SimpleNamespace(trial_id=name, status="RUNNING") for name in ("good", "bad")]
     for forgets in (False, True):
         before, after = (
-            tune_config(RANGE, SearchOptions(schedule="asha"), "score", VALIDATIONS).scheduler for _ in range(2)
+            tune_config(RANGE, SearchOptions(schedule="asha"), "score", VALIDATIONS).scheduler
+            for _ in range(2)
         )
         for scheduler in (before, after):
             scheduler.set_search_properties("score", "min")
         before.on_trial_add(None, trials[0])
-        before.on_trial_result(None, trials[0], {"score": 1.0, VALIDATION: 1, "training_iteration": 1})
+        before.on_trial_result(
+            None, trials[0], {"score": 1.0, VALIDATION: 1, "training_iteration": 1}
+        )
         if not forgets:
             Remembers(after).set_state(pickle.loads(pickle.dumps(Remembers(before).get_state())))
         after.on_trial_add(None, trials[1])
-        decision = after.on_trial_result(None, trials[1], {"score": 2.0, VALIDATION: 1, "training_iteration": 1})
+        decision = after.on_trial_result(
+            None, trials[1], {"score": 2.0, VALIDATION: 1, "training_iteration": 1}
+        )
         assert decision == ("CONTINUE" if forgets else "STOP")
 
 

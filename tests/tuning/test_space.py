@@ -8,8 +8,8 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from job.cli import overridden
-from job.config import Config
+from job.settings.cli import overridden
+from job.settings.config import Config
 from tuning.search import SearchOptions, check_search
 from tuning.space import FIXED, Axis, configured, names, read_space
 
@@ -38,7 +38,9 @@ def test_the_named_spaces_fit_the_configuration(name):
 
 def test_all_weights_and_learning_rates_are_keys():
     weights = read_space("loss_weights", Config())
-    assert set(weights) == {f"train.loss_weights.{name}" for name in vars(Config().train.loss_weights)}
+    assert set(weights) == {
+        f"train.loss_weights.{name}" for name in vars(Config().train.loss_weights)
+    }
     assert all(axis.holds(configured(Config(), key)) for key, axis in weights.items())
     rates = read_space("learning_rates", Config())
     assert set(rates) == {f"train.learning_rates.{name}" for name in ("g", "d", "dur", "wd")}
@@ -47,7 +49,10 @@ def test_all_weights_and_learning_rates_are_keys():
 @pytest.mark.parametrize(
     ("text", "named"),
     [
-        ("train.loss_weights.mell: {uniform: [1, 2]}", r"train\.loss_weights\.mell .* did you mean .*weights\.mel\?"),
+        (
+            "train.loss_weights.mell: {uniform: [1, 2]}",
+            r"train\.loss_weights\.mell .* did you mean .*weights\.mel\?",
+        ),
         ("train.loss_weights: {choice: [1, 2]}", r"train\.loss_weights is no key"),
         (f"{MEL}: {{uniform: [2, 1]}}", r"mel: uniform \[2.0, 1.0\] is empty"),
         (f"{MEL}: {{uniform: [1, 1]}}", "mel: uniform .* is empty"),
@@ -81,7 +86,9 @@ def test_a_space_that_is_not_there_is_refused_with_those_that_are():
 
 @settings(deadline=None, max_examples=25)  # each parses a configuration
 @given(st.floats(), st.floats(), st.sampled_from(["uniform", "loguniform"]))
-def test_a_range_is_taken_if_and_only_if_something_can_be_drawn_from_it(tmp_path_factory, low, high, kind):
+def test_a_range_is_taken_if_and_only_if_something_can_be_drawn_from_it(
+    tmp_path_factory, low, high, kind
+):
     file = tmp_path_factory.mktemp("space") / "s.yaml"
     file.write_text(yaml.safe_dump({MEL: {kind: [low, high]}}))
     if math.isfinite(low) and math.isfinite(high) and low < high and (kind == "uniform" or low > 0):
@@ -92,7 +99,9 @@ def test_a_range_is_taken_if_and_only_if_something_can_be_drawn_from_it(tmp_path
 
 
 def test_values_become_what_the_configuration_takes(written):
-    space = written("train.learning_rate: {loguniform: [1e-5, 1e-3]}\ntrain.betas: {choice: [[0.8, 0.99], [0.9, 1]]}\n")
+    space = written(
+        "train.learning_rate: {loguniform: [1e-5, 1e-3]}\ntrain.betas: {choice: [[0.8, 0.99], [0.9, 1]]}\n"
+    )
     assert space["train.learning_rate"].values == (1e-5, 1e-3)
     assert space["train.betas"].values == ((0.8, 0.99), (0.9, 1.0))
 
@@ -106,7 +115,11 @@ def test_what_is_fixed_names_keys_of_the_configuration():
     ("axes", "options", "named"),
     [
         ({MEL: Axis("uniform", (1.0, 2.0))}, {"search": "grid"}, f"{MEL} .*grid"),
-        ({"model.p_dropout": Axis("uniform", (0.1, 0.2))}, {"schedule": "pbt"}, r"model\.p_dropout cannot change"),
+        (
+            {"model.p_dropout": Axis("uniform", (0.1, 0.2))},
+            {"schedule": "pbt"},
+            r"model\.p_dropout cannot change",
+        ),
     ],
 )
 def test_a_space_that_cannot_be_searched_so_is_refused(axes, options, named):

@@ -12,7 +12,7 @@ from torch import equal
 
 from tests.job.conftest import DEMO, kill, metrics, overrides
 from tests.tuning.conftest import METRIC
-from trainable.storage import newest_good
+from trainable.run.storage import newest_good
 from tuning.sweep import main
 
 STEPS = 6
@@ -22,7 +22,9 @@ def sweep(command, argv: list[str], timeout: float = 1100) -> tuple[str, pd.Data
     """Run a sweep to its end: what it printed, its trials, its folder."""
     done = command("tuning.sweep", *argv, timeout=timeout)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    folder = Path(argv[argv.index("--run.storage") + 1]) / f"{argv[argv.index('--run.name') + 1]}-sweep"
+    folder = (
+        Path(argv[argv.index("--run.storage") + 1]) / f"{argv[argv.index('--run.name') + 1]}-sweep"
+    )
     return done.stdout, pd.read_csv(folder / "trials.csv").set_index("trial", drop=False), folder
 
 
@@ -32,7 +34,10 @@ def test_asha_stops_bad_trials_early_and_the_best_one_trains(command, sweep_argu
     printed, trials, folder = sweep(command, sweep_arguments(tmp_path, run__name="asha", trials=6))
     assert len(trials) == 6
     assert "running" in printed
-    stopped, finished = trials[trials["status"] == "stopped"], trials[trials["status"] == "finished"]
+    stopped, finished = (
+        trials[trials["status"] == "stopped"],
+        trials[trials["status"] == "finished"],
+    )
     assert len(stopped) >= 2
     assert stopped["validations"].max() < 3
     for trial in finished["trial"]:
@@ -50,14 +55,18 @@ def test_asha_stops_bad_trials_early_and_the_best_one_trains(command, sweep_argu
     board = EventAccumulator(str(folder / "tune" / best["trial"]))
     board.Reload()
     assert "_hparams_/session_start_info" in board.summary_metadata
-    done = command("job.train", "--config", str(folder / "best.yaml"), *overrides(train__max_steps=2))
+    done = command(
+        "job.train", "--config", str(folder / "best.yaml"), *overrides(train__max_steps=2)
+    )
     assert done.returncode == 0, done.stderr
     assert "run asha-best: step 2 of 2" in done.stdout
     assert [line["step"] for line in metrics(tmp_path / "asha-best")] == [1, 2]
 
 
 @pytest.mark.slow
-def test_a_member_of_a_population_goes_on_from_another_ones_checkpoint(command, sweep_arguments, tmp_path):
+def test_a_member_of_a_population_goes_on_from_another_ones_checkpoint(
+    command, sweep_arguments, tmp_path
+):
     """Three members, of one step a chunk, over three perturbations."""
     options = {"train__max_steps": 4, "eval__every_steps": 1, "train__checkpoint__every_steps": 1}
     argv = sweep_arguments(tmp_path, run__name="pbt", schedule="pbt", trials=3, **options)
@@ -65,14 +74,18 @@ def test_a_member_of_a_population_goes_on_from_another_ones_checkpoint(command, 
     assert len(trials) == 3
     history = pd.read_csv(folder / "history.csv")
     assert sorted(history["validation"]) == [1, 1, 1, 2, 2, 2, 3, 3, 3, 4, 4, 4]
-    moved = history[history["run"] != history["trial"]].sort_values("validation").drop_duplicates("run")
+    moved = (
+        history[history["run"] != history["trial"]].sort_values("validation").drop_duplicates("run")
+    )
     assert len(moved) >= 2
     for _, row in moved.iterrows():
         run, begin = folder / "runs" / row["run"], row["step"] - 1
         assert metrics(run)[0]["step"] == begin + 1 > 1  # not from 0
         ours = run / f"checkpoint_{begin:09d}"
         others = [
-            path for path in (folder / "runs").glob(f"*/{ours.name}") if not path.parent.name.startswith(row["trial"])
+            path
+            for path in (folder / "runs").glob(f"*/{ours.name}")
+            if not path.parent.name.startswith(row["trial"])
         ]
         donors = [other for other in others if same_weights(other, ours)]
         assert donors
@@ -84,7 +97,9 @@ def test_a_member_of_a_population_goes_on_from_another_ones_checkpoint(command, 
 
 
 @pytest.mark.slow
-def test_after_a_kill_of_the_driver_finished_trials_are_not_run_again(command, sweep_arguments, tmp_path):
+def test_after_a_kill_of_the_driver_finished_trials_are_not_run_again(
+    command, sweep_arguments, tmp_path
+):
     argv = sweep_arguments(tmp_path, run__name="killed", schedule="none", trials=3)
     process, runs = command.start("tuning.sweep", *argv), tmp_path / "killed-sweep/runs"
     try:
@@ -121,7 +136,10 @@ def same_weights(one: Path, other: Path) -> bool:
 
 def begun(runs: Path) -> list[Path]:
     """Folders of the runs, in the order in which they began."""
-    return sorted((path.parent for path in runs.glob("*/config.yaml")), key=lambda path: path.stat().st_ctime_ns)
+    return sorted(
+        (path.parent for path in runs.glob("*/config.yaml")),
+        key=lambda path: path.stat().st_ctime_ns,
+    )
 
 
 @pytest.mark.parametrize(
@@ -134,6 +152,10 @@ def begun(runs: Path) -> list[Path]:
     ],
 )
 def test_what_cannot_be_compared_is_refused(options, named):
-    argv = ["--config", str(DEMO), *overrides(**{"space": "reconstruction", "metric": METRIC} | options)]
+    argv = [
+        "--config",
+        str(DEMO),
+        *overrides(**{"space": "reconstruction", "metric": METRIC} | options),
+    ]
     with pytest.raises(ValueError, match=named):
         main(argv)

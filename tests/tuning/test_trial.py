@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from job.config import Config
-from job.config import RunConfig as Run
+from job.settings.config import Config
+from job.settings.config import RunConfig as Run
 from tuning.trial import Place, Reports, TrialConfig, adopt
 
 VALUES = {"train.loss_weights.mel": 45.0}
@@ -23,7 +23,11 @@ def trial(tmp_path) -> TrialConfig:
 def test_a_trial_is_the_configuration_with_its_values(trial):
     cfg = trial.run("one", VALUES | {"train.loss_weights.kl": 0.5}, max_steps=7)
     assert (cfg.run.name, cfg.run.storage) == ("one", trial.cfg.run.storage)
-    assert (cfg.train.loss_weights.mel, cfg.train.loss_weights.kl, cfg.train.max_steps) == (45.0, 0.5, 7)
+    assert (cfg.train.loss_weights.mel, cfg.train.loss_weights.kl, cfg.train.max_steps) == (
+        45.0,
+        0.5,
+        7,
+    )
 
 
 def test_a_trial_does_not_give_up_by_itself(trial):
@@ -54,7 +58,11 @@ def test_a_place_goes_on_in_its_own_run_and_as_another_trial_or_with_other_value
     place = Place("a", VALUES, "a", 40)
     told = Place(**json.loads(json.dumps(asdict(place))))
     assert told.goes_on_as("a", VALUES) == place
-    moved = {told.goes_on_as("b", VALUES).run, told.goes_on_as("a", {"x": 1.0}).run, told.goes_on_as("b", {}).run}
+    moved = {
+        told.goes_on_as("b", VALUES).run,
+        told.goes_on_as("a", {"x": 1.0}).run,
+        told.goes_on_as("b", {}).run,
+    }
     assert len(moved) == 3
     assert told.goes_on_as("b", VALUES) == told.goes_on_as("b", VALUES)
     assert told.goes_on_as("b", VALUES).step == 40

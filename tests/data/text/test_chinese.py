@@ -2,8 +2,8 @@
 
 import pytest
 
-from data.text.chinese import ChineseFrontEnd, normalise
-from data.text.chinese_words import split_syllable
+from data.text.chinese.front_end import ChineseFrontEnd, normalise
+from data.text.chinese.words import split_syllable
 
 READ = ChineseFrontEnd()
 

@@ -5,10 +5,10 @@ import sys
 
 import pytest
 
-from data.text import english
-from data.text.english import EnglishFrontEnd, cut_simply, normalise
-from data.text.english_gru import guess
-from data.text.english_words import read_word
+from data.text.english import front_end as english
+from data.text.english.front_end import EnglishFrontEnd, cut_simply, normalise
+from data.text.english.gru import guess
+from data.text.english.words import read_word
 
 
 @pytest.mark.parametrize(
@@ -17,7 +17,10 @@ from data.text.english_words import read_word
         ("365 pages", "three hundred sixty-five pages"),
         ("in 1998, 2000 and 2007", "in nineteen ninety-eight, two thousand and two thousand seven"),
         ("in 1905 and 1900", "in nineteen oh five and nineteen hundred"),
-        ("$12.50, $1, $0.99, $0", "twelve dollars, fifty cents, one dollar, ninety-nine cents, zero dollars"),
+        (
+            "$12.50, $1, $0.99, $0",
+            "twelve dollars, fifty cents, one dollar, ninety-nine cents, zero dollars",
+        ),
         ("£9", "nine pounds"),
         ("3.5 or 1,000,000", "three point five or one million"),
         ("3rd", "third"),
@@ -78,7 +81,17 @@ def test_a_guess_ends():
 
 
 def test_simple_pieces():
-    assert cut_simply("Well, it's x-rayed.") == ["▁Well", ",", "▁it", "'", "s", "▁x", "-", "rayed", "."]
+    assert cut_simply("Well, it's x-rayed.") == [
+        "▁Well",
+        ",",
+        "▁it",
+        "'",
+        "s",
+        "▁x",
+        "-",
+        "rayed",
+        ".",
+    ]
 
 
 def read(pieces):

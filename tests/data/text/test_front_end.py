@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data.ledger import Reason
+from data.corpus.ledger import Reason
 from data.text.front_end import (
     _FRONT_ENDS,
     REASONS,
@@ -56,7 +56,9 @@ def test_any_text_has_phones_or_a_reason(language):
         assert result.word2ph[0] == result.word2ph[-1] == 1
         assert set(result.phones) <= set(SYMBOLS)
         assert all(0 <= tone < TONE_COUNTS[language] for tone in result.tones)
-        assert all(result.tones[i] == 0 for i, phone in enumerate(result.phones) if phone in PUNCTUATION)
+        assert all(
+            result.tones[i] == 0 for i, phone in enumerate(result.phones) if phone in PUNCTUATION
+        )
         if result.bert_tokens is not None:
             assert len(result.bert_tokens) + 2 == len(result.word2ph)
         phones, tones, languages = to_sequence(result.phones, result.tones, language)
@@ -76,7 +78,8 @@ def test_nothing_to_say(language, text):
 
 
 @pytest.mark.parametrize(
-    ("language", "text"), [("ZH", "hello"), ("ZH", "こんにちは"), ("JP", "hello"), ("EN", "今天"), ("EN", "はい")]
+    ("language", "text"),
+    [("ZH", "hello"), ("ZH", "こんにちは"), ("JP", "hello"), ("EN", "今天"), ("EN", "はい")],
 )
 def test_another_language_is_refused(language, text):
     with pytest.raises(FrontEndError) as caught:
@@ -110,7 +113,10 @@ def test_another_version_of_a_package_is_another_hash(monkeypatch, language, mod
     front_end = get_front_end(language)
     before = front_end.data_hash()
     installed = importlib.metadata.version
-    monkeypatch.setattr(f"data.text.{module}.version", lambda name: "another" if name == package else installed(name))
+    monkeypatch.setattr(
+        f"data.text.{module}.front_end.version",
+        lambda name: "another" if name == package else installed(name),
+    )
     assert front_end.data_hash() != before
 
 
@@ -119,9 +125,13 @@ def test_a_new_language_is_a_file_and_its_registration(monkeypatch):
         language, version = "KO", "ko-1"
 
         def __call__(self, text):
-            return validate(Phonemes(text, ["_", "a", "_"], [0, 1, 0], [1, 1, 1], text, [text]), "KO", text)
+            return validate(
+                Phonemes(text, ["_", "a", "_"], [0, 1, 0], [1, 1, 1], text, [text]), "KO", text
+            )
 
-    monkeypatch.setitem(sys.modules, "data.text.korean", SimpleNamespace(KoreanFrontEnd=KoreanFrontEnd))
+    monkeypatch.setitem(
+        sys.modules, "data.text.korean", SimpleNamespace(KoreanFrontEnd=KoreanFrontEnd)
+    )
     monkeypatch.setitem(_FRONT_ENDS, "KO", "data.text.korean:KoreanFrontEnd")
     for table, number in ((LANGUAGE_IDS, 3), (TONE_COUNTS, 2), (TONE_STARTS, 12)):
         monkeypatch.setitem(table, "KO", number)
@@ -156,7 +166,10 @@ def phonemes(**changes):
     ("changes", "reason"),
     [
         ({"phones": ["_", "qq", "_"]}, "unknown_symbol"),
-        ({"phones": ["_", "_"], "tones": [0, 0], "word2ph": [1, 1], "bert_tokens": []}, "empty_text"),
+        (
+            {"phones": ["_", "_"], "tones": [0, 0], "word2ph": [1, 1], "bert_tokens": []},
+            "empty_text",
+        ),
         ({"tones": [0, 9, 0]}, "unknown_tone"),
         ({"tones": [0, 1]}, "word2ph_mismatch"),
         ({"word2ph": [1, 2, 1]}, "word2ph_mismatch"),

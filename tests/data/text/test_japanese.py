@@ -4,11 +4,11 @@ import importlib.metadata
 
 import pytest
 
-from data.text import japanese
 from data.text.front_end import FrontEndError
-from data.text.japanese import JapaneseFrontEnd, normalise
-from data.text.japanese_kana import moras
-from data.text.japanese_numbers import spell_numbers
+from data.text.japanese import front_end as japanese
+from data.text.japanese.front_end import JapaneseFrontEnd, normalise
+from data.text.japanese.kana import moras
+from data.text.japanese.numbers import spell_numbers
 
 READ = JapaneseFrontEnd()
 
@@ -66,7 +66,9 @@ def test_a_word_shares_its_phones_among_its_characters():
 
 def test_pitch_falls_after_the_accent():
     result = READ("箸。橋。")
-    assert [(phone, tone) for phone, tone in zip(result.phones, result.tones, strict=True)][1:5] == [
+    assert [(phone, tone) for phone, tone in zip(result.phones, result.tones, strict=True)][
+        1:5
+    ] == [
         ("h", 1),
         ("a", 1),
         ("sh", 0),
@@ -103,7 +105,9 @@ def uncached():
         ("plus", {"pyopenjtalk-plus"}, "/some/folder", "would replace its dictionary"),
     ],
 )
-def test_an_engine_that_is_not_there_is_refused(uncached, monkeypatch, engine, installed, dictionary, problem):
+def test_an_engine_that_is_not_there_is_refused(
+    uncached, monkeypatch, engine, installed, dictionary, problem
+):
     def version(package):
         if package not in installed:
             raise importlib.metadata.PackageNotFoundError(package)

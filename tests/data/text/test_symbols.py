@@ -25,7 +25,11 @@ def test_numbers_of_published_weights():
 
 
 def test_tones_of_languages_follow_each_other():
-    taken = [tone for language in LANGUAGE_IDS for tone in tone_ids(range(TONE_COUNTS[language]), language)]
+    taken = [
+        tone
+        for language in LANGUAGE_IDS
+        for tone in tone_ids(range(TONE_COUNTS[language]), language)
+    ]
     assert taken == list(range(NUM_TONES))
     assert TONE_STARTS == {"ZH": 0, "JP": 6, "EN": 8}
 

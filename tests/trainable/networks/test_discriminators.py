@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from tests.trainable.networks import tiny
-from trainable.losses import discriminator_loss, feature_loss, generator_loss
-from trainable.networks.duration_discriminator import DurationDiscriminator
-from trainable.networks.period_discriminator import MultiPeriodDiscriminator
-from trainable.networks.wavlm_discriminator import WavLMDiscriminator
+from trainable.learning.losses import discriminator_loss, feature_loss, generator_loss
+from trainable.networks.discriminators.duration import DurationDiscriminator
+from trainable.networks.discriminators.period import MultiPeriodDiscriminator
+from trainable.networks.discriminators.wavlm import WavLMDiscriminator
 
 
 @pytest.fixture(scope="module", params=[False, True], ids=["weight_norm", "spectral_norm"])
@@ -88,7 +88,9 @@ def test_duration_discriminator(gin_channels):
 @pytest.mark.parametrize("use_spectral_norm", [False, True])
 def test_wavlm_discriminator(use_spectral_norm):
     torch.manual_seed(0)
-    net = WavLMDiscriminator(slm_hidden=6, slm_layers=3, initial_channel=4, use_spectral_norm=use_spectral_norm)
+    net = WavLMDiscriminator(
+        slm_hidden=6, slm_layers=3, initial_channel=4, use_spectral_norm=use_spectral_norm
+    )
     out = net(torch.randn(2, 18, 7))
     assert out.shape == (2, 7)
     out.square().sum().backward()

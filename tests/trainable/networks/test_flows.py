@@ -4,9 +4,13 @@ import pytest
 import torch
 
 from tests.trainable.networks import tiny
-from trainable.networks.duration import ConvFlow, ElementwiseAffine, StochasticDurationPredictor
-from trainable.networks.flows import ResidualCouplingBlock, TransformerCouplingBlock
-from trainable.networks.splines import rational_quadratic_spline
+from trainable.networks.generator.duration import (
+    ConvFlow,
+    ElementwiseAffine,
+    StochasticDurationPredictor,
+)
+from trainable.networks.generator.flows import ResidualCouplingBlock, TransformerCouplingBlock
+from trainable.networks.generator.splines import rational_quadratic_spline
 
 BOUND = 5.0
 
@@ -20,9 +24,15 @@ def mask():
     "flow",
     [
         pytest.param(lambda: ResidualCouplingBlock(4, 8, 5, 1, 3, gin_channels=6), id="residual"),
-        pytest.param(lambda: TransformerCouplingBlock(4, 8, 12, 2, 3, 5, 0.1, gin_channels=6), id="transformer"),
         pytest.param(
-            lambda: TransformerCouplingBlock(4, 8, 12, 2, 3, 5, 0.1, gin_channels=6, share_parameter=True), id="shared"
+            lambda: TransformerCouplingBlock(4, 8, 12, 2, 3, 5, 0.1, gin_channels=6),
+            id="transformer",
+        ),
+        pytest.param(
+            lambda: TransformerCouplingBlock(
+                4, 8, 12, 2, 3, 5, 0.1, gin_channels=6, share_parameter=True
+            ),
+            id="shared",
         ),
     ],
 )
@@ -78,12 +88,16 @@ def test_splines_are_finite_at_the_ends(inverse):
     ends = torch.tensor([-BOUND, BOUND, BOUND * (1 + 1e-7), -BOUND * (1 - 1e-7), 1e30, -1e30, 0.0])
     _, shape = random_spline(len(ends), torch.float32)
     parameters = [part.requires_grad_() for part in shape]
-    outputs, log_derivative = rational_quadratic_spline(ends, *parameters, inverse=inverse, tail_bound=BOUND)
+    outputs, log_derivative = rational_quadratic_spline(
+        ends, *parameters, inverse=inverse, tail_bound=BOUND
+    )
     assert torch.allclose(outputs[:6], ends[:6], rtol=1e-5)
     (outputs.sum() + log_derivative.sum()).backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in parameters)
     halves = [part.detach().bfloat16() for part in shape]
-    outputs, _ = rational_quadratic_spline(ends.bfloat16(), *halves, inverse=inverse, tail_bound=BOUND)
+    outputs, _ = rational_quadratic_spline(
+        ends.bfloat16(), *halves, inverse=inverse, tail_bound=BOUND
+    )
     assert outputs.dtype == torch.float32
 
 

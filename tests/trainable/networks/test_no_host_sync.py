@@ -1,7 +1,7 @@
 """Nothing in a training step reads a tensor's value on the host, or makes a tensor there.
 
-On a GPU such a read waits for the device, as does the copy of what is made on the host. Both show on the CPU too: as
-one of a few operators or methods.
+On a GPU such a read waits for the device, as does the copy of what is made on the host. Both show
+on the CPU too: as one of a few operators or methods.
 """
 
 from collections.abc import Iterator
@@ -14,11 +14,11 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import WavLMConfig, WavLMModel
 
-from data.spectrogram import mel_spectrogram, spec_to_mel, spectrogram
+from data.audio.spectrogram import mel_spectrogram, spec_to_mel, spectrogram
 from tests.tiny import tiny_batch, tiny_config, tiny_state
 from tests.trainable.networks import tiny
-from trainable.gradients import grad_norm
-from trainable.losses import (
+from trainable.learning.gradients import grad_norm
+from trainable.learning.losses import (
     WavLMFeatures,
     discriminator_loss,
     feature_loss,
@@ -28,14 +28,15 @@ from trainable.losses import (
     wavlm_feature_loss,
     wavlm_generator_loss,
 )
-from trainable.networks.duration_discriminator import DurationDiscriminator
-from trainable.networks.period_discriminator import MultiPeriodDiscriminator
-from trainable.networks.wavlm_discriminator import WavLMDiscriminator
-from trainable.state import TrainState
-from trainable.step import TrainingStep
+from trainable.learning.state import TrainState
+from trainable.learning.step import TrainingStep
+from trainable.networks.discriminators.duration import DurationDiscriminator
+from trainable.networks.discriminators.period import MultiPeriodDiscriminator
+from trainable.networks.discriminators.wavlm import WavLMDiscriminator
 
 READS = ("_local_scalar_dense", "nonzero", "masked_select", "_unique2", "equal", "is_nonzero")
-METHODS = (Tensor.cpu, Tensor.numpy, Tensor.tolist, Tensor.item, Tensor.__array__)  # unseen as operators on the CPU
+# unseen as operators on the CPU
+METHODS = (Tensor.cpu, Tensor.numpy, Tensor.tolist, Tensor.item, Tensor.__array__)
 MAKERS = (torch.tensor, torch.as_tensor, Tensor.new_tensor)
 MEL = {"n_fft": 64, "num_mels": 10, "sampling_rate": 8000, "hop_size": 16, "win_size": 64}
 
@@ -47,7 +48,9 @@ class NoReads(TorchDispatchMode):
         name = func._schema.name.partition("::")[2]
         if name in READS:
             raise AssertionError(f"aten::{name} reads the device")
-        if name in ("index", "index_put_") and any(t is not None and t.dtype == torch.bool for t in args[1]):
+        if name in ("index", "index_put_") and any(
+            t is not None and t.dtype == torch.bool for t in args[1]
+        ):
             raise AssertionError("a boolean index reads the device")
         return func(*args, **(kwargs or {}))
 
@@ -63,7 +66,9 @@ class NoHostMethods(TorchFunctionMode):
         if func in METHODS and not any(args[0] is tensor for tensor in self.host):
             raise AssertionError(f"{func.__name__} reads the device")
         if func in MAKERS:
-            raise AssertionError(f"{func.__name__} makes a tensor on the host: its copy waits for the device")
+            raise AssertionError(
+                f"{func.__name__} makes a tensor on the host: its copy waits for the device"
+            )
         return func(*args, **(kwargs or {}))
 
 
@@ -77,8 +82,19 @@ def test_the_watch_sees_reads():
     x, index = torch.tensor([1.0, 2.0]), torch.tensor([True, False])
     reads = (
         *(lambda: x.sum().item(), lambda: x[index], lambda: bool(x.max() > 1), lambda: x.nonzero()),
-        *(lambda: x.cpu(), lambda: x.tolist(), lambda: x.numpy(), lambda: float(x[0]), lambda: [*range(x[0].long())]),
-        *(lambda: x.masked_select(index), lambda: torch.equal(x, x), lambda: x.new_tensor(1.0), lambda: x.unique()),
+        *(
+            lambda: x.cpu(),
+            lambda: x.tolist(),
+            lambda: x.numpy(),
+            lambda: float(x[0]),
+            lambda: [*range(x[0].long())],
+        ),
+        *(
+            lambda: x.masked_select(index),
+            lambda: torch.equal(x, x),
+            lambda: x.new_tensor(1.0),
+            lambda: x.unique(),
+        ),
     )
     for read in reads:
         with pytest.raises(AssertionError, match="the device"), no_host_sync():
@@ -89,13 +105,22 @@ def test_the_watch_sees_reads():
 
 @pytest.mark.parametrize(
     ("reduction", "precision", "micro_batches"),
-    [("fast", "fp32", 1), ("fast", "fp32", 2), ("fast", "bf16", 1), ("fast", "fp16", 1), ("exact", "fp32", 1)],
+    [
+        ("fast", "fp32", 1),
+        ("fast", "fp32", 2),
+        ("fast", "bf16", 1),
+        ("fast", "fp16", 1),
+        ("exact", "fp32", 1),
+    ],
 )
 def test_global_step(reduction, precision, micro_batches):
     """The whole step: networks, losses, backward passes, alignment, reduction, clipping, optimizers, report."""
-    cfg = tiny_config(reduction=reduction, precision=precision, micro_batches_per_step=micro_batches)
+    cfg = tiny_config(
+        reduction=reduction, precision=precision, micro_batches_per_step=micro_batches
+    )
     state, batches = tiny_state(cfg), [(i, tiny_batch(cfg, i)) for i in range(micro_batches)]
-    state.slm.resample = torch.nn.Identity()  # torchaudio computes the new length with a tensor, on the CPU
+    # torchaudio computes the new length with a tensor, on the CPU
+    state.slm.resample = torch.nn.Identity()
     step = TrainingStep(state, cfg.train, cfg.data)
     step(batches)  # filters and moments are made once
     with no_host_sync(*(batch.rows for _, batch in batches)):
@@ -138,7 +163,11 @@ def test_discriminators():
     y, mask = torch.rand(2, 1, 501), torch.ones(2, 1, 5)
     with no_host_sync():
         y_d_r, y_d_g, fmap_r, fmap_g = d(y, y)
-        loss = discriminator_loss(y_d_r, y_d_g)[0] + generator_loss(y_d_g)[0] + feature_loss(fmap_r, fmap_g)
+        loss = (
+            discriminator_loss(y_d_r, y_d_g)[0]
+            + generator_loss(y_d_g)[0]
+            + feature_loss(fmap_r, fmap_g)
+        )
         probabilities = dur(torch.rand(2, 8, 5), mask, torch.rand(2, 1, 5), torch.rand(2, 1, 5))
         (loss + discriminator_loss(*probabilities)[0]).backward()
 
@@ -165,7 +194,8 @@ def test_wavlm():
         num_conv_pos_embedding_groups=2,
     )
     slm, wd = WavLMFeatures(WavLMModel(config), 44100), WavLMDiscriminator(16, 3, 4)
-    slm.resample = torch.nn.Identity()  # torchaudio computes the new length with a tensor, on the CPU
+    # torchaudio computes the new length with a tensor, on the CPU
+    slm.resample = torch.nn.Identity()
     y_hat = torch.rand(2, 1, 4000, requires_grad=True)
     with no_host_sync():
         with torch.no_grad():

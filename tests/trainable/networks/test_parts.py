@@ -8,12 +8,22 @@ import torch
 from torch import nn
 
 from tests.trainable.networks import tiny
-from trainable.alignment import maximum_path
-from trainable.networks.attentions import Encoder, MultiHeadAttention, band_to_square, square_to_band
-from trainable.networks.decoder import Generator
-from trainable.networks.modules import WN, Dropout
-from trainable.networks.segments import generate_path, rand_slice_segments, sequence_mask, slice_segments
-from trainable.networks.weight_norm import (
+from trainable.networks.generator.alignment import maximum_path
+from trainable.networks.generator.decoder import Generator
+from trainable.networks.layers.attentions import (
+    Encoder,
+    MultiHeadAttention,
+    band_to_square,
+    square_to_band,
+)
+from trainable.networks.layers.modules import WN, Dropout
+from trainable.networks.layers.segments import (
+    generate_path,
+    rand_slice_segments,
+    sequence_mask,
+    slice_segments,
+)
+from trainable.networks.layers.weight_norm import (
     WeightNormConv1d,
     WeightNormConv2d,
     WeightNormConvTranspose1d,
@@ -140,11 +150,14 @@ def test_dropout_drops_as_often_as_asked_in_any_layout():
     assert torch.equal(drop.eval()(x), x)
 
 
-@pytest.mark.parametrize("conv", [
-    WeightNormConv1d(6, 4, 5, dilation=2, padding="same"),
-    WeightNormConv1d(6, 4, 5, stride=2, padding=1, groups=2),
-    WeightNormConvTranspose1d(6, 4, 8, 4, padding=2),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "conv",
+    [
+        WeightNormConv1d(6, 4, 5, dilation=2, padding="same"),
+        WeightNormConv1d(6, 4, 5, stride=2, padding=1, groups=2),
+        WeightNormConvTranspose1d(6, 4, 8, 4, padding=2),
+    ],
+)
 def test_convolutions_keep_the_layout_and_the_numbers(conv):
     x = torch.rand(2, 6, 20)
     y, last = conv(x), conv(channels_last(x))

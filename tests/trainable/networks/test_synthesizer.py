@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from tests.trainable.networks import tiny
-from trainable.losses import kl_loss
-from trainable.networks.synthesizer import Prior
+from trainable.learning.losses import kl_loss
+from trainable.networks.generator.synthesizer import Prior
 
 
 @pytest.mark.parametrize("variant", tiny.VARIANTS)
@@ -37,8 +37,13 @@ def test_shapes(variant):
 def test_every_parameter_gets_a_gradient(variant):
     net = tiny.synthesizer(variant).train()
     tiny.randomise(net)
-    out = net(**tiny.text(batch=3), **tiny.speech(batch=3, frames=70))  # the reference encoder's GRU needs two steps
-    loss = out.l_length.sum() + out.o.square().sum() + kl_loss(out.z_p, out.logs_q, out.m_p, out.logs_p, out.y_mask)
+    # the reference encoder's GRU needs two steps
+    out = net(**tiny.text(batch=3), **tiny.speech(batch=3, frames=70))
+    loss = (
+        out.l_length.sum()
+        + out.o.square().sum()
+        + kl_loss(out.z_p, out.logs_q, out.m_p, out.logs_p, out.y_mask)
+    )
     loss.backward()
     gradients = [p.grad for p in net.parameters() if p.grad is not None]
     assert all(gradient.isfinite().all() for gradient in gradients)
@@ -80,7 +85,9 @@ def test_padding_changes_nothing():
     tiny.randomise(net)
     text, speech = tiny.text(tokens=7), tiny.speech(frames=20)
     text["x_lengths"][0], speech["y_lengths"][0] = 5, 15
-    one_text = {key: value[:1, ..., :5] if value.dim() > 1 else value[:1] for key, value in text.items()}
+    one_text = {
+        key: value[:1, ..., :5] if value.dim() > 1 else value[:1] for key, value in text.items()
+    }
     one_speech = {"y": speech["y"][:1, :, :15], "y_lengths": speech["y_lengths"][:1]}
     encoder = ("x", "x_lengths", "tone", "language", "bert", "ja_bert", "en_bert")
     g = net.speaker(text["sid"], None)
@@ -90,7 +97,9 @@ def test_padding_changes_nothing():
     z = torch.randn(2, 4, 20)
     mask = (torch.arange(20) < speech["y_lengths"][:, None]).float().unsqueeze(1)
     z_p = net.flow(z * mask, mask, g=g)
-    assert torch.allclose(z_p[:1, :, :15], net.flow(z[:1, :, :15], mask[:1, :, :15], g=g[:1]), atol=1e-5)
+    assert torch.allclose(
+        z_p[:1, :, :15], net.flow(z[:1, :, :15], mask[:1, :, :15], g=g[:1]), atol=1e-5
+    )
     assert net(**one_text, **one_speech).attn.shape == (1, 1, 15, 5)
 
 
@@ -101,7 +110,10 @@ def test_a_batch_speaks_as_its_items_do_alone(variant):
     text = tiny.text(batch=3)
     text["x_lengths"][:] = torch.tensor([7, 3, 5])
     noise = torch.randn(3, 2, 7)
-    scales = {"noise_scale_w": torch.tensor([0.8, 0.5, 1.0]), "length_scale": torch.tensor([1.0, 2.0, 3.0])}
+    scales = {
+        "noise_scale_w": torch.tensor([0.8, 0.5, 1.0]),
+        "length_scale": torch.tensor([1.0, 2.0, 3.0]),
+    }
     scales = {name: scale.view(3, 1, 1) for name, scale in scales.items()}
     prior = net.plan(**text, noise=noise, sdp_ratio=0.5, **scales)
     frames = prior.frames()
@@ -109,14 +121,21 @@ def test_a_batch_speaks_as_its_items_do_alone(variant):
     noise_y = torch.randn(3, 4, int(frames.max()))
     together = net.render(prior, noise_y, apart=True).o
     leaking = net.render(prior, noise_y).o
-    for i, (tokens, own) in enumerate(zip(text["x_lengths"].tolist(), frames.tolist(), strict=True)):
-        one = {key: v[i : i + 1, ..., :tokens] if v.dim() > 1 else v[i : i + 1] for key, v in text.items()}
+    for i, (tokens, own) in enumerate(
+        zip(text["x_lengths"].tolist(), frames.tolist(), strict=True)
+    ):
+        one = {
+            key: v[i : i + 1, ..., :tokens] if v.dim() > 1 else v[i : i + 1]
+            for key, v in text.items()
+        }
         own_scales = {name: scale[i].item() for name, scale in scales.items()}
         alone = net.plan(**one, noise=noise[i : i + 1, :, :tokens], sdp_ratio=0.5, **own_scales)
         assert torch.equal(alone.w, prior.w[i : i + 1, :, :tokens])
         o = net.render(alone, noise_y[i : i + 1, :, :own]).o
         assert torch.allclose(together[i : i + 1, :, : own * tiny.HOP], o, atol=1e-5)
-        assert torch.allclose(leaking[i : i + 1, :, : own * tiny.HOP], o, atol=1e-5) == (own == frames.max())
+        assert torch.allclose(leaking[i : i + 1, :, : own * tiny.HOP], o, atol=1e-5) == (
+            own == frames.max()
+        )
 
 
 def test_the_reference_encoder_listens():

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from trainable.networks.synthesizer import SynthesizerTrn
+from trainable.networks.generator.synthesizer import SynthesizerTrn
 
 SPEC, SEGMENT, HOP, GIN, HIDDEN, SYMBOL_COUNT = 33, 4, 8, 6, 8, 20
 
@@ -62,7 +62,10 @@ def text(batch: int = 2, tokens: int = 7) -> dict[str, Tensor]:
         "tone": torch.randint(0, 4, (batch, tokens), generator=generator),
         "language": torch.randint(0, 2, (batch, tokens), generator=generator),
     }
-    bert = {key: torch.randn(batch, 5, tokens, generator=generator) for key in ("bert", "ja_bert", "en_bert")}
+    bert = {
+        key: torch.randn(batch, 5, tokens, generator=generator)
+        for key in ("bert", "ja_bert", "en_bert")
+    }
     return {**ids, **bert, "x_lengths": lengths, "sid": torch.arange(batch) % 3}
 
 

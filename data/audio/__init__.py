@@ -1,0 +1,1 @@
+"""Sound: recordings decoded to waveforms, and waveforms to spectrograms."""

@@ -1,0 +1,166 @@
+"""Recordings: decoded, mixed to mono, resampled, trimmed, levelled; and FLAC bytes as the shards hold them."""
+
+import io
+
+import numpy as np
+import soundfile
+import soxr
+
+from data.config import DataConfig
+from data.corpus.ledger import Reason, RejectedError
+from data.files import UnreachableError, read_file
+
+# of full scale (-60 dB): a recording that never gets louder, its mean taken off, holds no voice
+SILENCE_PEAK = 1e-3
+# with trimming, recordings longer than this are too long whatever silence they hold
+TRIMMED_SECONDS = 600
+LOUDNESS_BLOCK = 0.4  # seconds that BS.1770 measures at once
+INT16_SCALE = 32768
+
+
+def read_audio(uri: str) -> bytes:
+    """The bytes of a recording.
+
+    Args:
+        uri: file or URI.
+
+    Raises:
+        RejectedError: missing_audio or unreadable_audio.
+        UnreachableError: the store does not answer, which is not the recording's fault.
+    """
+    try:
+        return read_file(uri)
+    except UnreachableError:
+        raise
+    except FileNotFoundError as error:
+        raise RejectedError(Reason.MISSING_AUDIO, f"there is no {uri}") from error
+    except (OSError, ValueError) as error:
+        raise RejectedError(Reason.UNREADABLE_AUDIO, f"{uri} cannot be read: {error}") from error
+
+
+def decode_audio(content: bytes, cfg: DataConfig) -> np.ndarray:
+    """Decode a recording of any format that libsndfile reads.
+
+    The length is that of the decoded samples, whatever the file's header says. Samples beyond full
+    scale (float files, and resampling may overshoot) are scaled down to it, since the shards' 16
+    bits would clip them.
+
+    Args:
+        content: the file.
+        cfg: `sampling_rate` of the result, `min_seconds`, `max_seconds`, `trim_db`, `trim_margin`,
+            `peak`, `loudness`.
+
+    Returns:
+        float32 [samples] in [-1, 1].
+
+    Raises:
+        RejectedError: unreadable_audio, not_finite, silent, too_short or too_long.
+    """
+    trims = cfg.trim_db is not None
+    seconds = TRIMMED_SECONDS if trims else cfg.max_seconds
+    try:
+        with soundfile.SoundFile(io.BytesIO(content)) as file:
+            rate = file.samplerate
+            # not to the end of what is too long anyway
+            # [samples, channels]
+            channels = file.read(int((seconds + 1) * rate), dtype="float32", always_2d=True)
+    except soundfile.SoundFileError as error:
+        raise RejectedError(Reason.UNREADABLE_AUDIO, f"not decodable: {error}") from error
+    if not np.isfinite(channels).all():
+        raise RejectedError(Reason.NOT_FINITE, "the recording holds NaN or infinite samples")
+    wav = channels.mean(axis=1)  # [samples at rate]
+    if rate != cfg.sampling_rate:
+        wav = soxr.resample(wav, rate, cfg.sampling_rate, quality="HQ")
+    check_length(len(wav), cfg.sampling_rate, min_seconds=cfg.min_seconds, max_seconds=seconds)
+    if float(np.abs(wav - wav.mean()).max()) < SILENCE_PEAK:
+        raise RejectedError(Reason.SILENT, f"never louder than {SILENCE_PEAK} of full scale")
+    if cfg.trim_db is not None:
+        wav = trim_silence(wav, cfg.sampling_rate, below_db=cfg.trim_db, margin=cfg.trim_margin)
+        check_length(
+            len(wav), cfg.sampling_rate, min_seconds=cfg.min_seconds, max_seconds=cfg.max_seconds
+        )
+    if cfg.peak is not None:
+        wav = wav * np.float32(cfg.peak / np.abs(wav).max())
+    elif cfg.loudness is not None:
+        wav = wav * np.float32(
+            10 ** ((cfg.loudness - measure_loudness(wav, cfg.sampling_rate)) / 20)
+        )
+    return np.ascontiguousarray(wav / max(np.float32(1), np.abs(wav).max()), dtype=np.float32)
+
+
+def trim_silence(
+    wav: np.ndarray, sampling_rate: int, *, below_db: float, margin: float
+) -> np.ndarray:
+    """Cut the quiet ends off.
+
+    Args:
+        wav: float32 [samples].
+        sampling_rate: Hz.
+        below_db: windows of 20 ms are quiet if their RMS is this much below the loudest one's.
+        margin: seconds kept before the first and behind the last window that is not quiet.
+
+    Returns:
+        A part of `wav`.
+    """
+    size = sampling_rate // 50
+    rms = np.sqrt(np.square(wav[: len(wav) // size * size].reshape(-1, size)).mean(axis=1))
+    if not len(rms):
+        return wav
+    loud = np.flatnonzero(rms >= rms.max() * 10 ** (-below_db / 20))
+    kept = int(margin * sampling_rate)
+    return wav[max(0, loud[0] * size - kept) : (loud[-1] + 1) * size + kept]
+
+
+def measure_loudness(wav: np.ndarray, sampling_rate: int) -> float:
+    """Integrated loudness in LUFS (ITU-R BS.1770-4).
+
+    Args:
+        wav: float32 [samples]; what is shorter than one block of BS.1770 is measured as if it were
+            repeated.
+        sampling_rate: Hz.
+
+    Raises:
+        RejectedError: silent: no block reaches the standard's gate of -70 LUFS.
+    """
+    import torch
+    import torchaudio  # here: its import takes seconds, and few corpora ask for it
+
+    whole = np.resize(wav, max(len(wav), int(LOUDNESS_BLOCK * sampling_rate) + 1))
+    loudness = float(torchaudio.functional.loudness(torch.from_numpy(whole)[None], sampling_rate))
+    if not np.isfinite(loudness):
+        raise RejectedError(Reason.SILENT, "its loudness is below -70 LUFS")
+    return loudness
+
+
+def check_length(
+    samples: int, sampling_rate: int, *, min_seconds: float, max_seconds: float
+) -> None:
+    """Reject a recording that is too short or too long.
+
+    Raises:
+        RejectedError: too_short or too_long.
+    """
+    seconds = samples / sampling_rate
+    if not samples or seconds < min_seconds:
+        raise RejectedError(Reason.TOO_SHORT, f"{seconds:.2f} s, data.min_seconds is {min_seconds}")
+    if seconds > max_seconds:
+        raise RejectedError(Reason.TOO_LONG, f"longer than data.max_seconds, {max_seconds}")
+
+
+def encode_flac(wav: np.ndarray, sampling_rate: int) -> bytes:
+    """FLAC of 16 bits; lossless where the samples came from 16 bits.
+
+    Args:
+        wav: float [samples] in [-1, 1].
+        sampling_rate: Hz.
+    """
+    pcm = np.clip(np.rint(wav * INT16_SCALE), -INT16_SCALE, INT16_SCALE - 1).astype(np.int16)
+    sink = io.BytesIO()
+    soundfile.write(sink, pcm, sampling_rate, format="FLAC", subtype="PCM_16")
+    return sink.getvalue()
+
+
+def decode_flac(content: bytes) -> np.ndarray:
+    """The samples of `encode_flac`: float32 [samples] in [-1, 1]."""
+    pcm, _ = soundfile.read(io.BytesIO(content), dtype="int16")
+    return pcm.astype(np.float32) / INT16_SCALE

@@ -1,0 +1,1 @@
+"""BERT: tokenizers, and one feature vector per token of a text."""

@@ -1,0 +1,206 @@
+"""The first pass over a corpus: the key, length and phones of every line, or the reason to reject it."""
+
+from collections import Counter
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from data.audio.recording import check_length, decode_audio, read_audio
+from data.config import DataConfig
+from data.corpus.ledger import Ledger, Reason, RejectedError
+from data.corpus.recipe import Recipe, front_end
+from data.corpus.transcript import Transcript, TranscriptLine
+from data.files import UnreachableError
+from data.text.front_end import FrontEndError
+from data.text.symbols import PAD, PUNCTUATION
+
+_WORDLESS = frozenset((PAD, *PUNCTUATION, "SP", "UNK"))
+
+LINE = pa.schema(
+    [("line", pa.int64())]  # among the usable lines of the transcript, from 0
+    + [(name, pa.string()) for name in ("place", "id", "speaker", "language", "text", "uri")]
+)
+SURVEYED = pa.schema(
+    [
+        ("line", pa.int64()),
+        ("problem", pa.string()),  # that the run stops with; all below is then null
+        ("reason", pa.string()),  # of a rejected line; all below is then null
+        ("detail", pa.string()),
+        ("key", pa.string()),
+        ("samples", pa.int64()),  # null, as all below, where a shard holds the row already
+        ("norm_text", pa.string()),
+        ("phones", pa.list_(pa.string())),
+        ("tones", pa.list_(pa.int8())),
+        ("word2ph", pa.list_(pa.int16())),
+        ("bert_text", pa.string()),
+        ("bert_tokens", pa.list_(pa.string())),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class HeldRow:
+    """A row that a shard holds already: where, and its lengths."""
+
+    shard: str
+    row: int
+    samples: int
+    phones: str  # separated by spaces
+
+
+class Surveyor:
+    """Surveys lines; one a process, for the front ends load dictionaries.
+
+    Args:
+        cfg: the limits, and what the front ends are made of.
+        recipe: versions of front ends and BERT models.
+        held: keys of rows that a shard holds already: these are not computed again.
+    """
+
+    def __init__(self, cfg: DataConfig, recipe: Recipe, held: frozenset[str]) -> None:
+        self.cfg = cfg
+        self.recipe = recipe
+        self.held = held
+        self.front_ends = {language: front_end(cfg, language) for language in recipe.front_ends}
+
+    def __call__(self, lines: pa.Table) -> pa.Table:
+        """Rows of SURVEYED from rows of LINE."""
+        return pa.Table.from_pylist(
+            [self._survey(line) for line in lines.to_pylist()], schema=SURVEYED
+        )
+
+    def _survey(self, line: dict) -> dict:
+        try:
+            audio = read_audio(line["uri"])
+            key = self.recipe.key(
+                line["id"], line["text"], line["language"], line["speaker"], audio
+            )
+            if key in self.held:
+                return {"line": line["line"], "key": key}
+            samples = len(decode_audio(audio, self.cfg))
+            phonemes = self.front_ends[line["language"]](line["text"])
+            _check_words(phonemes.phones, phonemes.norm_text)
+            _check_tokens(len(phonemes.word2ph), self.recipe.max_tokens[line["language"]])
+        except (RejectedError, FrontEndError) as error:
+            return {"line": line["line"], "reason": Reason(error.reason), "detail": error.detail}
+        except UnreachableError as error:
+            return {"line": line["line"], "problem": f"{line['place']}: {error}"}
+        except Exception as error:
+            error.add_note(f"while preparing {line['place']} ({line['id']})")
+            raise
+        return {"line": line["line"], "key": key, "samples": samples, **vars(phonemes)}
+
+
+def line_rows(transcript: Transcript) -> list[dict]:
+    """The usable lines of a transcript as rows of LINE."""
+    return [_line_row(number, line) for number, line in enumerate(transcript.lines)]
+
+
+def judge(
+    cfg: DataConfig, transcript: Transcript, surveyed: pa.Table, held: dict[str, HeldRow]
+) -> tuple[Ledger, list[dict]]:
+    """Book every line, and say what becomes of it; rows that a shard holds are judged as new ones are.
+
+    Args:
+        cfg: the limits.
+        transcript: all lines.
+        surveyed: rows of SURVEYED, one a usable line.
+        held: key -> row that a shard holds.
+
+    Returns:
+        The ledger, and the rows that are kept, sorted by (frames, key): LINE, `split`, `key`,
+        `samples`, `frames`, `phone_count`, and `surveyed`, their row of that table.
+    """
+    ledger = Ledger(transcript.uri, transcript.count)
+    ledger.reject(transcript.rejects)
+    rows = []
+    waiting = dict(enumerate(transcript.lines))
+    # as Python objects the phones of a large corpus would fill gigabytes: only their number
+    light = surveyed.select(["line", "reason", "detail", "key", "samples"])
+    light = light.append_column("phone_count", pc.list_value_length(surveyed.column("phones")))
+    for index, found in enumerate(light.to_pylist()):
+        line = waiting.pop(found["line"])
+        if found["reason"] is not None:
+            ledger.reject([line.reject(Reason(found["reason"]), found["detail"])])
+            continue
+        key, known = found["key"], held.get(found["key"])
+        samples = known.samples if known else found["samples"]
+        phones = known.phones.count(" ") + 1 if known else found["phone_count"]
+        frames = samples // cfg.hop_length
+        try:
+            check_length(
+                samples, cfg.sampling_rate, min_seconds=cfg.min_seconds, max_seconds=cfg.max_seconds
+            )
+            _check_alignment(phones, frames, cfg.add_blank)
+        except RejectedError as error:
+            ledger.reject([line.reject(error.reason, error.detail)])
+            continue
+        ledger.keep(line.speaker, line.language, samples / cfg.sampling_rate)
+        lengths = {"samples": samples, "frames": frames, "phone_count": phones}
+        rows.append(
+            {
+                **_line_row(found["line"], line),
+                "split": line.split,
+                **lengths,
+                "key": key,
+                "surveyed": index,
+            }
+        )
+    return ledger, sorted(rows, key=lambda row: (row["frames"], row["key"]))
+
+
+def count_phones(
+    rows: list[dict], surveyed: pa.Table, held: dict[str, HeldRow]
+) -> dict[str, Counter[str]]:
+    """How often each phone occurs in rows that are kept, by language.
+
+    Args:
+        rows: as `judge` returns them.
+        surveyed: rows of SURVEYED.
+        held: key -> row that a shard holds.
+    """
+    counts: dict[str, Counter[str]] = {}
+    new: dict[str, list[int]] = {}
+    for row in rows:
+        counted = counts.setdefault(row["language"], Counter())
+        if row["key"] in held:
+            counted.update(held[row["key"]].phones.split(" "))
+        else:
+            new.setdefault(row["language"], []).append(row["surveyed"])
+    for language, indices in new.items():
+        phones = pc.list_flatten(surveyed.column("phones").take(indices))
+        counts[language].update(
+            {entry["values"]: entry["counts"] for entry in phones.value_counts().to_pylist()}
+        )
+    return counts
+
+
+def _check_words(phones: list[str], norm_text: str) -> None:
+    if _WORDLESS.issuperset(phones):
+        detail = f"nothing but punctuation is left of it ({norm_text!r}): is the language right?"
+        raise RejectedError(Reason.EMPTY_TEXT, detail)
+
+
+def _check_tokens(tokens: int, most: int | None) -> None:
+    if most is not None and tokens > most:
+        raise RejectedError(Reason.TEXT_TOO_LONG, f"{tokens} tokens, BERT reads {most} at once")
+
+
+def _check_alignment(phones: int, frames: int, add_blank: bool) -> None:
+    entries = 2 * phones + 1 if add_blank else phones
+    if entries > frames:
+        detail = f"{entries} phones and blanks for {frames} frames: text and recording do not belong together"
+        raise RejectedError(Reason.TOO_MANY_PHONES, detail)
+
+
+def _line_row(number: int, line: TranscriptLine) -> dict:
+    return {
+        "line": number,
+        "place": f"{line.source}:{line.number}",
+        "id": line.id,
+        "speaker": line.speaker,
+        "language": line.language,
+        "text": line.text,
+        "uri": line.uri,
+    }

@@ -1,0 +1,284 @@
+"""Reads transcripts: what is said in which recording, by whom and in which language, UTF-8.
+
+Three formats, told apart by the name. Lines `path|speaker|language|text`, whose text may hold `|`;
+or a table, JSON objects a line (.jsonl) or Parquet (.parquet), of `path`, `speaker`, `language`,
+`text` and optionally `id` and `split`. A glob names several. A byte order mark, CRLF and blank
+lines are tolerated.
+
+Relative paths start from data.audio_root, or else from the transcript's folder, and do not leave
+it; absolute paths and URIs are taken as they are. The path is the utterance's id where the table
+gives none.
+"""
+
+import io
+import json
+import posixpath
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+from fsspec.implementations.local import LocalFileSystem
+
+from data.config import LANGUAGES
+from data.corpus.ledger import Reason, Reject
+from data.files import has_credentials, reachable, read_file
+from data.shards.manifest import SPLITS
+
+FIELDS = ("path", "speaker", "language", "text")
+OPTIONAL = ("id", "split")
+
+
+@dataclass(frozen=True)
+class TranscriptLine:
+    """A usable line.
+
+    Attributes:
+        source: the transcript.
+        number: its line, or row of the table, from 1.
+        id: of the utterance.
+        uri: where the recording lies.
+        speaker: name of the speaker.
+        language: one of data.config.LANGUAGES.
+        text: what is said.
+        split: one of data.shards.manifest.SPLITS; none where the transcript leaves it open.
+        raw: the whole line as written; of a row of Parquet, as JSON.
+    """
+
+    source: str
+    number: int
+    id: str
+    uri: str
+    speaker: str
+    language: str
+    text: str
+    split: str | None
+    raw: str
+
+    def reject(self, reason: Reason, detail: str) -> Reject:
+        """This line as a reject."""
+        return Reject(
+            self.source, self.number, reason, detail, self.raw, self.speaker, self.language
+        )
+
+
+@dataclass(frozen=True)
+class Transcript:
+    """What was read: every line that is not blank is in `lines` or in `rejects`.
+
+    Attributes:
+        uri: file, URI or glob.
+        lines: the usable ones, of all files.
+        rejects: the others.
+    """
+
+    uri: str
+    lines: list[TranscriptLine]
+    rejects: list[Reject]
+
+    @property
+    def count(self) -> int:
+        """Lines read, blank ones left out."""
+        return len(self.lines) + len(self.rejects)
+
+
+def read_transcript(uri: str, audio_root: str | None = None) -> Transcript:
+    """Read a transcript, or all those that a glob names.
+
+    Args:
+        uri: file, URI or glob. With a glob, ids that are paths start from the folder before its
+            first wildcard.
+        audio_root: folder or URI that relative paths start from; none: each transcript's folder.
+
+    Raises:
+        ValueError: there is no such file, or a table lacks a column.
+    """
+    if not uri:
+        raise ValueError(
+            "data.transcript is not set: name a file with a line `path|speaker|language|text` an utterance"
+        )
+    lines: list[TranscriptLine | Reject] = []
+    for source, prefix in _find(uri):
+        try:
+            content = read_file(source)
+        except (FileNotFoundError, IsADirectoryError) as error:
+            raise ValueError(f"there is no transcript at {source}: set data.transcript") from error
+        lines += parse_transcript(source, content, audio_root, prefix)
+    return Transcript(uri, *_without_duplicates(lines))
+
+
+def parse_transcript(
+    source: str, content: bytes, audio_root: str | None = None, prefix: str = "."
+) -> list[TranscriptLine | Reject]:
+    """The lines of one file, duplicates not yet looked for.
+
+    Args:
+        source: where it lies; its name tells its format.
+        content: the whole file.
+        audio_root: folder or URI that relative paths start from; none: the file's folder.
+        prefix: put before relative paths to make ids of them.
+
+    Raises:
+        ValueError: a Parquet file that is none, or lacks a column; a path that holds a password.
+    """
+    root = _folder(source) if audio_root is None else audio_root
+    found: list[TranscriptLine | Reject] = []
+    for number, raw, fields in _rows(source, content):
+        if isinstance(fields, str):
+            found.append(Reject(source, number, Reason.MALFORMED_LINE, fields, raw))
+        else:
+            found.append(_check(source, number, raw, fields, root, prefix))
+    return found
+
+
+def _rows(source: str, content: bytes) -> Iterator[tuple[int, str, dict[str, Any] | str]]:
+    """Rows of a file: number, the row as written, and its fields or what is wrong with it."""
+    if source.endswith(".parquet"):
+        for number, row in enumerate(_read_parquet(source, content), start=1):
+            yield number, json.dumps(row, ensure_ascii=False, default=str), row
+        return
+    split = _split_json if source.endswith(".jsonl") else _split_line
+    for number, encoded in enumerate(content.removeprefix(b"\xef\xbb\xbf").split(b"\n"), start=1):
+        if not encoded.strip():
+            continue
+        encoded = encoded.removesuffix(b"\r")
+        try:
+            raw = encoded.decode("utf-8")
+        except UnicodeDecodeError as error:
+            yield number, encoded.decode("utf-8", errors="backslashreplace"), f"not UTF-8: {error}"
+            continue
+        yield number, raw, split(raw)
+
+
+def _split_line(raw: str) -> dict[str, Any] | str:
+    parts = raw.split("|", 3)
+    if len(parts) < 4:
+        return f"{len(parts)} fields, expected path|speaker|language|text"
+    return dict(zip(FIELDS, parts, strict=True))
+
+
+def _split_json(raw: str) -> dict[str, Any] | str:
+    try:
+        row = json.loads(raw)
+    except (ValueError, RecursionError) as error:
+        return f"not JSON: {error}"
+    return row if isinstance(row, dict) else "not a JSON object"
+
+
+def _read_parquet(source: str, content: bytes) -> list[dict[str, Any]]:
+    try:
+        file = pq.ParquetFile(io.BytesIO(content))
+        missing = [name for name in FIELDS if name not in file.schema_arrow.names]
+        if missing:
+            raise ValueError(f"the transcript {source} has no column {', '.join(missing)}")
+        columns = [name for name in (*FIELDS, *OPTIONAL) if name in file.schema_arrow.names]
+        return file.read(columns).to_pylist()
+    except pa.ArrowException as error:
+        raise ValueError(f"the transcript {source} is no readable Parquet file: {error}") from error
+
+
+def _check(
+    source: str, number: int, raw: str, fields: dict[str, Any], root: str, prefix: str
+) -> TranscriptLine | Reject:
+    """A row's fields as a line, or why they are none."""
+
+    def text_of(name: str) -> str:
+        value = fields.get(name)
+        numeric = (
+            name in ("speaker", "id") and isinstance(value, int) and not isinstance(value, bool)
+        )
+        return value.strip() if isinstance(value, str) else str(value) if numeric else ""
+
+    path, speaker, language, text = (text_of(name) for name in FIELDS)
+
+    def reject(reason: Reason, detail: str) -> Reject:
+        shown = (value.encode(errors="backslashreplace").decode() for value in (speaker, language))
+        return Reject(source, number, reason, detail, raw, *shown)
+
+    for name in (*FIELDS, *OPTIONAL):
+        value = fields.get(name)
+        if value is not None and not isinstance(value, str) and not text_of(name):
+            return reject(Reason.MALFORMED_LINE, f"{name} is {value!r}, not a text")
+    utterance = text_of("id") or (
+        path if is_absolute(path) else posixpath.normpath(posixpath.join(prefix, path))
+    )
+    if has_credentials(path):  # not a reject, as the ledger would hold it
+        raise ValueError(
+            f"{source}:{number}: the path holds a password, key or token: give it by the environment"
+        )
+    if not path or not speaker:
+        return reject(Reason.MALFORMED_LINE, "the path or the speaker is empty")
+    if (
+        any(ord(char) < 32 or ord(char) == 127 for char in path + speaker + utterance)
+        or "\0" in text
+    ):
+        return reject(
+            Reason.MALFORMED_LINE,
+            "the path, speaker or id holds a control character, or the text a NUL",
+        )
+    if any(0xD800 <= ord(char) < 0xE000 for char in path + speaker + utterance + text):
+        return reject(Reason.MALFORMED_LINE, "half of a UTF-16 surrogate pair")
+    if not is_absolute(path) and posixpath.normpath(path).split("/")[0] == "..":
+        where = root or "the transcript's folder"
+        return reject(
+            Reason.PATH_LEAVES_ROOT,
+            f"{path} lies outside {where}: set data.audio_root, or write it in full",
+        )
+    if language not in LANGUAGES:
+        return reject(
+            Reason.UNKNOWN_LANGUAGE, f"language {language!r} is none of {', '.join(LANGUAGES)}"
+        )
+    split = text_of("split") or None
+    if split not in (None, *SPLITS):
+        return reject(Reason.UNKNOWN_SPLIT, f"split {split!r} is none of {', '.join(SPLITS)}")
+    if not text:
+        return reject(Reason.EMPTY_TEXT, "the text is empty")
+    uri = path if is_absolute(path) or not root else posixpath.join(root, path)
+    return TranscriptLine(source, number, utterance, uri, speaker, language, text, split, raw)
+
+
+def _without_duplicates(
+    found: list[TranscriptLine | Reject],
+) -> tuple[list[TranscriptLine], list[Reject]]:
+    first: dict[str, TranscriptLine] = {}
+    rejects: list[Reject] = []
+    for line in found:
+        if isinstance(line, Reject):
+            rejects.append(line)
+        elif (earlier := first.setdefault(line.id, line)) is not line:
+            where = f"{earlier.source}:{earlier.number}"
+            rejects.append(line.reject(Reason.DUPLICATE_ID, f"{where} names {line.id} already"))
+    return list(first.values()), rejects
+
+
+def is_absolute(path: str) -> bool:
+    """Whether a path stands by itself: a URI, or from the root."""
+    return "://" in path or path.startswith("/")
+
+
+def _folder(uri: str) -> str:
+    folder, slash, _ = uri.rpartition("/")
+    return folder or slash
+
+
+def _find(uri: str) -> list[tuple[str, str]]:
+    """The files that a name or glob means, sorted, and the way to each one's folder from before the first wildcard."""
+    wildcards = [position for position in map(uri.find, "*?[") if position >= 0]
+    if not wildcards:
+        return [(uri, ".")]
+    fs, path = fsspec.core.url_to_fs(uri)
+    with reachable(uri):
+        found = sorted(fs.glob(path))
+    if not found:
+        raise ValueError(f"no transcript matches {uri}: set data.transcript")
+    stem = _folder(fsspec.core.url_to_fs(uri[: min(wildcards)] + "x")[1])
+    local = isinstance(fs, LocalFileSystem)
+    return [
+        (
+            name if local else fs.unstrip_protocol(name),
+            posixpath.relpath(_folder(name), stem or "."),
+        )
+        for name in found
+    ]

@@ -1,0 +1,1 @@
+"""Order as a pure function of the manifest, the seed and the epoch; numpy only."""

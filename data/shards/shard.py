@@ -1,0 +1,263 @@
+"""Shards: immutable Parquet files, named by their content, that hold what training reads of each utterance.
+
+One row group a row: reading a row reads that row and the file's footer (about 1 KB a row), nothing
+else. FLAC, BERT features and spectrograms are stored as they are; every row carries a checksum that
+is verified whenever it is read. The footer holds the schema's version and an index of the rows.
+"""
+
+import functools
+import hashlib
+import io
+import json
+import zlib
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from data.files import PART_SUFFIX, Source, below, keep_trying, put_file, reachable
+from data.shards.manifest import SCHEMA_VERSION, SHARD_COLUMNS
+
+FOLDER = "shards"
+_BINARY = ("audio", "bert", "spec")
+_CHECKED = tuple(name for name in SHARD_COLUMNS.names if name != "checksum")
+_VERSION, _INDEX = "schema_version", "rows"  # entries of the footer
+
+
+class ShardError(ValueError):
+    """A shard that is missing or damaged."""
+
+
+def row_checksum(row: Mapping[str, Any]) -> str:
+    """Checksum of all that a row holds, but the checksum itself.
+
+    Args:
+        row: values of SHARD_COLUMNS.
+    """
+    digest = hashlib.blake2b(digest_size=16)
+    digest.update(
+        json.dumps(
+            [row[name] for name in _CHECKED if name not in _BINARY], ensure_ascii=False
+        ).encode()
+    )
+    for name in _BINARY:
+        digest.update(len(row[name]).to_bytes(8, "little"))
+        digest.update(row[name])
+    return digest.hexdigest()
+
+
+def write_shard(uri: str, rows: Iterable[Mapping[str, Any]]) -> str | None:
+    """Write rows as one shard; they are taken one at a time, so that memory holds the file and one row.
+
+    Args:
+        uri: the manifest's folder.
+        rows: values of SHARD_COLUMNS; `checksum` is filled in here, other columns are left out.
+
+    Returns:
+        The shard's path below `uri`; equal rows give equal paths. None if there are no rows, and no
+        file.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    digest, index, sink = hashlib.blake2b(digest_size=16), [], io.BytesIO()
+    with pq.ParquetWriter(
+        sink,
+        SHARD_COLUMNS,
+        compression={
+            column: "none" if column in _BINARY else "zstd" for column in SHARD_COLUMNS.names
+        },
+        use_dictionary=False,  # row groups of one row repeat nothing
+        write_statistics=False,
+    ) as writer:
+        for row in rows:
+            checked = {**{name: row[name] for name in _CHECKED}, "checksum": row_checksum(row)}
+            digest.update(checked["checksum"].encode())
+            index.append(
+                {"key": row["key"], "samples": row["samples"], "phones": " ".join(row["phones"])}
+            )
+            writer.write_table(pa.Table.from_pylist([checked], schema=SHARD_COLUMNS))
+        packed = zlib.compress(json.dumps(index).encode())
+        writer.add_key_value_metadata({_VERSION: str(SCHEMA_VERSION), _INDEX: packed})
+    if not index:
+        return None
+    name = f"{FOLDER}/{digest.hexdigest()}.parquet"
+    put_file(below(uri, name), sink.getvalue())
+    return name
+
+
+def list_shards(uri: str) -> list[str]:
+    """Paths of all shards below the manifest's folder `uri`, referenced or not; sorted."""
+    return [path for path in _files(uri) if not path.endswith(PART_SUFFIX)]
+
+
+def remove_unreferenced(uri: str, referenced: set[str]) -> list[str]:
+    """Remove the shards that no manifest names any more, and what cut-off runs left behind.
+
+    Args:
+        uri: the manifest's folder.
+        referenced: paths below it that stay.
+
+    Returns:
+        The paths that were removed.
+    """
+    fs, root = fsspec.core.url_to_fs(uri)
+    removed = [path for path in _files(uri) if path not in referenced]
+    for path in removed:
+        fs.rm_file(f"{root}/{path}")
+    return removed
+
+
+def read_index(uri: str, shard: str) -> list[dict]:
+    """What rows a shard holds; reads the footer alone.
+
+    Args:
+        uri: the manifest's folder.
+        shard: path below it.
+
+    Returns:
+        A dict a row, in order: `key`, `samples`, and `phones` separated by spaces. Nothing if the
+            shard is of another
+        schema version.
+
+    Raises:
+        ShardError: the file is damaged.
+    """
+    where = below(uri, shard)
+    fs, path = fsspec.core.url_to_fs(where)
+    try:
+        with fs.open(path, "rb", cache_type="none") as file:
+            footer = pq.read_metadata(file).metadata or {}
+        if footer.get(_VERSION.encode()) != str(SCHEMA_VERSION).encode():
+            return []
+        return json.loads(zlib.decompress(footer[_INDEX.encode()]))
+    except (pa.ArrowException, OSError, KeyError, ValueError, zlib.error) as error:
+        raise ShardError(
+            f"{where} is damaged ({error}): delete the file and prepare again"
+        ) from error
+
+
+class ShardReader:
+    """Reads rows of shards, and verifies their checksums.
+
+    Keeps the last `max_open` files open. Not to be shared between threads; it has some of its own,
+    as rows of an object store come one request each, tens of milliseconds after it was made.
+
+    Args:
+        uri: the manifest's folder.
+        max_open: files kept open.
+        requests: shards that are read at a time from an object store.
+    """
+
+    def __init__(self, uri: str, max_open: int = 32, requests: int = 8) -> None:
+        self.uri = uri
+        self.max_open = max_open
+        self._open: OrderedDict[str, tuple[Source, pq.ParquetFile]] = OrderedDict()
+        self._threads = None if "://" not in uri else ThreadPoolExecutor(requests)
+
+    def rows(self, places: Sequence[tuple[str, int]]) -> list[dict[str, Any]]:
+        """Read rows.
+
+        Args:
+            places: (path below the manifest's folder, row of that shard) of each.
+
+        Returns:
+            Values of SHARD_COLUMNS of each: lists of str or int, bytes for `audio`, `bert` and
+                `spec`.
+
+        Raises:
+            ShardError: a shard is missing, or a row is not what was written.
+            OSError: a shard cannot be read, which says nothing of what it holds. A store that does
+                not answer (UnreachableError) was asked again for about a minute.
+        """
+        shards: dict[str, list[int]] = {}
+        for shard, row in places:
+            shards.setdefault(shard, []).append(row)
+
+        def read(shard: str) -> dict[tuple[str, int], dict[str, Any]]:
+            return {
+                (shard, row): keep_trying(functools.partial(self._row, shard, row))
+                for row in shards[shard]
+            }
+
+        # a thread a shard: no two open or read the same file
+        run = map if self._threads is None else self._threads.map
+        found = {place: row for group in run(read, shards) for place, row in group.items()}
+        while len(self._open) > self.max_open:
+            self._close_oldest()
+        return [found[place] for place in places]
+
+    def row(self, shard: str, row: int) -> dict[str, Any]:
+        """One row, as `rows` gives it."""
+        return self.rows([(shard, row)])[0]
+
+    def _row(self, shard: str, row: int) -> dict[str, Any]:
+        try:
+            found = self._file(shard).read_row_group(row, use_threads=False).to_pylist()[0]
+            intact = None not in found.values() and row_checksum(found) == found["checksum"]
+        except FileNotFoundError as error:
+            where = f"{self.uri}/{shard} row {row}"
+            raise ShardError(
+                f"{where} is missing with its file: prepare again (python -m job.prepare)"
+            ) from error
+        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+            # Arrow too raises OSError, without a number, for content that it does not understand
+            if isinstance(error, OSError) and (
+                error.errno is not None or type(error) is not OSError
+            ):
+                raise
+            raise ShardError(self._damage(shard, row, str(error))) from error
+        if not intact:
+            raise ShardError(
+                self._damage(shard, row, f"its checksum differs, utterance {found['id']}")
+            )
+        return found
+
+    def close(self) -> None:
+        """Close all files."""
+        while self._open:
+            self._close_oldest()
+        if self._threads is not None:
+            self._threads.shutdown()
+
+    def _damage(self, shard: str, row: int, what: str) -> str:
+        return f"{self.uri}/{shard} row {row} is damaged ({what}): delete the file and run python -m job.prepare again"
+
+    def _file(self, shard: str) -> pq.ParquetFile:
+        if shard in self._open:
+            self._open.move_to_end(shard)
+            return self._open[shard][1]
+        file = Source(below(self.uri, shard))
+        try:
+            parquet = pq.ParquetFile(file, pre_buffer=True)
+            version = (parquet.metadata.metadata or {}).get(_VERSION.encode(), b"1").decode()
+            if version != str(SCHEMA_VERSION):
+                file.close()
+                raise ShardError(
+                    f"{self.uri}/{shard} has schema version {version}, this code reads {SCHEMA_VERSION}: prepare again"
+                )
+            if not parquet.schema_arrow.equals(SHARD_COLUMNS):
+                raise pa.ArrowInvalid("its columns are not data.shards.manifest.SHARD_COLUMNS")
+        except (pa.ArrowException, OSError):
+            file.close()
+            raise
+        self._open[shard] = (file, parquet)
+        return parquet
+
+    def _close_oldest(self) -> None:
+        _, (file, parquet) = self._open.popitem(last=False)
+        parquet.close()
+        file.close()
+
+
+def _files(uri: str) -> list[str]:
+    fs, root = fsspec.core.url_to_fs(uri)
+    folder = f"{root}/{FOLDER}"
+    fs.invalidate_cache(folder)
+    with reachable(uri):
+        found = fs.ls(folder, detail=False) if fs.exists(folder) else []
+    return sorted(f"{FOLDER}/{path.rsplit('/', 1)[-1]}" for path in found)

@@ -1,0 +1,1 @@
+"""Chinese: normalising, pinyin, tone sandhi."""

@@ -1,0 +1,242 @@
+"""Tone sandhi of Mandarin: how a word's tones change in its company.
+
+Neighbouring words are first joined where they form one sandhi domain (不想, 走一走, 老李养); then each
+joined word gets the tones of 不 and 一, its neutral tones, and the change of third tones before third
+tones, in that order. Tones are 1 to 4, and 5 for the neutral tone.
+"""
+
+import functools
+from collections.abc import Callable
+from importlib.resources import files
+
+from data.text.chinese.words import read_word, search_pieces
+
+Tagged = tuple[str, str]
+"""A word and jieba's tag of its part of speech."""
+
+_PARTICLES = frozenset("吧呢啊呐噻嘛吖嗨哦哒额滴哩哟喽啰耶喔诶")
+_STRUCTURAL = frozenset("的地得")
+_DIRECTION_FIRST = frozenset("上下进出回过起开")
+_BEFORE_GE = frozenset("几有两半多各整每做是")
+_FULL = "full_words.txt"
+_NEUTRAL = "neutral_words.txt"
+
+
+@functools.cache
+def _words_in(file: str) -> frozenset[str]:
+    lines = (files("data.text.chinese") / file).read_text(encoding="utf-8").splitlines()
+    return frozenset(word for line in lines if not line.startswith("#") for word in line.split())
+
+
+def tones(tagged: list[Tagged]) -> list[tuple[str, list[int]]]:
+    """The words of a clause, joined into domains of sandhi, with their tones.
+
+    Args:
+        tagged: The clause's words.
+
+    Returns:
+        A word and the tones of its characters each, the words joined and in order.
+    """
+    return [(word, _word_tones(word, tag, _read_tones(word))) for word, tag in _join(tagged)]
+
+
+def _read_tones(word: str) -> list[int]:
+    return [tone for _, tone in read_word(word)]
+
+
+def _word_tones(word: str, tag: str, tone: list[int]) -> list[int]:
+    return _third(word, _neutral(word, tag, _yi(word, _bu(word, tone))))
+
+
+def _join(words: list[Tagged]) -> list[Tagged]:
+    words = _join_bu(words)
+    words = _join_around_yi(words)
+    words = _join_yi(words)
+    words = _join_repeated(words)
+    words = _join_third(
+        words, lambda before, after: set(_read_tones(before) + _read_tones(after)) == {3}
+    )
+    words = _join_third(
+        words, lambda before, after: _read_tones(before)[-1] == _read_tones(after)[0] == 3
+    )
+    return _join_er(words)
+
+
+def _join_bu(words: list[Tagged]) -> list[Tagged]:
+    """不 想 -> 不想, which is what 想 is."""
+    joined: list[Tagged] = []
+    for word, tag in words:
+        if joined and joined[-1][0] == "不":
+            joined[-1] = ("不" + word, tag)
+        else:
+            joined.append((word, tag))
+    return joined
+
+
+def _join_yi(words: list[Tagged]) -> list[Tagged]:
+    """一 桌子 -> 一桌子, which stays a number: published models were trained so."""
+    joined: list[Tagged] = []
+    for word, tag in words:
+        if joined and joined[-1][0] == "一":
+            joined[-1] = ("一" + word, joined[-1][1])
+        else:
+            joined.append((word, tag))
+    return joined
+
+
+def _join_around_yi(words: list[Tagged]) -> list[Tagged]:
+    """走 一 走 -> 走一走."""
+    joined: list[Tagged] = []
+    for word, tag in words:
+        if len(joined) > 1 and joined[-1][0] == "一" and joined[-2] == (word, tag) and tag == "v":
+            joined[-2:] = [(f"{word}一{word}", tag)]
+        else:
+            joined.append((word, tag))
+    return joined
+
+
+def _join_repeated(words: list[Tagged]) -> list[Tagged]:
+    """商量 商量 -> 商量商量."""
+    joined: list[Tagged] = []
+    for word, tag in words:
+        if joined and joined[-1][0] == word:
+            joined[-1] = (word + word, joined[-1][1])
+        else:
+            joined.append((word, tag))
+    return joined
+
+
+def _join_third(words: list[Tagged], belong: Callable[[str, str], bool]) -> list[Tagged]:
+    """Joins a word with the one before it where both belong together, at most two words and three characters."""
+    joined: list[Tagged] = []
+    just_joined = False
+    for index, (word, tag) in enumerate(words):
+        before = words[index - 1][0] if index else ""
+        doubled = len(before) == 2 and before[0] == before[1]
+        short = joined and len(joined[-1][0]) + len(word) <= 3
+        if index and not just_joined and short and not doubled and belong(before, word):
+            joined[-1] = (joined[-1][0] + word, joined[-1][1])
+            just_joined = True
+        else:
+            joined.append((word, tag))
+            just_joined = False
+    return joined
+
+
+def _join_er(words: list[Tagged]) -> list[Tagged]:
+    """门外 儿 -> 门外儿."""
+    joined: list[Tagged] = []
+    for word, tag in words:
+        if word == "儿" and joined:
+            joined[-1] = (joined[-1][0] + word, joined[-1][1])
+        else:
+            joined.append((word, tag))
+    return joined
+
+
+def _bu(word: str, tone: list[int]) -> list[int]:
+    """不 is neutral within three characters (好不好, 差不多), and second before a fourth tone."""
+    if len(word) == 3 and word[1] == "不":
+        return [tone[0], 5, tone[2]]
+    return [
+        2 if char == "不" and tone[index + 1 : index + 2] == [4] else tone[index]
+        for index, char in enumerate(word)
+    ]
+
+
+def _yi(word: str, tone: list[int]) -> list[int]:
+    """一 keeps its tone in numbers, is neutral in 走一走, second before a fourth tone, and fourth before others."""
+    if "一" not in word or all(char.isnumeric() for char in word):
+        return tone
+    if len(word) == 3 and word[1] == "一" and word[0] == word[2]:
+        return [tone[0], 5, tone[2]]
+    if word.startswith("第一"):
+        return [tone[0], 1, *tone[2:]]
+    changed = list(tone)
+    for index, char in enumerate(word[:-1]):
+        if char == "一":
+            changed[index] = 2 if tone[index + 1] == 4 else 4
+    return changed
+
+
+def _neutral(word: str, tag: str, tone: list[int]) -> list[int]:
+    tone = list(tone)
+    if tag[0] in "nva" and word not in _words_in(_FULL):
+        for index in range(1, len(word)):
+            if word[index] == word[index - 1]:
+                tone[index] = 5
+    if _ends_neutral(word, tag):
+        tone[-1] = 5
+    elif (ge := _measure_ge(word)) is not None:
+        tone[ge] = 5
+    elif _neutral_by_convention(word):
+        tone[-1] = 5
+    end = 0
+    for part in halves(word):
+        end += len(part)
+        if _neutral_by_convention(part):
+            tone[end - 1] = 5
+    return tone
+
+
+def _ends_neutral(word: str, tag: str) -> bool:
+    """Particles, 的地得, 们 and 子 of nouns and pronouns, 上下里 of places, and 来去 after a direction."""
+    last, before = word[-1], word[-2:-1]
+    if last in _PARTICLES or last in _STRUCTURAL:
+        return True
+    return before != "" and (
+        (last in "们子" and tag in {"r", "n"} and word not in _words_in(_FULL))
+        or (last in "上下里" and tag in {"s", "l", "f"})
+        or (last in "来去" and before in _DIRECTION_FIRST)
+    )
+
+
+def _measure_ge(word: str) -> int | None:
+    """Where 个 is a measure word: by itself, or after a number and the like."""
+    index = word.find("个")
+    measure = word == "个" or (
+        index > 0 and (word[index - 1].isnumeric() or word[index - 1] in _BEFORE_GE)
+    )
+    return index if measure else None
+
+
+def _neutral_by_convention(word: str) -> bool:
+    return word in _words_in(_NEUTRAL) or word[-2:] in _words_in(_NEUTRAL)
+
+
+def halves(word: str) -> list[str]:
+    """The two parts of a word, its shortest word apart from the rest: 老李养 -> 老李 养; of a simple word, itself.
+
+    A shortest word that is inside stands for the end (不怎么样 -> 不怎 怎么): published models were trained
+    so.
+    """
+    shortest = min(search_pieces(word), key=len)
+    if shortest == word:
+        return [word]
+    if word.startswith(shortest):
+        return [shortest, word[len(shortest) :]]
+    return [word[: -len(shortest)], shortest]
+
+
+def _third(word: str, tone: list[int]) -> list[int]:
+    """The first of two third tones is second; of three, it depends on how the word is built."""
+    if len(word) == 2:
+        return _third_pair(tone)
+    if len(word) == 4:
+        return _third_pair(tone[:2]) + _third_pair(tone[2:])
+    if len(word) != 3:
+        return tone
+    parts = halves(word)
+    if len(parts) == 1:
+        return tone
+    if tone == [3, 3, 3]:
+        return [2, 2, 3] if len(parts[0]) == 2 else [3, 2, 3]
+    cut = len(parts[0])
+    first, second = tone[:cut], tone[cut:]
+    if first[-1] == second[0] == 3 and second not in ([3], [3, 3]):
+        first = [*first[:-1], 2]
+    return _third_pair(first) + _third_pair(second)
+
+
+def _third_pair(tone: list[int]) -> list[int]:
+    return [2, 3] if tone == [3, 3] else tone

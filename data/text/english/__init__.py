@@ -1,0 +1,1 @@
+"""English: normalising, a dictionary, and a network for words that it lacks."""

@@ -1,0 +1,1 @@
+"""Japanese: normalising, Open JTalk, pitch accents as tones."""

@@ -1,0 +1,199 @@
+"""Japanese: Open JTalk finds words, readings and accents; kana become phones, accents become a tone a mora.
+
+Two builds of Open JTalk install the same import package, and read with different dictionaries:
+  plus    pyopenjtalk-plus, whose wheel holds a modified dictionary;
+  strict  pyopenjtalk with the NAIST dictionary that OPEN_JTALK_DICT_DIR names: what published
+  models were trained with.
+The caller chooses; nothing falls back from one to the other.
+"""
+
+import contextlib
+import functools
+import io
+import os
+import re
+import unicodedata
+from collections.abc import Iterable
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from data.text.front_end import FrontEndError, Phonemes, hash_files, share_out, validate
+from data.text.japanese.kana import moras
+from data.text.japanese.numbers import spell_numbers
+from data.text.symbols import PUNCTUATION
+
+_PACKAGES = {"plus": "pyopenjtalk-plus", "strict": "pyopenjtalk"}
+_HOW_TO_INSTALL = {
+    "plus": "pip uninstall pyopenjtalk; pip install '.[jp-plus]', with OPEN_JTALK_DICT_DIR unset",
+    "strict": "pip uninstall pyopenjtalk-plus; install the dictionary (Debian: open-jtalk-mecab-naist-jdic), set "
+    "OPEN_JTALK_DICT_DIR to its folder (/var/lib/mecab/dic/open-jtalk/naist-jdic), pip install '.[jp-strict]'",
+}
+
+_MOST_CHARACTERS = 8192 // 3 - 1
+"""Open JTalk writes into 8192 bytes, three a character, without asking whether they suffice."""
+
+_PUNCTUATION_OF = str.maketrans(
+    {
+        **dict.fromkeys("、・，", ","),
+        **dict.fromkeys("。．", "."),
+        **dict.fromkeys('「」『』“”‘’"()[]{}<>《》【】〈〉〔〕', "'"),
+        **dict.fromkeys("—―–−~", "-"),
+    }
+)
+_NOT_READ = re.compile(rf"[^ぁ-ゖゝゞァ-ヺーヽヾ々〆〇一-鿿{re.escape(''.join(PUNCTUATION))}]+")
+
+
+@functools.cache
+def _open_jtalk(engine: str) -> Any:
+    """The module of an engine, after checking that it is this engine that is installed."""
+
+    def installed(package: str) -> bool:
+        try:
+            version(package)
+        except PackageNotFoundError:
+            return False
+        return True
+
+    others = [package for name, package in _PACKAGES.items() if name != engine]
+    dictionary = os.environ.get("OPEN_JTALK_DICT_DIR")
+    if not installed(_PACKAGES[engine]):
+        problem = f"{_PACKAGES[engine]} is not installed"
+    elif any(map(installed, others)):
+        problem = f"{_PACKAGES[engine]} and {', '.join(others)} are both installed and overwrite each other"
+    elif engine == "plus" and dictionary:
+        problem = f"OPEN_JTALK_DICT_DIR={dictionary} would replace its dictionary"
+    elif engine == "strict" and not (dictionary and (Path(dictionary) / "sys.dic").is_file()):
+        problem = f"OPEN_JTALK_DICT_DIR={dictionary or ''} names no folder with a sys.dic"
+    else:
+        # plus prints an advertisement for onnxruntime
+        with contextlib.redirect_stdout(io.StringIO()):
+            import pyopenjtalk
+        return pyopenjtalk
+    raise ValueError(
+        f"the {engine!r} engine for JP cannot be used: {problem}. To have it: {_HOW_TO_INSTALL[engine]}"
+    )
+
+
+def normalise(text: str) -> str:
+    """Spells numbers out in kanji, and keeps kana, kanji and the symbol set's punctuation only."""
+    text = spell_numbers(unicodedata.normalize("NFKC", text))
+    return _NOT_READ.sub("", text.translate(_PUNCTUATION_OF))
+
+
+@dataclass(frozen=True)
+class _Word:
+    """A word as BERT reads it, and its phones with their tones."""
+
+    text: str
+    phones: list[str]
+    tones: list[int]
+
+
+def _accent_phrases(features: Iterable[dict[str, Any]]) -> Iterable[list[dict[str, Any]]]:
+    """Groups words that share an accent: a phrase ends before a word that does not chain, and at a pause."""
+    phrase: list[dict[str, Any]] = []
+    for feature in features:
+        pause = not moras(feature["pron"])
+        if phrase and (pause or feature["chain_flag"] != 1 or not moras(phrase[-1]["pron"])):
+            yield phrase
+            phrase = []
+        phrase.append(feature)
+    if phrase:
+        yield phrase
+
+
+def _is_high(mora: int, accent: int) -> bool:
+    """Whether a mora (from 1) of an accent phrase is high, by the rules of Tokyo.
+
+    The pitch rises after the first mora, unless that is the accented one, and falls after the
+    accented one.
+    """
+    return mora == 1 if accent == 1 else mora >= 2 and (accent == 0 or mora <= accent)
+
+
+def _word_tones(high: list[bool]) -> list[int]:
+    """A word's tones, a mora each: 1 where it is higher than elsewhere in the word.
+
+    A word that is high throughout gets 0 as one that is low throughout does: published models were
+    trained so.
+    """
+    return [int(mora and not all(high)) for mora in high]
+
+
+def _read_phrase(phrase: list[dict[str, Any]]) -> Iterable[_Word]:
+    accent, said, last_phone = phrase[0]["acc"], 0, ""
+    for feature in phrase:
+        surface = unicodedata.normalize("NFKC", feature["string"]).translate(_PUNCTUATION_OF)
+        word_moras = moras(feature["pron"])
+        high = [_is_high(said + mora, accent) for mora in range(1, len(word_moras) + 1)]
+        said += len(word_moras)
+        phones: list[str] = []
+        tones: list[int] = []
+        for mora_phones, tone in zip(word_moras, _word_tones(high), strict=True):
+            if mora_phones == ["ー"]:
+                mora_phones = [last_phone] if last_phone else []
+            phones += mora_phones
+            tones += [tone] * len(mora_phones)
+            last_phone = phones[-1] if phones else ""
+        if not phones and set(surface) <= set(PUNCTUATION):
+            phones, tones = list(surface), [0] * len(surface)
+        elif not phones:
+            # no reading is known: a pause, for BERT as well
+            surface, phones, tones = ",", [","], [0]
+        yield _Word(surface, phones, tones)
+
+
+class JapaneseFrontEnd:
+    """The FrontEnd of JP: a character takes its share of its word's phones."""
+
+    language = "JP"
+
+    def __init__(self, engine: str = "plus"):
+        """Checks that the engine is there.
+
+        Args:
+            engine: "plus" or "strict", see the module.
+        """
+        if engine not in _PACKAGES:
+            raise ValueError(f"no JP engine {engine!r}: use one of {', '.join(_PACKAGES)}")
+        self.engine = engine
+        self.version = f"jp-1-{engine}"
+        self._open_jtalk = _open_jtalk(engine)
+        # plus guesses 何 with a network where onnxruntime happens to be installed; the same text
+        # must read the same
+        options = {"predict_nani": False} if engine == "plus" else {}
+        self._run_frontend = functools.partial(self._open_jtalk.run_frontend, **options)
+
+    def __call__(self, text: str) -> Phonemes:
+        """Reads a text; see `FrontEnd`."""
+        norm_text = normalise(text)
+        if len(norm_text) > _MOST_CHARACTERS:
+            detail = f"{len(norm_text)} characters, but Open JTalk reads {_MOST_CHARACTERS}"
+            raise FrontEndError("text_too_long", text, detail)
+        features = self._run_frontend(norm_text) if norm_text else []
+        phones, tones, word2ph, bert_text = ["_"], [0], [1], ""
+        for phrase in _accent_phrases(features):
+            for word in _read_phrase(phrase):
+                phones += word.phones
+                tones += word.tones
+                word2ph += share_out(len(word.phones), len(word.text))
+                bert_text += word.text
+        phones, tones, word2ph = [*phones, "_"], [*tones, 0], [*word2ph, 1]
+        return validate(
+            Phonemes(norm_text, phones, tones, word2ph, bert_text, list(bert_text)),
+            self.language,
+            text,
+        )
+
+    def data_hash(self) -> str:
+        """A hash of the dictionary, and the versions of the engine and of what corrects its readings."""
+        folder = self._open_jtalk.OPEN_JTALK_DICT_DIR
+        folder = Path(folder.decode() if isinstance(folder, bytes) else folder)
+        packages = [
+            _PACKAGES[self.engine],
+            *(["sudachidict_core"] if self.engine == "plus" else []),
+        ]
+        versions = "-".join(f"{package}-{version(package)}" for package in packages)
+        return f"{versions}-{hash_files([folder / 'sys.dic', folder / 'matrix.bin'])}"

@@ -1,0 +1,1 @@
+"""Ray as this project uses it: clusters, scaling, process groups, storage."""

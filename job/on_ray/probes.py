@@ -1,0 +1,154 @@
+"""What job.doctor asks of each node of a cluster; runs as a task there."""
+
+import os
+import platform
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+import uuid
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import fsspec
+import ray
+import torch
+
+from data.files import below, put_file, reachable, read_file
+
+STORAGE_BYTES = 16 * 2**20
+CONNECT_WITHIN_S = 5.0
+
+
+@dataclass(frozen=True)
+class NodeReport:
+    """A node as it sees itself.
+
+    Attributes:
+        node: its address.
+        versions: package -> version, or `missing`; and `python`.
+        gpus: name of each GPU.
+        driver: version of NVIDIA's driver; empty without one.
+        nccl: version that torch has; empty without CUDA.
+        free_disk: bytes below Ray's temporary folder.
+        free_memory: bytes.
+        shared_memory: free bytes of /dev/shm, where Ray's objects and torch's loaders lie.
+        time: seconds since the epoch.
+        write_s: seconds that STORAGE_BYTES took to the storage; None where it failed.
+        read_s: and back.
+        storage_error: why.
+    """
+
+    node: str
+    versions: dict[str, str]
+    gpus: tuple[str, ...]
+    driver: str
+    nccl: str
+    free_disk: int
+    free_memory: int
+    shared_memory: int
+    time: float
+    write_s: float | None
+    read_s: float | None
+    storage_error: str
+
+
+def look(packages: tuple[str, ...], storage: str) -> NodeReport:
+    """Report of the node that this runs on.
+
+    Args:
+        packages: whose versions are told.
+        storage: folder or URI that is written to and read from.
+    """
+    write_s, read_s, error = try_storage(storage)
+    cuda = torch.cuda.is_available()
+    shm = Path("/dev/shm")
+    return NodeReport(
+        node=ray.util.get_node_ip_address(),
+        versions={
+            "python": platform.python_version(),
+            **{name: _version(name) for name in packages},
+        },
+        gpus=tuple(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))
+        if cuda
+        else (),
+        driver=driver_version(),
+        nccl=".".join(map(str, torch.cuda.nccl.version())) if cuda else "",
+        free_disk=shutil.disk_usage(tempfile.gettempdir()).free,
+        free_memory=free_memory(),
+        shared_memory=shutil.disk_usage(shm).free if shm.is_dir() else 0,
+        time=time.time(),
+        write_s=write_s,
+        read_s=read_s,
+        storage_error=error,
+    )
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "missing"
+
+
+def driver_version() -> str:
+    """Of NVIDIA's driver; empty without one."""
+    if (command := shutil.which("nvidia-smi")) is None:
+        return ""
+    query = [command, "--query-gpu=driver_version", "--format=csv,noheader"]
+    told = subprocess.run(query, capture_output=True, text=True, timeout=30)
+    return told.stdout.split("\n")[0].strip() if told.returncode == 0 else ""
+
+
+def free_memory() -> int:
+    """Bytes that processes may still take, of the machine and of this container."""
+    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    for line in Path("/proc/meminfo").read_text().splitlines():
+        if line.startswith("MemAvailable:"):
+            free = int(line.split()[1]) * 1024
+    limit, used = (Path("/sys/fs/cgroup", name) for name in ("memory.max", "memory.current"))
+    if limit.is_file() and used.is_file() and (most := limit.read_text().strip()) != "max":
+        free = min(free, int(most) - int(used.read_text()))
+    return free
+
+
+def try_storage(storage: str) -> tuple[float | None, float | None, str]:
+    """Seconds to write and to read STORAGE_BYTES, of which nothing is left there; and why it failed, or nothing."""
+    uri, content = below(storage, f".doctor-{uuid.uuid4().hex}"), os.urandom(STORAGE_BYTES)
+    try:
+        began = time.monotonic()
+        put_file(uri, content)
+        wrote = time.monotonic()
+        same = read_file(uri) == content
+        read = time.monotonic()
+        with reachable(uri):
+            fs, path = fsspec.core.url_to_fs(uri)
+            fs.rm_file(path)
+    except (OSError, ValueError) as error:
+        return None, None, str(error)
+    return wrote - began, read - wrote, "" if same else "what was read is not what was written"
+
+
+class Listener:
+    """An actor with an open port on its node; connections to it succeed without being taken."""
+
+    def __init__(self) -> None:
+        self.node = ray.util.get_node_ip_address()
+        self.server = socket.create_server((self.node, 0), backlog=1024)
+
+    def address(self) -> tuple[str, int]:
+        """Where it listens."""
+        return self.node, self.server.getsockname()[1]
+
+
+def unreachable(addresses: list[tuple[str, int]]) -> list[str]:
+    """Those nodes, of these addresses, that cannot be connected to from the node that this runs on."""
+    failed = []
+    for node, port in addresses:
+        try:
+            socket.create_connection((node, port), CONNECT_WITHIN_S).close()
+        except OSError:
+            failed.append(node)
+    return failed

@@ -1,0 +1,1 @@
+"""What commands show: console tables and HTML pages."""

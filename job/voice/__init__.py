@@ -1,0 +1,1 @@
+"""A trained voice in use: synthesis, and graphs for other runtimes."""

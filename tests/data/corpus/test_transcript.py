@@ -1,0 +1,241 @@
+"""Transcripts in all formats: every line that is not blank is usable or rejected with a reason."""
+
+import io
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from data.config import LANGUAGES
+from data.corpus.ledger import Reason, Reject
+from data.corpus.transcript import TranscriptLine, parse_transcript, read_transcript
+from data.shards.manifest import SPLITS
+
+
+def usable(found: list[TranscriptLine | Reject]) -> list[TranscriptLine]:
+    assert not [line for line in found if isinstance(line, Reject)]
+    return found  # type: ignore[return-value]
+
+
+def parquet(rows: list[dict], schema: pa.Schema | None = None) -> bytes:
+    sink = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(rows, schema), sink)
+    return sink.getvalue()
+
+
+ROW = {"path": "a.wav", "speaker": "anna", "language": "EN", "text": "One | two."}
+
+
+def test_plain_lines(tmp_path) -> None:
+    path = tmp_path / "esd.list"
+    path.write_bytes(
+        "\ufeffa.wav|anna|EN|One | two|three.\r\n\r\nb/c.flac|liu|ZH|你好。\r\n".encode()
+    )
+    transcript = read_transcript(str(path))
+    assert [(t.number, t.id, t.speaker, t.language, t.text, t.split) for t in transcript.lines] == [
+        (1, "a.wav", "anna", "EN", "One | two|three.", None),
+        (3, "b/c.flac", "liu", "ZH", "你好。", None),
+    ]
+    assert not transcript.rejects
+    assert transcript.lines[1].uri == str(tmp_path / "b/c.flac")
+
+
+@pytest.mark.parametrize("end", [b"\n", b"\r\n"])
+def test_json_lines(end: bytes) -> None:
+    rows = [
+        ROW,
+        ROW
+        | {"path": "s3://bucket/b.wav", "id": 7, "speaker": 3, "split": "validation", "more": None},
+    ]
+    content = b"\xef\xbb\xbf" + end.join([*(json.dumps(row).encode() for row in rows), b""])
+    first, second = usable(parse_transcript("/x/t.jsonl", content))
+    assert (first.number, first.id, first.uri, first.speaker, first.text) == (
+        1,
+        "a.wav",
+        "/x/a.wav",
+        "anna",
+        "One | two.",
+    )
+    assert (second.id, second.uri, second.speaker, second.split) == (
+        "7",
+        "s3://bucket/b.wav",
+        "3",
+        "validation",
+    )
+    assert first.split is None
+
+
+def test_parquet() -> None:
+    rows = [ROW | {"split": "train", "size": 3.5}, ROW | {"path": "b.wav", "split": None}]
+    first, second = usable(parse_transcript("/x/t.parquet", parquet(rows)))
+    assert (first.number, first.uri, first.split, second.number, second.split) == (
+        1,
+        "/x/a.wav",
+        "train",
+        2,
+        None,
+    )
+    assert json.loads(first.raw) == ROW | {"split": "train"}
+
+
+@pytest.mark.parametrize(
+    ("content", "named"),
+    [
+        (b"PAR1 and nothing behind it", "no readable Parquet"),
+        (b"", "no readable Parquet"),
+        (parquet([{"path": "a.wav", "text": "x"}]), "no column speaker, language"),
+    ],
+)
+def test_a_table_that_is_none_is_refused(tmp_path, content: bytes, named: str) -> None:
+    (tmp_path / "t.parquet").write_bytes(content)
+    with pytest.raises(ValueError, match=named):
+        read_transcript(str(tmp_path / "t.parquet"))
+
+
+@pytest.mark.parametrize(
+    ("transcript", "root", "path", "uri"),
+    [
+        ("corpus/esd.list", None, "wavs/a.wav", "corpus/wavs/a.wav"),
+        ("esd.list", None, "wavs/a.wav", "wavs/a.wav"),
+        ("/esd.list", None, "a.wav", "/a.wav"),
+        ("s3://bucket/esd.list", None, "wavs/a.wav", "s3://bucket/wavs/a.wav"),
+        ("corpus/esd.list", None, "/elsewhere/a.wav", "/elsewhere/a.wav"),
+        ("corpus/esd.list", "s3://b", "s3://bucket/a.wav", "s3://bucket/a.wav"),
+        ("corpus/esd.list", "s3://b/audio", "wavs/a.wav", "s3://b/audio/wavs/a.wav"),
+        ("corpus/esd.list", "audio/", "wavs/../a.wav", "audio/wavs/../a.wav"),
+    ],
+)
+def test_where_recordings_lie(transcript: str, root: str | None, path: str, uri: str) -> None:
+    (line,) = usable(parse_transcript(transcript, f"{path}|s|EN|text".encode(), root))
+    assert line.uri == uri
+
+
+def test_a_glob_reads_several_and_ids_tell_them_apart(tmp_path, monkeypatch) -> None:
+    for name in ("anna", "ben"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "esd.list").write_text("a.wav|s|EN|text\n\na.wav|s|EN|again")
+    (tmp_path / "anna/more.list").write_text("a.wav|s|EN|once more\nb.wav|s|EN|text")
+    monkeypatch.chdir(tmp_path.parent)
+    for uri in (
+        f"{tmp_path}/*/*.list",
+        f"{tmp_path.name}/**/*.list",
+        f"file://{tmp_path}/*/*.list",
+    ):
+        transcript = read_transcript(uri)
+        assert [line.id for line in transcript.lines] == ["anna/a.wav", "anna/b.wav", "ben/a.wav"]
+        assert all(
+            Path(line.uri).parent == tmp_path / line.id.split("/")[0] for line in transcript.lines
+        )
+        places = [
+            (Path(r.source).relative_to(tmp_path).as_posix(), r.number) for r in transcript.rejects
+        ]
+        assert places == [("anna/esd.list", 3), ("anna/more.list", 1), ("ben/esd.list", 3)]
+        assert {reject.reason for reject in transcript.rejects} == {Reason.DUPLICATE_ID}
+    with pytest.raises(ValueError, match=r"no transcript matches .*data\.transcript"):
+        read_transcript(f"{tmp_path}/*/none*.list")
+
+
+LINES = [
+    (b"a.wav|s|EN", Reason.MALFORMED_LINE),
+    (b"a.wav", Reason.MALFORMED_LINE),
+    (b"|s|EN|text", Reason.MALFORMED_LINE),
+    (b"a.wav| |EN|text", Reason.MALFORMED_LINE),
+    (b"a.wav|s|EN|caf\xe9", Reason.MALFORMED_LINE),
+    (b"a\0.wav|s|EN|text", Reason.MALFORMED_LINE),
+    (b"a\r.wav|s|EN|text", Reason.MALFORMED_LINE),
+    (b"../a.wav|s|EN|text", Reason.PATH_LEAVES_ROOT),
+    (b"x/../../a.wav|s|EN|text", Reason.PATH_LEAVES_ROOT),
+    (b"a.wav|s|FR|bonjour", Reason.UNKNOWN_LANGUAGE),
+    (b"a.wav|s|en|text", Reason.UNKNOWN_LANGUAGE),
+    (b"a.wav|s|EN| ", Reason.EMPTY_TEXT),
+    (b"first.wav|s|EN|again", Reason.DUPLICATE_ID),
+    (b"./first.wav|s|EN|again", Reason.DUPLICATE_ID),
+]
+JSON_LINES = [
+    ({"path": None}, Reason.MALFORMED_LINE),
+    ({"speaker": ""}, Reason.MALFORMED_LINE),
+    ({"speaker": True}, Reason.MALFORMED_LINE),
+    ({"text": ["a"]}, Reason.MALFORMED_LINE),
+    ({"text": 5}, Reason.MALFORMED_LINE),
+    ({"speaker": "a\nb"}, Reason.MALFORMED_LINE),
+    ({"speaker": "\ud800"}, Reason.MALFORMED_LINE),
+    ({"text": None}, Reason.EMPTY_TEXT),
+    ({"language": None}, Reason.UNKNOWN_LANGUAGE),
+    ({"split": "test"}, Reason.UNKNOWN_SPLIT),
+    ({"split": "-1"}, Reason.UNKNOWN_SPLIT),
+    ({"split": -1}, Reason.MALFORMED_LINE),
+    ({"id": "first.wav"}, Reason.DUPLICATE_ID),
+]
+NOT_JSON = [b"[1, 2]", b"null", b'"text"', b"{", b"[" * 100_000, b'{"path": 1' + b"0" * 5000 + b"}"]
+
+
+@pytest.mark.parametrize(
+    ("name", "line", "reason"),
+    [
+        *(("t.list", line, reason) for line, reason in LINES),
+        *(("t.jsonl", json.dumps(ROW | change).encode(), reason) for change, reason in JSON_LINES),
+        *(("t.jsonl", line, Reason.MALFORMED_LINE) for line in NOT_JSON),
+    ],
+)
+def test_rejects_have_line_number_and_reason(
+    tmp_path, name: str, line: bytes, reason: Reason
+) -> None:
+    good = [ROW | {"path": path} for path in ("first.wav", "last.wav")]
+    if name == "t.list":
+        before, behind = ("|".join(row.values()).encode() for row in good)
+    else:
+        before, behind = (json.dumps(row).encode() for row in good)
+    (tmp_path / name).write_bytes(before + b"\n\n" + line + b"\n" + behind)
+    read = read_transcript(str(tmp_path / name))
+    (reject,) = read.rejects
+    assert (reject.source, reject.number, reject.reason) == (str(tmp_path / name), 3, reason)
+    assert [t.id for t in read.lines] == ["first.wav", "last.wav"]
+
+
+def test_missing_transcript_names_the_key(tmp_path) -> None:
+    for uri in ("", str(tmp_path / "none.list"), str(tmp_path)):
+        with pytest.raises(ValueError, match=r"data\.transcript"):
+            read_transcript(uri)
+
+
+FIELD = st.text(max_size=8) | st.sampled_from(
+    ["a.wav", "b.wav", "../c.wav", "s", *LANGUAGES, *SPLITS, "hello"]
+)
+LINE = st.lists(FIELD, max_size=6).map(
+    lambda fields: "|".join(fields).encode("utf-8", "surrogatepass")
+)
+VALUE = FIELD | st.none() | st.integers() | st.lists(st.integers(), max_size=2)
+KEYS = st.sampled_from(["path", "speaker", "language", "text", "id", "split", "other"])
+JSON_LINE = st.dictionaries(KEYS, VALUE).map(lambda row: json.dumps(row).encode())
+
+
+@given(
+    st.lists(LINE | JSON_LINE | st.binary(max_size=20), max_size=30),
+    st.sampled_from([b"\n", b"\r\n"]),
+    st.booleans(),
+    st.sampled_from(["esd.list", "esd.jsonl"]),
+)
+def test_kept_and_rejected_are_all_lines(
+    tmp_path_factory, lines: list[bytes], end: bytes, bom: bool, name: str
+) -> None:
+    content = (b"\xef\xbb\xbf" if bom else b"") + end.join(lines)
+    path = tmp_path_factory.getbasetemp() / name
+    path.write_bytes(content)
+    parsed = read_transcript(str(path))
+    expected = [
+        i
+        for i, raw in enumerate(content.removeprefix(b"\xef\xbb\xbf").split(b"\n"), 1)
+        if raw.strip()
+    ]
+    assert sorted([t.number for t in parsed.lines] + [r.number for r in parsed.rejects]) == expected
+    assert parsed.count == len(expected)
+    assert len({t.id for t in parsed.lines}) == len(parsed.lines)
+    for line in parsed.lines:
+        assert line.language in LANGUAGES
+        assert line.split in (None, *SPLITS)
+        assert line.text and line.speaker and line.id
+        (line.text + line.speaker + line.id + line.uri).encode()

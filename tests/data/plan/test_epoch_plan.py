@@ -1,0 +1,141 @@
+"""The epoch plan: exactly once, like lengths, any position, and the reference's buckets."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from data.plan.epoch_plan import EpochPlan, bucket_batches, plan_buckets, plan_epoch
+
+
+def batches(plan: EpochPlan) -> list[tuple[int, ...]]:
+    G = np.diff(plan.begins)
+    return [tuple(plan.micro_batch(s, j).tolist()) for s in range(plan.steps) for j in range(G[s])]
+
+
+def lengths(n: int, seed: int, sigma: float = 0.5) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    frames = np.maximum(1, 400 * np.exp(sigma * rng.standard_normal(n))).astype(np.int64)
+    return frames, np.maximum(1, frames * 0.3 * np.exp(rng.normal(0, 0.15, n))).astype(np.int64)
+
+
+def make(frames, phones, seed=0, epoch=0, G=4, **options) -> EpochPlan:
+    settings = {"max_frames": 6000, "max_utterances": 32} | options
+    return plan_epoch(
+        np.arange(len(frames)) + 1000,
+        frames,
+        phones,
+        seed=seed,
+        epoch=epoch,
+        micro_batches_per_step=G,
+        **settings,
+    )
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    frames=st.lists(st.integers(1, 3000), min_size=1, max_size=200),
+    seed=st.integers(0, 2**40),
+    epoch=st.integers(0, 1000),
+    G=st.integers(1, 16),
+    max_frames=st.integers(1, 9000),
+    max_utterances=st.integers(1, 40),
+    max_cells=st.none() | st.integers(1, 2_000_000),
+    min_frames=st.integers(0, 50),
+)
+def test_every_utterance_exactly_once_but_for_the_stated_fill(
+    frames, seed, epoch, G, max_frames, max_utterances, max_cells, min_frames
+):
+    frames = np.asarray(frames)
+    phones = 1 + frames * 7919 % 300
+    if (frames < min_frames).all():
+        with pytest.raises(ValueError, match="segment_size"):
+            make(frames, phones, seed, epoch, G, min_frames=min_frames)
+        return
+    budget = {"max_frames": max_frames, "max_utterances": max_utterances, "max_cells": max_cells}
+    plan = make(frames, phones, seed, epoch, G, min_frames=min_frames, **budget)
+    made = batches(plan)
+    assert len(made) == plan.steps * G
+    used = [i for batch in made[: len(made) - plan.fill] for i in batch]
+    assert sorted(used + plan.left_out.tolist()) == [i + 1000 for i in range(len(frames))]
+    assert set(plan.left_out - 1000) == set(np.flatnonzero(frames < min_frames))
+    assert plan.fill < G or len(made) == G  # no more fill than the last step needs
+    assert plan.filled_rows().tolist() == [
+        i for batch in made[len(made) - plan.fill :] for i in batch
+    ]
+    for batch in made:
+        longest = max(frames[i - 1000] for i in batch)
+        assert len(batch) == 1 or (
+            len(batch) * longest <= max_frames and len(batch) <= max_utterances
+        )
+        most = max(phones[i - 1000] for i in batch)
+        assert len(batch) == 1 or max_cells is None or len(batch) * longest * most <= max_cells
+
+
+def test_the_plan_is_a_function_of_seed_and_epoch():
+    frames, phones = lengths(500, 1)
+    assert batches(make(frames, phones, 7, 3)) == batches(make(frames, phones, 7, 3))
+    for seed, epoch in ((7, 4), (8, 3)):
+        one, other = (
+            {frozenset(b) for b in batches(make(frames, phones, *key))}
+            for key in ((7, 3), (seed, epoch))
+        )
+        assert len(one & other) < 0.5 * len(other)
+
+
+@pytest.mark.parametrize("sigma", [0.4, 0.6])
+def test_padding_is_small(sigma):
+    frames, phones = lengths(20_000, 0, sigma)
+    frames = np.clip(frames, 86, 1033)
+    plan = make(frames, phones, max_frames=int(16 * frames.mean()), max_utterances=256)
+    made = [np.asarray(b) - 1000 for b in batches(plan)]
+    padded = 1 - sum(frames[b].sum() for b in made) / sum(len(b) * frames[b].max() for b in made)
+    cells = sum(len(b) * frames[b].max() * phones[b].max() for b in made)
+    wasted = 1 - sum((frames[b] * phones[b]).sum() for b in made) / cells
+    assert padded <= 0.02
+    assert wasted <= 0.08
+    assert np.mean([len(b) for b in made]) >= 8
+
+
+def test_ten_million_utterances_plan_in_seconds():
+    # a tenth, as CI's cores are shared; the loop is one round a micro-batch
+    frames, phones = lengths(1_000_000, 0)
+    plan = make(frames, phones, max_frames=8000, max_utterances=64)
+    assert len(plan.order) >= 1_000_000
+
+
+def test_buckets_are_filled_and_what_lies_outside_is_named():
+    frames, _ = lengths(300, 3)
+    boundaries = (32, 300, 500, 900)
+    plan = plan_buckets(
+        np.arange(300),
+        frames,
+        seed=0,
+        epoch=2,
+        micro_batches_per_step=3,
+        batch_size=4,
+        boundaries=boundaries,
+    )
+    made = batches(plan)
+    assert {len(b) for b in made} == {4}
+    assert set(plan.left_out) == {i for i, n in enumerate(frames) if not 32 < n <= 900}
+    assert {i for b in made for i in b} | set(plan.left_out.tolist()) == set(range(300))
+    settings = {
+        "seed": 0,
+        "epoch": 0,
+        "micro_batches_per_step": 1,
+        "batch_size": 4,
+        "boundaries": boundaries,
+    }
+    with pytest.raises(ValueError, match="bucket_boundaries"):
+        plan_buckets(np.arange(2), np.array([1, 2]), **settings)
+
+
+@settings(deadline=None, max_examples=30)
+@given(n=st.integers(1, 300), epoch=st.integers(0, 2**31))
+def test_one_bucket_is_shuffled_as_torch_does(n, epoch):
+    generator = torch.Generator().manual_seed(epoch)
+    expected = torch.randperm(n, generator=generator).tolist()
+    order = torch.randperm(n, generator=generator).tolist()
+    assert bucket_batches([5] * n, 1, [0, 10], epoch=epoch) == [[expected[i]] for i in order]

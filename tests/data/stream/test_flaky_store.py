@@ -1,0 +1,53 @@
+"""Shards on an object store that answers 503: over the real S3 protocol."""
+
+import itertools
+from collections.abc import Iterator
+
+import fsspec
+import numpy as np
+import pytest
+
+from data.shards.manifest import read_manifest
+from data.stream.loading import RowLoader
+from tests.data.stream.test_bad_rows import policy
+from tests.data.stream.test_pipeline import make_corpus
+from tests.flaky import Flaky, flaky_bucket
+
+
+@pytest.fixture
+def store(monkeypatch) -> Iterator[Flaky]:
+    """A store of which botocore asks once."""
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    with flaky_bucket() as (flaky, _):
+        yield flaky
+
+
+def reads_shard(request: str) -> bool:
+    return request.startswith("GET ") and "/shards/" in request
+
+
+def test_503_is_asked_again_then_stops_the_run_and_is_never_damage(store, monkeypatch):
+    spec = policy(make_corpus("s3://bucket/corpus", rows_per_shard=4), "replace")
+    manifest = read_manifest(spec.data.shards)
+    rows = np.arange(20)
+    count = itertools.count()
+    store.share, store.may_fail = 1.0, lambda request: reads_shard(request) and next(count) % 3 == 0
+    loaded = RowLoader(manifest, spec.data, 8).load(rows)
+    assert store.failed > 5
+    assert (loaded.arrays["rows"].tolist(), loaded.replaced, loaded.error) == (
+        rows.tolist(),
+        (),
+        "",
+    )
+    monkeypatch.setattr("data.files.PATIENCE_S", 2)
+    store.may_fail = reads_shard
+    loader = RowLoader(manifest, spec.data, 8)
+    loaded = loader.load(rows[:2])
+    assert not loaded.arrays
+    assert "cannot be reached" in loaded.error
+    assert not loader.damaged
+    store.share = 0.0
+    row = manifest.rows("train")[3]
+    fsspec.filesystem("s3").rm_file(f"bucket/corpus/{manifest.column('shard')[row]}")
+    loaded = RowLoader(manifest, spec.data, 8).load(np.array([row]))
+    assert "is missing" in loaded.replaced[0]

@@ -1,0 +1,166 @@
+"""Checkpoints: everything needed to continue, checked before it is used."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from data.plan.epoch_plan import Position
+from tests.tiny import tiny_batch, tiny_config, tiny_state
+from trainable.learning.step import TrainingStep
+from trainable.run.checkpoint import (
+    HostCopy,
+    Snapshot,
+    load_checkpoint,
+    save_checkpoint,
+    write_snapshot,
+)
+from trainable.run.format import CheckpointError, CheckpointInfo, read_info
+
+INFO = CheckpointInfo(
+    Position(1, 0, 1), "manifest", "code", {"torch": torch.__version__}, {"anna": 0}, 2
+)
+
+
+@pytest.fixture(scope="module")
+def cfg():
+    return tiny_config(reduction="exact", micro_batches_per_step=1)
+
+
+@pytest.fixture
+def saved(cfg, tmp_path):
+    state = tiny_state(cfg)
+    TrainingStep(state, cfg.train, cfg.data)([(0, tiny_batch(cfg, 0))])
+    state.position = Position(1, 0, 1)
+    save_checkpoint(tmp_path, state, INFO, "train: {}\n")
+    return state, tmp_path
+
+
+def test_a_restored_run_continues_with_the_same_bits(cfg, saved):
+    state, folder = saved
+    again = tiny_state(cfg)
+    assert again.digest() != state.digest()
+    assert load_checkpoint(folder, again) == INFO
+    assert again.position == state.position
+    for trained in (state, again):
+        report = TrainingStep(trained, cfg.train, cfg.data)([(0, tiny_batch(cfg, 1))])
+        trained.last = report.scalars["loss/g/total"].item()
+    assert again.last == state.last
+    assert again.digest() == state.digest()
+
+
+CHANGES = [("fp32", "fp16"), ("bf16", "fp16"), ("fp16", "fp32"), ("fp16", "fp16")]
+
+
+@pytest.mark.parametrize(("before", "now"), CHANGES)
+def test_a_run_may_go_on_with_another_precision(before, now, tmp_path):
+    then = tiny_state(tiny_config(precision=before))
+    for scaler in then.scalers.values():
+        scaler.scale(torch.ones(1))  # this and the next do something with fp16 alone
+        scaler.update(1024.0)
+    save_checkpoint(tmp_path, then, INFO, "")
+    again = tiny_state(tiny_config(precision=now))
+    scale = again.scalers["g"].get_scale()
+    load_checkpoint(tmp_path, again)
+    assert again.digest() == then.digest()
+    assert again.scalers["g"].get_scale() == (1024.0 if before == now else scale)
+
+
+@pytest.mark.parametrize("before", ["exact", "fast"])
+def test_a_run_may_go_on_without_the_duration_discriminator(before, cfg, tmp_path):
+    then = tiny_state(tiny_config(reduction=before, micro_batches_per_step=1))
+    TrainingStep(then, then.train, cfg.data)([(0, tiny_batch(cfg, 0))])
+    save_checkpoint(tmp_path, then, INFO, "")
+    again = tiny_state(replace(cfg, model=replace(cfg.model, use_duration_discriminator=False)))
+    load_checkpoint(tmp_path, again)
+    kept = again.reduction.state_dict()
+    assert "dur" not in kept
+    if before == "exact":
+        assert kept == {
+            name: of for name, of in then.reduction.state_dict().items() if name != "dur"
+        }
+
+
+@pytest.mark.parametrize("name", ["g.safetensors", "training.pt", "state.json", "config.yaml"])
+def test_a_flipped_byte_is_found_and_the_file_named(saved, name):
+    _, folder = saved
+    content = bytearray((folder / name).read_bytes())
+    content[len(content) // 2] ^= 1
+    (folder / name).write_bytes(content)
+    with pytest.raises(CheckpointError, match=name):
+        read_info(folder)
+
+
+@pytest.mark.parametrize("name", ["d.safetensors", "checksums.json"])
+def test_an_incomplete_checkpoint_is_refused(saved, name):
+    _, folder = saved
+    (folder / name).unlink()
+    with pytest.raises(CheckpointError, match="no complete checkpoint"):
+        read_info(folder)
+
+
+@pytest.mark.parametrize(
+    "name", ["../../x", "/etc/hostname", "notes.txt", "g.safetensors/../x", ""]
+)
+def test_names_that_are_no_files_of_a_checkpoint_are_refused(saved, name):
+    """Whoever could write checksums.json shall not learn what other files hold, by their hashes."""
+    _, folder = saved
+    sums = json.loads((folder / "checksums.json").read_text())
+    (folder / "checksums.json").write_text(json.dumps(sums | {name: "0" * 64}))
+    with pytest.raises(CheckpointError, match="no file of a checkpoint"):
+        read_info(folder)
+
+
+@pytest.mark.parametrize("content", ["[]", "{}", '{"g.safetensors": 1}', "\x00", '"x"'])
+def test_checksums_that_say_nothing_are_refused(saved, content):
+    _, folder = saved
+    (folder / "checksums.json").write_text(content)
+    with pytest.raises(CheckpointError):
+        read_info(folder)
+
+
+def test_the_same_host_memory_is_used_again():
+    host, given = HostCopy(), {"a": {"w": torch.ones(3)}, "step": 4, "list": [1]}
+    first = host(given)
+    given["a"]["w"] += 1
+    assert first == {"a": {"w": first["a"]["w"]}, "step": 4, "list": [1]}
+    assert first["a"]["w"].tolist() == [1, 1, 1]
+    second = host(given)
+    assert second["a"]["w"].data_ptr() == first["a"]["w"].data_ptr()
+    assert second["a"]["w"].tolist() == [2, 2, 2]
+    assert host({"a": {"w": torch.ones(2)}})["a"]["w"].tolist() == [1, 1]
+
+
+def test_any_tensor_is_written_as_the_library_reads_it(cfg, tmp_path):
+    tensors = {
+        "scalar": torch.tensor(1.5),
+        "empty": torch.zeros(0, 3),
+        "strided": torch.arange(6).view(2, 3).T,
+        "half": torch.ones(3).half(),
+        "bf16": torch.ones(2).bfloat16(),
+        "flag": torch.tensor([True, False]),
+    }
+    write_snapshot(
+        Snapshot({"g": tensors}, {}, INFO, ""), lambda name: (tmp_path / name).open("wb")
+    )
+    loaded = load_file(tmp_path / "g.safetensors")
+    assert loaded.keys() == tensors.keys()
+    assert all(
+        loaded[key].dtype == t.dtype and torch.equal(loaded[key], t) for key, t in tensors.items()
+    )
+
+
+def test_another_architecture_is_refused_and_a_tensor_named(cfg, saved):
+    _, folder = saved
+    other = replace(cfg, model=replace(cfg.model, filter_channels=32))
+    with pytest.raises(CheckpointError, match=r"(?s)another architecture.*enc_p.*model\.\*"):
+        load_checkpoint(folder, tiny_state(other))
+
+
+def test_a_missing_network_is_named(cfg, tmp_path):
+    state = tiny_state(replace(cfg, model=replace(cfg.model, use_duration_discriminator=False)))
+    save_checkpoint(tmp_path, state, INFO, "")
+    with pytest.raises(CheckpointError, match="`dur`"):
+        load_checkpoint(tmp_path, tiny_state(cfg))

@@ -1,0 +1,1 @@
+"""What workers do together: every collective call of the project."""

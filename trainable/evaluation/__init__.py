@@ -1,0 +1,1 @@
+"""Validation: a generator's syntheses measured against recordings."""

@@ -1,0 +1,1 @@
+"""One global step: losses, gradients, optimizers, and the state that they change."""

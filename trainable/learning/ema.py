@@ -1,0 +1,63 @@
+"""An exponential moving average of a network's weights, which often speaks better than the weights themselves."""
+
+import contextlib
+from collections.abc import Iterator, Mapping
+
+import torch
+from torch import Tensor, nn
+
+
+class AveragedWeights:
+    """a <- d a + (1 - d) w after each step, with d = min(decay, (1 + n) / (10 + n)) after n steps.
+
+    The smaller d of the first steps forgets the random weights of the beginning (Polyak and
+    Juditsky 1992; the warm-up is TensorFlow's).
+    """
+
+    def __init__(self, net: nn.Module, decay: float):
+        """Begin with the present weights.
+
+        Args:
+            net: the network.
+            decay: d, at least 0 and below 1.
+        """
+        self.net, self.decay = net, decay
+        self.average: dict[str, Tensor] = {}
+        self.restart()
+
+    @torch.no_grad()
+    def restart(self) -> None:
+        """Begin anew with the present weights."""
+        self.average = {name: p.detach().clone() for name, p in self.net.named_parameters()}
+
+    @torch.no_grad()
+    def update(self, steps: int) -> None:
+        """Take in the weights that the network has after a number of steps."""
+        decay = min(self.decay, (1 + steps) / (10 + steps))
+        torch._foreach_lerp_(
+            list(self.average.values()), [p.detach() for p in self.net.parameters()], 1 - decay
+        )
+
+    @contextlib.contextmanager
+    def in_place(self) -> Iterator[None]:
+        """The network has the averaged weights for as long as the block lasts."""
+        self._swap()
+        try:
+            yield
+        finally:
+            self._swap()
+
+    @torch.no_grad()
+    def _swap(self) -> None:
+        for name, p in self.net.named_parameters():
+            p.data, self.average[name] = self.average[name], p.data
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The network's own state with the averaged weights in it."""
+        return {**self.net.state_dict(), **self.average}
+
+    @torch.no_grad()
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Restore what `state_dict` gave."""
+        for name, average in self.average.items():
+            average.copy_(state[name])

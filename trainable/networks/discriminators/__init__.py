@@ -1,0 +1,1 @@
+"""The discriminators that the generator is trained against."""

@@ -1,0 +1,1 @@
+"""The generator of Bert-VITS2, one module per part."""

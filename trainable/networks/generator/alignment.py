@@ -1,0 +1,84 @@
+"""Monotonic alignment search (Glow-TTS, Kim et al., 2020, arXiv:2005.11129, algorithm 1; VITS section 2.2.1)."""
+
+import torch
+from torch import Tensor
+
+UNREACHABLE = -1e9
+
+
+def _best_scores(neg_cent: Tensor, tokens: Tensor, frames: Tensor) -> Tensor:
+    """Forward pass: the score of the best path to each cell.
+
+    Args:
+        neg_cent: [B, T_y, T_x] fp32.
+        tokens: [T_x] positions.
+        frames: [T_y, 1] positions.
+
+    Returns:
+        [T_y, B, T_x + 1] fp32; cell (y, b, x + 1) is for token x; column 0 and all x > y are
+        unreachable.
+    """
+    batch, t_y, t_x = neg_cent.shape
+    # nothing is added above the diagonal, so what is unreachable stays exactly so
+    gains = neg_cent.masked_fill(tokens > frames, 0.0).transpose(0, 1).contiguous().unbind(0)
+    scores = neg_cent.new_full((t_y, batch, t_x + 1), UNREACHABLE)
+    stay, move = scores[:, :, 1:].unbind(0), scores[:, :, :-1].unbind(0)
+    stay[0][:, 0] = gains[0][:, 0]
+    for y in range(1, t_y):
+        torch.add(torch.maximum(stay[y - 1], move[y - 1]), gains[y], out=stay[y])
+    return scores
+
+
+def _trace_back(came_from: Tensor, last: Tensor) -> Tensor:
+    """Backward pass: follows came_from from the last frame to the first.
+
+    Composes the maps of neighbouring frames in log2(T_y) rounds, where following them one by one
+    would take T_y.
+
+    Args:
+        came_from: [T_y, B, T_x] int64, token in frame y -> token in frame y - 1.
+        last: [B] int64 token in the last frame.
+
+    Returns:
+        [T_y, B] int64 token in each frame.
+    """
+    jump = came_from  # [n, B, T_x]: token in frame y + span - 1 -> token in frame y - 1
+    span = 1
+    while span < came_from.size(0):
+        jump = torch.cat([jump[:-span].gather(2, jump[span:]), jump[-span:]])
+        span *= 2
+    visited = jump[1:].gather(2, last.expand(jump.size(0) - 1, -1).unsqueeze(2)).squeeze(2)
+    return torch.cat([visited, last.unsqueeze(0)])
+
+
+@torch.no_grad()
+def maximum_path(neg_cent: Tensor, mask: Tensor) -> Tensor:
+    """Finds the best monotonic alignment that skips no token, for a batch, on the device.
+
+    The path starts at the first token, ends at the last, and moves on by at most one token a frame.
+    On equal scores (followed from the end) it stays on the token. An item with more tokens than
+    frames has no such path: all its frames go to the last token.
+
+    Args:
+        neg_cent: [B, T_y, T_x] log likelihood of each frame under each token.
+        mask: [B, T_y, T_x], nonzero inside each item's frames and tokens.
+
+    Returns:
+        [B, T_y, T_x] path, one 1 a frame inside the mask, in the type of neg_cent.
+    """
+    y_lengths = (mask[:, :, 0] != 0).sum(1)
+    x_lengths = (mask[:, 0, :] != 0).sum(1)
+    tokens = torch.arange(neg_cent.size(2), device=neg_cent.device)
+    frames = torch.arange(neg_cent.size(1), device=neg_cent.device).unsqueeze(1)
+    scores = _best_scores(neg_cent.float(), tokens, frames)
+
+    # moved[y, b, x]: the path, standing on token x in frame y, came from token x - 1
+    moved = torch.empty_like(scores[:, :, 1:], dtype=torch.bool)
+    moved[0] = False
+    torch.lt(scores[:-1, :, 1:], scores[:-1, :, :-1], out=moved[1:])
+    moved |= (tokens == frames).unsqueeze(1)
+    moved[:, :, 0] = False
+    inside = (frames < y_lengths).unsqueeze(2)  # [T_y, B, 1]
+    visited = _trace_back(tokens - (moved & inside).to(torch.long), (x_lengths - 1).clamp_min(0))
+    path = (visited.unsqueeze(2) == tokens) & inside  # [T_y, B, T_x]
+    return path.transpose(0, 1).to(neg_cent.dtype)

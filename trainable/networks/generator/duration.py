@@ -1,0 +1,301 @@
+"""Duration predictors: the stochastic one of VITS (a flow) and the deterministic one of VITS2.
+
+Names: w durations in frames, logw their logarithm, x hidden text, g speaker; T_x text tokens.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from trainable.networks.generator.flows import Flip
+from trainable.networks.generator.splines import rational_quadratic_spline
+from trainable.networks.layers.modules import Dropout, LayerNorm
+from trainable.networks.layers.weight_norm import Conv1d, channels_last
+
+LOG_2PI = math.log(2 * math.pi)
+
+
+class DDSConv(nn.Module):
+    """Dilated depth-separable convolutions with residuals (VITS appendix B.1)."""
+
+    def __init__(
+        self, channels: int, kernel_size: int, n_layers: int, p_dropout: float = 0.0
+    ) -> None:
+        super().__init__()
+        self.drop = Dropout(p_dropout)
+        self.convs_sep = nn.ModuleList(
+            Conv1d(
+                channels,
+                channels,
+                kernel_size,
+                groups=channels,
+                dilation=kernel_size**i,
+                padding="same",
+            )
+            for i in range(n_layers)
+        )
+        self.convs_1x1 = nn.ModuleList(Conv1d(channels, channels, 1) for _ in range(n_layers))
+        self.norms_1 = nn.ModuleList(LayerNorm(channels) for _ in range(n_layers))
+        self.norms_2 = nn.ModuleList(LayerNorm(channels) for _ in range(n_layers))
+
+    def forward(self, x: Tensor, x_mask: Tensor, g: Tensor | None = None) -> Tensor:
+        """[B, C, T], [B, 1, T], condition [B, C, T] or None -> [B, C, T]."""
+        if g is not None:
+            x = x + g
+        # as LayerNorm leaves them: of mixed layouts, gelu's backward pass is 4 times slower
+        x = channels_last(x)
+        layers = zip(self.convs_sep, self.convs_1x1, self.norms_1, self.norms_2, strict=True)
+        for separable, pointwise, norm_1, norm_2 in layers:
+            y = F.gelu(norm_1(separable(x * x_mask)))
+            y = F.gelu(norm_2(pointwise(y)))
+            x = x + self.drop(y)
+        return x * x_mask
+
+
+class ElementwiseAffine(nn.Module):
+    """Flow y = m + exp(logs) * x, a scale and a shift a channel; starts as the identity."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.m = nn.Parameter(torch.zeros(channels, 1))
+        self.logs = nn.Parameter(torch.zeros(channels, 1))
+
+    def forward(self, x: Tensor, x_mask: Tensor) -> tuple[Tensor, Tensor]:
+        """[B, C, T], [B, 1, T] -> y [B, C, T], log determinant [B]."""
+        y = (self.m + torch.exp(self.logs) * x) * x_mask
+        return y, torch.sum(self.logs * x_mask, [1, 2])
+
+    def inverse(self, y: Tensor, x_mask: Tensor) -> Tensor:
+        """[B, C, T], [B, 1, T] -> x [B, C, T]."""
+        return (y - self.m) * torch.exp(-self.logs) * x_mask
+
+
+class ConvFlow(nn.Module):
+    """Neural spline coupling (Durkan et al., 2019, arXiv:1906.04032): x1 through a spline whose shape x0 decides."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        filter_channels: int,
+        kernel_size: int,
+        n_layers: int,
+        num_bins: int = 10,
+        tail_bound: float = 5.0,
+    ) -> None:
+        super().__init__()
+        self.num_bins = num_bins
+        self.tail_bound = tail_bound
+        self.scale = math.sqrt(filter_channels)
+        half = in_channels // 2
+        self.pre = nn.Conv1d(half, filter_channels, 1)
+        self.convs = DDSConv(filter_channels, kernel_size, n_layers)
+        self.proj = Conv1d(filter_channels, half * (3 * num_bins - 1), 1)
+        nn.init.zeros_(self.proj.weight)
+        assert self.proj.bias is not None
+        nn.init.zeros_(self.proj.bias)
+
+    def _couple(self, x: Tensor, x_mask: Tensor, g: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
+        x0, x1 = x.chunk(2, dim=1)
+        shape = self.proj(self.convs(self.pre(x0), x_mask, g)) * x_mask
+        shape = shape.unflatten(1, (x1.size(1), -1)).transpose(2, 3)  # [B, C / 2, T, 3 * bins - 1]
+        widths, heights, derivatives = shape.split(
+            [self.num_bins, self.num_bins, self.num_bins - 1], dim=-1
+        )
+        x1, log_derivative = rational_quadratic_spline(
+            x1,
+            widths / self.scale,
+            heights / self.scale,
+            derivatives,
+            inverse=inverse,
+            tail_bound=self.tail_bound,
+        )
+        return torch.cat([x0, x1], dim=1) * x_mask, log_derivative
+
+    def forward(self, x: Tensor, x_mask: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
+        """[B, C, T], [B, 1, T], condition [B, filter, T] -> [B, C, T], log determinant [B]."""
+        y, log_derivative = self._couple(x, x_mask, g, inverse=False)
+        return y, torch.sum(log_derivative * x_mask, [1, 2])
+
+    def inverse(self, y: Tensor, x_mask: Tensor, g: Tensor) -> Tensor:
+        """[B, C, T], [B, 1, T], condition [B, filter, T] -> [B, C, T]."""
+        return self._couple(y, x_mask, g, inverse=True)[0]
+
+
+def _duration_flows(channels: int, kernel_size: int, n_flows: int) -> nn.ModuleList:
+    """An affine flow, then spline couplings each followed by a flip."""
+    flows = nn.ModuleList([ElementwiseAffine(2)])
+    for _ in range(n_flows):
+        flows.extend([ConvFlow(2, channels, kernel_size, n_layers=3), Flip()])
+    return flows
+
+
+def _run_flows(flows: nn.ModuleList, z: Tensor, x_mask: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
+    """Applies the flows: [B, 2, T] -> [B, 2, T], log determinant [B]."""
+    logdet_total = z.new_zeros(z.size(0))
+    for flow in flows:
+        if isinstance(flow, Flip):
+            z = flow(z)
+            continue
+        z, logdet = flow(z, x_mask) if isinstance(flow, ElementwiseAffine) else flow(z, x_mask, g)
+        logdet_total = logdet_total + logdet
+    return z, logdet_total
+
+
+class StochasticDurationPredictor(nn.Module):
+    """Flow over durations with variational dequantisation and data augmentation (VITS section 2.2.2, appendix B).
+
+    Args:
+        in_channels: channels of the hidden text, and the width of all layers.
+        filter_channels: accepted for the sake of published configurations; the width is
+            in_channels.
+        kernel_size: of the convolutions.
+        p_dropout: dropout.
+        n_flows: spline couplings of the duration flow; the posterior's has four.
+        gin_channels: channels of the speaker; 0 leaves it out.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        filter_channels: int,
+        kernel_size: int,
+        p_dropout: float,
+        n_flows: int = 4,
+        gin_channels: int = 0,
+    ) -> None:
+        super().__init__()
+        width = in_channels
+        self.flows = _duration_flows(width, kernel_size, n_flows)
+        self.post_pre = nn.Conv1d(1, width, 1)
+        self.post_proj = Conv1d(width, width, 1)
+        self.post_convs = DDSConv(width, kernel_size, n_layers=3, p_dropout=p_dropout)
+        self.post_flows = _duration_flows(width, kernel_size, n_flows=4)
+        self.pre = nn.Conv1d(in_channels, width, 1)
+        self.proj = Conv1d(width, width, 1)
+        self.convs = DDSConv(width, kernel_size, n_layers=3, p_dropout=p_dropout)
+        if gin_channels > 0:
+            self.cond = nn.Conv1d(gin_channels, width, 1)
+
+    def _condition(self, x: Tensor, x_mask: Tensor, g: Tensor | None) -> Tensor:
+        """Text and speaker for the flows, [B, width, T_x]; the encoder gets no gradient from here."""
+        h = self.pre(x.detach())
+        if g is not None:
+            h = h + self.cond(g.detach())
+        return self.proj(self.convs(h, x_mask)) * x_mask
+
+    def _negative_log_likelihood(self, h: Tensor, x_mask: Tensor, w: Tensor) -> Tensor:
+        """Upper bound of -log p(w | text): equation 7 of VITS, for one draw of the noise."""
+        h_w = self.post_proj(self.post_convs(self.post_pre(w), x_mask)) * x_mask
+        e_q = torch.randn(w.size(0), 2, w.size(2), device=w.device, dtype=w.dtype) * x_mask
+        z_q, logdet_q = _run_flows(self.post_flows, e_q, x_mask, h + h_w)
+        z_u, z_v = z_q.chunk(2, dim=1)  # u dequantises the whole number w, v is the added channel
+        u = torch.sigmoid(z_u) * x_mask
+        logdet_q = logdet_q + torch.sum((F.logsigmoid(z_u) + F.logsigmoid(-z_u)) * x_mask, [1, 2])
+        log_q = torch.sum(-0.5 * (LOG_2PI + e_q.square()) * x_mask, [1, 2]) - logdet_q
+
+        log_duration = torch.log(((w - u) * x_mask).clamp_min(1e-5)) * x_mask
+        z, logdet = _run_flows(self.flows, torch.cat([log_duration, z_v], dim=1), x_mask, h)
+        logdet = logdet - log_duration.sum([1, 2])
+        nll = torch.sum(0.5 * (LOG_2PI + z.square()) * x_mask, [1, 2]) - logdet
+        return nll + log_q
+
+    def _sample(
+        self, h: Tensor, x_mask: Tensor, noise_scale: float | Tensor, noise: Tensor | None
+    ) -> Tensor:
+        """Draws logw by the inverse flow."""
+        if noise is None:
+            noise = torch.randn(h.size(0), 2, h.size(2), device=h.device, dtype=h.dtype)
+        z = noise * noise_scale
+        for i in range(len(self.flows) - 1, -1, -1):
+            flow = self.flows[i]
+            if isinstance(flow, Flip):
+                z = flow(z)
+            elif isinstance(flow, ElementwiseAffine):
+                z = flow.inverse(z, x_mask)
+            elif i > 1:  # the coupling at 1 changes the added channel only, which is dropped
+                assert isinstance(flow, ConvFlow)
+                z = flow.inverse(z, x_mask, h)
+        return z[:, :1]
+
+    def forward(
+        self,
+        x: Tensor,
+        x_mask: Tensor,
+        w: Tensor | None = None,
+        g: Tensor | None = None,
+        reverse: bool = False,
+        noise_scale: float | Tensor = 1.0,
+        noise: Tensor | None = None,
+    ) -> Tensor:
+        """Scores given durations, or draws some.
+
+        Args:
+            x: [B, in, T_x] hidden text; no gradient flows into it.
+            x_mask: [B, 1, T_x].
+            w: [B, 1, T_x] durations in frames, for reverse=False.
+            g: [B, gin, 1] speaker, or None; no gradient flows into it.
+            reverse: False to score w, True to draw logw.
+            noise_scale: standard deviation of the drawn noise, a number or [B, 1, 1].
+            noise: [B, 2, T_x] standard normal to take instead of drawing it, for reverse=True.
+
+        Returns:
+            reverse=False: upper bound of the negative log likelihood of w, [B], in nats.
+            reverse=True: logw [B, 1, T_x].
+        """
+        h = self._condition(x, x_mask, g)
+        if reverse:
+            return self._sample(h, x_mask, noise_scale, noise)
+        assert w is not None
+        return self._negative_log_likelihood(h, x_mask, w)
+
+
+class DurationPredictor(nn.Module):
+    """Deterministic predictor of logw (FastSpeech's, as in Glow-TTS, Kim et al., 2020, arXiv:2005.11129).
+
+    Args:
+        in_channels: channels of the hidden text.
+        filter_channels: width.
+        kernel_size: of the convolutions, odd.
+        p_dropout: dropout.
+        gin_channels: channels of the speaker; 0 leaves it out.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        filter_channels: int,
+        kernel_size: int,
+        p_dropout: float,
+        gin_channels: int = 0,
+    ) -> None:
+        super().__init__()
+        self.drop = Dropout(p_dropout)
+        self.conv_1 = nn.Conv1d(in_channels, filter_channels, kernel_size, padding=kernel_size // 2)
+        self.norm_1 = LayerNorm(filter_channels)
+        self.conv_2 = nn.Conv1d(
+            filter_channels, filter_channels, kernel_size, padding=kernel_size // 2
+        )
+        self.norm_2 = LayerNorm(filter_channels)
+        self.proj = nn.Conv1d(filter_channels, 1, 1)
+        if gin_channels > 0:
+            self.cond = nn.Conv1d(gin_channels, in_channels, 1)
+
+    def forward(self, x: Tensor, x_mask: Tensor, g: Tensor | None = None) -> Tensor:
+        """Predicts logw.
+
+        Args:
+            x: [B, in, T_x] hidden text; no gradient flows into it.
+            x_mask: [B, 1, T_x].
+            g: [B, gin, 1] speaker, or None; no gradient flows into it.
+
+        Returns:
+            logw [B, 1, T_x], zero in the padding.
+        """
+        x = x.detach()
+        if g is not None:
+            x = x + self.cond(g.detach())
+        x = self.drop(self.norm_1(torch.relu(self.conv_1(x * x_mask))))
+        x = self.drop(self.norm_2(torch.relu(self.conv_2(x * x_mask))))
+        return self.proj(x * x_mask) * x_mask

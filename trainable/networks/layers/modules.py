@@ -1,0 +1,165 @@
+"""Building blocks shared by several networks: channel LayerNorm, WaveNet stack, HiFi-GAN residual blocks."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from trainable.networks.layers.weight_norm import WeightNormConv1d
+
+LRELU_SLOPE = 0.1  # HiFi-GAN's leaky ReLU
+
+
+def masked(x: Tensor, mask: Tensor | None) -> Tensor:
+    """[B, C, T], [B, 1, T] or None -> [B, C, T], zero where the mask is."""
+    return x if mask is None else x * mask
+
+
+class LayerNorm(nn.Module):
+    """Layer normalisation over the channels of [B, C, T]."""
+
+    def __init__(self, channels: int, eps: float = 1e-5) -> None:
+        super().__init__()
+        self.channels = channels
+        self.eps = eps
+        self.gamma = nn.Parameter(torch.ones(channels))
+        self.beta = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, C, T] -> [B, C, T]."""
+        return F.layer_norm(
+            x.transpose(1, 2), (self.channels,), self.gamma, self.beta, self.eps
+        ).transpose(1, 2)
+
+
+class Dropout(nn.Dropout):
+    """nn.Dropout that draws its masks three times as fast on a CPU, whose generator gives one number after another.
+
+    Four elements share a draw of 64 bits, so the probability is a multiple of 2^-16: 0.10000610 for
+    0.1.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[...] -> [...]."""
+        if not self.training or self.p == 0.0 or x.device.type != "cpu":
+            return super().forward(x)
+        draws = (
+            torch.empty(-(-x.numel() // 4), dtype=torch.int64)
+            .random_(-(2**63), None)
+            .view(torch.int16)
+        )
+        dropped = round(self.p * 2**16)
+        keep = torch.empty_like(x)  # in the layout of x, filled in the order of memory
+        flat = keep.as_strided((x.numel(),), (1,))
+        torch.ge(draws[: x.numel()], dropped - 2**15, out=flat)
+        return x * keep.mul_(2**16 / (2**16 - dropped))
+
+
+class WN(nn.Module):
+    """Non-causal WaveNet stack (WaveGlow, Prenger et al., 2019, arXiv:1811.00002; VITS section 2.5).
+
+    Each layer is a dilated convolution with a tanh-sigmoid gate, a residual and a skip output; the
+    speaker is added before the gate.
+    """
+
+    def __init__(
+        self,
+        hidden_channels: int,
+        kernel_size: int,
+        dilation_rate: int,
+        n_layers: int,
+        gin_channels: int = 0,
+    ) -> None:
+        super().__init__()
+        if kernel_size % 2 == 0:
+            raise ValueError(f"kernel_size must be odd, got {kernel_size}")
+        self.hidden_channels = hidden_channels
+        self.n_layers = n_layers
+        self.in_layers = nn.ModuleList()
+        self.res_skip_layers = nn.ModuleList()
+        for i in range(n_layers):
+            dilation = dilation_rate**i
+            self.in_layers.append(
+                WeightNormConv1d(
+                    hidden_channels,
+                    2 * hidden_channels,
+                    kernel_size,
+                    dilation=dilation,
+                    padding="same",
+                )
+            )
+            # the last layer has no residual output
+            out_channels = 2 * hidden_channels if i < n_layers - 1 else hidden_channels
+            self.res_skip_layers.append(WeightNormConv1d(hidden_channels, out_channels, 1))
+        if gin_channels > 0:
+            self.cond_layer = WeightNormConv1d(gin_channels, 2 * hidden_channels * n_layers, 1)
+        self.gin_channels = gin_channels
+
+    def forward(self, x: Tensor, x_mask: Tensor, g: Tensor | None = None) -> Tensor:
+        """Runs the stack.
+
+        Args:
+            x: [B, hidden, T].
+            x_mask: [B, 1, T].
+            g: [B, gin, 1] speaker, or None.
+
+        Returns:
+            Sum of the skip outputs, [B, hidden, T], zero in the padding.
+        """
+        hidden = self.hidden_channels
+        conditions = self.cond_layer(g).chunk(self.n_layers, dim=1) if g is not None else None
+        skips: Tensor | None = None
+        for i, (in_layer, res_skip_layer) in enumerate(
+            zip(self.in_layers, self.res_skip_layers, strict=True)
+        ):
+            gates = in_layer(x)
+            if conditions is not None:
+                gates = gates + conditions[i]
+            filtered, gate = gates.chunk(2, dim=1)
+            res_skip = res_skip_layer(torch.tanh(filtered) * torch.sigmoid(gate))
+            skip = res_skip
+            if i < self.n_layers - 1:
+                residual, skip = res_skip.split(hidden, dim=1)
+                x = (x + residual) * x_mask
+            skips = skip if skips is None else skips + skip
+        assert skips is not None
+        return skips * x_mask
+
+
+class ResBlock1(nn.Module):
+    """HiFi-GAN's residual block V1: pairs of a dilated and a plain convolution (Kong et al., 2020, 2010.05646)."""
+
+    def __init__(self, channels: int, kernel_size: int, dilation: Sequence[int]) -> None:
+        super().__init__()
+        self.convs1 = nn.ModuleList(
+            WeightNormConv1d(channels, channels, kernel_size, dilation=d, padding="same")
+            for d in dilation
+        )
+        self.convs2 = nn.ModuleList(
+            WeightNormConv1d(channels, channels, kernel_size, padding="same") for _ in dilation
+        )
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """[B, C, T], [B, 1, T] or None -> [B, C, T]; every convolution reads zeros where the mask is zero."""
+        for dilated, plain in zip(self.convs1, self.convs2, strict=True):
+            y = masked(dilated(F.leaky_relu(x, LRELU_SLOPE)), mask)
+            x = masked(x + plain(F.leaky_relu(y, LRELU_SLOPE)), mask)
+        return x
+
+
+class ResBlock2(nn.Module):
+    """HiFi-GAN's lighter residual block (V3): two dilated convolutions; further dilations are not used."""
+
+    def __init__(self, channels: int, kernel_size: int, dilation: Sequence[int]) -> None:
+        super().__init__()
+        self.convs = nn.ModuleList(
+            WeightNormConv1d(channels, channels, kernel_size, dilation=d, padding="same")
+            for d in dilation[:2]
+        )
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """[B, C, T], [B, 1, T] or None -> [B, C, T]; every convolution reads zeros where the mask is zero."""
+        for dilated in self.convs:
+            x = masked(x + dilated(F.leaky_relu(x, LRELU_SLOPE)), mask)
+        return x

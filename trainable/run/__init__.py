@@ -1,0 +1,1 @@
+"""The run's folder: checkpoints, records, logs; written beside the training, on any storage."""

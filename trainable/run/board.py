@@ -1,0 +1,73 @@
+"""TensorBoard events as bytes, so that they go to the run's folder the way that everything else goes.
+
+torch's SummaryWriter opens its files itself: a full disk ends the training with its traceback, and
+in an object store it reads and writes the whole file again at every flush.
+"""
+
+import io
+import os
+import platform
+import time
+from itertools import count
+
+import numpy as np
+import torch
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.summary.writer.record_writer import RecordWriter
+from torch.utils.tensorboard import summary
+
+VERSION = Event(file_version="brain.Event:2")  # begins every event file
+_numbers = count()
+
+
+def record(event: Event) -> bytes:
+    """An event as it stands in a file."""
+    buffer = io.BytesIO()
+    RecordWriter(buffer).write(event.SerializeToString())
+    return buffer.getvalue()
+
+
+def event_file() -> str:
+    """A new name, unique, and sorted behind those before."""
+    return f"events.out.tfevents.{int(time.time()):010d}.{platform.node()}.{os.getpid()}.{next(_numbers):06d}"
+
+
+class Board:
+    """Collects events until they are taken."""
+
+    def __init__(self, purge_step: int):
+        """Begin a session.
+
+        Args:
+            purge_step: what earlier sessions have written from this step on no longer counts.
+        """
+        self.records = [
+            record(
+                Event(
+                    wall_time=time.time(),
+                    step=purge_step,
+                    session_log=SessionLog(status=SessionLog.START),
+                )
+            )
+        ]
+
+    def take(self) -> bytes:
+        """All events since the last time."""
+        taken, self.records = b"".join(self.records), []
+        return taken
+
+    def scalar(self, tag: str, value: float, step: int) -> None:
+        """A number."""
+        self._add(summary.scalar(tag, value), step)
+
+    def image(self, tag: str, image: np.ndarray, step: int) -> None:
+        """An image, uint8 [height, width, 3]."""
+        self._add(summary.image(tag, image, dataformats="HWC"), step)
+
+    def audio(self, tag: str, wave: np.ndarray, step: int, sampling_rate: int) -> None:
+        """A sound, float32 [samples]."""
+        self._add(summary.audio(tag, torch.from_numpy(wave), sample_rate=sampling_rate), step)
+
+    def _add(self, values: Summary, step: int) -> None:
+        self.records.append(record(Event(wall_time=time.time(), step=step, summary=values)))

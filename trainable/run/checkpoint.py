@@ -1,0 +1,208 @@
+"""One checkpoint: a folder with everything needed to continue, safe to load and checked before use.
+
+trainable/run/format.py lists its files.
+
+Saving has two halves: `take_snapshot` copies the state to host memory, which the training waits
+for, and `write_snapshot` serialises, hashes and writes it, in any thread.
+"""
+
+import copy
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import IO, Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from trainable.distributed.wrapping import unwrapped
+from trainable.learning.state import TrainState
+from trainable.run.format import FORMAT, CheckpointError, CheckpointInfo, read_info
+from trainable.run.tensor_files import load_tensors, write_safetensors
+
+
+class HostCopy:
+    """Copies nested dicts of tensors to host memory, into the same buffers every time.
+
+    Fresh memory would cost more than the copy itself: its pages are mapped one by one, and pinned
+    ones by the driver.
+    """
+
+    def __init__(self) -> None:
+        self.buffers: dict[tuple, Tensor] = {}
+
+    def __call__(self, value: Any) -> Any:
+        """The copy; it is overwritten by the next call."""
+        copied = self._copy(value, ())
+        if torch.cuda.is_available():
+            torch.cuda.current_stream().synchronize()
+        return copied
+
+    def _copy(self, value: Any, path: tuple) -> Any:
+        if isinstance(value, Mapping):
+            return {key: self._copy(v, (*path, key)) for key, v in value.items()}
+        if not isinstance(value, Tensor):
+            return copy.deepcopy(value)
+        buffer = self.buffers.get(path)
+        if buffer is None or buffer.shape != value.shape or buffer.dtype != value.dtype:
+            buffer = torch.empty(value.shape, dtype=value.dtype, pin_memory=value.is_cuda)
+            self.buffers[path] = buffer
+        return buffer.copy_(value.detach(), non_blocking=True)
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """All that a checkpoint holds, in host memory.
+
+    Attributes:
+        weights: network -> tensors.
+        training: the rest of the state.
+        info: what the checkpoint says of itself.
+        config_yaml: the run's resolved configuration.
+    """
+
+    weights: dict[str, dict[str, Tensor]]
+    training: dict[str, Any]
+    info: CheckpointInfo
+    config_yaml: str
+
+
+def take_snapshot(
+    state: TrainState, info: CheckpointInfo, config_yaml: str, host: HostCopy
+) -> Snapshot:
+    """Copy the state; the snapshot holds until `host` copies again."""
+    weights = {name: unwrapped(net).state_dict() for name, net in state.nets.items()}
+    if state.averaged is not None:
+        weights["ema"] = state.averaged.state_dict()
+    copied = host({"weights": weights, "training": state.state_dict()})
+    return Snapshot(copied["weights"], copied["training"], info, config_yaml)
+
+
+class _Hashed:
+    """A file that hashes what is written to it."""
+
+    def __init__(self, file: IO[bytes]):
+        self.file, self.digest = file, hashlib.sha256()
+
+    def write(self, content: Any) -> int:
+        self.digest.update(content)
+        self.file.write(content)
+        return len(content)
+
+    def flush(self) -> None:
+        self.file.flush()
+
+
+def write_snapshot(
+    snapshot: Snapshot, create: Callable[[str], AbstractContextManager[IO[bytes]]]
+) -> None:
+    """Write a checkpoint's files, the one that makes it valid last.
+
+    Args:
+        snapshot: what it holds.
+        create: opens a file of a name for writing.
+    """
+    state = json.dumps({"format": FORMAT, **asdict(snapshot.info)}, indent=1, ensure_ascii=False)
+    files: dict[str, Callable[[Any], Any]] = {
+        f"{name}.safetensors": partial(write_safetensors, tensors)
+        for name, tensors in snapshot.weights.items()
+    }
+    files["training.pt"] = partial(torch.save, snapshot.training)
+    files["state.json"] = lambda file: file.write(state.encode())
+    files["config.yaml"] = lambda file: file.write(snapshot.config_yaml.encode())
+    sums = {}
+    for name, write in files.items():
+        with create(name) as file:
+            hashed = _Hashed(file)
+            write(hashed)
+        sums[name] = hashed.digest.hexdigest()
+    with create("checksums.json") as file:
+        file.write(json.dumps(sums, indent=1).encode())
+
+
+def save_checkpoint(
+    folder: Path, state: TrainState, info: CheckpointInfo, config_yaml: str
+) -> None:
+    """Write a checkpoint into an empty local folder."""
+    write_snapshot(
+        take_snapshot(state, info, config_yaml, HostCopy()), lambda name: (folder / name).open("wb")
+    )
+
+
+def load_checkpoint(folder: Path, state: TrainState) -> CheckpointInfo:
+    """Verify a checkpoint and restore `state` from it.
+
+    Raises:
+        CheckpointError: it is damaged or of another architecture.
+    """
+    info = read_info(folder)
+    for name, net in state.nets.items():
+        load_weights(folder, name, unwrapped(net))
+    try:
+        training = load_tensors(folder / "training.pt")
+    except ValueError as error:
+        raise CheckpointError(f"{folder}: {error}") from error
+    state.load_state_dict(training)
+    if state.averaged is not None:  # a run may begin to average later
+        path = folder / "ema.safetensors"
+        state.averaged.load_state_dict(
+            load_file(path if path.exists() else folder / "g.safetensors")
+        )
+    state.position, state.passed_over, state.validations = (
+        info.position,
+        info.passed_over,
+        info.validations,
+    )
+    return info
+
+
+def weights_file(folder: Path, name: str) -> Path:
+    """The file of a network's weights, or of the generator's averaged ones, `ema`.
+
+    Raises:
+        CheckpointError: there is none.
+    """
+    path = folder / f"{name}.safetensors"
+    if path.exists():
+        return path
+    if name == "ema":
+        raise CheckpointError(
+            f"{folder} holds no averaged weights: it was trained with train.ema_decay 0"
+        )
+    raise CheckpointError(
+        f"{folder} holds no network `{name}`: it was trained with other model.* settings"
+    )
+
+
+def load_weights(folder: Path, name: str, net: nn.Module) -> None:
+    """Load the weights of one network, or the generator's averaged ones, `ema`.
+
+    Raises:
+        CheckpointError: names the tensors that do not fit.
+    """
+    path = weights_file(folder, name)
+    weights, own = load_file(path), net.state_dict()
+    wrong = mismatches(weights, own)
+    if wrong:
+        raise CheckpointError(
+            f"{path} is of another architecture ({len(wrong)} tensors differ): {'; '.join(wrong[:3])}. "
+            "Set model.* as in the checkpoint's config.yaml, or choose another run.name"
+        )
+    net.load_state_dict(weights)
+
+
+def mismatches(weights: Mapping[str, torch.Tensor], own: Mapping[str, torch.Tensor]) -> list[str]:
+    """How the tensors of a file differ from a network's: missing, unexpected, of another shape."""
+    wrong = [f"{key} is missing" for key in own if key not in weights]
+    wrong += [f"{key} is not of this network" for key in weights if key not in own]
+    wrong += [
+        f"{key} has shape {list(weights[key].shape)}, expected {list(t.shape)}"
+        for key, t in own.items()
+        if key in weights and weights[key].shape != t.shape
+    ]
+    return wrong

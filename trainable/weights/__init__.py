@@ -1,0 +1,1 @@
+"""Weights of others: published files, the hub, and where a run starts from."""

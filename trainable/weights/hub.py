@@ -1,0 +1,74 @@
+"""Files of a model on the hub: fetched once into its cache, continued where they broke off, checked by their hash."""
+
+import hashlib
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+from huggingface_hub import HfApi
+from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+from huggingface_hub.hf_api import RepoSibling
+
+log = logging.getLogger("bert_vits2_ray")
+
+
+def download(
+    name: str, wanted: Callable[[list[str]], list[str]], endpoint: str | None = None
+) -> Path:
+    """Fetch files of a model; the access token is HF_TOKEN of the environment.
+
+    Args:
+        name: `user/model` or `user/model@revision`.
+        wanted: picks files out of the names of all.
+        endpoint: address of a mirror; None: HF_ENDPOINT of the environment, or the hub itself.
+
+    Returns:
+        The folder in the local cache that holds them.
+
+    Raises:
+        ValueError: there is no such model or revision, the token may not read it, nothing in it is
+            wanted, or a file keeps another hash than the hub says.
+        OSError: of the network.
+    """
+    repo, _, revision = name.partition("@")
+    api = HfApi(endpoint=endpoint)
+    try:
+        info = api.model_info(repo, revision=revision or None, files_metadata=True)
+    except GatedRepoError as error:
+        raise ValueError(
+            f"{name} on {api.endpoint} asks for an access token that may read it: set HF_TOKEN"
+        ) from error
+    except (RepositoryNotFoundError, RevisionNotFoundError) as error:
+        raise ValueError(
+            f"{name} is no folder here and no model (or revision) on {api.endpoint} that this access token may read: "
+            "check the name, or set HF_TOKEN"
+        ) from error
+    siblings = {sibling.rfilename: sibling for sibling in info.siblings or []}
+    files = wanted(list(siblings))
+    if not files:
+        raise ValueError(
+            f"{name} on {api.endpoint} has no file that is wanted, only {', '.join(siblings) or 'none'}"
+        )
+    for file in files:
+        path = Path(api.hf_hub_download(repo, file, revision=info.sha))
+        if not intact(path, siblings[file]):
+            log.warning(
+                "%s of %s has another hash than the hub says, and is fetched again", file, name
+            )
+            path = Path(api.hf_hub_download(repo, file, revision=info.sha, force_download=True))
+            if not intact(path, siblings[file]):
+                raise ValueError(
+                    f"{file} of {name} has another hash than {api.endpoint} says: use another mirror"
+                )
+    log.info("%s is at revision %s", name, info.sha)
+    return path.parent
+
+
+def intact(path: Path, sibling: RepoSibling) -> bool:
+    """Whether a file has the hash that the hub states: sha256 of a large one, git's blob hash of a small one."""
+    with path.open("rb") as file:
+        if sibling.lfs is not None:
+            return hashlib.file_digest(file, "sha256").hexdigest() == sibling.lfs.sha256
+        content = file.read()
+    header = b"blob %d\0" % len(content)
+    return hashlib.sha1(header + content, usedforsecurity=False).hexdigest() == sibling.blob_id

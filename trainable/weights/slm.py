@@ -1,0 +1,53 @@
+"""The WavLM of a configuration: a folder, a hub name, or a tiny random one."""
+
+import torch
+from transformers import WavLMConfig, WavLMModel
+
+from trainable.config import SlmConfig
+from trainable.learning.losses import WavLMFeatures
+
+# One frame every 320 samples as in the real one, at a hundredth of its size.
+TINY = WavLMConfig(
+    hidden_size=32,
+    num_hidden_layers=3,
+    num_attention_heads=4,
+    intermediate_size=64,
+    conv_dim=(16, 16, 24),
+    conv_kernel=(10, 4, 4),
+    conv_stride=(5, 8, 8),
+    num_conv_pos_embeddings=16,
+    num_conv_pos_embedding_groups=4,
+    num_buckets=64,
+    max_bucket_distance=200,
+    do_stable_layer_norm=False,
+    feat_extract_norm="group",
+)
+
+
+def load_slm(cfg: SlmConfig, sampling_rate: int) -> WavLMFeatures:
+    """WavLM features for audio of `sampling_rate` Hz; `random` is the same model on every worker.
+
+    Raises:
+        OSError: neither a folder nor a hub name (transformers' own message).
+    """
+    if cfg.path != "random":
+        return WavLMFeatures.from_pretrained(
+            cfg.path, revision=cfg.revision, model_sr=sampling_rate, slm_sr=cfg.sampling_rate
+        )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return WavLMFeatures(WavLMModel(TINY), sampling_rate, cfg.sampling_rate)
+
+
+def slm_sizes(cfg: SlmConfig) -> tuple[int, int]:
+    """Width and number of the hidden states, from the model's description alone.
+
+    Raises:
+        OSError: neither a folder nor a hub name (transformers' own message).
+    """
+    model = (
+        TINY
+        if cfg.path == "random"
+        else WavLMConfig.from_pretrained(cfg.path, revision=cfg.revision or "main")
+    )
+    return model.hidden_size, model.num_hidden_layers + 1

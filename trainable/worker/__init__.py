@@ -1,0 +1,1 @@
+"""The loop of a Ray Train worker, and what watches over it."""
