@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: venv train test test-slow lint clean lock corpus
+.PHONY: venv train test test-quick test-slow lint clean lock corpus
 
 venv: .venv/.installed
 
@@ -18,9 +18,13 @@ train: venv
 	$(BIN)/python -m job.train --config job/presets/demo.yaml
 	$(BIN)/python -m job.synthesize --checkpoint runs/demo --speaker en_f1 --language EN --text "This voice was trained a minute ago." --out runs/demo/sample.wav
 
-# The fast suite, what CI runs.
+# The fast suite, what CI runs: tests with Ray clusters beside all others.
 test: venv
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m tools.run_tests
+
+# What starts no Ray and no process, and does not take long.
+test-quick: venv
+	$(BIN)/python -m pytest -m "not slow and not cluster and not processes and not medium"
 
 # Chaos, sweeps and repeated kills.
 test-slow: venv

@@ -1,10 +1,10 @@
-"""The training step with the work that the reference trainer does for nothing, to be timed beside ours.
+"""The training step with the reference trainer's redundant work, to be timed beside ours.
 
 What it repeats is known from measurements of that trainer: five forward passes of WavLM and two
 backward ones, a graph of the real branch and weight gradients of the discriminators in the
-generator's phase, a norm a parameter read by the host, alignment on the host, random numbers drawn
-there and moved, checks and boolean indices in the splines, range checks in the mels. The losses are
-the same. Nothing here is used in training.
+generator's phase, one norm per parameter read by the host, alignment on the host, random numbers
+drawn there and moved, checks and boolean indices in the splines, range checks in the mels. The
+losses are the same. Nothing here is used in training.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -20,18 +20,20 @@ from torch import Tensor, nn
 from data.audio.spectrogram import mel_spectrogram
 from data.stream.collate import TtsBatch
 from trainable.learning.losses import wavlm_generator_loss
-from trainable.learning.step import Generated, Real, StepReport, TrainingStep
+from trainable.learning.report import StepReport
+from trainable.learning.step import TrainingStep
+from trainable.learning.terms import Generated, Real
 from trainable.networks.generator.alignment import maximum_path
 from trainable.networks.generator.splines import rational_quadratic_spline
 
 
 class AsReferenceStep(TrainingStep):
-    """`TrainingStep` with the reference's redundant work; one micro-batch a step, as there."""
+    """`TrainingStep` with the reference's redundant work; one micro-batch per step, as there."""
 
     def __call__(
         self, micro_batches: Sequence[tuple[int, TtsBatch]], want_images: bool = False
     ) -> StepReport:
-        """See `TrainingStep`."""
+        """Do a global step; see `TrainingStep`."""
         assert len(micro_batches) == 1
         for optimizer in self.state.optimizers.values():
             # the generator's phase left gradients in the discriminators
@@ -40,7 +42,7 @@ class AsReferenceStep(TrainingStep):
             return super().__call__(micro_batches, want_images)
 
     def generate(self, g: nn.Module, batch: TtsBatch, micro_batch: int) -> Generated:
-        """WavLM hears what is generated without a graph here: the discriminators' share of its five passes."""
+        """Generate, with a pass of WavLM without a graph: the discriminators' share of its five."""
         slm = self.state.slm
 
         def without_graph(wav: Tensor) -> Tensor:
@@ -51,8 +53,12 @@ class AsReferenceStep(TrainingStep):
             return super().generate(g, batch, micro_batch)
 
     def generator_losses(self, real: Real, generated: Generated) -> dict[str, Tensor]:
-        """Three more passes of WavLM; the discriminators' weights take gradients, and the real branch has a graph."""
-        nets, slm = self.state.nets, self.state.slm
+        """Return the generator's losses, with three more passes of WavLM.
+
+        The discriminators' weights take gradients, and the real branch has a graph.
+        """
+        nets = self.state.nets
+        slm = self.state.slm
         d: Any = nets["d"]
         for p in (p for name in nets if name != "g" for p in self.state.trainable[name]):
             p.requires_grad_(True)
@@ -65,8 +71,8 @@ class AsReferenceStep(TrainingStep):
             return wavlm_generator_loss(wd, slm(generated.y_hat.squeeze(1)))
 
         with (
-            patch("trainable.learning.step.wavlm_generator_loss", heard_again),
-            # they take gradients
+            patch("trainable.learning.adversaries.wavlm_generator_loss", heard_again),
+            # so that the discriminators' weights take gradients
             patch("trainable.learning.step.fixed_weights", lambda *_: nullcontext()),
             patch.object(d, "discriminate", torch.enable_grad()(d.discriminate)),
         ):
@@ -75,7 +81,7 @@ class AsReferenceStep(TrainingStep):
 
 @contextmanager
 def redundant_work() -> Iterator[None]:
-    """Norms, alignment, splines and mels as the reference has them."""
+    """Compute norms, alignment, splines and mels as the reference does, until the block ends."""
     with (
         patch("trainable.learning.step.grad_norm", norms_one_by_one),
         patch("trainable.networks.generator.synthesizer.maximum_path", aligned_on_the_host),
@@ -87,7 +93,7 @@ def redundant_work() -> Iterator[None]:
 
 @contextmanager
 def drawn_on_the_host() -> Iterator[None]:
-    """Random numbers of `torch.rand`, `randn` and `randn_like` are drawn on the CPU and moved."""
+    """Draw numbers of `torch.rand`, `randn` and `randn_like` on the CPU, until the block ends."""
     randn = torch.randn
 
     def moved(
@@ -107,24 +113,28 @@ def drawn_on_the_host() -> Iterator[None]:
 
 
 def norms_one_by_one(parameters: Iterable[nn.Parameter]) -> Tensor:
-    """The norm of all gradients, [], from one number a parameter that the host waits for."""
+    """Return the norm of all gradients, [], from one number per parameter read by the host."""
     gradients = [p.grad for p in parameters if p.grad is not None]
     squares = [g.norm(2).item() ** 2 for g in gradients]
     return torch.tensor(sum(squares) ** 0.5, device=gradients[0].device)
 
 
 def aligned_on_the_host(neg_cent: Tensor, mask: Tensor) -> Tensor:
-    """`maximum_path` of scores and mask [B, T_y, T_x] that are copied to the host; the path is copied back."""
+    """Return `maximum_path` of scores and mask [B, T_y, T_x], computed on the host."""
     return maximum_path(neg_cent.cpu(), mask.cpu()).to(neg_cent.device)
 
 
 def checked_spline(
     inputs: Tensor, *shape: Tensor, inverse: bool, tail_bound: float
 ) -> tuple[Tensor, Tensor]:
-    """`rational_quadratic_spline` of the inputs [...] inside the bounds only, which are found and checked first."""
+    """Return `rational_quadratic_spline`, computed only for the inputs [...] inside the bounds.
+
+    These are found and checked first.
+    """
     inside = (inputs >= -tail_bound) & (inputs <= tail_bound)
     inputs = inputs.float()
-    outputs, log_derivative = inputs.clone(), torch.zeros_like(inputs)
+    outputs = inputs.clone()
+    log_derivative = torch.zeros_like(inputs)
     if inside.any():
         picked = inputs[inside]
         if picked.min() < -tail_bound or picked.max() > tail_bound:
@@ -137,7 +147,7 @@ def checked_spline(
 
 
 def checked_mel(y: Tensor, **kwargs: Any) -> Tensor:
-    """`mel_spectrogram` [B, n_mel_channels, frames] of a waveform [B, T] whose range is looked at first."""
+    """Return `mel_spectrogram`, [B, n_mel_channels, frames], of y [B, T] with a range check."""
     if y.min() < -1.0 or y.max() > 1.0:
         print("a waveform leaves [-1, 1]")
     return mel_spectrogram(y, **kwargs)

@@ -1,13 +1,14 @@
-"""What a checkpoint adds to the training: `python -m benchmarks.checkpoint [--preset demo|full] [--json FILE]`.
+"""What a checkpoint adds to the training: `python -m benchmarks.checkpoint [--preset demo|full]`.
 
-Takes steps on made-up batches and saves in between as a run does; quiet steps and steps beside
-which a checkpoint is written take turns. As in a run on a CPU, there is a worker of one thread for
-every core: the others take the same steps and save nothing, so that the writing has no core of its
-own. Prints medians over the saves:
+It takes steps on synthetic batches and saves in between as a run does; quiet steps, and steps
+beside which a checkpoint is written, take turns. As in a run on a CPU, there is a worker of one
+thread for every core: the others take the same steps and save nothing, so that the writing has no
+core of its own. It prints medians over the saves:
 
 held_s       seconds that the training thread waits for a save: the copy to host memory
-slowed_s     seconds by which the steps are longer, all together, while the checkpoint is
-serialised, hashed and written written_s    seconds from the save until the checkpoint is durable
+slowed_s     seconds by which all steps together are longer while the checkpoint is serialised,
+             hashed and written
+written_s    seconds from the save until the checkpoint is durable
 ratio        (held_s + slowed_s) / (50 quiet steps)
 
 `demo` is the demo preset, `full` has networks of the published size (job/presets/base.yaml), whose
@@ -20,9 +21,9 @@ import multiprocessing
 import os
 import tempfile
 import time
-from concurrent.futures import Future
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from queue import SimpleQueue
 from statistics import median
 
 import torch
@@ -40,18 +41,20 @@ from trainable.weights.slm import load_slm
 
 INTERVAL = 50
 PRESETS = {"demo": "job/presets/demo.yaml", "full": "job/presets/base.yaml"}
-WARM_UP, QUIET, ROUNDS = 1, {"demo": 4, "full": 2}, {"demo": 3, "full": 2}
-FRAMES = {"demo": 80, "full": 64}
+WARM_UP = 1  # steps before anything is timed
+QUIET = {"demo": 4, "full": 2}  # quiet steps per round
+ROUNDS = {"demo": 3, "full": 2}  # saves that count
+FRAMES = {"demo": 80, "full": 64}  # of the longer of the two utterances
 
 
 def config(preset: str) -> Config:
-    """The preset, without models that would have to be fetched."""
+    """Return the preset, without models that would have to be fetched."""
     cfg = read_config(PRESETS[preset])
     return replace(cfg, model=replace(cfg.model, slm=replace(cfg.model.slm, path="random")))
 
 
 def build(cfg: Config, device: torch.device) -> TrainingStep:
-    """A state like a run's, and its step."""
+    """Return the step of a state like a run's."""
     slm = load_slm(cfg.model.slm, cfg.data.sampling_rate).to(device)
     nets = build_networks(cfg.model, cfg.train, cfg.data, slm)
     state = TrainState(
@@ -61,9 +64,10 @@ def build(cfg: Config, device: torch.device) -> TrainingStep:
 
 
 def batch(cfg: Config, frames: int, seed: int) -> TtsBatch:
-    """Two utterances of noise."""
+    """Return two utterances of noise, the longer one of `frames` frames."""
     g = torch.Generator().manual_seed(seed)
-    phones, tokens = frames // 4, 8
+    phones = frames // 4
+    tokens = 8
     lengths = torch.tensor([frames, frames - 9])
 
     def integers(high: int) -> torch.Tensor:
@@ -85,74 +89,125 @@ def batch(cfg: Config, frames: int, seed: int) -> TtsBatch:
 
 
 def other_worker(preset: str) -> None:
-    """Take steps until killed, or left alone."""
+    """Take steps until this process is killed, or its parent has ended."""
     torch.set_num_threads(1)
     cfg = config(preset)
-    step, batches = build(cfg, torch.device("cpu")), [(0, batch(cfg, FRAMES[preset], 1))]
+    step = build(cfg, torch.device("cpu"))
+    batches = [(0, batch(cfg, FRAMES[preset], 1))]
     parent = multiprocessing.parent_process()
     while parent is not None and parent.is_alive():
         step(batches)
 
 
-def measure(preset: str, folder: str) -> dict[str, float]:
-    """Quiet steps and saves in turn."""
-    cfg, device = config(preset), torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    step = build(cfg, device)
-    G = cfg.train.micro_batches_per_step
-    batches = [(slot, batch(cfg, FRAMES[preset], slot).to(device)) for slot in range(G)]
-    saver = Saver(folder, cfg.train.checkpoint)
-    taken = 0
+class Timed:
+    """The training thread: steps that are timed, one after another.
 
-    def timed() -> float:
-        nonlocal taken
+    Args:
+        cfg: the configuration.
+        preset: name of the preset.
+        device: device that computes.
+    """
+
+    def __init__(self, cfg: Config, preset: str, device: torch.device) -> None:
+        self.device = device
+        self.step = build(cfg, device)
+        self.taken = 0
+        slots = range(cfg.train.micro_batches_per_step)
+        self.batches = [(slot, batch(cfg, FRAMES[preset], slot).to(device)) for slot in slots]
+
+    def seconds(self) -> float:
+        """Take a step; return how long it took."""
         begin = time.perf_counter()
-        step(batches)
-        if device.type == "cuda":
+        self.step(self.batches)
+        if self.device.type == "cuda":
             torch.cuda.synchronize()
-        taken += 1
-        step.state.position = Position(taken, 0, taken)
+        self.taken += 1
+        self.step.state.position = Position(self.taken, 0, self.taken)
         return time.perf_counter() - begin
 
+
+@dataclass(frozen=True)
+class Round:
+    """Quiet steps, a save, and the steps beside it; all in seconds.
+
+    Attributes:
+        quiet: each quiet step.
+        held: wait of the training thread for the save.
+        beside: each step beside which the checkpoint was written.
+        written: from the save until the checkpoint was durable.
+    """
+
+    quiet: list[float]
+    held: float
+    beside: list[float]
+    written: float
+
+    @property
+    def slowed(self) -> float:
+        """Seconds by which the steps beside the writing were longer, all together."""
+        return sum(self.beside) - len(self.beside) * median(self.quiet)
+
+
+def one_round(timed: Timed, saver: Saver, text: str, quiet: int) -> Round:
+    """Take quiet steps, save, and take steps until the checkpoint is written.
+
+    Args:
+        timed: the training thread.
+        saver: writes the checkpoint.
+        text: configuration of the run, as YAML.
+        quiet: number of quiet steps.
+    """
+    before = [timed.seconds() for _ in range(quiet)]
+    info = CheckpointInfo(timed.step.state.position, "benchmark", "benchmark", {}, {}, 1)
+    begin = time.perf_counter()
+    writing = saver.save(timed.step.state, info, text)
+    held = time.perf_counter() - begin
+
+    ends: SimpleQueue[float] = SimpleQueue()
+    writing.add_done_callback(lambda _: ends.put(time.perf_counter()))
+    beside = []
+    while not writing.done():
+        beside.append(timed.seconds())
+    return Round(before, held, beside, ends.get() - begin)
+
+
+def measure(preset: str, folder: str) -> dict[str, float]:
+    """Return the figures of a preset, whose checkpoints are written to a folder."""
+    cfg = config(preset)
+    timed = Timed(cfg, preset, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    saver = Saver(folder, cfg.train.checkpoint)
     for _ in range(WARM_UP):
-        timed()
-    quiet, held, slowed, written = [], [], [], []
+        timed.seconds()
+
+    rounds = []
     for _ in range(ROUNDS[preset] + 1):
-        before = [timed() for _ in range(QUIET[preset])]
-        info = CheckpointInfo(step.state.position, "benchmark", "benchmark", {}, {}, 1)
-        begin = time.perf_counter()
-        writing = saver.save(step.state, info, to_yaml(cfg))
-        waited = time.perf_counter() - begin
-        beside = []
-
-        def note_end(_: Future[None], begin: float = begin) -> None:
-            written.append(time.perf_counter() - begin)
-
-        writing.add_done_callback(note_end)
-        while not writing.done():
-            beside.append(timed())
-        quiet += before
-        held.append(waited)
-        slowed.append(sum(beside) - len(beside) * median(before))
+        rounds.append(one_round(timed, saver, to_yaml(cfg), QUIET[preset]))
+        last = rounds[-1]
         print(
-            f"quiet {median(before):.2f} s a step, held {waited:.3f} s, {len(beside)} steps slowed {slowed[-1]:.2f} s"
+            f"quiet {median(last.quiet):.2f} s per step, held {last.held:.3f} s, "
+            f"{len(last.beside)} steps slowed {last.slowed:.2f} s"
         )
     size = sum(path.stat().st_size for path in Path(checkpoints(folder)[0]).iterdir())
     assert saver.problem(last=True) is None, saver.error
-    # the first save also makes the host buffers
+
+    step = median(seconds for each in rounds for seconds in each.quiet)
+    counted = rounds[1:]  # the first save also makes the host buffers
+    held = median(each.held for each in counted)
+    slowed = median(each.slowed for each in counted)
     return {
-        "step_s": median(quiet),
-        "held_s": median(held[1:]),
-        "held_first_s": held[0],
-        "slowed_s": median(slowed[1:]),
-        "written_s": median(written[1:]),
+        "step_s": step,
+        "held_s": held,
+        "held_first_s": rounds[0].held,
+        "slowed_s": slowed,
+        "written_s": median(each.written for each in counted),
         "checkpoint_mb": size / 1e6,
-        "saves": len(held) - 1,
-        "ratio": (median(held[1:]) + median(slowed[1:])) / (INTERVAL * median(quiet)),
+        "saves": len(counted),
+        "ratio": (held + slowed) / (INTERVAL * step),
     }
 
 
 def main() -> None:
-    """The command."""
+    """Run the command."""
     made = argparse.ArgumentParser(prog="python -m benchmarks.checkpoint", description=__doc__)
     made.add_argument("--preset", choices=PRESETS, default="demo")
     made.add_argument("--json", type=Path, help="write the figures")

@@ -1,9 +1,9 @@
-"""One loss curve for any number of workers: `python -m benchmarks.elastic [--steps 60] [--json FILE]`.
+"""One loss curve for any number of workers: `python -m benchmarks.elastic [--steps 60]`.
 
-Trains the demo preset (fp32) through real Ray: exact on 1, 2 and 3 workers, exact under kills and
-resizes (2 -> 1 -> 3 -> 2 workers, between checkpoints), fast on 1 and twice on 2; compares every
-loss, parameter and optimizer state with one worker's. Times exact beside fast on two processes,
-step by step in turn.
+It trains the demo preset (fp32) through real Ray: exact on 1, 2 and 3 workers, exact under kills
+and resizes (2 -> 1 -> 3 -> 2 workers, between checkpoints), fast on 1 worker and twice on 2; it
+compares every loss, parameter and optimizer state with one worker's. It times exact beside fast on
+two processes, step by step in turn.
 """
 
 import argparse
@@ -29,12 +29,15 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 from safetensors.torch import load_file
+from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from data.plan.epoch_plan import Position
+from data.plan.schedule import dealt_rows
 from data.shards.manifest import read_manifest
 from data.stream.collate import to_batch
-from data.stream.pipeline import Loader, StreamSpec, dataset_rows
+from data.stream.loading import row_loader
+from data.stream.spec import StreamSpec, schedule_of
 from job.settings.cli import read_config
 from job.settings.config import Config
 from trainable.learning.state import TrainState, build_networks
@@ -44,25 +47,30 @@ from trainable.run.storage import newest_good
 from trainable.weights.slm import load_slm
 
 DEMO = Path("job/presets/demo.yaml")
-# workers; the last one is not killed by us but loses a worker, which Ray starts again
+# workers of each stage; the last stage is not killed but loses a worker, which Ray restarts
 STAGES = (2, 1, 3, 2)
 CHECKPOINT_EVERY = 7
 TIMED_STEPS = 12
 
 
 class Runs:
-    """Runs of the demo preset in a folder of their own."""
+    """Runs of the demo preset in a folder of their own.
+
+    Args:
+        root: the folder.
+        steps: global steps of each run.
+    """
 
     def __init__(self, root: Path, steps: int):
-        self.root, self.steps = root, steps
+        self.root = root
+        self.steps = steps
         self.env = os.environ | {
             "BERT_VITS2_RAY_TMP": str(root / "ray"),
             "CUDA_VISIBLE_DEVICES": "",
         }
         self.shards = root / "shards"
-        self.command(
-            "job.prepare", "--config", str(DEMO), "--data.shards", str(self.shards)
-        ).check()
+        prepare = ["--config", str(DEMO), "--data.shards", str(self.shards)]
+        self.command("job.prepare", *prepare).check()
 
     def command(self, module: str, *argv: str) -> "Process":
         """Start a command."""
@@ -87,17 +95,17 @@ class Runs:
         return self.command("job.train", "--config", str(DEMO), *argv)
 
     def folder(self, name: str) -> Path:
-        """Of a run."""
+        """Return the folder of a run."""
         return self.root / "runs" / name
 
     def lines(self, name: str) -> list[dict[str, Any]]:
-        """The steps of a run, in order."""
+        """Return the steps of a run as its metrics have them, in order."""
         path = self.folder(name) / "metrics.jsonl"
         text = path.read_text() if path.exists() else ""
         return [json.loads(line) for line in text.splitlines() if line.endswith("}")]
 
     def disturbed(self, name: str) -> dict[str, int]:
-        """Train with SIGKILLs and another number of workers after each; returns how many of both."""
+        """Train with SIGKILLs and another number of workers after each; return how many of both."""
         ends = [round(self.steps * (i + 1) / len(STAGES)) for i in range(len(STAGES))]
         ends = [end + (end % CHECKPOINT_EVERY == 0) for end in ends]  # not on a checkpoint
         for workers, end in zip(STAGES[:-1], ends, strict=False):
@@ -112,7 +120,7 @@ class Runs:
         return {"resizes": len(STAGES) - 1, "kills": len(STAGES)}
 
     def wait(self, name: str, step: int, process: "Process") -> None:
-        """Until a run has recorded a step."""
+        """Wait until a run has recorded a step."""
         while not (lines := self.lines(name)) or lines[-1]["step"] < step:
             process.alive()
             time.sleep(0.1)
@@ -127,33 +135,41 @@ class Process:
             self.process = subprocess.Popen(argv, env=env, stdout=out, stderr=subprocess.STDOUT)
 
     def check(self) -> None:
-        """Wait for its end, which must be a good one."""
+        """Wait for its end.
+
+        Raises:
+            RuntimeError: it failed; with the end of its output.
+        """
         if self.process.wait():
             raise RuntimeError(f"{self.log.name} failed:\n{self.log.read_text()[-3000:]}")
 
     def alive(self) -> None:
-        """It must not have ended yet."""
+        """Refuse a process that has ended.
+
+        Raises:
+            RuntimeError: it has; with the end of its output.
+        """
         if self.process.poll() is not None:
             raise RuntimeError(f"{self.log.name} ended early:\n{self.log.read_text()[-3000:]}")
 
     def kill(self) -> None:
-        """SIGKILL."""
+        """End it by SIGKILL."""
         self.process.kill()
         self.process.wait()
 
 
 def losses(line: Mapping[str, Any]) -> dict[str, Any]:
-    """What of a step must not depend on the number of workers."""
+    """Return what of a step must not depend on the number of workers."""
     return {key: value for key, value in line.items() if key.startswith(("loss/", "grad_norm"))}
 
 
 def utterances(lines: list[dict]) -> list:
-    """What each step consumed."""
+    """Return what each step consumed."""
     return [(line["step"], line["consumed"]) for line in lines]
 
 
 def final_state(folder: Path) -> tuple[int, dict[str, torch.Tensor]]:
-    """The last step, and all parameters, buffers and optimizer states of a run's newest checkpoint."""
+    """Return the last step of a run, and all tensors of its newest checkpoint: name -> tensor."""
     newest = newest_good(str(folder))
     assert newest is not None
     tensors: dict[str, torch.Tensor] = {}
@@ -168,7 +184,7 @@ def final_state(folder: Path) -> tuple[int, dict[str, torch.Tensor]]:
 
 
 def equal(a: Any, b: Any) -> bool:
-    """Equal in every bit; NaN, the loss of an utterance that a batch has not, equals NaN."""
+    """Return whether two things are equal in every bit; NaN (no such loss) equals NaN."""
     if isinstance(a, dict):
         return a.keys() == b.keys() and all(equal(a[key], b[key]) for key in a)
     if isinstance(a, list):
@@ -181,7 +197,7 @@ def equal(a: Any, b: Any) -> bool:
 
 
 def compare_exact(runs: Runs, names: list[str]) -> dict[str, Any]:
-    """Every run beside the first."""
+    """Compare every run with the first."""
     lines = {name: runs.lines(name) for name in names}
     states = {name: final_state(runs.folder(name)) for name in names}
     first = names[0]
@@ -202,23 +218,27 @@ def compare_exact(runs: Runs, names: list[str]) -> dict[str, Any]:
 
 
 def relative(a: Mapping[str, Any], b: Mapping[str, Any]) -> float:
-    """The largest relative difference of any loss of a step."""
+    """Return the largest relative difference of any loss of a step."""
     pairs = [(a[key], b[key]) for key in a if key.startswith("loss/") and a[key] is not None]
-    return (
-        max(abs(x - y) / max(abs(x), abs(y)) for x, y in pairs if x != y and not math.isnan(x))
-        if pairs
-        else 0.0
-    )
+    different = [(x, y) for x, y in pairs if x != y and not math.isnan(x)]
+    return max((abs(x - y) / max(abs(x), abs(y)) for x, y in different), default=0.0)
 
 
 def compare_fast(one: list[dict], two: list[dict]) -> dict[str, float]:
-    """How far fast runs are from each other."""
+    """Return how far fast runs are from each other."""
     each = [relative(a, b) for a, b in zip(one, two, strict=True)]
     return {"max_rel_loss_diff_step_1": each[0], "max_rel_loss_diff": max(each)}
 
 
 def timed(rank: int, port: int, shards: str, out: str) -> None:
-    """One of two workers: exact and fast steps in turn on the same batches of the demo corpus."""
+    """Be one of two workers: exact and fast steps in turn on the same batches of the demo corpus.
+
+    Args:
+        rank: rank of this worker.
+        port: port of the process group.
+        shards: folder of the demo corpus' shards.
+        out: file to which rank 0 writes the seconds of each step.
+    """
     torch.set_num_threads(1)
     address = f"tcp://127.0.0.1:{port}"
     dist.init_process_group(
@@ -241,31 +261,31 @@ def timed(rank: int, port: int, shards: str, out: str) -> None:
 
 
 def training_step(cfg: Config, reduction: Literal["fast", "exact"]) -> TrainingStep:
-    """The demo's step behind DDP."""
+    """Return the demo's step behind DDP."""
     train = replace(cfg.train, reduction=reduction)
     slm = load_slm(cfg.model.slm, cfg.data.sampling_rate)
     nets = build_networks(cfg.model, train, cfg.data, slm)
-    wrapped = {
+    wrapped: dict[str, nn.Module] = {
         name: DistributedDataParallel(net, broadcast_buffers=False) for name, net in nets.items()
     }
-    return TrainingStep(TrainState(wrapped, slm, cfg.model, train), train, cfg.data)  # type: ignore[arg-type]
+    return TrainingStep(TrainState(wrapped, slm, cfg.model, train), train, cfg.data)
 
 
 def batches_of(cfg: Config, rank: int, world_size: int) -> list[list]:
-    """This worker's micro-batches of the first steps."""
+    """Return this worker's micro-batches of the first steps."""
     train, data = cfg.train, cfg.data
-    spec = StreamSpec(
+    spec = StreamSpec.of_new_run(
         data=data,
         digest=read_manifest(data.shards).digest,
         seed=train.seed,
         micro_batches_per_step=train.micro_batches_per_step,
         segment_frames=train.segment_size // data.hop_length,
     )
-    loader, steps = Loader(spec).rows, []
+    loader, steps = row_loader(spec), []
     for step in range(TIMED_STEPS):
         rows = [
             row
-            for row in dataset_rows(spec, Position(), TIMED_STEPS, world_size)
+            for row in dealt_rows(schedule_of(spec), Position(), TIMED_STEPS, world_size)
             if row["step"] == step
         ]
         own = [row for row in rows if row["slot"] % world_size == rank and len(row["rows"])]
@@ -279,7 +299,7 @@ def batches_of(cfg: Config, rank: int, world_size: int) -> list[list]:
 
 
 def overhead(shards: Path) -> dict[str, float]:
-    """Median seconds a step of both reductions at W = 2, and their ratio."""
+    """Return median seconds per step of both reductions at W = 2, and their ratio."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -287,16 +307,30 @@ def overhead(shards: Path) -> dict[str, float]:
         out = f"{folder}/seconds.json"
         mp.spawn(timed, args=(port, str(shards), out), nprocs=2, daemon=True)
         seconds = json.loads(Path(out).read_text())
-    middle = {reduction: median(values[2:]) for reduction, values in seconds.items()}
-    ratios = [e / f for e, f in zip(seconds["exact"][2:], seconds["fast"][2:], strict=True)]
-    return {
-        "exact_overhead": median(ratios),
-        **{f"seconds_{key}": value for key, value in middle.items()},
-    }
+    counted = {reduction: values[2:] for reduction, values in seconds.items()}  # warm by then
+    ratios = [e / f for e, f in zip(counted["exact"], counted["fast"], strict=True)]
+    middle = {f"seconds_{reduction}": median(values) for reduction, values in counted.items()}
+    return {"exact_overhead": median(ratios), **middle}
+
+
+def compare_all(runs: Runs) -> dict[str, Any]:
+    """Train on 1, 2 and 3 workers, exact and fast, and disturbed; compare the runs."""
+    for workers in (1, 2, 3):
+        runs.train(f"exact{workers}", workers, "exact").check()
+        print(f"exact on {workers} workers: done", flush=True)
+    events = runs.disturbed("disturbed")
+    print(f"disturbed {events}: done", flush=True)
+    exact = compare_exact(runs, ["exact1", "exact2", "exact3", "disturbed"])
+
+    for name, workers in (("fast1", 1), ("fast2", 2), ("fast2again", 2)):
+        runs.train(name, workers, "fast").check()
+    fast = compare_fast(runs.lines("fast1"), runs.lines("fast2"))
+    again = compare_exact(runs, ["fast2", "fast2again"])["bit_identical"]
+    return {"exact": exact | events, "fast": fast | {"same_bits_again": again}}
 
 
 def main() -> None:
-    """The command."""
+    """Run the command."""
     made = argparse.ArgumentParser(prog="python -m benchmarks.elastic", description=__doc__)
     made.add_argument("--steps", type=int, default=60)
     made.add_argument("--json", type=Path, help="write the figures")
@@ -310,19 +344,7 @@ def main() -> None:
         result: dict[str, Any] = overhead(runs.shards)
         print(f"exact beside fast, W = 2: {result}", flush=True)
         if not args.overhead_only:
-            for workers in (1, 2, 3):
-                runs.train(f"exact{workers}", workers, "exact").check()
-                print(f"exact on {workers} workers: done", flush=True)
-            events = runs.disturbed("disturbed")
-            print(f"disturbed {events}: done", flush=True)
-            names = ["exact1", "exact2", "exact3", "disturbed"]
-            result["exact"] = compare_exact(runs, names) | events
-            for name, workers in (("fast1", 1), ("fast2", 2), ("fast2again", 2)):
-                runs.train(name, workers, "fast").check()
-            again = compare_exact(runs, ["fast2", "fast2again"])["bit_identical"]
-            result["fast"] = compare_fast(runs.lines("fast1"), runs.lines("fast2")) | {
-                "same_bits_again": again
-            }
+            result |= compare_all(runs)
     finally:
         shutil.rmtree(root, ignore_errors=True)
     print(json.dumps(result, indent=1))

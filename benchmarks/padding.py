@@ -1,7 +1,7 @@
-"""How much of an epoch is padding: `python -m benchmarks.padding [--json FILE] [--lengths FILE] [--dump FILE]`.
+"""How much of an epoch is padding: `python -m benchmarks.padding [--lengths FILE] [--dump FILE]`.
 
-Plans an epoch of 20,000 synthetic utterances (lognormal durations, mean 5 s, clipped at 1-12 s) for
-two spreads, or of the lengths given, at a budget of 16 mean utterances a micro-batch.
+It plans an epoch of 20,000 synthetic utterances (lognormal durations, mean 5 s, clipped at 1-12 s)
+for two spreads, or of the lengths given, at a budget of 16 mean utterances per micro-batch.
 """
 
 import argparse
@@ -14,21 +14,23 @@ from data.plan.epoch_plan import EpochPlan, plan_epoch
 
 UTTERANCES = 20_000
 FRAMES_PER_SECOND = 44100 / 512
-G = 8
+G = 8  # micro-batches per global step
 
 
 def synthetic(sigma: float) -> tuple[np.ndarray, np.ndarray]:
-    """Frames and tokens (without blanks), int64 [UTTERANCES], of durations with this spread."""
+    """Return frames and tokens (without blanks) of durations with this spread.
+
+    Each is int64 [UTTERANCES].
+    """
     rng = np.random.default_rng(0)
-    seconds = np.clip(5 * np.exp(sigma * rng.standard_normal(UTTERANCES) - sigma**2 / 2), 1, 12)
-    frames = (seconds * FRAMES_PER_SECOND).astype(np.int64)
-    return frames, np.maximum(1, 0.3 * frames * np.exp(rng.normal(0, 0.15, UTTERANCES))).astype(
-        np.int64
-    )
+    spread = np.exp(sigma * rng.standard_normal(UTTERANCES) - sigma**2 / 2)
+    frames = (np.clip(5 * spread, 1, 12) * FRAMES_PER_SECOND).astype(np.int64)
+    tokens = 0.3 * frames * np.exp(rng.normal(0, 0.15, UTTERANCES))
+    return frames, np.maximum(1, tokens).astype(np.int64)
 
 
 def plan(frames: np.ndarray, tokens: np.ndarray, epoch: int) -> EpochPlan:
-    """The plan of an epoch; rows are numbered from 0."""
+    """Return the plan of an epoch; rows are numbered from 0."""
     return plan_epoch(
         np.arange(len(frames)),
         frames,
@@ -42,20 +44,23 @@ def plan(frames: np.ndarray, tokens: np.ndarray, epoch: int) -> EpochPlan:
 
 
 def batches(planned: EpochPlan) -> list[list[int]]:
-    """All micro-batches in order, as lists of row numbers."""
+    """Return all micro-batches in order, as lists of row numbers."""
     return [part.tolist() for part in np.split(planned.order, planned.offsets[1:-1])]
 
 
 def measure(frames: np.ndarray, tokens: np.ndarray) -> dict[str, float]:
-    """Shares of padding, and what is dropped or repeated, in epoch 0."""
+    """Return shares of padding, and what is dropped or repeated, in epoch 0."""
     planned = plan(frames, tokens, 0)
     made = batches(planned)
     used = np.bincount(planned.order, minlength=len(frames))
-    cells = sum(len(b) * frames[b].max() * tokens[b].max() for b in made)
+    own_frames = sum(frames[b].sum() for b in made)
+    all_frames = sum(len(b) * frames[b].max() for b in made)
+    # cells of the alignment: frames times tokens
+    own_cells = sum((frames[b] * tokens[b]).sum() for b in made)
+    all_cells = sum(len(b) * frames[b].max() * tokens[b].max() for b in made)
     return {
-        "padded_frames": 1
-        - sum(frames[b].sum() for b in made) / sum(len(b) * frames[b].max() for b in made),
-        "wasted_cells": 1 - sum((frames[b] * tokens[b]).sum() for b in made) / float(cells),
+        "padded_frames": 1 - own_frames / all_frames,
+        "wasted_cells": 1 - own_cells / float(all_cells),
         "dropped": int((used == 0).sum()),
         "repeated": int((used - 1).clip(0).sum()),
         "utterances_per_batch": len(planned.order) / len(made),
@@ -63,9 +68,9 @@ def measure(frames: np.ndarray, tokens: np.ndarray) -> dict[str, float]:
 
 
 def main() -> None:
-    """The command."""
+    """Run the command."""
     made = argparse.ArgumentParser(prog="python -m benchmarks.padding", description=__doc__)
-    made.add_argument("--json", type=Path, help="write the figures, one entry a distribution")
+    made.add_argument("--json", type=Path, help="write the figures, one entry per distribution")
     made.add_argument(
         "--lengths",
         type=Path,
@@ -90,9 +95,8 @@ def main() -> None:
             name: [batches(plan(*corpus, epoch)) for epoch in (0, 1)]
             for name, corpus in corpora.items()
         }
-        args.dump.write_text(
-            json.dumps(next(iter(epochs.values())) if len(epochs) == 1 else epochs)
-        )
+        dumped = next(iter(epochs.values())) if len(epochs) == 1 else epochs
+        args.dump.write_text(json.dumps(dumped))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Where a training step's seconds or floating-point operations go, and what the machine could do."""
+"""Where a training step's seconds or floating-point operations go; what the machine could do."""
 
 import time
 from collections import Counter, defaultdict
@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode, conv_backward_flop
 
 from trainable.learning.step import TrainingStep
 
-# Dense FLOP/s from the makers' data sheets: fp32, TF32, and bf16 with fp32 sums.
+# dense FLOP/s from the makers' data sheets: fp32, TF32, and bf16 with fp32 sums
 PEAKS = {
     "A100": (19.5e12, 156e12, 312e12),
     "H100": (67e12, 494e12, 989e12),
@@ -29,15 +29,17 @@ TORCH_FORMULA: Any = conv_backward_flop
 
 
 class Parts:
-    """Shares of a running total among named parts; what an inner part takes is not the outer one's.
+    """Shares of a running total among named parts; an inner part's share is not the outer one's.
 
     Args:
-        read: the running total: seconds, or operations.
+        read: returns the running total: seconds, or operations.
     """
 
     def __init__(self, read: Callable[[], float]):
-        self.read, self.mark = read, read()
-        self.names, self.totals = ["other"], defaultdict[str, float](float)
+        self.read = read
+        self.mark = read()
+        self.names = ["other"]  # the parts that are open, the innermost last
+        self.totals = defaultdict[str, float](float)
 
     def _charge(self) -> None:
         now = self.read()
@@ -54,7 +56,7 @@ class Parts:
         self.names.pop()
 
     def watched(self, call: Callable, name: str) -> Callable:
-        """A function whose calls are charged to a part."""
+        """Return the function with its calls charged to a part."""
 
         @wraps(call)
         def inner(*args: Any, **kwargs: Any) -> Any:
@@ -65,23 +67,29 @@ class Parts:
 
 
 class KeptForBackward:
-    """The most bytes that graphs keep at once for their backward passes, without the networks' weights.
+    """Counts the bytes that graphs keep for their backward passes, and the most at once.
 
-    What a part that is checkpointed computes again counts while that part's backward pass needs it.
+    The networks' weights do not count. What a checkpointed part computes again counts while that
+    part's backward pass needs it.
+
+    Args:
+        weights: weights of the networks.
     """
 
     def __init__(self, weights: Iterable[Tensor]):
         self.weights = {w.untyped_storage().data_ptr() for w in weights}
-        self.holders: Counter[int] = Counter()  # by storage
-        self.now = self.most = 0
+        self.holders: Counter[int] = Counter()  # storage -> graphs that hold it
+        self.now = 0
+        self.most = 0
 
     def watch(self) -> saved_tensors_hooks:
-        """A context: what is saved inside counts until its graph lets go of it."""
+        """Return a context: what is saved inside counts until its graph releases it."""
         return saved_tensors_hooks(self._keep, lambda kept: kept[0])
 
     def _keep(self, tensor: Tensor) -> tuple[Tensor, "_Holder"]:
         storage = tensor.untyped_storage()
-        key, size = storage.data_ptr(), storage.nbytes()
+        key = storage.data_ptr()
+        size = storage.nbytes()
         if key in self.weights:
             size = 0
         elif not self.holders[key]:
@@ -97,7 +105,7 @@ class KeptForBackward:
 
 
 class _Holder:
-    """Says when it is dropped."""
+    """Calls a function when it is dropped."""
 
     def __init__(self, dropped: Callable[[], None]):
         self.dropped = dropped
@@ -110,10 +118,11 @@ class PartedBackward:
     """Backward passes of the discriminators' losses one by one, each charged to its own part."""
 
     def __init__(self, parts: Parts, step: TrainingStep):
-        self.parts, self.original = parts, step.backward
+        self.parts = parts
+        self.original = step.backward
 
     def __call__(self, totals: Mapping[str, Tensor]) -> None:
-        """See `TrainingStep.backward`."""
+        """Run the backward passes; see `TrainingStep.backward`."""
         for name, total in totals.items():
             with self.parts.part("G backward" if name == "g" else f"{name.upper()} backward"):
                 self.original({name: total})
@@ -121,37 +130,45 @@ class PartedBackward:
 
 @contextmanager
 def in_parts(step: TrainingStep, read: Callable[[], float]) -> Iterator[dict[str, float]]:
-    """Splits what `read` counts while `step` runs; the dictionary is filled on leaving."""
-    parts, nets, shares = Parts(read), step.state.nets, dict[str, float]()
-    g = nets["g"]
-    watched: list[tuple[Any, str, str]] = [
-        *(
-            (getattr(g, name), "forward", f"G forward: {name}")
-            for name in ("enc_p", "enc_q", "flow", "sdp", "dp", "dec")
-        ),
-        *(((nets["dur"], "judge", "DUR forward"),) if "dur" in nets else ()),
-        *((nets["d"], "discriminate", "D forward"), (nets["wd"], "forward", "WD forward")),
-        *(
-            (g, "forward", "G forward: rest"),
-            (g, "_align", "alignment"),
-            (step.state.slm, "forward", "WavLM forward"),
-        ),
-        *((step, "real_segment", "real segment"), (step, "generator_losses", "generator's losses")),
-        *((step, "update", "optimizers"), (step, "gather", "report")),
-    ]
+    """Split what `read` counts while `step` runs; the dictionary is filled at the end."""
+    parts = Parts(read)
+    shares = dict[str, float]()
     with ExitStack() as stack:
-        for owner, method, name in watched:
-            stack.enter_context(
-                patch.object(owner, method, parts.watched(getattr(owner, method), name))
-            )
+        for owner, method, name in _watched(step):
+            call = parts.watched(getattr(owner, method), name)
+            stack.enter_context(patch.object(owner, method, call))
         stack.enter_context(patch.object(step, "backward", PartedBackward(parts, step)))
         with parts.part("other"):
             yield shares
     shares |= {name: total for name, total in parts.totals.items() if total}
 
 
+def _watched(step: TrainingStep) -> list[tuple[Any, str, str]]:
+    """Return owner, method and part of each call that is charged."""
+    nets = step.state.nets
+    g = nets["g"]
+    watched: list[tuple[Any, str, str]] = [
+        (getattr(g, name), "forward", f"G forward: {name}")
+        for name in ("enc_p", "enc_q", "flow", "sdp", "dp", "dec")
+    ]
+    if "dur" in nets:
+        watched.append((nets["dur"], "judge", "DUR forward"))
+    return [
+        *watched,
+        (nets["d"], "discriminate", "D forward"),
+        (nets["wd"], "forward", "WD forward"),
+        (g, "forward", "G forward: rest"),
+        (g, "_align", "alignment"),
+        (step.state.slm, "forward", "WavLM forward"),
+        (step, "real_segment", "real segment"),
+        (step, "generator_losses", "generator's losses"),
+        (step, "update", "optimizers"),
+        (step, "gathered_report", "report"),
+    ]
+
+
 def seconds(device: torch.device) -> Callable[[], float]:
-    """A clock that waits for the device."""
+    """Return a clock that waits for the device."""
 
     def read() -> float:
         if device.type == "cuda":
@@ -162,17 +179,18 @@ def seconds(device: torch.device) -> Callable[[], float]:
 
 
 def _convolution_backward(*args: Any, out_shape: Any) -> int:
-    """FLOPs of a convolution's backward pass, of shapes; torch's own formula forgets the groups in the weight's."""
+    """Return the FLOPs of a convolution's backward pass, from shapes.
+
+    Torch's own formula forgets the groups in the weight's gradient.
+    """
     *rest, groups, (of_input, of_weight, _) = args
     inputs = TORCH_FORMULA(*rest, groups, (of_input, False, False), out_val=out_shape)
-    return (
-        inputs
-        + TORCH_FORMULA(*rest, groups, (False, of_weight, False), out_val=out_shape) // groups
-    )
+    weights = TORCH_FORMULA(*rest, groups, (False, of_weight, False), out_val=out_shape)
+    return inputs + weights // groups
 
 
 def _lstm_layer(x: Any, w_ih: Any, w_hh: Any, *_: Any, out_shape: Any, **__: Any) -> int:
-    """FLOPs of one direction of an LSTM on a CPU: [T, B, in] times [4 h, in] and [4 h, h]."""
+    """Return FLOPs of one direction of an LSTM: [T, B, in] times [4 h, in] and [4 h, h]."""
     return 2 * x[0] * x[1] * (w_ih[0] * w_ih[1] + w_hh[0] * w_hh[1])
 
 
@@ -191,10 +209,10 @@ class FlopCount:
     """Counts floating-point operations, a multiply-add as two, while it is entered.
 
     Attributes:
-        torch: by torch.utils.flop_counter, whose formulas take the weight gradient of a grouped
-            convolution for one without groups and leave out LSTMs; the figures of the reference
-            were counted so.
-        corrected: with both put right.
+        torch: count by torch.utils.flop_counter, whose formulas take the weight gradient of a
+            grouped convolution for one without groups, and leave out LSTMs; the reference's figures
+            were counted in this way.
+        corrected: count with both corrected.
     """
 
     def __init__(self) -> None:
@@ -212,11 +230,12 @@ class FlopCount:
 
 
 def attainable(device: torch.device, precision: str) -> float:
-    """FLOP/s of square matrix products: the best of several, on this device with this process's threads."""
+    """Return FLOP/s of square matrix products, the best of several, with this process's threads."""
     size = 8192 if device.type == "cuda" else 2048
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
     a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
-    clock, best = seconds(device), float("inf")
+    clock = seconds(device)
+    best = float("inf")
     for _ in range(8):
         begin = clock()
         torch.matmul(a, b)
@@ -225,11 +244,13 @@ def attainable(device: torch.device, precision: str) -> float:
 
 
 def peak(device: torch.device, precision: str) -> float | None:
-    """FLOP/s that the maker of a GPU promises; None for those not known here, and for CPUs."""
+    """Return FLOP/s from the data sheet of a GPU; None for those not known here, and for CPUs."""
     if device.type != "cuda":
         return None
     name = torch.cuda.get_device_name(device)
     full, tf32, half = next(
         (figures for key, figures in PEAKS.items() if key in name), (None, None, None)
     )
-    return half if precision != "fp32" else tf32 if torch.backends.cuda.matmul.allow_tf32 else full
+    if precision != "fp32":
+        return half
+    return tf32 if torch.backends.cuda.matmul.allow_tf32 else full

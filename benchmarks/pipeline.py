@@ -1,9 +1,9 @@
-"""From shards to collated batches: `python -m benchmarks.pipeline [--shards FOLDER] [--seconds 20] [--json FILE]`.
+"""From shards to collated batches: `python -m benchmarks.pipeline [--shards FOLDER]`.
 
-Utterances/s of the training's own stream (Ray Data) beside a torch DataLoader that loads the same
-micro-batches of the same files with the same work (read, verify, decode, spectrogram, collate) in
-as many processes. Both run in turn, three times; starting up is not counted in either. Without
---shards the demo corpus is prepared first.
+It measures utterances/s of the training's own stream (Ray Data) beside a torch DataLoader that
+loads the same micro-batches of the same files with the same work (read, verify, decode,
+spectrogram, collate) in as many processes. Both run in turn, three times; the start of neither is
+counted. Without --shards the demo corpus is prepared first.
 """
 
 import argparse
@@ -23,17 +23,21 @@ from torch.utils.data import DataLoader, Dataset
 from data.config import PlanConfig
 from data.corpus.prepare import prepare
 from data.plan.epoch_plan import Position
+from data.plan.schedule import dealt_rows
 from data.shards.manifest import read_manifest
 from data.stream.collate import TtsBatch, to_batch
-from data.stream.loading import RowLoader
-from data.stream.pipeline import Loader, MicroBatchStream, StreamSpec, dataset_rows
+from data.stream.collectives import alone
+from data.stream.loading import RowLoader, row_loader
+from data.stream.micro_batches import MicroBatchStream
+from data.stream.spec import StreamSpec, schedule_of
 from job.on_ray.cluster import ray_session
 from job.settings.cli import read_config
 from job.settings.config import Config
 from job.settings.paths import with_absolute_paths
 
-DEMO, BASE = Path("job/presets/demo.yaml"), Path("job/presets/base.yaml")
-STEPS = 4096  # more than either gets through
+DEMO = Path("job/presets/demo.yaml")
+BASE = Path("job/presets/base.yaml")
+STEPS = 4096  # more than either completes
 WARM_UP = 8  # steps until the loaders run
 
 
@@ -41,7 +45,8 @@ class MicroBatches(Dataset):
     """The peer: micro-batch i of the plan, loaded in a DataLoader's process."""
 
     def __init__(self, spec: StreamSpec):
-        self.spec, self.rows = spec, dataset_rows(spec, Position(), STEPS, 1)
+        self.spec = spec
+        self.rows = dealt_rows(schedule_of(spec), Position(), STEPS, 1)
         self.loader: RowLoader | None = None
 
     def __len__(self) -> int:
@@ -50,19 +55,19 @@ class MicroBatches(Dataset):
     def __getitem__(self, i: int) -> dict[str, np.ndarray]:
         if self.loader is None:
             torch.set_num_threads(1)
-            self.loader = Loader(self.spec).rows
+            self.loader = row_loader(self.spec)
         return self.loader.load(self.rows[i]["rows"]).arrays
 
 
 def ours(spec: StreamSpec) -> Iterator[TtsBatch]:
-    """The training's stream at W = 1."""
-    for micro_batches in MicroBatchStream(spec, Position(), STEPS, 0, 1, share=lambda thing: thing):
+    """Yield the batches of the training's stream for one worker."""
+    for micro_batches in MicroBatchStream(spec, Position(), STEPS, 0, 1, alone):
         for one in micro_batches:
             yield one.batch
 
 
 def dataloader(spec: StreamSpec, processes: int) -> Iterator[TtsBatch]:
-    """The peer's stream."""
+    """Yield the batches of the peer's stream."""
     loader = DataLoader(
         MicroBatches(spec),
         batch_size=None,
@@ -76,28 +81,51 @@ def dataloader(spec: StreamSpec, processes: int) -> Iterator[TtsBatch]:
 
 
 def utterances_per_s(stream: Iterator[TtsBatch], seconds: float) -> float:
-    """How fast a stream gives utterances, after its start."""
+    """Return how fast a stream yields utterances, after its start."""
     for _ in range(WARM_UP):
         next(stream)
-    begin, count = time.perf_counter(), 0
+    begin = time.perf_counter()
+    count = 0
     while (elapsed := time.perf_counter() - begin) < seconds:
         count += len(next(stream).rows)
     return count / elapsed
 
 
 def config(shards: str, loaders: int, plan: PlanConfig) -> Config:
-    """The demo's data, cut by another plan: the demo's own micro-batches are all but empty."""
+    """Return the demo's data, cut by another plan: its own micro-batches are nearly empty."""
     cfg = read_config(DEMO)
-    return with_absolute_paths(
-        replace(cfg, data=replace(cfg.data, shards=shards, plan=plan, loaders=loaders))
+    data = replace(cfg.data, shards=shards, plan=plan, loaders=loaders)
+    return with_absolute_paths(replace(cfg, data=data))
+
+
+def measure(cfg: Config, seconds: float, processes: int) -> dict[str, float]:
+    """Return utterances/s of both streams, and the ratio; medians of three.
+
+    Args:
+        cfg: the configuration, whose shards exist.
+        seconds: seconds of each measurement.
+        processes: loaders of the peer.
+    """
+    spec = StreamSpec.of_new_run(
+        cfg.data,
+        read_manifest(cfg.data.shards).digest,
+        cfg.train.seed,
+        cfg.train.micro_batches_per_step,
+        segment_frames=16,
     )
+    rates: dict[str, list[float]] = {"ours": [], "dataloader": []}
+    for _ in range(3):
+        rates["ours"].append(utterances_per_s(ours(spec), seconds))
+        rates["dataloader"].append(utterances_per_s(dataloader(spec, processes), seconds))
+    ratios = [a / b for a, b in zip(rates["ours"], rates["dataloader"], strict=True)]
+    return {name: median(values) for name, values in rates.items()} | {"ratio": median(ratios)}
 
 
 def main() -> None:
-    """The command."""
+    """Run the command."""
     made = argparse.ArgumentParser(prog="python -m benchmarks.pipeline", description=__doc__)
     made.add_argument("--shards", help="prepared shards; default: the demo corpus, prepared here")
-    made.add_argument("--seconds", type=float, default=20, help="of each measurement")
+    made.add_argument("--seconds", type=float, default=20, help="length of a measurement")
     plan = read_config(BASE).data.plan
     made.add_argument(
         "--max-frames", type=int, default=plan.max_frames, help="of a micro-batch; the full model's"
@@ -112,18 +140,7 @@ def main() -> None:
         with ray_session(cfg):
             if not args.shards:
                 prepare(cfg.data)
-            data, G = cfg.data, cfg.train.micro_batches_per_step
-            spec = StreamSpec(
-                data, read_manifest(data.shards).digest, cfg.train.seed, G, segment_frames=16
-            )
-            rates: dict[str, list[float]] = {"ours": [], "dataloader": []}
-            for _ in range(3):
-                rates["ours"].append(utterances_per_s(ours(spec), args.seconds))
-                rates["dataloader"].append(
-                    utterances_per_s(dataloader(spec, processes), args.seconds)
-                )
-    result = {name: median(values) for name, values in rates.items()}
-    result["ratio"] = median(a / b for a, b in zip(rates["ours"], rates["dataloader"], strict=True))
+            result = measure(cfg, args.seconds, processes)
     print(json.dumps(result, indent=1))
     if args.json:
         args.json.write_text(json.dumps(result, indent=1))

@@ -1,10 +1,10 @@
-"""How fast preparation is, and what it takes: `python -m benchmarks.prepare [--json FILE] [--sizes 1000 4000]`.
+"""How fast preparation is, and what it takes: `python -m benchmarks.prepare [--sizes 1000 4000]`.
 
-Prepares copies of the demo corpus, each shifted, scaled and with a little noise, with tiny BERT
+It prepares copies of the demo corpus, each shifted, scaled and with a little noise, with tiny BERT
 models, on two cores. Every size runs in a process and a Ray of its own. Seconds are those of
-data.corpus.prepare.prepare, Ray's own start left out; memory is the greatest sum over the process
-and all that it started, shared pages counted once. CPU seconds are of the same processes, Ray's
-start included: on a machine that others use they say more than seconds.
+data.corpus.prepare.prepare, without Ray's own start; memory is the greatest sum over the process
+and all that it started, shared pages counted once. CPU seconds are of the same processes, with
+Ray's start: on a machine that others use they say more than seconds.
 """
 
 import argparse
@@ -25,12 +25,14 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
+from job.settings.cli import hidden_alias
+
 CORPUS = Path(__file__).parents[1] / "job/presets/demo_corpus"
 CORES = 2
 
 
 def write_copies(folder: Path, size: int) -> None:
-    """A corpus of `size` utterances: recordings, and esd.list."""
+    """Write a corpus of `size` utterances: recordings, and esd.list."""
     lines = (CORPUS / "esd.list").read_text(encoding="utf-8").splitlines()
     (folder / "wavs").mkdir(parents=True)
     with ProcessPoolExecutor(CORES) as pool:
@@ -39,7 +41,7 @@ def write_copies(folder: Path, size: int) -> None:
 
 
 def copy(folder: Path, lines: list[str], number: int) -> str:
-    """Write recording `number`; returns its line."""
+    """Write recording `number`; return its line of the transcript."""
     path, rest = lines[number % len(lines)].split("|", 1)
     wav, rate = soundfile.read(CORPUS / path, dtype="float32")
     rng = np.random.default_rng(number)
@@ -50,7 +52,7 @@ def copy(folder: Path, lines: list[str], number: int) -> str:
 
 
 def prepare_copies(folder: Path, args: argparse.Namespace) -> dict[str, float]:
-    """Prepare the corpus in `folder` on two cores; in a process of its own."""
+    """Prepare the corpus in `folder` on two cores, in this process; return the figures."""
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:CORES])
     os.environ.setdefault("RAY_AUTH_MODE", "disabled")
     os.environ.setdefault("RAY_worker_niceness", "0")
@@ -58,14 +60,9 @@ def prepare_copies(folder: Path, args: argparse.Namespace) -> dict[str, float]:
 
     from data.config import BertConfig, DataConfig
     from data.corpus.prepare import prepare
+    from job.on_ray.private import start_on_loopback
 
-    ray.init(
-        address="local",
-        num_cpus=CORES,
-        include_dashboard=False,
-        log_to_driver=False,
-        _node_ip_address="127.0.0.1",
-    )
+    start_on_loopback(CORES, None)
     bert = BertConfig(zh="random", jp="random", en="random", random_width=32)
     cfg = DataConfig(
         transcript=str(folder / "esd.list"),
@@ -90,7 +87,7 @@ def prepare_copies(folder: Path, args: argparse.Namespace) -> dict[str, float]:
 
 
 def measure(size: int, argv: list[str]) -> dict[str, float]:
-    """The figures of one size."""
+    """Return the figures of one size."""
     with tempfile.TemporaryDirectory(prefix="bvr-") as temporary:
         folder = Path(temporary)
         write_copies(folder, size)
@@ -100,8 +97,9 @@ def measure(size: int, argv: list[str]) -> dict[str, float]:
             output, _ = process.communicate()
         if process.returncode:
             sys.exit(output)
-        used = {"peak_rss_gib": usage.peak / 2**30, "cpu_seconds": sum(usage.cpu_seconds.values())}
-        return json.loads(output.splitlines()[-1]) | used
+        figures = json.loads(output.splitlines()[-1])
+        cpu = sum(usage.cpu_seconds.values())
+        return figures | {"peak_rss_gib": usage.peak / 2**30, "cpu_seconds": cpu}
 
 
 @dataclass
@@ -109,8 +107,8 @@ class Usage:
     """What a process and its descendants took.
 
     Attributes:
-        peak: greatest memory of them all, bytes.
-        cpu_seconds: of each, by process id.
+        peak: greatest memory of all together, bytes.
+        cpu_seconds: process id -> seconds of CPU.
     """
 
     peak: int = 0
@@ -120,15 +118,16 @@ class Usage:
 @contextmanager
 def watched(pid: int) -> Iterator[Usage]:
     """Look at a process and its descendants twice a second."""
-    usage, ended = Usage(), threading.Event()
+    usage = Usage()
+    ended = threading.Event()
 
     def watch() -> None:
         while not ended.wait(0.5):
             members = family(pid)
             usage.peak = max(usage.peak, sum(map(resident, members)))
-            usage.cpu_seconds |= {
-                member: spent for member in members if (spent := cpu_seconds(member))
-            }
+            spent = {member: cpu_seconds(member) for member in members}
+            # a process that has ended keeps what it had spent
+            usage.cpu_seconds |= {member: each for member, each in spent.items() if each}
 
     thread = threading.Thread(target=watch, daemon=True)
     thread.start()
@@ -140,7 +139,7 @@ def watched(pid: int) -> Iterator[Usage]:
 
 
 def family(pid: int) -> list[int]:
-    """A process and its descendants."""
+    """Return a process and its descendants."""
     children: dict[int, list[int]] = {}
     for path in Path("/proc").glob("[0-9]*/stat"):
         try:
@@ -155,7 +154,7 @@ def family(pid: int) -> list[int]:
 
 
 def resident(pid: int) -> int:
-    """Bytes of memory of a process, those that it shares divided among the sharers; 0 if it has ended."""
+    """Return a process's memory, bytes, shared pages divided among sharers; 0 if it has ended."""
     try:
         lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
     except OSError:
@@ -164,7 +163,7 @@ def resident(pid: int) -> int:
 
 
 def cpu_seconds(pid: int) -> float:
-    """Seconds of CPU that a process has taken; 0 if it has ended."""
+    """Return the seconds of CPU that a process has taken; 0 if it has ended."""
     try:
         columns = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
@@ -173,18 +172,21 @@ def cpu_seconds(pid: int) -> float:
 
 
 def main() -> None:
-    """The command."""
+    """Run the command."""
     made = argparse.ArgumentParser(prog="python -m benchmarks.prepare", description=__doc__)
-    made.add_argument("--json", type=Path, help="write the figures, one entry a size")
+    made.add_argument("--json", type=Path, help="write the figures, one entry per size")
     made.add_argument("--sizes", type=int, nargs="+", default=[1000, 4000], help="utterances")
-    made.add_argument("--spectrogram_on", choices=["pipeline", "shards"], default="pipeline")
-    made.add_argument("--rows_per_shard", type=int, default=256)
+    places = ["pipeline", "shards"]
+    made.add_argument("--spectrogram-on", choices=places, default="pipeline")
+    hidden_alias(made, "--spectrogram_on", "spectrogram_on", choices=places)
+    made.add_argument("--rows-per-shard", type=int, default=256)
+    hidden_alias(made, "--rows_per_shard", "rows_per_shard", type=int)
     made.add_argument("--folder", type=Path, help=argparse.SUPPRESS)  # of the process that prepares
     args = made.parse_args()
     if args.folder:
         print(json.dumps(prepare_copies(args.folder, args)))
         return
-    argv = ["--spectrogram_on", args.spectrogram_on, "--rows_per_shard", str(args.rows_per_shard)]
+    argv = ["--spectrogram-on", args.spectrogram_on, "--rows-per-shard", str(args.rows_per_shard)]
     results = {}
     for size in args.sizes:
         results[size] = measure(size, argv)

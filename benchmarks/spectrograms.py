@@ -1,9 +1,8 @@
 """Where linear spectrograms are best computed: `python -m benchmarks.spectrograms [--json FILE]`.
 
-Reads the demo corpus from shards and collates it as loaders do, on one thread, in each way of
-data.spectrogram_on: milliseconds of CPU and bytes of shards a second of audio. With `device` the
-loader computes none; on a GPU the rest of the way is free for practical purposes, and more bytes
-cross to it in the other two.
+It reads the demo corpus from shards and collates it as loaders do, on one thread, in each way of
+data.spectrogram_on: milliseconds of CPU and bytes of shards per second of audio. With `device` the
+loader computes none: a GPU does it in no time, and fewer bytes cross to it than in the other two.
 """
 
 import argparse
@@ -32,11 +31,14 @@ WAYS: tuple[Literal["device", "pipeline", "shards"], ...] = ("device", "pipeline
 
 
 def rows(cfg: DataConfig) -> list[dict]:
-    """The corpus as rows of SHARD_COLUMNS, with random features."""
-    made, rng = [], np.random.default_rng(0)
+    """Return the corpus as rows of SHARD_COLUMNS, the shortest first, with random features."""
+    rng = np.random.default_rng(0)
+    made = []
     for line in read_transcript(str(CORPUS)).lines:
         wav = decode_audio(read_audio(line.uri), cfg)
         flac = encode_flac(wav, cfg.sampling_rate)
+        bert = rng.standard_normal((TOKENS, BERT_WIDTH)).astype(np.float16)
+        spec = stored_spectrogram(flac, cfg) if cfg.spectrogram_on == "shards" else b""
         made.append(
             {
                 "id": line.id,
@@ -51,16 +53,21 @@ def rows(cfg: DataConfig) -> list[dict]:
                 "audio": flac,
                 "samples": len(wav),
                 "frames": len(wav) // cfg.hop_length,
-                "bert": rng.standard_normal((TOKENS, BERT_WIDTH)).astype(np.float16).tobytes(),
+                "bert": bert.tobytes(),
                 "bert_width": BERT_WIDTH,
-                "spec": stored_spectrogram(flac, cfg) if cfg.spectrogram_on == "shards" else b"",
+                "spec": spec,
             }
         )
     return sorted(made, key=lambda row: row["samples"])
 
 
 def measure(cfg: DataConfig, repeats: int) -> dict[str, float]:
-    """The figures of one way, without the first of the repeats, which brings the shard into the page cache."""
+    """Return the figures of one way.
+
+    Args:
+        cfg: the configuration, whose spectrogram_on is measured.
+        repeats: runs that count; the first one, which fills the page cache, does not.
+    """
     with tempfile.TemporaryDirectory() as folder:
         made = rows(cfg)
         shard = write_shard(folder, made)
@@ -69,7 +76,8 @@ def measure(cfg: DataConfig, repeats: int) -> dict[str, float]:
         speakers = {row["speaker"]: 0 for row in made}
         times = []
         for _ in range(repeats + 1):
-            reader, began = ShardReader(folder), time.process_time()
+            reader = ShardReader(folder)
+            began = time.process_time()
             for start in range(0, len(made), BATCH):
                 numbers = range(start, min(start + BATCH, len(made)))
                 collate([reader.row(shard, number) for number in numbers], numbers, speakers, cfg)
@@ -83,9 +91,9 @@ def measure(cfg: DataConfig, repeats: int) -> dict[str, float]:
 
 
 def main() -> None:
-    """The command."""
+    """Run the command."""
     made = argparse.ArgumentParser(prog="python -m benchmarks.spectrograms", description=__doc__)
-    made.add_argument("--json", type=Path, help="write the figures, one entry a way")
+    made.add_argument("--json", type=Path, help="write the figures, one entry per way")
     made.add_argument("--repeats", type=int, default=5)
     args = made.parse_args()
     torch.set_num_threads(1)

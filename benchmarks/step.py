@@ -1,6 +1,4 @@
-"""A training step of the full model, timed: `python -m benchmarks.step [--threads 2] [--batch 4] [--frames 400]
-[--tokens 120] [--precision fp32] [--device cuda] [--compile] [--checkpointing] [--as-reference]
-[--pairs 7] [--against-fp32] [--json FILE]`.
+"""A training step of the full model, timed: `python -m benchmarks.step [--batch 4] [--frames 400]`.
 
 With --as-reference the same step with the reference trainer's redundant work
 (benchmarks.as_reference) runs in turn with ours, and with --against-fp32 our own in fp32. Seconds
@@ -25,23 +23,26 @@ from transformers import WavLMConfig, WavLMModel
 
 from benchmarks.as_reference import AsReferenceStep, drawn_on_the_host
 from benchmarks.parts import FlopCount, KeptForBackward, attainable, in_parts, peak, seconds
-from data.config import LANGUAGES, DataConfig
+from data.config import DataConfig
 from data.stream.collate import TtsBatch, to_batch
 from data.text.front_end import expand_word2ph, to_sequence
-from data.text.symbols import SYMBOLS, TONE_COUNTS
+from data.text.languages import PUBLISHED
+from data.text.symbols import SYMBOLS
+from job.reports.console import cell, table
 from trainable.config import ModelConfig, TrainConfig
 from trainable.hardware import set_up_torch
-from trainable.learning.losses import WavLMFeatures
 from trainable.learning.state import TrainState, build_networks
 from trainable.learning.step import TrainingStep
+from trainable.networks.wavlm import WavLMFeatures
 
-# to seconds_per_step
+# times -> name of their ratio to seconds_per_step
 RATIOS = {"as_reference_seconds_per_step": "ratio", "fp32_seconds_per_step": "ratio_to_fp32"}
-STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+STATUS = Path("/proc/self/status")
+CLEAR = Path("/proc/self/clear_refs")
 
 
 def compile_networks(state: TrainState) -> None:
-    """torch.compile for the parts where it pays."""
+    """Compile the parts of the networks for which torch.compile pays."""
     g, d = (cast(Any, state.nets[name]) for name in ("g", "d"))
     for part in (g.dec, g.flow, g.enc_q, *d.discriminators):
         part.compile()
@@ -50,25 +51,25 @@ def compile_networks(state: TrainState) -> None:
 def synthetic_batch(
     utterances: int, frames: int, tokens: int, model: ModelConfig, data: DataConfig
 ) -> TtsBatch:
-    """Random text and sound.
+    """Return a batch of random text and sound.
 
     Args:
-        utterances: of the three languages in turn.
-        frames: of every utterance.
-        tokens: phones of every utterance, without the blanks: the networks read 2 * tokens + 1.
-        model: the width of the BERT features, and the speakers.
-        data: the STFT.
+        utterances: number of utterances, of the languages in turn.
+        frames: frames of each utterance.
+        tokens: phones of each utterance, without the blanks: the networks read 2 * tokens + 1.
+        model: width of the BERT features, and number of speakers.
+        data: parameters of the STFT.
     """
-    rng, rows = np.random.default_rng(0), []
+    rng = np.random.default_rng(0)
+    rows = []
     for i in range(utterances):
-        language = LANGUAGES[i % len(LANGUAGES)]
+        language = PUBLISHED[i % len(PUBLISHED)]
         phones = [SYMBOLS[j] for j in rng.integers(1, len(SYMBOLS) - 2, tokens)]
         word2ph = np.full(max(1, tokens // 2), 2)
         word2ph[-1] += tokens - word2ph.sum()
-        tones = rng.integers(0, TONE_COUNTS[language], tokens)
-        rows.append(
-            (*to_sequence(phones, tones.tolist(), language), expand_word2ph(word2ph.tolist()))
-        )
+        tones = rng.integers(0, language.tones, tokens)
+        sequence = to_sequence(phones, tones.tolist(), language.code)
+        rows.append((*sequence, expand_word2ph(word2ph.tolist())))
     x, tone, language_ids, token_index = (np.stack(column) for column in zip(*rows, strict=True))
     sounds = 0.1 * rng.standard_normal((utterances, 1, frames * data.hop_length), dtype=np.float32)
     bert = rng.standard_normal(
@@ -93,7 +94,7 @@ def synthetic_batch(
 def full_state(
     train: TrainConfig, model: ModelConfig, data: DataConfig, device: torch.device
 ) -> TrainState:
-    """The full 2.3 model and a random WavLM of base-plus size, which is transformers' default."""
+    """Return the full 2.3 model with a random WavLM of base-plus size, transformers' default."""
     torch.manual_seed(0)
     slm = WavLMFeatures(WavLMModel(WavLMConfig()), data.sampling_rate).to(device)
     nets = {name: net.to(device) for name, net in build_networks(model, train, data, slm).items()}
@@ -104,21 +105,22 @@ class Subject:
     """A step, ours or as the reference's, with its batch."""
 
     def __init__(self, step: TrainingStep, batch: TtsBatch):
-        self.step, self.batch = step, batch
+        self.step = step
+        self.batch = batch
         self.clock = seconds(step.device)
 
     def run(self) -> dict[str, float]:
-        """One global step; its scalars."""
+        """Do one global step; return its scalars."""
         return {tag: value.item() for tag, value in self.step([(0, self.batch)]).scalars.items()}
 
     def timed(self) -> float:
-        """Seconds of a step."""
+        """Return the seconds of a step."""
         begin = self.clock()
         self.run()
         return self.clock() - begin
 
     def counted(self) -> tuple[dict[str, float], dict[str, Any]]:
-        """The scalars of a step, and its FLOPs: by torch's formulas, the same corrected, and the latter by part."""
+        """Return a step's scalars and FLOPs: by torch's formulas, corrected, and these by part."""
         with FlopCount() as count, in_parts(self.step, count.corrected.get_total_flops) as parts:
             scalars = self.run()
         return scalars, {
@@ -128,7 +130,7 @@ class Subject:
         }
 
     def kept(self) -> int:
-        """The most bytes that a step keeps at once for its backward passes."""
+        """Return the most bytes that a step keeps at once for its backward passes."""
         state = self.step.state
         kept = KeptForBackward(
             w for net in [*state.nets.values(), state.slm] for w in net.parameters()
@@ -138,14 +140,14 @@ class Subject:
         return kept.most
 
     def breakdown(self) -> dict[str, float]:
-        """Seconds of a step by part; the parts' clocks make the whole a little slower."""
+        """Return a step's seconds by part; the parts' clocks make the whole a little slower."""
         with in_parts(self.step, self.clock) as parts:
             self.run()
         return parts
 
 
 def rewound(state: TrainState) -> Callable[[], None]:
-    """A function that takes the weights back to what they are now, and the optimizers to their beginning."""
+    """Return a function that restores the present weights and the optimizers' beginning."""
     weights = {name: copy.deepcopy(net.state_dict()) for name, net in state.nets.items()}
 
     def rewind() -> None:
@@ -157,13 +159,18 @@ def rewound(state: TrainState) -> Callable[[], None]:
 
 
 def largest_difference(one: Mapping[str, float], other: Mapping[str, float]) -> float:
-    """The largest relative difference of any loss or gradient norm."""
+    """Return the largest relative difference of any loss or gradient norm."""
     both = [(one[tag], other[tag]) for tag in one if not math.isnan(one[tag])]
     return max(abs(a - b) / max(abs(a), abs(b), 1e-9) for a, b in both)
 
 
 def peak_gib(device: torch.device, reset: bool = False) -> float:
-    """The most memory so far: of the process, or on a GPU of its tensors; `reset` begins anew where that can be."""
+    """Return the most memory so far: of the process, or on a GPU of its tensors, GiB.
+
+    Args:
+        device: device that computes.
+        reset: whether to start from zero afterwards, if the system allows it.
+    """
     if device.type == "cuda":
         peak_bytes = torch.cuda.max_memory_allocated(device)
         if reset:
@@ -172,27 +179,23 @@ def peak_gib(device: torch.device, reset: bool = False) -> float:
     if reset and CLEAR.exists():
         CLEAR.write_text("5")
     if STATUS.exists():
-        return (
-            next(
-                int(line.split()[1])
-                for line in STATUS.read_text().splitlines()
-                if line[:6] == "VmHWM:"
-            )
-            / 2**20
-        )
+        lines = STATUS.read_text().splitlines()
+        return next(int(line.split()[1]) for line in lines if line[:6] == "VmHWM:") / 2**20
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
 def measure(args: argparse.Namespace) -> dict[str, Any]:
-    """All figures of the command line's step."""
+    """Return all figures of the command line's step."""
     device = torch.device(args.device)
     train = TrainConfig(precision=args.precision, activation_checkpointing=args.checkpointing)
-    model, data = ModelConfig(), DataConfig()
+    model = ModelConfig()
+    data = DataConfig()
     set_up_torch(train, args.threads, device)
     state = full_state(train, model, data, device)
     if args.compile:
         compile_networks(state)
     batch = synthetic_batch(args.batch, args.frames, args.tokens, model, data).to(device)
+
     ours = Subject(TrainingStep(state, train, data), batch)
     rewind = rewound(state)
     peak_gib(device, reset=True)
@@ -204,22 +207,25 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         subjects["as_reference_seconds_per_step"] = theirs
         result |= beside(theirs, scalars, rewind, device)
     if args.against_fp32:
-        exact = replace(train, precision="fp32")
-        subjects["fp32_seconds_per_step"] = Subject(
-            TrainingStep(full_state(exact, model, data, device), exact, data), batch
-        )
+        fp32 = replace(train, precision="fp32")
+        step = TrainingStep(full_state(fp32, model, data, device), fp32, data)
+        subjects["fp32_seconds_per_step"] = Subject(step, batch)
         subjects["fp32_seconds_per_step"].run()
+
     result |= in_turn(subjects, args.pairs)
     best = peak(device, args.precision)
     result["attainable_flops"] = attainable(device, args.precision) if best is None else best
-    result["mfu"] = (
-        result["flops_corrected"] / result["seconds_per_step"] / result["attainable_flops"]
-    )
+    flops_per_s = result["flops_corrected"] / result["seconds_per_step"]
+    result["mfu"] = flops_per_s / result["attainable_flops"]
     return result | {"breakdown": ours.breakdown(), "torch": torch.__version__}
 
 
 def in_turn(subjects: Mapping[str, Subject], pairs: int) -> dict[str, Any]:
-    """Time each subject `pairs` times, in turn and in alternating order: medians, ratios to ours, and all times."""
+    """Time each subject `pairs` times, in turn and in alternating order.
+
+    Returns:
+        Medians, ratios to ours, and all times.
+    """
     times: dict[str, list[float]] = {name: [] for name in subjects}
     for pair in range(pairs):
         for name, subject in list(subjects.items())[:: -1 if pair % 2 else 1]:
@@ -236,14 +242,21 @@ def in_turn(subjects: Mapping[str, Subject], pairs: int) -> dict[str, Any]:
 def beside(
     theirs: Subject, scalars: Mapping[str, float], rewind: Callable[[], None], device: torch.device
 ) -> dict:
-    """FLOPs and memory of the reference's work, from the same start as ours; the losses must be the same."""
-    # ours once more with the random numbers that the other one draws on the host
+    """Return FLOPs and memory of the reference's work, from the same start as ours.
+
+    Args:
+        theirs: the step with the reference's work.
+        scalars: scalars of our step, which theirs must equal.
+        rewind: restores the start.
+        device: device that computes.
+    """
     if device.type == "cuda":
+        # ours once more, with the random numbers that the other one draws on the host
         rewind()
+        step = theirs.step
         with drawn_on_the_host():
-            scalars = Subject(
-                TrainingStep(theirs.step.state, theirs.step.train, theirs.step.data), theirs.batch
-            ).run()
+            ours = Subject(TrainingStep(step.state, step.train, step.data), theirs.batch)
+            scalars = ours.run()
     rewind()
     peak_gib(device, reset=True)
     own, counted = theirs.counted()
@@ -253,35 +266,34 @@ def beside(
         raise AssertionError(
             f"the steps compute other losses: {difference:.2g} apart, {scalars} and {own}"
         )
-    keep = {
+    return {
         "as_reference_flops": counted["flops"],
         "as_reference_flops_corrected": counted["flops_corrected"],
-    }
-    return keep | {
         "as_reference_flops_by_part": counted["flops_by_part"],
         "as_reference_peak_gib": peak_gib(device),
         "largest_loss_difference": difference,
     }
 
 
-def table(result: Mapping[str, Any]) -> str:
-    """FLOPs and seconds by part."""
-    columns = {"GFLOP": (result["flops_by_part"], 1e-9), "s": (result["breakdown"], 1.0)}
+def parts_table(result: Mapping[str, Any]) -> str:
+    """Return FLOPs and seconds by part as a table."""
+    columns = {"GFLOP": _scaled(result["flops_by_part"], 1e-9), "s": result["breakdown"]}
     if "as_reference_flops_by_part" in result:
-        columns["GFLOP as reference"] = (result["as_reference_flops_by_part"], 1e-9)
-    names = dict.fromkeys(name for values, _ in columns.values() for name in values)
-    lines = [f"{'part':24}" + "".join(f"{title:>20}" for title in columns)]
-    for name in [*names, "all"]:
-        cells = (
-            scale * values.get(name, sum(values.values()) * (name == "all"))
-            for values, scale in columns.values()
-        )
-        lines.append(f"{name:24}" + "".join(f"{cell:20.2f}" for cell in cells))
-    return "\n".join(lines)
+        columns["GFLOP as reference"] = _scaled(result["as_reference_flops_by_part"], 1e-9)
+
+    names = dict.fromkeys(name for values in columns.values() for name in values)
+    rows = [[name, *(values.get(name, 0.0) for values in columns.values())] for name in names]
+    rows.append(["all", *(sum(values.values()) for values in columns.values())])
+    cells = [[name, *(cell(value, ".2f") for value in values)] for name, *values in rows]
+    return table(["part", *columns], cells, align_right=True)
+
+
+def _scaled(values: Mapping[str, float], factor: float) -> dict[str, float]:
+    return {name: factor * value for name, value in values.items()}
 
 
 def command_line() -> argparse.ArgumentParser:
-    """The command's options."""
+    """Return the parser of the command's options."""
     made = argparse.ArgumentParser(prog="python -m benchmarks.step", description=__doc__)
     made.add_argument("--threads", type=int, default=2)
     made.add_argument("--batch", type=int, default=4)
@@ -305,21 +317,18 @@ def command_line() -> argparse.ArgumentParser:
     made.add_argument(
         "--against-fp32", action="store_true", help="time our own step in fp32 beside it"
     )
-    made.add_argument("--pairs", type=int, default=7, help="steps that are timed, of either")
+    made.add_argument("--pairs", type=int, default=7, help="steps that are timed, of each kind")
     made.add_argument("--json", type=Path, help="write the figures")
     return made
 
 
 def main() -> None:
-    """The command."""
+    """Run the command."""
     args = command_line().parse_args()
     result = measure(args)
-    print(table(result))
-    print(
-        json.dumps(
-            {key: value for key, value in result.items() if not isinstance(value, dict)}, indent=1
-        )
-    )
+    print(parts_table(result))
+    single = {key: value for key, value in result.items() if not isinstance(value, dict)}
+    print(json.dumps(single, indent=1))
     if args.json:
         args.json.write_text(json.dumps(result, indent=1))
 

@@ -1,10 +1,9 @@
-"""How fast a voice speaks: `python -m benchmarks.synthesis [--threads 2] [--preset FILE] [--device cuda] [--repeats 5]
-[--json FILE]`.
+"""How fast a voice speaks: `python -m benchmarks.synthesis [--threads 2] [--preset FILE]`.
 
-Speaks a text sentence by sentence with the full model and random weights: seconds of computing a
-second of audio, and seconds until the first sentence can be heard, beside those of the whole text.
-Medians. The BERT models are random and have 2 layers of the full width: the published ones have 22,
-whose time is to be added. Nothing is downloaded.
+It speaks a text sentence by sentence with the full model and random weights, and prints medians:
+seconds of computation per second of audio, and seconds until the first sentence can be heard,
+beside those of the whole text. The BERT models are random and have 2 layers of the full width: the
+published ones have 22, whose time is to be added. Nothing is downloaded.
 """
 
 import argparse
@@ -21,23 +20,30 @@ import torch
 from data.plan.epoch_plan import Position
 from job.settings.cli import read_config
 from job.settings.config import Config
-from job.voice.voice import Speech, Voice
-from trainable.learning.state import build_generator
+from job.voice.voice import SpeechRequest, Voice
+from trainable.networks.generator.build import build_generator
 from trainable.run.format import CheckpointInfo
 
 BASE = Path(__file__).parents[1] / "job/presets/base.yaml"
 SPEAKER = "anna"
-# untrained networks give a token little more than a frame: this makes some 12 phones a second
+# untrained networks give a token little more than a frame: this makes some 12 phones per second
 LENGTH_SCALE = 3.0
 TEXT = (
-    "[EN]The rain outside is getting heavier, and nobody knows when it will stop. [ZH]明天早上我们坐火车去北京看朋友。"
+    "[EN]The rain outside is getting heavier, and nobody knows when it will stop. "
+    "[ZH]明天早上我们坐火车去北京看朋友。"
     "[JP]駅前の小さな喫茶店で、温かいお茶を飲みながら待っています。"
     "[EN]Please send me the tickets before nine o'clock tonight."
 )
 
 
 def random_voice(cfg: Config, folder: str, device: str) -> Voice:
-    """A voice of the configuration's sizes and random weights; its BERT models lie in the folder."""
+    """Return a voice of the configuration's sizes with random weights.
+
+    Args:
+        cfg: the configuration.
+        folder: folder of its BERT models.
+        device: device that computes.
+    """
     bert = replace(
         cfg.data.bert, zh="random", jp="random", en="random", random_width=cfg.model.bert_channels
     )
@@ -48,27 +54,31 @@ def random_voice(cfg: Config, folder: str, device: str) -> Voice:
 
 
 def measure(voice: Voice, repeats: int, text: str = TEXT) -> dict[str, Any]:
-    """The figures of a voice, its models loaded.
+    """Return the figures of a voice.
 
     Args:
-        voice: speaks.
-        repeats: runs that count.
-        text: of several sentences.
+        voice: the voice that speaks.
+        repeats: runs that count; the first run, which loads the models, does not.
+        text: text of several sentences.
 
     Returns:
-        Medians of the seconds a second of audio, until the first sentence is there, and of the
-        whole text; the seconds of audio of the first sentence and of all; and every run's seconds.
+        Medians: seconds per second of audio, until the first sentence is there, and of the whole
+        text; the seconds of audio of the first sentence and of all; and every run's seconds.
     """
-    sentences = Speech(text, SPEAKER, length_scale=LENGTH_SCALE).by_sentence()
-    rate, first, whole = voice.data.sampling_rate, [], []
+    sentences = SpeechRequest(text, SPEAKER, length_scale=LENGTH_SCALE).by_sentence()
+    rate = voice.data.sampling_rate
+    first = []
+    whole = []
     for _ in range(repeats + 1):
-        begin, audio = time.perf_counter(), []
+        begin = time.perf_counter()
+        audio: list[float] = []
         for sentence in sentences:
             audio.append(len(voice.say(sentence)) / rate)
             if len(audio) == 1:
                 first.append(time.perf_counter() - begin)
         whole.append(time.perf_counter() - begin)
-    first, whole = first[1:], whole[1:]  # the first run loads the models
+    first = first[1:]
+    whole = whole[1:]
     return {
         "real_time_factor": median(whole) / sum(audio),
         "first_audio_s": median(first),
@@ -81,7 +91,7 @@ def measure(voice: Voice, repeats: int, text: str = TEXT) -> dict[str, Any]:
 
 
 def main() -> None:
-    """The command."""
+    """Run the command."""
     made = argparse.ArgumentParser(prog="python -m benchmarks.synthesis", description=__doc__)
     made.add_argument("--threads", type=int, default=2)
     made.add_argument("--preset", type=Path, default=BASE, help="sizes of the networks")

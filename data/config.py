@@ -1,16 +1,28 @@
 """Configuration of the data: where recordings and shards lie, and what is computed from them."""
 
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from data.text.symbols import LANGUAGE_IDS
+from data.text.languages import LANGUAGES, PUBLISHED, Language, find
 
-LANGUAGES = tuple(LANGUAGE_IDS)
+
+@dataclass(frozen=True)
+class BertSource:
+    """The BERT model of a language beyond the published ones.
+
+    Attributes:
+        path: as `data.bert.zh`.
+        revision: hub revision of `path`.
+    """
+
+    path: str
+    revision: str | None = None
 
 
 @dataclass(frozen=True)
 class BertConfig:
-    """One BERT model a language: a folder, a hub name, or `random` (a tiny random model made on the spot).
+    """One BERT model per language: a folder, a name on the hub, or `random` (tiny, made here).
 
     Attributes:
         zh: model for Chinese text.
@@ -20,9 +32,11 @@ class BertConfig:
         revision_zh: hub revision of `zh`; likewise the two below.
         revision_jp: hub revision of `jp`.
         revision_en: hub revision of `en`.
+        others: code -> `path` and `revision` of the model of each further language of
+            data/text/languages.py; the networks then have a place for these languages too.
         random_width: width of the features of `random` models.
-        inactive: what the networks hear in place of the two languages that an utterance is not in:
-            `zeros`, or `noise` of normal distribution as the reference trainer has it, drawn on the
+        inactive: what the networks hear in place of the languages that an utterance is not in:
+            `zeros`, or `noise` of normal distribution as in the reference trainer, drawn on the
             device from the step's random numbers.
     """
 
@@ -32,12 +46,56 @@ class BertConfig:
     revision_zh: str | None = None
     revision_jp: str | None = None
     revision_en: str | None = None
+    others: dict[str, BertSource] = field(default_factory=dict, hash=False)
     random_width: int = 32
     inactive: Literal["zeros", "noise"] = "zeros"
 
+    def __post_init__(self) -> None:
+        for code in self.others:
+            if code not in LANGUAGES:
+                raise ValueError(
+                    f"data.bert.others.{code}: no such language; declare it in "
+                    f"data/text/languages.py, or use one of {', '.join(LANGUAGES)}"
+                )
+            if LANGUAGES[code] in PUBLISHED:
+                raise ValueError(f"data.bert.others.{code}: set data.bert.{code.lower()} instead")
+
+    def key(self, language: str) -> str:
+        """Return the configuration key of a language's model."""
+        own = find(language)
+        return f"data.bert.{own.key}" if own in PUBLISHED else f"data.bert.others.{own.code}"
+
     def model(self, language: str) -> tuple[str, str | None]:
-        """The model and revision of a language of LANGUAGES."""
-        return getattr(self, language.lower()), getattr(self, f"revision_{language.lower()}")
+        """Return the model and the revision of a language.
+
+        Raises:
+            ValueError: an unknown language, or one without a model; names the key.
+        """
+        own = find(language)
+        if own in PUBLISHED:
+            return getattr(self, own.key), getattr(self, f"revision_{own.key}")
+        if language not in self.others:
+            raise ValueError(f"{self.key(language)} is not set: give the language's BERT model")
+        return self.others[language].path, self.others[language].revision
+
+    def languages(self) -> tuple[Language, ...]:
+        """Return the languages that the networks have a place for, in the order of their numbers.
+
+        These are the published ones, and those of the table up to the last one that has a model
+        here: a language more in the table changes no network that does not ask for it.
+        """
+        table = list(LANGUAGES.values())
+        places = [table.index(own) for own in PUBLISHED]
+        places += [table.index(LANGUAGES[code]) for code in self.others]
+        return tuple(table[: max(places) + 1])
+
+    def with_paths(self, change: Callable[[str], str]) -> "BertConfig":
+        """Return the same with every model's path changed."""
+        others = {
+            code: replace(source, path=change(source.path)) for code, source in self.others.items()
+        }
+        published = {own.key: change(getattr(self, own.key)) for own in PUBLISHED}
+        return replace(self, others=others, **published)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
@@ -49,10 +107,10 @@ class PlanConfig:
             count.
         max_frames: budget of a micro-batch in padded spectrogram frames (batch size x longest
             utterance).
-        max_utterances: no micro-batch holds more utterances than this (`buckets`: it holds exactly
-            this many).
-        max_cells: budget of a micro-batch in cells of the alignment: batch size x frames of the
-            longest x most phones with their blanks; none: no limit.
+        max_utterances: largest number of utterances per micro-batch (`buckets`: exactly this
+            many).
+        max_cells: budget of a micro-batch in cells of the alignment (batch size x frames of the
+            longest x most phones with their blanks); none: no limit.
         bucket_boundaries: frames at which the reference's buckets begin and end.
     """
 
@@ -73,14 +131,14 @@ class DataConfig:
         audio_root: folder or URI that relative paths of recordings start from; none: their
             transcript's folder.
         shards: folder or URI of the prepared shards and their manifest.
-        sampling_rate: Hz, of the shards' audio and of the voice.
+        sampling_rate: sampling rate of the shards' audio and of the voice, Hz.
         filter_length: points of the STFT.
         hop_length: samples between two frames.
         win_length: samples of the STFT's window.
         n_mel_channels: bands of the mel spectrogram.
-        mel_fmin: Hz, lower edge of the mel bank.
-        mel_fmax: Hz, upper edge; none: half the sampling rate.
-        add_blank: a blank stands between phones and at both ends, T = 2 P + 1.
+        mel_fmin: lower edge of the mel bank, Hz.
+        mel_fmax: upper edge, Hz; none: half the sampling rate.
+        add_blank: whether a blank stands between phones and at both ends, T = 2 P + 1.
         spectrogram_on: where linear spectrograms are computed: on the worker's `device`, by the
             data `pipeline` that feeds it, or once, when the `shards` are prepared, which then hold
             them.
@@ -90,25 +148,25 @@ class DataConfig:
         min_seconds: shorter recordings are rejected, as they are after trimming.
         max_seconds: longer recordings are rejected, as they are after trimming.
         trim_db: ends of a recording that are this much quieter than its loudest 20 ms are cut off;
-            none: nothing is.
+            none: nothing is cut off.
         trim_margin: seconds kept before and behind what is not quiet.
         peak: recordings are scaled to this peak.
         loudness: recordings are scaled to this loudness in LUFS (ITU-R BS.1770, EBU R128), -23 for
-            broadcasts; their peak stays below full scale. Neither: their level is left alone.
-        split_seed: of the hash of an utterance's id that decides whether it is held back for
+            broadcasts; their peak stays below full scale. With neither, their level stays.
+        split_seed: seed of the hash of an utterance's id that decides whether it is held back for
             validation.
-        validation_per_speaker: utterances a speaker held back for validation, at least.
+        validation_per_speaker: smallest number of utterances per speaker held back for validation.
         validation_share: share of a speaker's utterances held back for validation.
-        max_reject_share: preparation refuses to go on when more than this share of the lines is
-            rejected.
-        rows_per_shard: utterances a shard file.
-        bad_rows: what becomes of a row of the shards that is missing or damaged: `refuse` ends the
+        max_reject_share: preparation stops when more than this share of the lines is rejected.
+        rows_per_shard: utterances per shard file.
+        bad_rows: what happens to a row of the shards that is missing or damaged: `refuse` ends the
             run with its state saved, `replace` takes the nearest intact utterance of the manifest,
             which is about as long.
         plan: how an epoch is cut into micro-batches.
         prefetch_steps: global steps whose micro-batches are loaded ahead of the training; bounds
             the memory.
-        loaders: processes, of one logical CPU each, that read, decode and collate, at most.
+        loaders: largest number of processes, with one logical CPU each, that read, decode and
+            collate.
     """
 
     transcript: str = ""

@@ -1,4 +1,4 @@
-"""Files wherever they lie: whole reads, atomic writes, patience, and the errors of object stores as OSError."""
+"""Files, local or in an object store: whole reads, atomic writes, retries, errors as OSError."""
 
 import contextlib
 import logging
@@ -16,27 +16,27 @@ from fsspec.implementations.local import LocalFileSystem
 
 log = logging.getLogger("bert_vits2_ray")
 T = TypeVar("T")
-PART_SUFFIX = ".part"  # of a file whose writing was cut off
+PART_SUFFIX = ".part"  # of a file that is being written, or whose writing was interrupted
+FIRST_PAUSE_S = 0.25
 LONGEST_PAUSE_S = 10.0
-PATIENCE_S = 60.0  # with a store that does not answer, where nothing else is said
+PATIENCE_S = 60.0  # how long a store that does not answer is asked again by default
 
-# user:password@host, though user may be all there is for the web and S3, and a password may hold
-# slashes; not host:port
+# user:password@host, or user@host on the web and S3; a password may hold slashes; not host:port
 _PASSWORD = re.compile(r"://[^/@:]*:(?!\d+(/|\?|$))[^@]*@|(https?|s3a?)://[^/@]*@")
 _SECRET = re.compile(
     r"secret|token|signature|password|passwd|credential|access_?key|api_?key|^key$|^sig$",
     re.IGNORECASE,
 )
 
-# Every request to S3 goes through botocore, which backs off and asks again, for some 15 s in all;
-# where a third of the answers are 503, one request in 700 still fails. What the user has set in the
-# environment counts.
+# Every request to S3 goes through botocore, which backs off and asks again, for about 15 s in all;
+# if a third of the answers are 503, one request in 700 still fails. The user's own environment
+# variables take precedence.
 os.environ.setdefault("AWS_RETRY_MODE", "standard")
 os.environ.setdefault("AWS_MAX_ATTEMPTS", "6")
 
 
 class UnreachableError(OSError):
-    """A store that does not answer: nothing can be said of the files in it."""
+    """A store does not answer, which says nothing about the files in it."""
 
 
 class StorageError(OSError):
@@ -45,17 +45,22 @@ class StorageError(OSError):
 
 @contextlib.contextmanager
 def reachable(uri: str) -> Iterator[None]:
-    """Calls of a file system inside it raise OSError, UnreachableError where the store is at fault, or ValueError.
+    """Turn whatever a file system raises inside it into OSError or ValueError.
 
     Args:
         uri: what is read or written, for the message.
+
+    Raises:
+        UnreachableError: the store is at fault.
+        OSError: a local file system's own, or a file is missing or may not be used.
+        ValueError: the path or URI is malformed.
     """
     try:
         yield
     except (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError):
         raise
     except ValueError as error:
-        raise ValueError(f"{uri} is no path or URI that can be used: {error}") from error
+        raise ValueError(f"{uri} is not a usable path or URI: {error}") from error
     except Exception as error:  # each store has exceptions of its own
         if isinstance(error, OSError) and is_local(uri):
             raise
@@ -63,42 +68,47 @@ def reachable(uri: str) -> Iterator[None]:
 
 
 def keep_trying(action: Callable[[], T], seconds: float | None = None) -> T:
-    """Do something with files, and again with growing pauses where the storage fails (full disk, store out of reach).
+    """Do something with files; repeat it, with growing pauses, while the storage fails.
+
+    Storage fails when a disk is full or a store does not answer.
 
     Args:
-        action: may be done again after any part of it was done.
-        seconds: after which no further attempt begins; PATIENCE_S if none are given.
+        action: may be repeated after any part of it was done.
+        seconds: no further attempt begins after this time; None for PATIENCE_S.
 
     Raises:
-        OSError: of the last attempt, or of one that no waiting mends: a file that is not there or
-            may not be touched, a store whose client is not installed.
+        OSError: that of the last attempt, or one that no waiting cures: a file that is missing or
+            may not be used, a store whose client is not installed.
     """
-    deadline, pause = time.monotonic() + (PATIENCE_S if seconds is None else seconds), 0.25
+    deadline = time.monotonic() + (PATIENCE_S if seconds is None else seconds)
+    pause = FIRST_PAUSE_S
     while True:
         try:
             return action()
         except (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError):
             raise
         except OSError as error:
-            # of the store's client
-            if time.monotonic() + pause > deadline or isinstance(error.__cause__, ImportError):
+            no_client = isinstance(error.__cause__, ImportError)
+            if no_client or time.monotonic() + pause > deadline:
                 raise
-            log.warning("%s: tries again in %.1f s", error, pause)
+            log.warning("%s: trying again in %.1f s", error, pause)
+        # random, so that many workers do not ask at once
         time.sleep(pause * random.uniform(0.5, 1))
         pause = min(2 * pause, LONGEST_PAUSE_S)
 
 
 class Source:
-    """A file for Arrow to read from, whose store's failures are told from damage: they are raised as `reachable` does.
+    """A file for Arrow to read from, which raises a store's failures as `reachable` does.
 
-    No read-ahead of fsspec's: Arrow fetches a row group in one request.
+    So they can be told from damage. It reads nothing ahead: Arrow fetches a row group in one
+    request.
     """
 
     def __init__(self, uri: str):
         """Open a file or URI.
 
         Raises:
-            OSError: as of `read_file`.
+            OSError: see `read_file`.
         """
         self.uri = uri
         with reachable(uri):
@@ -106,66 +116,72 @@ class Source:
             self.file = fs.open(path, "rb", cache_type="none")
 
     def read(self, size: int = -1) -> bytes:
-        """The next bytes."""
+        """Return the next bytes."""
         with reachable(self.uri):
             return self.file.read(size)
 
     def seek(self, offset: int, whence: int = 0) -> int:
-        """Go to a place."""
+        """Go to a place in the file."""
         return self.file.seek(offset, whence)
 
     def tell(self) -> int:
-        """Where it stands."""
+        """Return the place in the file."""
         return self.file.tell()
 
     def close(self) -> None:
-        """Close it."""
+        """Close the file."""
         self.file.close()
 
     @property
     def closed(self) -> bool:
-        """Whether it is closed."""
+        """Whether the file is closed."""
         return self.file.closed
 
     def readable(self) -> bool:
-        """Yes; Arrow asks."""
+        """Return True; Arrow asks."""
         return True
 
     def seekable(self) -> bool:
-        """Yes; Arrow asks."""
+        """Return True; Arrow asks."""
         return True
 
     def writable(self) -> bool:
-        """No; Arrow asks."""
+        """Return False; Arrow asks."""
         return False
 
 
 def is_local(uri: str) -> bool:
-    """Whether a path or URI is of this machine's file system."""
+    """Tell whether a path or URI lies in this machine's file system."""
     return isinstance(fsspec.core.url_to_fs(uri)[0], LocalFileSystem)
 
 
 def has_credentials(uri: str) -> bool:
-    """Whether a URI holds a password, key or token, which logs, configurations and manifests would then hold too."""
-    names = (name for name, _ in parse_qsl(uri.partition("?")[2], keep_blank_values=True))
-    return "://" in uri and bool(_PASSWORD.search(uri) or any(map(_SECRET.search, names)))
+    """Tell whether a URI holds a password, key or token.
+
+    Logs, configurations and manifests would then hold it too.
+    """
+    if "://" not in uri:
+        return False
+    parameters = parse_qsl(uri.partition("?")[2], keep_blank_values=True)
+    return bool(_PASSWORD.search(uri)) or any(_SECRET.search(name) for name, _ in parameters)
 
 
 def stays_below(path: str) -> bool:
-    """Whether a path, joined to a folder, lies in it: relative, and without `..`."""
+    """Tell whether a path, joined to a folder, lies in it: it is relative and has no `..`."""
     return not {"", ".", ".."} & set(path.split("/")) and not set("\\\0") & set(path)
 
 
 def below(uri: str, path: str) -> str:
-    """A path below a folder or URI."""
+    """Join a path to a folder or URI."""
     return f"{uri.rstrip('/')}/{path}"
 
 
 def read_file(uri: str) -> bytes:
-    """The content of a file or URI.
+    """Return the content of a file or URI.
 
     Raises:
-        OSError: it is not there, may not be read, or its store does not answer (UnreachableError).
+        OSError: it is missing, may not be read, or its store does not answer (UnreachableError).
+        ValueError: the URI is malformed.
     """
     with reachable(uri):
         fs, path = fsspec.core.url_to_fs(uri)
@@ -173,10 +189,13 @@ def read_file(uri: str) -> bytes:
 
 
 def put_file(uri: str, content: bytes) -> None:
-    """Write a file so that a reader sees the old content or the new one: object stores do, local disks by a rename.
+    """Write a file so that every reader sees either the old content or the new.
+
+    Object stores work like this; on local disks a rename does it.
 
     Raises:
         OSError: it cannot be written; nothing is left of it.
+        ValueError: the URI is malformed.
     """
     with reachable(uri):
         fs, path = fsspec.core.url_to_fs(uri)
@@ -189,7 +208,7 @@ def put_file(uri: str, content: bytes) -> None:
             fs.pipe_file(part, content)
             fs.mv(part, path)
         except OSError as error:
-            with contextlib.suppress(OSError):  # on a full disk the part would stand in the way
+            with contextlib.suppress(OSError):  # on a full disk the part takes up space
                 fs.rm_file(part)
             # a failed write does not say where
             raise OSError(error.errno, error.strerror, path) from error

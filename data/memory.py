@@ -2,16 +2,22 @@
 
 import ctypes
 
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
+KEPT_BYTES = 1 << 30
+# parameters of mallopt, as in malloc.h
+M_TRIM_THRESHOLD = -1
+M_MMAP_THRESHOLD = -3
 
 
 def keep_freed_memory() -> None:
-    """Let this process keep what it frees, up to 1 GiB, instead of handing large arrays back to the system at once.
+    """Let this process keep what it frees, up to 1 GiB, for its next large arrays.
 
-    Having their pages mapped in anew takes a page fault each 4 KiB: 275,000 a training step of the
-    full model on a CPU, 7,000 with this (docs/performance.md), and a fifth of a loader's time
-    (`python -m benchmarks.pipeline`). For glibc alone; others keep their ways.
+    Otherwise they are handed back to the system at once, and mapping their pages in again takes a
+    page fault per 4 KiB: 275,000 per training step of the full model on a CPU, 7,000 with this
+    (docs/performance.md), and a fifth of a loader's time (`python -m benchmarks.pipeline`). Only
+    glibc can do it; elsewhere nothing changes.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None and mallopt(M_MMAP_THRESHOLD, 1 << 30):
-        mallopt(M_TRIM_THRESHOLD, 1 << 30)
+    if mallopt is None:
+        return
+    if mallopt(M_MMAP_THRESHOLD, KEPT_BYTES):
+        mallopt(M_TRIM_THRESHOLD, KEPT_BYTES)

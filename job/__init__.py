@@ -1,1 +1,1 @@
-"""Commands: what users run."""
+"""The commands that users run."""

@@ -1,4 +1,4 @@
-"""The reference's config.json as a configuration of ours: `python -m job.convert_config config.json --out C`."""
+"""Convert the reference's config.json: `python -m job.convert_config config.json --out C`."""
 
 import argparse
 import json
@@ -14,22 +14,24 @@ from job.settings.reference_config import converted
 from trainable.learning.state import check_sizes
 
 HEADER = """\
-# Made by job.convert_config from {source}; docs/migrating.md tells more. Set run.name, data.transcript and data.shards.
-# data.plan.max_frames is train.batch_size clips of 1000 frames, the longest that the reference trains on. On several
-# GPUs set train.micro_batches_per_step to their number, which config.json does not tell.
+# Made by job.convert_config from {source}; docs/migrating.md tells more.
+# Set run.name, data.transcript and data.shards. data.plan.max_frames is train.batch_size clips of
+# 1000 frames, the longest that the reference trains on. On several GPUs set
+# train.micro_batches_per_step to their number, which config.json does not hold.
 # Not used of it:
 {not_used}
 """
 
 
 def main(argv: Sequence[str]) -> int:
-    """The command."""
+    """Run the command."""
     made = argparse.ArgumentParser(
         "python -m job.convert_config", description="Convert a config.json of Bert-VITS2 2.3."
     )
     made.add_argument("config", help="file or URI of the config.json")
     made.add_argument("--out", required=True, help="file or URI to write the YAML to")
     args = made.parse_args(list(argv))
+
     text, not_used = convert(args.config)
     put_file(args.out, text.encode())
     print(f"{args.out}: a configuration for job.prepare and job.train")
@@ -39,31 +41,51 @@ def main(argv: Sequence[str]) -> int:
 
 
 def convert(uri: str) -> tuple[str, dict[str, str]]:
-    """The YAML for a config.json, and the keys that are not used with the reason.
+    """Return the YAML for a config.json; and for each key that is not used, the reason.
 
     Raises:
-        ValueError: it is no JSON object, of another version, or holds a value that cannot be
+        ValueError: it is not a JSON object, is of another version, or holds a value that cannot be
             trained with; names it.
+        OSError: it cannot be read.
+    """
+    sections, not_used = converted(read_reference(uri))
+    lines = "\n".join(f"#   {key}: {reason}" for key, reason in not_used.items())
+    text = HEADER.format(source=uri.rpartition("/")[2], not_used=lines or "#   nothing")
+    text += yaml.safe_dump(sections, sort_keys=False, allow_unicode=True)
+    check_text(text)
+    return text, not_used
+
+
+def read_reference(uri: str) -> dict:
+    """Read a config.json.
+
+    Raises:
+        ValueError: it is not a JSON object.
         OSError: it cannot be read.
     """
     try:
         reference = json.loads(read_file(uri))
     except ValueError as error:
-        raise ValueError(f"{uri} is no JSON: {error}") from error
+        raise ValueError(f"{uri} is not JSON: {error}") from error
     if not isinstance(reference, dict):
         raise ValueError(
             f"{uri} holds no JSON object of sections: give the reference trainer's config.json"
         )
-    sections, not_used = converted(reference)
-    lines = "\n".join(f"#   {key}: {reason}" for key, reason in not_used.items())
-    text = HEADER.format(source=uri.rpartition("/")[2], not_used=lines or "#   nothing")
-    text += yaml.safe_dump(sections, sort_keys=False, allow_unicode=True)
+    return reference
+
+
+def check_text(text: str) -> None:
+    """Refuse YAML that is not a configuration, or whose networks cannot be built.
+
+    Raises:
+        ValueError: names the key.
+    """
+    # through a file, as users' configurations come: the same checks, the same errors
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "converted.yaml")
         file.write_text(text, encoding="utf-8")
         cfg = read_config(file)
     check_sizes(cfg.model, cfg.train, cfg.data)
-    return text, not_used
 
 
 if __name__ == "__main__":

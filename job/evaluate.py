@@ -1,64 +1,78 @@
 """Score a checkpoint: `python -m job.evaluate --checkpoint RUN|RUN/best|CHECKPOINT [--out FOLDER]`.
 
-Prints a table and writes evaluation.json and evaluation.html, a page with sounds and pictures that
-needs nothing else. A checkpoint may come from a stranger: scorers that it names and that would run
-code of others are left out.
+It prints a table and writes evaluation.json and evaluation.html, a page with sounds and pictures
+that needs nothing else. A checkpoint may come from a stranger: scorers that it names are left out
+if they would run code of others.
 """
 
 import argparse
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, replace
-from pathlib import Path
+from typing import Any
 
-import numpy as np
 import torch
 
-from data.config import DataConfig
 from data.files import below, put_file
-from data.shards.manifest import SPLITS, Manifest, read_manifest
-from data.stream.loading import BadRowsError
-from data.stream.pipeline import Damage, StreamSpec, evaluation_rows, evaluation_set
-from job.reports.evaluation import report_page
-from job.settings.cli import read_config, run
+from data.shards.manifest import SPLITS
+from job.reports.console import cell, table
+from job.reports.evaluation import group_means, report_page, score_columns, utterance_scores
+from job.settings.cli import hidden_alias, read_config, run
 from job.settings.config import Config
-from trainable.config import GENERATORS, ScorerConfig
-from trainable.evaluation.evaluate import Evaluation, evaluate
-from trainable.evaluation.scorers import WEIGHTS_ONLY, load_scorers
-from trainable.hardware import set_up_torch
-from trainable.learning.state import alignment_noise, build_generator
-from trainable.networks.generator.synthesizer import SynthesizerTrn
-from trainable.run.checkpoint import load_weights
-from trainable.run.format import CheckpointInfo, read_info
+from job.voice.scoring import Scores, harmless, load_generator, score
+from trainable.config import GENERATORS
+from trainable.run.format import CONFIG, CheckpointInfo, read_info
 from trainable.run.storage import fetched, resolve
-from trainable.settings import check_fits
-
-OVERALL = "all"
 
 
 def main(argv: Sequence[str]) -> int:
-    """The command."""
+    """Run the command."""
+    args = command_line().parse_args(list(argv))
+    uri = resolve(args.checkpoint)
+    with fetched(uri) as folder:
+        info = read_info(folder)
+        cfg = read_config(folder / CONFIG)
+        g = load_generator(folder, cfg, info, args.weights).to(args.device)
+
+    # from here on, the checkpoint's own configuration rules, as its validation did
+    cfg = configured(cfg, args)
+    scores = score(g, cfg, args.split)
+    content = described(scores, cfg, info, uri, args)
+    tags, rows = score_columns(content["scores"])
+    shown = [[name, *map(cell, values)] for name, *values in rows]
+    print(table(["", *tags], shown, align_right=True))
+
+    page = report_page(content, scores.evaluation.samples, cfg.data.sampling_rate)
+    files = {
+        "evaluation.json": json.dumps(content, ensure_ascii=False, indent=1),
+        "evaluation.html": page,
+    }
+    out = args.out or below(uri.rpartition("/")[0] or ".", f"evaluation_{info.position.step:09d}")
+    for name, text in files.items():
+        put_file(below(out, name), text.encode())
+        print(below(out, name))
+    return 0
+
+
+def command_line() -> argparse.ArgumentParser:
+    """Return the parser of the command's options."""
     made = argparse.ArgumentParser(
         "python -m job.evaluate", description="Score a checkpoint, and listen to it."
     )
     made.add_argument(
         "--checkpoint", required=True, help="a checkpoint, a run (its newest one) or RUN/best"
     )
-    made.add_argument(
-        "--out", help="folder or URI to write to; below the run's folder if not given"
-    )
-    made.add_argument("--shards", help="prepared data; those of the training if not given")
+    made.add_argument("--out", help="folder or URI to write to; default: below the run's folder")
+    made.add_argument("--shards", help="prepared data; default: that of the training")
     made.add_argument("--split", choices=SPLITS, default="validation")
     made.add_argument(
-        "--utterances", type=int, help="how many are scored; eval.max_utterances if not given"
+        "--utterances", type=int, help="how many are scored; default: eval.max_utterances"
     )
     made.add_argument(
-        "--syntheses",
-        type=int,
-        help="how many of them are spoken freely; eval.syntheses if not given",
+        "--syntheses", type=int, help="how many of them are spoken freely; default: eval.syntheses"
     )
     made.add_argument(
-        "--samples", type=int, default=8, help="how many of these are heard and seen in the report"
+        "--samples", type=int, default=8, help="how many of these the report plays and shows"
     )
     made.add_argument(
         "--weights",
@@ -67,156 +81,54 @@ def main(argv: Sequence[str]) -> int:
         help="ema: the averaged ones (train.ema_decay)",
     )
     made.add_argument(
-        "--trust_scorers",
+        "--trust-scorers",
         action="store_true",
         help="run the checkpoint's eval.scorers, whatever they do",
     )
+    hidden_alias(made, "--trust_scorers", "trust_scorers", action="store_true")
     made.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    args = made.parse_args(list(argv))
-    uri = resolve(args.checkpoint)
-    with fetched(uri) as folder:
-        info, cfg = read_info(folder), read_config(folder / "config.yaml")
-        g = load_generator(folder, cfg, info, args.weights).to(args.device)
+    return made
+
+
+def configured(cfg: Config, args: argparse.Namespace) -> Config:
+    """Return a checkpoint's configuration with what the command line says otherwise."""
     given = {
         "max_utterances": args.utterances or None,
         "syntheses": args.syntheses,
         "samples": args.samples,
     }
+    counts = {key: count for key, count in given.items() if count is not None}
     scorers = cfg.eval.scorers if args.trust_scorers else harmless(cfg.eval.scorers)
-    cfg = replace(
+    return replace(
         cfg,
         data=replace(cfg.data, shards=args.shards or cfg.data.shards),
-        eval=replace(
-            cfg.eval, scorers=scorers, **{key: n for key, n in given.items() if n is not None}
-        ),
+        eval=replace(cfg.eval, scorers=scorers, **counts),
     )
-    result, rows, manifest = score(g, cfg, args.split)
-    if not len(rows):
-        raise ValueError(
-            f"{cfg.data.shards}: no utterance is of the split {args.split}; see data.validation_per_speaker"
-        )
-    content = {
+
+
+def described(
+    scores: Scores, cfg: Config, info: CheckpointInfo, uri: str, args: argparse.Namespace
+) -> dict[str, Any]:
+    """Return the content of evaluation.json.
+
+    Args:
+        scores: what was found.
+        cfg: the configuration by which it was found.
+        info: what the checkpoint says of itself.
+        uri: where the checkpoint lies.
+        args: the command line.
+    """
+    found = (scores.evaluation, scores.rows, scores.manifest)
+    return {
         "checkpoint": uri,
         "step": info.position.step,
         "weights": args.weights,
         "split": args.split,
         "seed": cfg.train.seed,
-        "scores": groups(result, rows, manifest),
-        "utterances": utterances(result, rows, manifest),
-        "history": [asdict(v) for v in info.validations],
+        "scores": group_means(*found),
+        "utterances": utterance_scores(*found),
+        "history": [asdict(validation) for validation in info.validations],
     }
-    print(table(content["scores"]))
-    out = args.out or below(uri.rpartition("/")[0] or ".", f"evaluation_{info.position.step:09d}")
-    put_file(
-        below(out, "evaluation.json"), json.dumps(content, ensure_ascii=False, indent=1).encode()
-    )
-    page = report_page(content, result.samples, cfg.data.sampling_rate)
-    put_file(below(out, "evaluation.html"), page.encode())
-    print(f"{below(out, 'evaluation.json')}\n{below(out, 'evaluation.html')}")
-    return 0
-
-
-def harmless(scorers: Mapping[str, ScorerConfig]) -> dict[str, ScorerConfig]:
-    """Those of a checkpoint's scorers that run nothing but code of ours; prints which ones are left out."""
-    for name, cfg in scorers.items():
-        if cfg.factory not in WEIGHTS_ONLY:
-            print(
-                f"eval.scorers.{name} is left out: the checkpoint asks for {cfg.factory} with {cfg.path}, which may "
-                "run any code. If you trust it: --trust_scorers"
-            )
-    return {name: cfg for name, cfg in scorers.items() if cfg.factory in WEIGHTS_ONLY}
-
-
-def load_generator(folder: Path, cfg: Config, info: CheckpointInfo, weights: str) -> SynthesizerTrn:
-    """The generator of a checkpoint as the training evaluates it.
-
-    Raises:
-        CheckpointError: it does not hold these weights.
-    """
-    g = build_generator(cfg.model, cfg.train.segment_size, cfg.data)
-    load_weights(folder, weights, g)
-    g.current_mas_noise_scale = alignment_noise(cfg.model, max(info.position.step - 1, 0))
-    return g
-
-
-def score(g: SynthesizerTrn, cfg: Config, split: str) -> tuple[Evaluation, np.ndarray, Manifest]:
-    """Score a generator on a split; the scores, the manifest's rows that they are of, and the manifest.
-
-    Raises:
-        ValueError: the data does not fit the networks, or cannot be read.
-    """
-    device = next(g.parameters()).device
-    set_up_torch(cfg.train, cfg.scaling.threads_per_worker, device)
-    manifest = read_manifest(cfg.data.shards)
-    check_fits(cfg.data, cfg.model, manifest)
-    spec = stream_spec(cfg.data, manifest, cfg)
-    rows, damage = evaluation_rows(spec, split, cfg.eval.max_utterances), Damage()
-    own = evaluation_set(spec, rows, 0, 1, damage)
-    result = evaluate(
-        g,
-        own,
-        len(rows),
-        cfg.eval,
-        cfg.data,
-        cfg.train.seed,
-        load_scorers(cfg.eval.scorers, device),
-    )
-    try:
-        damage.settle()
-    except BadRowsError as error:
-        raise ValueError(f"not all utterances could be read: {error}") from error
-    return result, rows, manifest
-
-
-def stream_spec(data: DataConfig, manifest: Manifest, cfg: Config) -> StreamSpec:
-    """Of the data that a training with this configuration would see."""
-    frames = cfg.train.segment_size // data.hop_length
-    return StreamSpec(
-        data, manifest.digest, cfg.train.seed, cfg.train.micro_batches_per_step, frames
-    )
-
-
-def groups(result: Evaluation, rows: np.ndarray, manifest: Manifest) -> dict[str, dict[str, float]]:
-    """Means of all utterances, of each language and of each speaker: name of the group -> tag -> mean."""
-    found = {OVERALL: result.means("")}
-    for column in ("language", "speaker"):
-        names = manifest.column(column)[rows]
-        for name in sorted(set(names)):
-            members = Evaluation(result.tags, result.table[names == name])
-            found[f"{column} {name}"] = members.means("")
-    return found
-
-
-def utterances(result: Evaluation, rows: np.ndarray, manifest: Manifest) -> list[dict]:
-    """Scores of each utterance, beside its id, speaker and language; None where it has no such score."""
-    found = []
-    for number, (row, values) in enumerate(zip(rows, result.table.tolist(), strict=True)):
-        who = {name: manifest.column(name)[row] for name in ("id", "speaker", "language")}
-        scores = {
-            tag: None if np.isnan(v) else v for tag, v in zip(result.tags, values, strict=True)
-        }
-        found.append({"number": number, **who, "scores": scores})
-    return found
-
-
-def table(scores: Mapping[str, Mapping[str, float]]) -> str:
-    """The groups' means as text, a line a group."""
-    tags = list(dict.fromkeys(tag for of in scores.values() for tag in of))
-    lines = [["", *tags]]
-    lines += [
-        [name, *(f"{of[tag]:.4f}" if tag in of else "-" for tag in tags)]
-        for name, of in scores.items()
-    ]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(tags) + 1)]
-    return "\n".join(
-        "  ".join(
-            [
-                line[0].ljust(widths[0]),
-                *(cell.rjust(w) for cell, w in zip(line[1:], widths[1:], strict=True)),
-            ]
-        )
-        for line in lines
-    )
 
 
 if __name__ == "__main__":

@@ -10,19 +10,17 @@ from job.settings.paths import with_absolute_paths
 
 
 def main(argv: Sequence[str]) -> int:
-    """The command."""
-    cfg, _ = parse(
-        parser("python -m job.prepare", "Turn recordings and a transcript into shards."), argv
-    )
+    """Run the command."""
+    made = parser("python -m job.prepare", "Turn recordings and a transcript into shards.")
+    cfg, _ = parse(made, argv)
     cfg = with_absolute_paths(cfg)
     with ray_session(cfg):
         manifest = prepare(cfg.data)
-    print(
-        f"shards: {manifest.uri}, {manifest.table.num_rows} utterances, {len(manifest.speakers)} speakers"
-    )
-    print(
-        f"report: {below(manifest.uri, 'report.html')}, rejected lines in rejects.jsonl beside it"
-    )
+
+    utterances = manifest.table.num_rows
+    print(f"shards: {manifest.uri}, {utterances} utterances, {len(manifest.speakers)} speakers")
+    report = below(manifest.uri, "report.html")
+    print(f"report: {report}, rejected lines in rejects.jsonl beside it")
     return 0
 
 

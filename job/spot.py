@@ -1,4 +1,4 @@
-"""Turns a cloud's notice that this node goes into a drain of it: `python -m job.spot`, beside `ray start` on each node.
+"""Turn a cloud's notice into a drain: `python -m job.spot`, beside `ray start` on each node.
 
 A spot or preemptible machine learns from its metadata service that it will be taken away: AWS two
 minutes before (instance-action, IMDSv2), GCP thirty seconds (instance/preempted), Azure thirty
@@ -6,6 +6,9 @@ minutes before (instance-action, IMDSv2), GCP thirty seconds (instance/preempted
 This watcher does both: it calls `ray drain-node` with the time that is left, Ray Train tells the
 workers, and they save themselves (trainable/worker/preemption.py). `--now` drains at once and
 waits, for a Kubernetes preStop hook.
+
+This file imports nothing of the project: the cluster files (cluster.yaml, deploy/) copy it alone to
+the nodes, where the project comes only with a job.
 """
 
 import argparse
@@ -25,25 +28,26 @@ from urllib.error import HTTPError
 import ray
 
 METADATA = "http://169.254.169.254"  # link-local, the same on all three clouds
+CLOUDS = ("aws", "gcp", "azure")
 NOTICE_S = 30  # of GCP and Azure; AWS tells the time itself
 ANSWER_WITHIN_S = 2
 
 
 class Metadata:
-    """The metadata service of the machine that this runs on.
+    """The metadata service of the machine that this process runs on.
 
     Args:
-        address: of the service.
+        address: address of the service.
     """
 
     def __init__(self, address: str = METADATA) -> None:
         self.address = address
 
     def seconds_left(self, cloud: str) -> float | None:
-        """Seconds until the machine goes; None where nothing is announced.
+        """Return the seconds until the machine goes; None if nothing is announced.
 
         Args:
-            cloud: `aws`, `gcp` or `azure`.
+            cloud: one of CLOUDS.
 
         Raises:
             OSError: the service does not answer.
@@ -51,8 +55,8 @@ class Metadata:
         return {"aws": self._aws, "gcp": self._gcp, "azure": self._azure}[cloud]()
 
     def find_cloud(self) -> str | None:
-        """The cloud whose service answers here, or None."""
-        for cloud in ("aws", "gcp", "azure"):
+        """Return the cloud whose service answers here; None without one."""
+        for cloud in CLOUDS:
             try:
                 self.seconds_left(cloud)
             except (OSError, ValueError):
@@ -61,15 +65,15 @@ class Metadata:
         return None
 
     def _aws(self) -> float | None:
-        token = self._ask(
-            "/latest/api/token", {"X-aws-ec2-metadata-token-ttl-seconds": "60"}, "PUT"
-        )
+        lifetime = {"X-aws-ec2-metadata-token-ttl-seconds": "60"}
+        token = self._ask("/latest/api/token", lifetime, "PUT")
         try:
             notice = self._ask(
                 "/latest/meta-data/spot/instance-action", {"X-aws-ec2-metadata-token": token}
             )
         except HTTPError as error:
-            if error.code == 404:  # no notice
+            # AWS answers so as long as there is no notice
+            if error.code == 404:
                 return None
             raise
         return _until(datetime.fromisoformat(json.loads(notice)["time"]))
@@ -80,12 +84,12 @@ class Metadata:
 
     def _azure(self) -> float | None:
         answer = self._ask("/metadata/scheduledevents?api-version=2020-07-01", {"Metadata": "true"})
-        going = [
-            e for e in json.loads(answer)["Events"] if e["EventType"] in ("Preempt", "Terminate")
-        ]
         times = [
-            _until(parsedate_to_datetime(e["NotBefore"])) if e.get("NotBefore") else NOTICE_S
-            for e in going
+            _until(parsedate_to_datetime(event["NotBefore"]))
+            if event.get("NotBefore")
+            else NOTICE_S
+            for event in json.loads(answer)["Events"]
+            if event["EventType"] in ("Preempt", "Terminate")
         ]
         return min(times, default=None)
 
@@ -96,45 +100,66 @@ class Metadata:
 
 
 def _until(when: datetime) -> float:
-    return max(1.0, (when.replace(tzinfo=when.tzinfo or UTC) - datetime.now(UTC)).total_seconds())
+    """Return the seconds until a time, at least one; a time without a zone is UTC."""
+    zoned = when.replace(tzinfo=when.tzinfo or UTC)
+    return max(1.0, (zoned - datetime.now(UTC)).total_seconds())
 
 
 def this_node(address: str, node_ip: str | None) -> tuple[str, str]:
-    """The address of the cluster's control store, and Ray's name of the node that this runs on."""
+    """Return the address of the cluster's control store, and Ray's id of this node.
+
+    Args:
+        address: address of the cluster.
+        node_ip: address of this node, if several raylets share the machine.
+    """
+    # a private argument of Ray; here, as this file cannot import job.on_ray.private. Ray 2.60.0
     own = {} if node_ip is None else {"_node_ip_address": node_ip}
     ray.init(address, log_to_driver=False, configure_logging=False, **own)  # type: ignore[arg-type]
     context = ray.get_runtime_context()
-    found = context.gcs_address, context.get_node_id()
+    found = (context.gcs_address, context.get_node_id())
     ray.shutdown()
     return found
 
 
 def drain(address: str, node: str, why: str, seconds: float) -> None:
-    """Tell Ray that a node goes in `seconds`.
+    """Tell Ray that a node goes.
+
+    Args:
+        address: address of the cluster's control store.
+        node: Ray's id of the node.
+        why: reason, for Ray's logs.
+        seconds: time that is left.
 
     Raises:
         OSError: Ray refuses it; with its message.
     """
-    argv = [
-        str(Path(sys.executable).parent / "ray"),
-        "drain-node",
-        "--address",
-        address,
-        "--node-id",
-        node,
-    ]
-    argv += ["--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", why]
-    argv += ["--deadline-remaining-seconds", str(max(1, int(seconds)))]
-    done = subprocess.run(argv, capture_output=True, text=True)
+    options = {
+        "--address": address,
+        "--node-id": node,
+        "--reason": "DRAIN_NODE_REASON_PREEMPTION",
+        "--reason-message": why,
+        "--deadline-remaining-seconds": str(max(1, int(seconds))),
+    }
+    command = [str(Path(sys.executable).parent / "ray"), "drain-node"]
+    command += [word for option in options.items() for word in option]
+    done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         raise OSError(f"ray drain-node failed: {done.stdout}{done.stderr}")
     print(f"{why}: node {node} is drained, {seconds:.0f} s are left", flush=True)
 
 
-def watch(
+def wait_for_notice(
     metadata: Metadata, cloud: str | None, every_s: float, term_grace_s: float
 ) -> tuple[str, float]:
-    """Wait for a notice or SIGTERM; returns what it was, and the seconds that are left."""
+    """Wait for a notice or SIGTERM; return what it was, and the seconds that are left.
+
+    Args:
+        metadata: the metadata service.
+        cloud: one of CLOUDS; None: wait for SIGTERM alone.
+        every_s: seconds between two questions.
+        term_grace_s: seconds that are left after SIGTERM.
+    """
+    # SIGTERM is the only notice on machines without a metadata service, and in pods
     terminated = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: terminated.set())
     while not terminated.wait(every_s):
@@ -152,40 +177,39 @@ def watch(
 
 
 def main(argv: Sequence[str]) -> int:
-    """The command."""
+    """Run the command."""
+    args = command_line().parse_args(argv)
+    metadata = Metadata(args.metadata)
+    named = {"auto": metadata.find_cloud, "none": lambda: None}
+    cloud = named.get(args.cloud, lambda: args.cloud)()
+    address, node = this_node(args.address, args.node_ip)
+    notices = f" and {cloud}'s notices" if cloud else ", no cloud"
+    print(f"node {node}: watches SIGTERM{notices}", flush=True)
+
+    if args.now:
+        drain(address, node, "asked for", args.term_grace_s)
+        time.sleep(args.term_grace_s)
+    else:
+        why, left = wait_for_notice(metadata, cloud, args.every_s, args.term_grace_s)
+        drain(address, node, why, left)
+    return 0
+
+
+def command_line() -> argparse.ArgumentParser:
+    """Return the parser of the command's options."""
     made = argparse.ArgumentParser(prog="python -m job.spot", description=__doc__)
-    made.add_argument("--address", default="auto", help="of the Ray cluster")
-    made.add_argument("--node-ip", help="of this node, where several raylets share the machine")
-    made.add_argument("--cloud", choices=["auto", "aws", "gcp", "azure", "none"], default="auto")
+    made.add_argument("--address", default="auto", help="address of the Ray cluster")
+    made.add_argument(
+        "--node-ip", help="address of this node, if several raylets share the machine"
+    )
+    made.add_argument("--cloud", choices=["auto", *CLOUDS, "none"], default="auto")
     made.add_argument("--metadata", default=METADATA, help="address of the metadata service")
     made.add_argument("--every-s", type=float, default=2.0, help="seconds between two questions")
     made.add_argument(
         "--term-grace-s", type=float, default=30.0, help="seconds left after SIGTERM or --now"
     )
     made.add_argument("--now", action="store_true", help="drain at once, and wait for that long")
-    args = made.parse_args(argv)
-    metadata = Metadata(args.metadata)
-    cloud = (
-        metadata.find_cloud()
-        if args.cloud == "auto"
-        else None
-        if args.cloud == "none"
-        else args.cloud
-    )
-    address, node = this_node(args.address, args.node_ip)
-    print(
-        f"node {node}: watches SIGTERM" + (f" and {cloud}'s notices" if cloud else ", no cloud"),
-        flush=True,
-    )
-    why, left = (
-        ("asked for", args.term_grace_s)
-        if args.now
-        else watch(metadata, cloud, args.every_s, args.term_grace_s)
-    )
-    drain(address, node, why, left)
-    if args.now:
-        time.sleep(left)
-    return 0
+    return made
 
 
 if __name__ == "__main__":

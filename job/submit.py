@@ -1,7 +1,7 @@
 """Run a command on a cluster: `python -m job.submit -- job.train --config C ...`.
 
-Uploads the working directory without what .gitignore and .rayignore name, shows the job's output,
-and ends as the job does. The job outlives this terminal.
+It uploads the working directory without what .gitignore and .rayignore name, shows the job's
+output, and ends as the job does. The job outlives this terminal.
 """
 
 import argparse
@@ -19,42 +19,47 @@ from job.settings.cli import run
 
 ROOT = Path(__file__).resolve().parents[1]
 DASHBOARD = "http://127.0.0.1:8265"  # where `ray dashboard cluster.yaml` leads
-INTERRUPTED = 130  # the shells' status of Ctrl-C
-ENDS_WITHIN_S = 30  # a job's status, after its output has ended
+INTERRUPTED = 130  # status that shells give to a command ended by Ctrl-C
+ENDS_WITHIN_S = 30  # from the end of a job's output to its status
 
 
 def main(argv: Sequence[str]) -> int:
-    """The command."""
-    made = argparse.ArgumentParser(
-        "python -m job.submit", description="Run a command of ours on a cluster."
-    )
-    address = os.environ.get("RAY_API_SERVER_ADDRESS", DASHBOARD)
-    made.add_argument("--address", default=address, help="of the cluster's dashboard")
-    made.add_argument("module", help="job.train, job.prepare, job.doctor, ...; put -- before it")
-    made.add_argument("arguments", nargs=argparse.REMAINDER, help="of the module")
-    args = made.parse_args(list(argv))
-    # it would tell of every .gitignore, several times
+    """Run the command."""
+    args = command_line().parse_args(list(argv))
+    # it would name every .gitignore, several times
     logging.getLogger("ray").setLevel(logging.ERROR)
     client = connect(args.address)
     entrypoint = shlex.join(["python", "-m", args.module, *args.arguments])
     job = client.submit_job(entrypoint=entrypoint, runtime_env={"working_dir": str(ROOT)})
     print(f"job {job}: {entrypoint}", flush=True)
+
+    # Ctrl-C or a broken connection ends only the display, not the job
     try:
         asyncio.run(show_output(client, job))
         status = ended(client, job)
     except (KeyboardInterrupt, RuntimeError) as error:
         reason = f" ({error})" if str(error) else ""
-        print(
-            f"\nThe job goes on without this terminal{reason}.\n{how_to_go_on(args.address, job)}",
-            flush=True,
-        )
+        print(f"\nThe job continues without this terminal{reason}.", flush=True)
+        print(how_to_continue(args.address, job), flush=True)
         return INTERRUPTED
     print(f"job {job}: {status.value.lower()}")
     return 0 if status is JobStatus.SUCCEEDED else 1
 
 
+def command_line() -> argparse.ArgumentParser:
+    """Return the parser of the command's options."""
+    made = argparse.ArgumentParser(
+        "python -m job.submit", description="Run a command of this project on a cluster."
+    )
+    address = os.environ.get("RAY_API_SERVER_ADDRESS", DASHBOARD)
+    made.add_argument("--address", default=address, help="address of the cluster's dashboard")
+    made.add_argument("module", help="job.train, job.prepare, job.doctor, ...; put -- before it")
+    made.add_argument("arguments", nargs=argparse.REMAINDER, help="arguments of the module")
+    return made
+
+
 def connect(address: str) -> JobSubmissionClient:
-    """A client of a cluster's dashboard.
+    """Return a client of a cluster's dashboard.
 
     Raises:
         ValueError: nothing answers there.
@@ -63,8 +68,8 @@ def connect(address: str) -> JobSubmissionClient:
         return JobSubmissionClient(address)
     except (ConnectionError, RuntimeError) as error:
         raise ValueError(
-            f"no cluster answers at {address}: leave `ray dashboard cluster.yaml` open in another terminal, or give "
-            f"--address ({error})"
+            f"no cluster answers at {address}: leave `ray dashboard cluster.yaml` open in another "
+            f"terminal, or give --address ({error})"
         ) from error
 
 
@@ -79,10 +84,10 @@ async def show_output(client: JobSubmissionClient, job: str) -> None:
 
 
 def ended(client: JobSubmissionClient, job: str) -> JobStatus:
-    """The status of a job whose output has ended.
+    """Return the status of a job whose output has ended.
 
     Raises:
-        RuntimeError: it has not ended.
+        RuntimeError: the job has not ended.
     """
     deadline = time.monotonic() + ENDS_WITHIN_S
     while not (status := client.get_job_status(job)).is_terminal():
@@ -92,8 +97,8 @@ def ended(client: JobSubmissionClient, job: str) -> JobStatus:
     return status
 
 
-def how_to_go_on(address: str, job: str) -> str:
-    """What to type to follow and to stop a job."""
+def how_to_continue(address: str, job: str) -> str:
+    """Return what to type to follow and to stop a job."""
     return (
         f"  follow it:  ray job logs --follow --address {address} {job}\n"
         f"  stop it:    ray job stop --address {address} {job}"

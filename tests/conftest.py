@@ -1,9 +1,11 @@
-"""Fixtures that several packages' tests share."""
+"""Fixtures that several packages' tests share, and what tests may start."""
 
 import logging
+import multiprocessing.process
 import os
 import shutil
 import signal
+import subprocess
 import tempfile
 from collections.abc import Iterator
 
@@ -14,6 +16,10 @@ import torch
 os.environ.setdefault("RAY_AUTH_MODE", "disabled")
 # workers run at nice 15 by default: beside other work they would starve
 os.environ.setdefault("RAY_worker_niceness", "0")
+# beside other work its processes take longer to start than Ray waits for them
+os.environ.setdefault("RAY_gcs_server_port_wait_time_s", "120")
+os.environ.setdefault("RAY_agent_register_timeout_ms", "300000")
+os.environ.setdefault("RAY_worker_register_timeout_seconds", "300")
 
 # a shell's background jobs ignore Ctrl-C, and the commands that tests start would inherit that
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -22,27 +28,134 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 # threads that wait for each other spin, and on a busy machine that costs more than they bring
 torch.set_num_threads(1)
 
+# a test with one of these fixtures starts Ray, or a command of ours that does
+CLUSTER_FIXTURES = {"ray_local", "command", "cluster"}
+RAY_PROGRAMS = ("gcs_server", "raylet")
+RAY_ATTEMPTS = 3
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what starts Ray: before the options -m and -k choose."""
+    for item in items:
+        if CLUSTER_FIXTURES.intersection(getattr(item, "fixturenames", ())):
+            item.add_marker("cluster")
+
+
+class Guard:
+    """Ends a test that starts what its markers do not say, its fixtures included."""
+
+    def __init__(self) -> None:
+        self.item: pytest.Item | None = None
+
+    def check(self, what: str, markers: tuple[str, ...]) -> None:
+        if self.item is None or any(map(self.item.get_closest_marker, markers)):
+            return
+        pytest.fail(
+            f"{self.item.nodeid} starts {what} and is not marked so: mark it with "
+            f"@pytest.mark.{markers[0]} (`make test-quick` leaves it out then)"
+        )
+
+    def check_command(self, argv: object) -> None:
+        words = argv if isinstance(argv, (list, tuple)) else [argv]
+        if words and os.fspath(words[0]).endswith(RAY_PROGRAMS):
+            self.check("Ray", ("cluster",))
+        else:
+            self.check("a process", ("processes", "cluster"))
+
+
+guard = Guard()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item):
+    guard.item = item
+    try:
+        return (yield)
+    finally:
+        guard.item = None
+
+
+def pytest_configure() -> None:
+    """Have the guard look at all that starts processes."""
+    popen = subprocess.Popen.__init__
+    start = multiprocessing.process.BaseProcess.start
+    system = os.system
+
+    def guarded_popen(self: subprocess.Popen, args: object, *rest: object, **options: object):
+        guard.check_command(args)
+        popen(self, args, *rest, **options)
+
+    def guarded_start(self: multiprocessing.process.BaseProcess) -> None:
+        guard.check("a process", ("processes", "cluster"))
+        start(self)
+
+    def guarded_system(command: str) -> int:
+        guard.check("a process", ("processes", "cluster"))
+        return system(command)
+
+    subprocess.Popen.__init__ = guarded_popen
+    multiprocessing.process.BaseProcess.start = guarded_start
+    os.system = guarded_system
+
+
+@pytest.fixture(autouse=True)
+def torch_switches() -> Iterator[None]:
+    """Leave torch's switches as they were: commands that are called in this process set them."""
+    threads = torch.get_num_threads()
+    precision = torch.get_float32_matmul_precision()
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    yield
+    if torch.get_num_threads() != threads:
+        torch.set_num_threads(threads)
+    torch.set_float32_matmul_precision(precision)
+    torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
+
+
+def start_ray() -> str:
+    """Start a Ray on loopback, with two logical CPUs; return its temporary folder.
+
+    Beside other work a start may fail: a port that it found free is taken, a process of its own is
+    late. It is then tried again, with other ports and in another folder.
+    """
+    import ray
+
+    for attempt in range(1, RAY_ATTEMPTS + 1):
+        # short: the path of a unix socket has at most 107 characters
+        folder = tempfile.mkdtemp(prefix="ray", dir="/tmp")
+        try:
+            ray.init(
+                address="local",
+                num_cpus=2,
+                num_gpus=0,
+                include_dashboard=False,
+                _node_ip_address="127.0.0.1",
+                _temp_dir=folder,
+                object_store_memory=256 * 2**20,
+                configure_logging=False,
+            )
+            return folder
+        except Exception:
+            logging.getLogger(__name__).warning(
+                "Ray did not start, attempt %d of %d", attempt, RAY_ATTEMPTS, exc_info=True
+            )
+            ray.shutdown()
+            shutil.rmtree(folder, ignore_errors=True)
+            if attempt == RAY_ATTEMPTS:
+                raise
+    raise AssertionError("not reached")
+
 
 @pytest.fixture(scope="module")
 def ray_local() -> Iterator[None]:
-    """A Ray of its own for a test module: two logical CPUs, loopback only, in a temporary folder."""
+    """A Ray of its own for a test module."""
     import ray
     import ray.data
 
     # its own level is DEBUG: it would flood pytest's reports
     logging.getLogger("ray.data").setLevel(logging.WARNING)
-    # short: the path of a unix socket has at most 107 characters
-    folder = tempfile.mkdtemp(prefix="ray", dir="/tmp")
-    ray.init(
-        address="local",
-        num_cpus=2,
-        num_gpus=0,
-        include_dashboard=False,
-        _node_ip_address="127.0.0.1",
-        _temp_dir=folder,
-        object_store_memory=256 * 2**20,
-        configure_logging=False,
-    )
+    folder = start_ray()
     yield
     ray.shutdown()
     shutil.rmtree(folder, ignore_errors=True)

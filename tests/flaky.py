@@ -17,16 +17,17 @@ BODY = b"<?xml version='1.0'?><Error><Code>ServiceUnavailable</Code><Message>bus
 
 @dataclass
 class Flaky:
-    """A WSGI application before another one, that answers 503 to a share of the requests.
+    """A WSGI application in front of another one, that answers 503 to a share of the requests.
 
     Attributes:
-        app: what it stands before.
-        share: of requests that fail, of those that may.
-        may_fail: says so of a request, as it stands in `requests`.
-        chance: draws them.
+        app: the application behind it.
+        share: share of requests that fail, among those that may.
+        may_fail: tells whether a request may fail, given as it stands in `requests`.
+        chance: draws the requests that fail.
         seen: called with each request before it is answered.
-        requests: method and path of all that came.
-        failed: how many were answered 503.
+        lock: held while a request is noted, as requests come in threads.
+        requests: method and path of all requests.
+        failed: number of requests that were answered 503.
     """
 
     app: Callable
@@ -54,7 +55,10 @@ class Flaky:
 
 @contextlib.contextmanager
 def flaky_bucket() -> Iterator[tuple[Flaky, dict[str, str]]]:
-    """An empty `s3://bucket`, and the environment that leads to it; this process has it too."""
+    """Yield an empty `s3://bucket`, and the environment that leads to it.
+
+    This process has that environment meanwhile.
+    """
     flaky = Flaky(DomainDispatcherApplication(create_backend_app))
     server = make_server("127.0.0.1", 0, flaky, threaded=True)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
@@ -67,6 +71,7 @@ def flaky_bucket() -> Iterator[tuple[Flaky, dict[str, str]]]:
     }
     before = {name: os.environ.get(name) for name in env}
     os.environ.update(env)
+
     s3 = fsspec.get_filesystem_class("s3")
     s3.clear_instance_cache()  # of other tests' servers
     try:

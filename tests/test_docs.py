@@ -1,6 +1,7 @@
-"""What the pages say: commands that would start, keys that exist, links that lead somewhere, words that are printed."""
+"""The pages: commands start, keys exist, links lead somewhere, quoted words are printed."""
 
 import ast
+import pkgutil
 import re
 import shlex
 from pathlib import Path
@@ -8,10 +9,10 @@ from pathlib import Path
 import pytest
 import ray
 
+from job.settings.checks import check
 from job.settings.cli import parse, parser
 from job.settings.config import Config
 from job.settings.reference_config import FREEZES, NOT_USED, REFUSED, SAME
-from job.train import check
 from tests.test_house import PACKAGES, ROOT
 from tests.tiny import DEMO
 from tools.config_reference import PAGE, page
@@ -37,7 +38,7 @@ def modules(path: Path) -> list[tuple[str, list[str]]]:
 
 
 def options(text: str) -> list[list[str]]:
-    """What the code spans of a text give job.train: the arguments of its commands, and lines of options alone."""
+    """Return job.train's arguments in a text's code spans: of commands, and options alone."""
     spans = [
         span.partition("python -m job.train ")[2] or span
         for span in re.findall(r"`([^`\n]+)`", text)
@@ -79,7 +80,7 @@ def test_links_lead_somewhere(path):
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
 def test_commands_are_accepted(path):
-    """Each module exists; each option is one of its own; what takes a configuration accepts the keys and values."""
+    """Modules and options exist; what takes a configuration accepts the keys and values."""
     for module, arguments in modules(path):
         source = ROOT / f"{module.replace('.', '/')}.py"
         if module.split(".")[0] not in ("job", "tuning", "benchmarks", "tools"):
@@ -99,7 +100,7 @@ def test_commands_are_accepted(path):
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
 def test_a_training_would_start(path, tmp_path):
-    """job.train does not refuse its commands' settings, nor those that the text names, beside the defaults."""
+    """job.train accepts the settings of its commands, and those that the text names."""
     (tmp_path / "own.yaml").write_text("run: {name: own}\n")
     blocks = [
         arguments for module, arguments in modules(path) if module in ("job.train", "job.doctor")
@@ -117,7 +118,7 @@ def test_what_does_not_start_would_be_found():
 
 
 def printed() -> list[str]:
-    """Every string of the packages and of what users meet of Ray; where a value is put in there is a NUL."""
+    """Return every string of the packages and of Ray's autoscaler; NUL stands for a value."""
     rays = Path(ray.__file__).parent / "autoscaler/_private"
     paths = [path for package in PACKAGES for path in (ROOT / package).rglob("*.py")]
     found = []
@@ -156,15 +157,19 @@ def keys() -> set[str]:
 
 
 def test_keys_that_pages_name_exist():
-    """`section.key` in code style is a key of the configuration, or of the reference's, or a module."""
+    """`section.key` is a key of ours or of the reference, or a module, or a name in one."""
     known = keys() | SAME.keys() | NOT_USED.keys() | FREEZES.keys() | set(REFUSED)
-    known |= {
+    modules = {
         path.relative_to(ROOT).with_suffix("").as_posix().replace("/", ".")
         for path in ROOT.glob("data/**/*.py")
     }
+    known |= modules
     assert "train.checkpoint.every_steps" in known
     for path in PAGES:
         named = re.findall(
             r"`((?:run|scaling|data|model|train|eval)(?:\.[a-z_]+)+)`", path.read_text()
         )
-        assert set(named) <= known, path.name
+        functions = {name for name in named if name.rpartition(".")[0] in modules}
+        for name in functions:
+            pkgutil.resolve_name(name)  # raises
+        assert set(named) - functions <= known, path.name

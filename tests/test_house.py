@@ -20,6 +20,7 @@ def tracked() -> list[str]:
     return [name for name in listed.stdout.splitlines() if (ROOT / name).is_file()]
 
 
+@pytest.mark.processes
 def test_gitignore_hides_no_package():
     """`ray job submit --working-dir .` uploads what .gitignore lets through."""
     seen = set(tracked())
@@ -47,6 +48,7 @@ def test_locks_pin_everything_and_name_no_host():
         }
 
 
+@pytest.mark.processes
 def test_no_file_names_a_registry_or_a_folder_of_somebodys_machine():
     hosts = re.compile(
         r"(pypi|pythonhosted|deb\.debian|registry\.npmjs)\.org|(?<![\w.])/(work|root/\.pyenv)/"

@@ -1,5 +1,6 @@
 """A training state and batches small enough for a test, with no files and no Ray."""
 
+import functools
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,9 +15,15 @@ from trainable.weights.slm import load_slm
 DEMO = Path(__file__).parents[1] / "job/presets/demo.yaml"
 
 
+@functools.cache
+def demo_config() -> Config:
+    """Return the demo preset; reading it takes as long as a training step of it."""
+    return read_config(DEMO)
+
+
 def tiny_config(**train) -> Config:
     """The demo preset with a shorter segment; keyword arguments go to its section train."""
-    cfg = read_config(DEMO)
+    cfg = demo_config()
     return replace(cfg, train=replace(cfg.train, **{"segment_size": 4096} | train))
 
 

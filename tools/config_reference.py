@@ -1,4 +1,4 @@
-"""Writes docs/configuration.md from the dataclasses of the configuration: `python -m tools.config_reference`."""
+"""Write docs/configuration.md: `python -m tools.config_reference`."""
 
 import inspect
 import re
@@ -14,23 +14,26 @@ PAGE = Path(__file__).parents[1] / "docs/configuration.md"
 HEAD = """\
 # Configuration
 
-Made by `python -m tools.config_reference` from the dataclasses beside the code that they govern; do not edit.
+Made by `python -m tools.config_reference` from the dataclasses beside the code that they govern; do
+not edit.
 
-A configuration is a YAML file of sections and keys, or several (`--config A --config B`, later ones win), then what the
-command line overrides: `--train.learning_rate 1e-4`, `--scaling.num_workers '[2, 8]' --train.micro_batches_per_step 8`.
-Unknown keys and wrong types are refused by name. A run's resolved configuration lies in its folder and in each of its
-checkpoints. Presets are in [job/presets](../job/presets).
+A configuration is a YAML file of sections and keys, or several (`--config A --config B`, later ones
+win), then what the command line overrides: `--train.learning_rate 1e-4`,
+`--scaling.num_workers '[2, 8]' --train.micro_batches_per_step 8`. Unknown keys and wrong types are
+refused by name. A run's resolved configuration lies in its folder and in each of its checkpoints.
+Presets are in [job/presets](../job/presets).
 """
 
 
 def page() -> str:
-    """The page."""
+    """Return the page."""
     return HEAD + "".join(_section(Config, ""))
 
 
 def _section(cls: type, key: str) -> Iterator[str]:
-    """The tables of a dataclass and of those in it, at a dotted key."""
-    meanings, hints = attributes(cls), get_type_hints(cls)
+    """Yield the tables of a dataclass and of those in it, at a dotted key."""
+    meanings = attributes(cls)
+    hints = get_type_hints(cls)
     inner = [f for f in fields(cls) if is_dataclass(hints[f.name])]
     own = [f for f in fields(cls) if f not in inner]
     if key:
@@ -46,24 +49,27 @@ def _section(cls: type, key: str) -> Iterator[str]:
 
 
 def attributes(cls: type) -> dict[str, str]:
-    """What the docstring of a dataclass says of each field.
+    """Return what the docstring of a dataclass says about each field.
 
     Raises:
-        ValueError: it says nothing of one, or tells of one that is not there.
+        ValueError: it leaves out a field, or describes one that does not exist.
     """
     block = (inspect.getdoc(cls) or "").partition("Attributes:\n")[2].partition("\n\n")[0]
     entries = re.findall(r"^ {4}(\w+): (.*(?:\n {8}.*)*)", block, re.MULTILINE)
     found = {name: re.sub(r"\s+", " ", text).strip() for name, text in entries}
-    if found.keys() != {f.name for f in fields(cls)}:
-        odd = ", ".join(sorted(found.keys() ^ {f.name for f in fields(cls)}))
+    odd = found.keys() ^ {f.name for f in fields(cls)}
+    if odd:
         raise ValueError(
-            f"{cls.__name__}: its docstring's Attributes and its fields differ in {odd}"
+            f"{cls.__name__}: its docstring's Attributes and its fields differ in "
+            f"{', '.join(sorted(odd))}"
         )
     return found
 
 
 def _type(hint: Any) -> str:
-    origin, args = get_origin(hint), get_args(hint)
+    """Return a type as a user would write its values."""
+    origin = get_origin(hint)
+    args = get_args(hint)
     if origin is Literal:
         return " or ".join(map(str, args))
     if origin in (Union, types.UnionType):
@@ -72,7 +78,8 @@ def _type(hint: Any) -> str:
         return f"{{{_type(args[0])}: {_type(args[1])}}}"
     if origin is tuple or origin is list:
         shown = [_type(a) for a in args if a is not Ellipsis]
-        return f"[{', '.join(shown)}{', ...' if len(args) != len(shown) or origin is list else ''}]"
+        any_length = origin is list or Ellipsis in args
+        return f"[{', '.join(shown)}{', ...' if any_length else ''}]"
     return hint.__name__
 
 

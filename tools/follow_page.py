@@ -1,8 +1,8 @@
-"""Follows a page word for word in a clean checkout: `python -m tools.follow_page README.md [--only make]`.
+"""Follow a page word for word in a clean checkout: `python -m tools.follow_page README.md`.
 
-Clones the last commit, runs each command of the page's fenced blocks there in order, and prints its
-exit status and seconds. What the reader is to bring lies in `--bring FOLDER`, which is copied in:
-recordings, my.list, my.yaml.
+It clones the last commit, runs each command of the page's fenced blocks there in order, and prints
+its exit status and seconds. What the reader is to bring lies in `--bring FOLDER`, which is copied
+in: recordings, my.list, my.yaml.
 """
 
 import argparse
@@ -21,14 +21,14 @@ ROOT = Path(__file__).parents[1]
 
 
 def main(argv: Sequence[str]) -> int:
-    """The command; ends with status 1 where one of the page's ended with another one than 0."""
+    """Run the command; the status is 1 if a command of the page failed."""
     made = argparse.ArgumentParser("python -m tools.follow_page", description=__doc__)
-    made.add_argument("page", help="of this project, such as README.md")
+    made.add_argument("page", help="a page of this project, such as README.md")
     made.add_argument(
-        "--only", default="", help="commands that begin so; the others are named as left out"
+        "--only", default="", help="run only commands that begin with this, and name the others"
     )
     made.add_argument(
-        "--bring", type=Path, help="a folder whose content the reader has in the checkout"
+        "--bring", type=Path, help="folder whose content the reader has in the checkout"
     )
     args = made.parse_args(list(argv))
     with tempfile.TemporaryDirectory(prefix="follow-") as folder:
@@ -40,10 +40,9 @@ def main(argv: Sequence[str]) -> int:
 
 
 def follow(checkout: Path, page: Path, only: str) -> int:
-    """Run a page's commands in a checkout; 1 where one failed."""
-    env = os.environ | {
-        "PATH": f"{checkout}/.venv/bin:{Path(sys.executable).parent}:{os.environ['PATH']}"
-    }
+    """Run a page's commands in a checkout; return 1 if one failed."""
+    path = f"{checkout}/.venv/bin:{Path(sys.executable).parent}:{os.environ['PATH']}"
+    env = os.environ | {"PATH": path}
     worst = 0
     for command in commands(page):
         if not command.startswith(only):

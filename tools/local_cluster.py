@@ -1,7 +1,7 @@
-"""A Ray cluster of several raylets on this machine, whose nodes can be killed, cut off, drained and added.
+"""A Ray cluster of several raylets on this machine, whose nodes can be killed, drained and added.
 
-Where the machine lets us (root and `ip`), every node has a network namespace with an address of its
-own on a private bridge, so that a node's death takes its network with it. Elsewhere nodes have
+If the machine allows it (root and `ip`), every node has a network namespace with an address of its
+own on a private bridge, so that a node's death takes its network with it. Otherwise nodes have
 loopback addresses of their own.
 """
 
@@ -25,7 +25,8 @@ NODE_MARK = "BERT_VITS2_RAY_NODE"
 PORT = 6379  # of the GCS, in the head's own namespace or on its own address
 DASHBOARD_PORT = 8265  # likewise
 FIRST_HOST = 2
-HEAD_TYPE, HEAD_ID = "ray.head.default", "f" * 51 + "00000"  # fixed in Ray's FakeMultiNodeProvider
+HEAD_TYPE = "ray.head.default"
+HEAD_ID = "f" * 51 + "00000"  # fixed in Ray's FakeMultiNodeProvider
 IDLE_TIMEOUT_S = 30
 AUTOSCALER = {
     "AUTOSCALER_UPDATE_INTERVAL_S": "1",
@@ -52,10 +53,10 @@ class Node:
     """A raylet and its processes.
 
     Attributes:
-        address: of the node.
-        name: in the environment of all its processes, as NODE_MARK.
+        address: address of the node.
+        name: mark of the node, NODE_MARK in the environment of all its processes.
         prefix: command that enters its namespace; empty without one.
-        link: its end of the bridge, or None.
+        link: its end of the bridge; None without a namespace.
         process: `ray start --block`.
     """
 
@@ -67,7 +68,7 @@ class Node:
 
 
 class LocalCluster:
-    """The head, which has CPUs for the driver and the loaders, and worker nodes with a `trainer` resource each.
+    """A head with CPUs for the driver and the loaders, and worker nodes of one `trainer` each.
 
     Use it as a context manager; everything it started is ended with it.
     """
@@ -86,30 +87,22 @@ class LocalCluster:
             workers: nodes with one CPU and one `trainer`.
             head_cpus: logical CPUs of the head.
             env: further environment variables of all nodes and commands.
-            dashboard: with one, through which jobs are submitted; `dashboard` is its address, for
-                commands on the head.
+            dashboard: whether there is a dashboard, through which jobs are submitted; the attribute
+                `dashboard` is its address, for commands on the head.
             node_types: `available_node_types` of a cluster.yaml, whose nodes Ray's autoscaler
                 starts as raylets beside the head, under its address, and ends when they are idle;
-                none: no autoscaler.
+                None: no autoscaler.
         """
         # Ray's sockets need short paths
         self.folder = Path(tempfile.mkdtemp(prefix="bvr-", dir="/tmp"))
         self.tag = f"bvr{os.getpid() % 10000}x{next(_numbers)}"
         self.network = _network() if _can_make_namespaces() else None
-        self.env = (
-            os.environ
-            | FAST_HEALTH_CHECK
-            | {"RAY_AUTH_MODE": "disabled", "RAY_worker_niceness": "0"}
-        )
-        self.env |= {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"} | (env or {})
-        # a job's `python` is this one
-        self.env["PATH"] = f"{Path(sys.executable).parent}:{self.env['PATH']}"
-        self.env.pop("RAY_ADDRESS", None)
+        self.env = _environment(env or {})
         self.hosts = itertools.count(FIRST_HOST)
         self.nodes: list[Node] = []
         self.port = PORT if self.network else _free_port()
-        port = DASHBOARD_PORT if self.network else _free_port()
-        self.dashboard = f"http://127.0.0.1:{port}"
+        dashboard_port = DASHBOARD_PORT if self.network else _free_port()
+        self.dashboard = f"http://127.0.0.1:{dashboard_port}"
         try:
             if self.network:
                 _ip("link", "add", self.tag, "type", "bridge")
@@ -119,20 +112,11 @@ class LocalCluster:
                 f"--port={self.port}",
                 f"--num-cpus={head_cpus}",
                 f"--temp-dir={self.folder}",
-            ]
-            arguments += [
                 f"--include-dashboard={str(dashboard).lower()}",
-                f"--dashboard-port={port}",
+                f"--dashboard-port={dashboard_port}",
             ]
             if node_types:
-                self.env |= AUTOSCALER
-                config = self.folder / "autoscaling.json"
-                config.write_text(
-                    json.dumps(
-                        _autoscaling(node_types, f"{self._address_of(FIRST_HOST)}:{self.port}")
-                    )
-                )
-                arguments.append(f"--autoscaling-config={config}")
+                arguments.append(self._autoscale(node_types))
             self.head = self._start(arguments)
             self.address = f"{self.head.address}:{self.port}"
             self._wait_for(self.head)
@@ -150,15 +134,14 @@ class LocalCluster:
 
     def add_node(self) -> Node:
         """Start another worker node and wait until it has joined."""
-        node = self._start(
-            [f"--address={self.address}", "--num-cpus=1", '--resources={"trainer": 1}', LOGS]
-        )
+        resources = ["--num-cpus=1", '--resources={"trainer": 1}']
+        node = self._start([f"--address={self.address}", *resources, LOGS])
         self.nodes.append(node)
         self._wait_for(node)
         return node
 
     def kill_node(self, node: Node) -> None:
-        """The power goes: the network at once, where the node has one of its own, and all processes by SIGKILL."""
+        """Cut a node's power: first its network if it has one, then all processes by SIGKILL."""
         if node.link:
             _ip("link", "set", node.link, "down")
         _kill_marked(node.name)
@@ -174,22 +157,29 @@ class LocalCluster:
             raise RuntimeError(f"ray drain-node failed:\n{done.stdout}{done.stderr}")
 
     def node_id(self, node: Node) -> str:
-        """Ray's name of a node."""
+        """Return Ray's id of a node."""
         return next(n["NodeID"] for n in self.alive() if n["NodeManagerAddress"] == node.address)
 
     def alive(self) -> list[dict]:
-        """Ray's nodes that live, as `ray.nodes()` gives them."""
-        script = f"import ray, json; ray.init('{self.address}', log_to_driver=False); print(json.dumps(ray.nodes()))"
+        """Return the nodes that are alive, as `ray.nodes()` gives them."""
+        script = (
+            "import ray, json; "
+            f"ray.init('{self.address}', log_to_driver=False); "
+            "print(json.dumps(ray.nodes()))"
+        )
         done = self.run([sys.executable, "-c", script])
         if done.returncode:
             raise RuntimeError(f"the cluster does not answer:\n{done.stdout}{done.stderr}")
         return [node for node in json.loads(done.stdout.splitlines()[-1]) if node["Alive"]]
 
     def run(self, argv: list[str], timeout: float = 60) -> subprocess.CompletedProcess:
-        """Run a command on the head."""
-        prefix, env = self.head.prefix, self.command_env()
+        """Run a command on the head and wait for its end."""
         return subprocess.run(
-            [*prefix, *argv], env=env, capture_output=True, text=True, timeout=timeout
+            [*self.head.prefix, *argv],
+            env=self.command_env(),
+            capture_output=True,
+            text=True,
+            timeout=timeout,
         )
 
     def start(self, argv: list[str], log: Path) -> subprocess.Popen:
@@ -206,7 +196,7 @@ class LocalCluster:
             return subprocess.Popen([*node.prefix, *argv], env=env, stdout=out, stderr=out)
 
     def command_env(self) -> dict[str, str]:
-        """Environment of commands that use the cluster."""
+        """Return the environment of commands that use the cluster."""
         return self.env | {"RAY_ADDRESS": self.address}
 
     def close(self) -> None:
@@ -214,21 +204,27 @@ class LocalCluster:
         _kill_marked(self.tag)
         if self.network:
             for host in range(1, next(self.hosts)):
-                subprocess.run(["ip", "link", "del", f"{self.tag}v{host}"], capture_output=True)
-                subprocess.run(["ip", "netns", "del", f"{self.tag}n{host}"], capture_output=True)
-            subprocess.run(["ip", "link", "del", self.tag], capture_output=True)
+                _try_ip("link", "del", f"{self.tag}v{host}")
+                _try_ip("netns", "del", f"{self.tag}n{host}")
+            _try_ip("link", "del", self.tag)
         shutil.rmtree(self.folder, ignore_errors=True)
 
+    def _autoscale(self, node_types: dict[str, dict]) -> str:
+        """Prepare an autoscaler; return the argument of `ray start` that starts it."""
+        self.env |= AUTOSCALER
+        gcs_address = f"{self._address_of(FIRST_HOST)}:{self.port}"
+        config = self.folder / "autoscaling.json"
+        config.write_text(json.dumps(_autoscaling(node_types, gcs_address)))
+        return f"--autoscaling-config={config}"
+
     def _start(self, arguments: list[str]) -> Node:
+        """Start a node by `ray start` with these arguments."""
         address, name, prefix, link = self._host()
-        # in a namespace the workers find out; no interface bears a loopback address of a node's own
+        # in a namespace the workers find theirs; no interface has a node's own loopback address
         interface = {} if link else {"GLOO_SOCKET_IFNAME": "lo", "TP_SOCKET_IFNAME": "lo"}
         argv = [*prefix, RAY, "start", "--block", f"--node-ip-address={address}", *arguments]
-        argv += [
-            "--object-store-memory=200000000",
-            "--disable-usage-stats",
-            "--dashboard-agent-listen-port=0",
-        ]
+        argv += ["--object-store-memory=200000000", "--disable-usage-stats"]
+        argv.append("--dashboard-agent-listen-port=0")
         env = self.env | interface | {NODE_MARK: name}
         with (self.folder / f"{address}.log").open("wb") as log:
             process = subprocess.Popen(
@@ -237,19 +233,21 @@ class LocalCluster:
         return Node(address, name, prefix, link, process)
 
     def _host(self) -> tuple[str, str, list[str], str | None]:
-        """A new node's address and name, the command that enters its namespace, and its link."""
+        """Make a host; return address, name, command that enters its namespace, and link."""
         number = next(self.hosts)
         address = self._address_of(number)
         if not self.network:
             return address, f"{self.tag}n{number}", [], None
-        space, link = f"{self.tag}n{number}", f"{self.tag}v{number}"
+
+        space = f"{self.tag}n{number}"
+        link = f"{self.tag}v{number}"
         _ip("netns", "add", space)
         _ip("link", "add", link, "type", "veth", "peer", "name", "eth0", "netns", space)
         _ip("link", "set", link, "master", self.tag, "up")
         _ip("-n", space, "addr", "add", f"{address}/{self.network.prefixlen}", "dev", "eth0")
         _ip("-n", space, "link", "set", "eth0", "up")
         _ip("-n", space, "link", "set", "lo", "up")
-        # leads nowhere: by it Ray finds out which address its machine has
+        # it leads nowhere, but from it Ray learns which address its machine has
         _ip("-n", space, "route", "add", "default", "dev", "eth0")
         return address, space, ["ip", "netns", "exec", space], link
 
@@ -257,7 +255,9 @@ class LocalCluster:
         return str(self.network[number]) if self.network else f"127.0.0.{number}"
 
     def _wait_for(self, node: Node, timeout: float = 90) -> None:
-        log, deadline = self.folder / f"{node.address}.log", time.monotonic() + timeout
+        """Wait until a node runs."""
+        log = self.folder / f"{node.address}.log"
+        deadline = time.monotonic() + timeout
         while "Ray runtime started" not in log.read_text():
             if node.process.poll() is not None or time.monotonic() > deadline:
                 raise RuntimeError(f"node {node.address} did not start:\n{log.read_text()[-2000:]}")
@@ -265,7 +265,12 @@ class LocalCluster:
 
 
 def _autoscaling(node_types: dict[str, dict], gcs_address: str) -> dict:
-    """What `ray start --autoscaling-config` reads; all that the nodes of a cloud need is empty."""
+    """Return what `ray start --autoscaling-config` reads; all that only a cloud needs is empty.
+
+    Args:
+        node_types: `available_node_types` of a cluster.yaml.
+        gcs_address: address of the cluster's control store.
+    """
     provider = {
         "type": "external",
         "module": "ray.autoscaler._private.fake_multi_node.node_provider.FakeMultiNodeProvider",
@@ -301,31 +306,43 @@ def _autoscaling(node_types: dict[str, dict], gcs_address: str) -> dict:
 
 
 def _kill_marked(name: str) -> None:
-    """SIGKILL every process of a node, or of all nodes whose names begin so: by their environment, as Ray's have
-    sessions of their own and outlive their parents."""
-    for _ in range(3):  # a process may have been starting another one
+    """SIGKILL every process of a node, or of all nodes whose names begin with `name`.
+
+    They are found by their environment, as Ray's processes have sessions of their own and outlive
+    their parents.
+    """
+    # several times, as a process may have been starting another one
+    for _ in range(3):
         for process in psutil.process_iter():
             try:
                 if process.environ().get(NODE_MARK, "").startswith(name):
                     process.kill()
             except (psutil.NoSuchProcess, psutil.AccessDenied):
-                continue  # it ended by itself, or is not ours
+                continue  # it ended by itself, or belongs to another user
+
+
+def _environment(further: dict[str, str]) -> dict[str, str]:
+    """Return the environment of all nodes and commands."""
+    env = os.environ | FAST_HEALTH_CHECK
+    env |= {"RAY_AUTH_MODE": "disabled", "RAY_worker_niceness": "0"}
+    env |= {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"} | further
+    # a job's `python` is this one
+    env["PATH"] = f"{Path(sys.executable).parent}:{env['PATH']}"
+    env.pop("RAY_ADDRESS", None)
+    return env
 
 
 def _can_make_namespaces() -> bool:
+    """Return whether this process may make network namespaces and bridges."""
     if os.geteuid() != 0 or shutil.which("ip") is None:
         return False
     name = f"bvrtry{os.getpid()}"
-    made = subprocess.run(["ip", "netns", "add", name], capture_output=True).returncode == 0
-    bridge = (
-        subprocess.run(
-            ["ip", "link", "add", name[:15], "type", "bridge"], capture_output=True
-        ).returncode
-        == 0
-    )
-    subprocess.run(["ip", "netns", "del", name], capture_output=True)
-    subprocess.run(["ip", "link", "del", name[:15]], capture_output=True)
-    return made and bridge
+    link = name[:15]
+    space = _try_ip("netns", "add", name)
+    bridge = _try_ip("link", "add", link, "type", "bridge")
+    _try_ip("netns", "del", name)
+    _try_ip("link", "del", link)
+    return space and bridge
 
 
 def _network() -> ipaddress.IPv4Network:
@@ -334,6 +351,11 @@ def _network() -> ipaddress.IPv4Network:
 
 def _ip(*arguments: str) -> None:
     subprocess.run(["ip", *arguments], check=True, capture_output=True)
+
+
+def _try_ip(*arguments: str) -> bool:
+    """Run `ip`; return whether it succeeded."""
+    return subprocess.run(["ip", *arguments], capture_output=True).returncode == 0
 
 
 def _free_port() -> int:

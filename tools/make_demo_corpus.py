@@ -1,9 +1,9 @@
-"""Synthesises the demonstration corpus, job/presets/demo_corpus, with voices of free software.
+"""Synthesise the demonstration corpus, job/presets/demo_corpus, with voices of free software.
 
     apt-get install espeak-ng flite
     python -m tools.make_demo_corpus
 
-Six speakers, two a language: espeak-ng speaks Chinese (two of its variants), Open JTalk Japanese
+Six speakers, two per language: espeak-ng speaks Chinese (two of its variants), Open JTalk Japanese
 (pyopenjtalk-plus with the voice in its wheel, and the same one lower and slower), flite English
 (two recorded voices of CMU).
 """
@@ -23,10 +23,9 @@ import soxr
 
 RATE = 44100
 OUT = Path("job/presets/demo_corpus")
-MARGIN = (0.08, 0.15)
-"""Seconds of near silence before and after, drawn from this range."""
-PEAK_DB, NOISE_DB = -3.0, -84.0
-"""Of full scale. Some noise stands for a room: digital silence is nothing that a microphone records."""
+MARGIN = (0.08, 0.15)  # seconds of near silence before and after are drawn from this range
+PEAK_DB = -3.0  # of full scale
+NOISE_DB = -84.0  # the noise of a room, as a microphone never records digital silence
 
 TEXTS = {
     "ZH": [
@@ -115,7 +114,7 @@ SPEAKERS = (
 
 
 def run(program: str, *arguments: str, text: str | None = None) -> None:
-    """Runs a synthesiser, with a text on its standard input."""
+    """Run a synthesiser, with a text on its standard input."""
     found = shutil.which(program)
     if found is None:
         raise SystemExit(f"{program} is not installed: apt-get install {program}")
@@ -123,16 +122,10 @@ def run(program: str, *arguments: str, text: str | None = None) -> None:
 
 
 def speak(speaker: Speaker, text: str, path: Path) -> tuple[np.ndarray, int]:
-    """Float samples between -1 and 1, and their rate."""
+    """Return float samples between -1 and 1, and their rate, Hz."""
     if speaker.language == "ZH":
-        settings = [
-            "-v",
-            speaker.voice,
-            "-p",
-            str(int(speaker.pitch)),
-            "-s",
-            str(int(speaker.speed)),
-        ]
+        settings = ["-v", speaker.voice]
+        settings += ["-p", str(int(speaker.pitch)), "-s", str(int(speaker.speed))]
         run("espeak-ng", *settings, "-w", str(path), "--stdin", text=text)
         return soundfile.read(path, dtype="float32")
     if speaker.language == "EN":
@@ -145,7 +138,7 @@ def speak(speaker: Speaker, text: str, path: Path) -> tuple[np.ndarray, int]:
 
 
 def trim(samples: np.ndarray, rate: int) -> np.ndarray:
-    """Cuts off what lies below -45 dB of the peak at both ends."""
+    """Cut off what lies below -45 dB of the peak at both ends."""
     frame = rate // 100
     level = np.abs(samples[: len(samples) // frame * frame]).reshape(-1, frame).max(axis=1)
     loud = np.flatnonzero(level > np.abs(samples).max() * 10 ** (-45 / 20))
@@ -153,7 +146,7 @@ def trim(samples: np.ndarray, rate: int) -> np.ndarray:
 
 
 def finish(samples: np.ndarray, rate: int, generator: np.random.Generator) -> np.ndarray:
-    """16-bit samples at 44.1 kHz: level, margins, and the faint noise of a room."""
+    """Return 16-bit samples at 44.1 kHz with level, margins, and the faint noise of a room."""
     samples = soxr.resample(trim(samples, rate), rate, RATE, quality="HQ")
     samples = samples * (10 ** (PEAK_DB / 20) / np.abs(samples).max())
     before, after = (np.zeros(int(RATE * generator.uniform(*MARGIN)), np.float32) for _ in range(2))
@@ -163,7 +156,7 @@ def finish(samples: np.ndarray, rate: int, generator: np.random.Generator) -> np
 
 
 def check(name: str, samples: np.ndarray) -> None:
-    """Refuses what cannot be speech: too short, too long, too quiet, or clipped."""
+    """Refuse what cannot be speech: too short, too long, too quiet, or clipped."""
     seconds = len(samples) / RATE
     level = 20 * np.log10(np.sqrt(np.mean((samples / 32768.0) ** 2)))
     clipped = np.mean(np.abs(samples.astype(int)) >= 32767)
@@ -172,12 +165,14 @@ def check(name: str, samples: np.ndarray) -> None:
 
 
 def main() -> None:
-    """Writes OUT/wavs/<speaker>/<nnn>.flac and OUT/esd.list (path|speaker|language|text)."""
+    """Write OUT/wavs/<speaker>/<nnn>.flac and OUT/esd.list (path|speaker|language|text)."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=OUT)
     out = parser.parse_args().out
     generator = np.random.default_rng(0)
-    lines, seconds, size = [], 0.0, 0
+    lines = []
+    seconds = 0.0
+    size = 0
     with tempfile.TemporaryDirectory() as folder:
         for index, speaker in enumerate(SPEAKERS):
             (out / "wavs" / speaker.name).mkdir(parents=True, exist_ok=True)

@@ -1,14 +1,12 @@
-"""Writes data/text/english/words.gz: the CMU pronouncing dictionary 0.6, with which published models were trained.
+"""Write data/text/english/words.gz: `python -m tools.make_english_words cmudict_cache.pickle`.
 
-    python -m tools.make_english_words cmudict_cache.pickle
-
-No package index carries that edition by itself; the file is part of the source distribution melotts
-0.1.1 (MIT). Second readings of a word ("READ(2)") and the names of signs are left out: nothing
-looks them up.
+It is the CMU pronouncing dictionary 0.6, with which published models were trained. No package index
+carries that edition by itself; the file is part of the source distribution melotts 0.1.1 (MIT).
+Second readings of a word ("READ(2)") and the names of signs are left out: nothing looks them up.
 """
 
 import gzip
-import pickle
+import pickle  # noqa: TID251
 import sys
 from pathlib import Path
 from typing import Any
@@ -16,16 +14,16 @@ from typing import Any
 from data.text.english.words import DICTIONARY_FILE
 
 
-class DataOnly(pickle.Unpickler):
-    """Reads lists, dicts and strings, and refuses what would run code."""
+class DataOnly(pickle.Unpickler):  # noqa: TID251  # it refuses all but strings
+    """An unpickler of lists, dicts and strings that refuses what would run code."""
 
     def find_class(self, module: str, name: str) -> Any:
-        """Refuses; see the class."""
+        """Refuse every class and function."""
         raise pickle.UnpicklingError(f"{module}.{name}: a dictionary of strings is expected")
 
 
 def main(path: Path) -> None:
-    """Turns {WORD: [[phone, ...] a syllable]} into lines "word PHONE ..."."""
+    """Turn WORD -> phones of each syllable into lines "word PHONE ..."."""
     with path.open("rb") as file:
         readings: dict[str, list[list[str]]] = DataOnly(file).load()
     lines = [

@@ -5,7 +5,7 @@ from pathlib import Path
 
 
 def commands(page: Path) -> list[str]:
-    """Lines of a page's fenced blocks, those of shells and those without a language; continued lines are one."""
+    """Return the lines of a page's shell blocks; a line that is continued is one."""
     blocks = re.findall(
         r"^```(\w*)\n(.*?)^```$", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL
     )

@@ -1,12 +1,32 @@
 """Configuration of the networks and of their training."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
-NETWORKS = ("g", "d", "dur", "wd")
+from trainable.networks.registry import AVERAGED, GENERATOR, Network, Term, network, networks, terms
+
 # files of the generator's weights: its own, and the averaged ones (train.ema_decay)
-GENERATORS = ("g", "ema")
+GENERATORS = (GENERATOR, AVERAGED)
+Keys = Mapping[str, tuple[Any, Any, str]]  # name -> type, default and meaning
+
+
+def with_keys(keys: Keys) -> Callable[[type], type]:
+    """Return a decorator that gives a class annotated fields, and documents them.
+
+    For keys of the configuration that follow from declarations. Networks and loss terms that are
+    registered after this module was imported have no keys; they keep the declared defaults.
+    """
+
+    def add(cls: type) -> type:
+        cls.__annotations__ = {name: hint for name, (hint, _, _) in keys.items()}
+        for name, (_, default, _) in keys.items():
+            setattr(cls, name, default)
+        meanings = "".join(f"    {name}: {meaning}\n" for name, (_, _, meaning) in keys.items())
+        cls.__doc__ = f"{cls.__doc__}\n\nAttributes:\n{meanings}"
+        return cls
+
+    return add
 
 
 @dataclass(frozen=True)
@@ -16,7 +36,7 @@ class SlmConfig:
     Attributes:
         path: a folder or a hub name of a WavLM, or `random` (a tiny random model made on the spot).
         revision: hub revision of `path`.
-        sampling_rate: Hz that the WavLM hears.
+        sampling_rate: sampling rate that the WavLM was trained on, in Hz.
         initial_channel: channels of the discriminator's first layer; the others follow from the
             WavLM.
     """
@@ -32,7 +52,7 @@ class ModelConfig:
     """Sizes of Bert-VITS2 2.3's networks; the defaults are its own.
 
     Attributes:
-        n_speakers: rows of the speaker table; 0: the reference encoder takes its place.
+        n_speakers: rows of the speaker table; 0: the reference encoder replaces the table.
         gin_channels: width of the speaker embedding.
         inter_channels: width of the latent z.
         hidden_channels: width of the encoders.
@@ -43,21 +63,23 @@ class ModelConfig:
         n_flow_layer: coupling layers of the flow.
         kernel_size: kernel of the text encoder's feed-forward layers.
         p_dropout: dropout of the encoders.
+        decoder: kind of the decoder from z to a waveform: `hifigan`, whose keys are the next six,
+            or another that trainable/networks/generator/decoder.py lists.
         resblock: residual block of the decoder.
         resblock_kernel_sizes: kernels of the decoder's residual blocks.
-        resblock_dilation_sizes: dilations of each of them.
+        resblock_dilation_sizes: dilations of each of these blocks.
         upsample_rates: up-sampling of the decoder's stages; their product is data.hop_length.
         upsample_initial_channel: channels that the decoder starts from.
         upsample_kernel_sizes: kernels of the up-sampling layers.
         use_transformer_flow: transformer coupling (VITS2) or residual coupling (VITS).
         use_spk_conditioned_encoder: the text encoder hears the speaker (VITS2).
         use_noise_scaled_mas: noise in the alignment search (VITS2).
-        mas_noise_scale_initial: that noise's scale at step 0.
-        noise_scale_delta: its decrease a step.
+        mas_noise_scale_initial: scale of that noise at step 0.
+        noise_scale_delta: decrease of that scale per step.
         use_duration_discriminator: train with the duration discriminator (VITS2).
         use_spectral_norm: spectral instead of weight normalisation in the discriminators.
-        discriminator_width_divisor: channels of the multi-period discriminator are divided by it
-            (1, 2, 4, 8, 16).
+        discriminator_width_divisor: divides the channels of the multi-period discriminator (1, 2,
+            4, 8, 16).
         bert_channels: width of the BERT features.
         slm: the speech language model.
     """
@@ -73,6 +95,7 @@ class ModelConfig:
     n_flow_layer: int = 4
     kernel_size: int = 3
     p_dropout: float = 0.1
+    decoder: str = "hifigan"
     resblock: Literal["1", "2"] = "1"
     resblock_kernel_sizes: tuple[int, ...] = (3, 7, 11)
     resblock_dilation_sizes: tuple[tuple[int, ...], ...] = ((1, 3, 5), (1, 3, 5), (1, 3, 5))
@@ -92,69 +115,48 @@ class ModelConfig:
 
 
 @dataclass(frozen=True)
+@with_keys({term.name: (float, term.weight, term.help) for term in terms()})
 class LossWeights:
-    """Weights of the generator's sum; the defaults are the reference's.
+    """Weights of the generator's sum; the defaults are the reference trainer's."""
 
-    Attributes:
-        mel: L1 between mel spectrograms (HiFi-GAN).
-        kl: Kullback-Leibler divergence of prior and posterior (VITS).
-        adversarial: least-squares GAN loss of the multi-period discriminator.
-        feature_matching: L1 between that discriminator's features.
-        duration: both duration predictors.
-        wavlm_feature: L1 between WavLM's features.
-        wavlm_adversarial: GAN loss of the WavLM discriminator.
-        duration_adversarial: GAN loss of the duration discriminator.
-    """
+    def of(self, term: Term) -> float:
+        """Return the weight of a term; its default where it was registered too late to be a key."""
+        return getattr(self, term.name, term.weight)
 
-    mel: float = 45.0
-    kl: float = 1.0
-    adversarial: float = 1.0
-    feature_matching: float = 1.0
-    duration: float = 1.0
-    wavlm_feature: float = 1.0
-    wavlm_adversarial: float = 1.0
-    duration_adversarial: float = 1.0
+
+Clip = float | Literal["none", "reference"]
+Rate = float | None
+
+
+def _meaning_of_clip(net: Network) -> str:
+    clip = net.reference_clip
+    reference = "no limit" if clip is None else f"{clip:g} under bf16, else no limit"
+    return f"limit for {net.description}; `reference`: {reference}."
 
 
 @dataclass(frozen=True)
+@with_keys({net.name: (Clip, "reference", _meaning_of_clip(net)) for net in networks()})
 class ClipNorm:
-    """Largest gradient norm of each network: a number, `none`, or `reference` (g 500, d 200, and under bf16 only).
+    """Largest gradient norm of each network: a number, `none`, or `reference`, as listed here."""
 
-    Attributes:
-        g: of the generator.
-        d: of the multi-period discriminator.
-        dur: of the duration discriminator.
-        wd: of the WavLM discriminator.
-    """
-
-    g: float | Literal["none", "reference"] = "reference"
-    d: float | Literal["none", "reference"] = "reference"
-    dur: float | Literal["none", "reference"] = "reference"
-    wd: float | Literal["none", "reference"] = "reference"
-
-    def limit(self, network: str, precision: str) -> float | None:
-        """The norm that the gradients of `network` are clipped to, or None."""
-        value = getattr(self, network)
+    def limit(self, name: str, precision: str) -> float | None:
+        """Return the norm that the gradients of a network are clipped to, or None."""
+        value = getattr(self, name, "reference")
         if value == "reference":
-            return {"g": 500.0, "d": 200.0}.get(network) if precision == "bf16" else None
-        return None if value == "none" else value
+            return network(name).reference_clip if precision == "bf16" else None
+        return None if isinstance(value, str) else value
 
 
 @dataclass(frozen=True)
+@with_keys(
+    {net.name: (Rate, net.learning_rate, f"rate of {net.description}.") for net in networks()}
+)
 class LearningRates:
-    """Learning rates at step 0 of networks that have one of their own; none: what train.learning_rate says.
+    """Learning rates at step 0 of single networks; none: train.learning_rate."""
 
-    Attributes:
-        g: of the generator.
-        d: of the multi-period discriminator.
-        dur: of the duration discriminator.
-        wd: of the WavLM discriminator.
-    """
-
-    g: float | None = None
-    d: float | None = None
-    dur: float | None = None
-    wd: float | None = None
+    def of(self, name: str) -> float | None:
+        """Return the learning rate of a network, or None if it has none of its own."""
+        return getattr(self, name, network(name).learning_rate)
 
 
 @dataclass(frozen=True)
@@ -163,13 +165,13 @@ class NotFiniteConfig:
 
     Attributes:
         policy: `stop` ends the run with its state intact; `skip` leaves out that network's update
-            and goes on; `roll_back` restores the last scheduled checkpoint (a multiple of
-            checkpoint.every_steps) before the bad step, and goes on behind that step: the data in
+            and continues; `roll_back` restores the last scheduled checkpoint (a multiple of
+            checkpoint.every_steps) before the bad step and continues behind that step: the data in
             between are passed over.
         max_grad_norm: a larger gradient norm counts as exploded; none: no norm does.
-        max_in_a_row: `skip` stops after so many steps with a left-out update in succession.
-        max_roll_backs: `roll_back` stops after so many in succession without a good scheduled
-            checkpoint in between.
+        max_in_a_row: `skip` stops after this many steps in a row with an update left out.
+        max_roll_backs: `roll_back` stops after this many roll-backs in a row without a good
+            scheduled checkpoint in between.
     """
 
     policy: Literal["stop", "skip", "roll_back"] = "stop"
@@ -184,13 +186,13 @@ class CheckpointConfig:
 
     Attributes:
         every_steps: global steps between checkpoints.
-        keep: the newest checkpoints kept.
-        keep_best: those with the best scores kept beside them; above 0 a checkpoint is saved at
-            each validation too.
+        keep: how many of the newest checkpoints are kept.
+        keep_best: how many of those with the best scores are kept beside them; above 0, a
+            checkpoint is also saved at each validation.
         metric: the score of a checkpoint: a tag of the validation such as `eval/mel` or `eval/mcd`.
         larger_is_better: whether the best checkpoint has the largest score rather than the
             smallest.
-        retry_s: seconds that a write to the run's folder is tried again where the storage fails;
+        retry_s: seconds for which a write to the run's folder is retried if the storage fails;
             three checkpoints in a row that could not be saved stop the run.
     """
 
@@ -209,13 +211,13 @@ class CheckpointConfig:
                 )
 
     def cost(self, scores: Mapping[str, float]) -> float | None:
-        """The metric as a number of which smaller is better; None where it is not among the scores."""
+        """Return the metric as a number of which smaller is better; None if there is no score."""
         score = scores.get(self.metric)
         return -score if score is not None and self.larger_is_better else score
 
     @property
     def ranks_by(self) -> str:
-        """What `cost` is of: costs of two configurations can be compared where it is the same."""
+        """What `cost` measures: costs of two configurations can be compared if it is the same."""
         return f"-{self.metric}" if self.larger_is_better else self.metric
 
 
@@ -224,54 +226,54 @@ class TrainConfig:
     """Training.
 
     Attributes:
-        seed: of the plan, of the initial weights and of every random draw.
-        max_steps: global steps in all.
-        micro_batches_per_step: G, micro-batches of a global step, whatever the number of workers.
+        seed: decides the plan, the initial weights and every random draw.
+        max_steps: global steps after which the run ends.
+        micro_batches_per_step: G, micro-batches per global step, whatever the number of workers.
         segment_size: samples of the decoded segment.
         precision: arithmetic of the networks; losses, mels and alignment stay fp32.
         reduction: `exact` sums gradients to the same bits for any number of workers, `fast` is
-            DDP's own.
-        learning_rate: at step 0; `skip_optimizer: false` gives a network that of its published
-            weights instead.
-        learning_rates: those of single networks, instead of either.
+            DDP's own sum.
+        learning_rate: learning rate at step 0; with `skip_optimizer: false` a network takes that of
+            its published weights instead.
+        learning_rates: learning rates of single networks, instead of either.
         lr_decay: factor on the learning rate each `lr_decay_by`.
-        lr_decay_by: `epoch` as the reference, or `step`, which does not depend on the size of the
-            corpus.
+        lr_decay_by: `epoch` as in the reference trainer, or `step`, which does not depend on the
+            size of the corpus.
         warmup_steps: steps over which the learning rate rises from 0.
-        betas: of AdamW.
-        eps: of AdamW.
-        weight_decay: of AdamW.
+        betas: AdamW's decay rates of the moments.
+        eps: AdamW's addend to the denominator.
+        weight_decay: AdamW's weight decay.
         clip_norm: gradient clipping.
         not_finite: what happens on NaN, infinity and exploding gradients.
-        loss_weights: of the generator's sum.
+        loss_weights: weights of the generator's sum.
         duration_discriminator_loss: `faithful` adds up the scores of both predictors and sums over
-            the batch, padding included, as the reference does; `corrected` is the mean over real
-            tokens of each predictor's own score.
+            the batch, padding included, as the reference trainer does; `corrected` is the mean over
+            real tokens of each predictor's own score.
         freeze: parameters that keep their values: `zh_bert`, `jp_bert`, `en_bert` (the projections
             of those features), or patterns over `<network>.<parameter>` such as `g.dec.*`.
         init_from: weights to start from: a folder or URI of published ones (G_*, D_*, DUR_*,
             WD_*.pth or .safetensors), a run (`runs/x`), its best checkpoint (`runs/x/best`) or
             another of this trainer, or a name on the hub, `user/model` or `user/model@revision`.
-        skip_optimizer: leave the optimizer states and learning rates of `init_from`; false takes
+        skip_optimizer: ignore the optimizer states and learning rates of `init_from`; false takes
             them over.
-        hub_endpoint: mirror of the hub for `init_from`; none: what HF_ENDPOINT says. HF_TOKEN is
+        hub_endpoint: mirror of the hub for `init_from`; none: the value of HF_ENDPOINT. HF_TOKEN is
             the access token.
         matmul_precision: torch.set_float32_matmul_precision; `auto`: high on a GPU (TF32), highest
             on a CPU.
         activation_checkpointing: compute the activations of the decoder, the flow and the
             discriminators again in the backward pass instead of keeping them: less memory, more
             time, the same losses.
-        deterministic: ask torch for deterministic kernels; always on when reduction is exact.
-        rehearse: try out the plan's costliest micro-batches before the first step, so that what
-            does not fit the memory fails at once; `auto`: on a GPU.
+        deterministic: ask torch for deterministic kernels; always on if reduction is exact.
+        rehearse: try out the plan's costliest micro-batches before the first step, so that a run
+            that does not fit the memory fails at once; `auto`: on a GPU only.
         log_every_steps: global steps between scalars in TensorBoard and lines on the console.
         image_every_steps: global steps between images in TensorBoard.
-        checkpoint: saving.
+        checkpoint: how often the run saves itself, and what it keeps.
         ema_decay: d of the generator's averaged weights, a <- d a + (1 - d) w after each step,
-            which are evaluated and saved beside the weights themselves; 0: there are none.
-        hang_timeout_s: a worker of which no step ends for so long says where it is, ends, and the
-            run goes on from the newest checkpoint; three times as long for a first step, a
-            validation and a checkpoint.
+            which are evaluated and saved beside the weights themselves; 0: no averaging.
+        hang_timeout_s: seconds. If no step finishes within this time, the worker logs its stack and
+            exits, and the run resumes from the newest checkpoint; three times as long for a first
+            step, a validation and a checkpoint.
     """
 
     seed: int = 42
@@ -309,17 +311,18 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if not 0 <= self.ema_decay < 1:
             raise ValueError(
-                f"train.ema_decay is {self.ema_decay}: give a number from 0 to below 1, such as 0.999"
+                f"train.ema_decay is {self.ema_decay}: give a number from 0 to below 1, "
+                "such as 0.999"
             )
 
 
 @dataclass(frozen=True)
 class ScorerConfig:
-    """What else scores a synthesis.
+    """A further score of a synthesis.
 
     Attributes:
-        factory: `module:function` that makes it; see trainable.evaluation.scorers.
-        path: its weights.
+        factory: `module:function` that makes the scorer; see trainable.evaluation.scorers.
+        path: weights of the scorer.
     """
 
     factory: str
@@ -333,17 +336,17 @@ class EvalConfig:
     Attributes:
         every_steps: global steps between validations.
         max_utterances: utterances of the validation split that are scored, and as many of the
-            training split beside them; fixed sets.
-        syntheses: of the validation's, how many are synthesised freely and compared with the
-            recording.
-        samples: of these, how many are plotted and written as audio.
-        max_frames: longest synthesis; what comes after is cut, however long an untrained voice
-            would speak.
-        sentences: language -> a text that is spoken at each validation, by the speaker with most
-            utterances of it.
-        scorers: name -> what else scores the syntheses; needs weights of the user's.
+            training split beside them; the sets stay the same throughout a run.
+        syntheses: how many of the validation utterances are synthesised freely and compared with
+            the recording.
+        samples: how many of these are plotted and written as audio.
+        max_frames: longest synthesis, in frames; the rest is cut, since an untrained voice may
+            never end.
+        sentences: language -> text that is spoken at each validation, by the speaker with the most
+            utterances in that language.
+        scorers: name -> further score of the syntheses; needs weights of your own.
         stop_after: validations without a better score (train.checkpoint.metric) after which the run
-            ends; 0: it goes on to train.max_steps.
+            ends; 0: it continues to train.max_steps.
     """
 
     every_steps: int = 1000

@@ -1,11 +1,9 @@
-"""Whether a run's configuration fits its shards, and what it said when its checkpoint was written."""
-
-from collections.abc import Iterator, Mapping
-from typing import Any
+"""Whether a run's configuration fits its shards, and how it differs from a checkpoint's."""
 
 import yaml
 
 from data.config import DataConfig
+from data.dotted_keys import flat
 from data.shards.manifest import Manifest
 from trainable.config import ModelConfig
 
@@ -16,41 +14,41 @@ def check_fits(data: DataConfig, model: ModelConfig, manifest: Manifest) -> None
     Raises:
         ValueError: names the keys.
     """
+    # what the shards' audio and spectrograms were made with
     for key in ("sampling_rate", "filter_length", "hop_length", "win_length"):
-        if manifest.header[key] != getattr(data, key):
+        prepared = manifest.header[key]
+        configured = getattr(data, key)
+        if prepared != configured:
             raise ValueError(
-                f"{data.shards} was prepared with data.{key} {manifest.header[key]}, the configuration says "
-                f"{getattr(data, key)}: prepare again, or set it back"
+                f"{data.shards} was prepared with data.{key} {prepared}, "
+                f"the configuration has {configured}: prepare again, or set it back"
             )
-    if manifest.header["bert_width"] != model.bert_channels:
+
+    width = manifest.header["bert_width"]
+    if width != model.bert_channels:
         raise ValueError(
-            f"{data.shards} holds BERT features of width {manifest.header['bert_width']}: "
+            f"{data.shards} holds BERT features of width {width}: "
             f"set model.bert_channels to it (it is {model.bert_channels})"
         )
     if model.n_speakers and max(manifest.speakers.values()) >= model.n_speakers:
         raise ValueError(
-            f"{len(manifest.speakers)} speakers do not fit model.n_speakers {model.n_speakers}: raise it"
+            f"{len(manifest.speakers)} speakers do not fit model.n_speakers {model.n_speakers}: "
+            "raise it"
         )
 
 
 def changed_settings(before: str, now: str) -> list[str]:
-    """The keys of two configurations whose values differ, `key old -> new` each.
+    """Return the keys of two configurations whose values differ, each as `key old -> new`.
 
     Args:
         before: YAML of sections and keys.
-        now: the same. A key that one of them lacks is of another version of the code, and left out.
+        now: YAML of the same. A key that one of them lacks is of another version of the code, and
+            left out.
     """
-    old, new = (dict(_keys(yaml.safe_load(text))) for text in (before, now))
+    old = flat(yaml.safe_load(before))
+    new = flat(yaml.safe_load(now))
     return [
         f"{key} {old[key]} -> {value}"
         for key, value in new.items()
         if key in old and old[key] != value
     ]
-
-
-def _keys(section: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in section.items():
-        if isinstance(value, Mapping) and value:
-            yield from _keys(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value

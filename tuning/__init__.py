@@ -1,1 +1,1 @@
-"""Searches over the loss weights."""
+"""Searches over the configuration: many trials, compared by a score."""

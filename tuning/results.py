@@ -1,41 +1,39 @@
-"""What a sweep leaves: tables, plots, a page, and the configuration that did best."""
+"""What a sweep leaves: tables, plots, a page, and the best trial's configuration."""
 
-import base64
-import html
 import io
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import pandas as pd
-from matplotlib.figure import Figure
-from ray.tune import ResultGrid
+from matplotlib.axes import Axes
+from ray.tune import Result, ResultGrid
 
+from data import html_page
 from data.files import below, put_file
+from data.html_page import Html, element, picture
+from job.reports.console import table
+from job.reports.plots import coordinates, panels, png
 from job.settings.cli import overridden, to_yaml
 from job.settings.config import Config
 from tuning.search import VALIDATION
 from tuning.space import Axis, Space
 
-_STYLE = """
-body { font: 14px sans-serif; margin: 2em } table { border-collapse: collapse }
-td, th { padding: 1px 8px; text-align: right; border-bottom: 1px solid #ddd } img { max-width: 100% }
-"""
 _COLOURS = {"finished": "tab:blue", "stopped": "tab:orange", "failed": "tab:red"}
 
 
 @dataclass(frozen=True)
 class Results:
-    """All that the trials told.
+    """All that the trials reported.
 
     Attributes:
         space: what was searched.
-        metric: that was minimised.
-        history: a row a validation: trial, run, validation, step, seconds, scores, and a column a
-            key of the space.
-        trials: a row a trial, at its best validation, the best trial first and failed ones last;
-            `status` finished, stopped or failed.
+        metric: score that was minimised.
+        history: one row per validation: trial, run, validation, step, seconds, scores, and one
+            column per key of the space.
+        trials: one row per trial, at its best validation; the best trial first and failed ones
+            last; `status` is finished, stopped or failed.
     """
 
     space: Space
@@ -53,217 +51,228 @@ class Results:
         first = dict(self.trials.iloc[0])
         if first["status"] == "failed" or not math.isfinite(first[self.metric]):
             errors = sorted(set(self.trials["error"]) - {""})
-            raise ValueError(
-                f"no trial has a finite {self.metric}: "
-                + ("; ".join(errors) or "was nothing validated?")
-            )
+            reason = "; ".join(errors) or "was nothing validated?"
+            raise ValueError(f"no trial has a finite {self.metric}: {reason}")
         return first
 
 
 def collect(grid: ResultGrid, space: Space, metric: str, validations: int) -> Results:
-    """Put together what Tune knows of all trials, those of earlier starts of the sweep included.
+    """Gather what Tune knows of all trials, including those of earlier starts of the sweep.
 
     Args:
         grid: Tune's results.
         space: what was searched.
-        metric: that was minimised.
-        validations: of a whole trial.
+        metric: score that was minimised.
+        validations: how many a whole trial has.
     """
-    told, rows = [], []
+    histories = []
+    rows = []
     for result in (grid[i] for i in range(len(grid))):
-        trial, values = result.path.rstrip("/").rpartition("/")[2], dict(result.config or {})
-        error = "" if result.error is None else str(result.error).strip().splitlines()[-1]
-        own = _history(trial, result.metrics_dataframe, space)
-        done = int(own[VALIDATION].max()) if len(own) else 0
-        status = "failed" if error else "finished" if done >= validations else "stopped"
-        best = (
-            dict(own.loc[own[metric].idxmin()])
-            if len(own)
-            else {"trial": trial, metric: math.inf, **values}
-        )
-        rows.append({"trial": trial, "status": status, "validations": done, **best, "error": error})
-        told.append(own)
-    # what a trial had before it failed counts for nothing: its values lead there
+        trial = result.path.rstrip("/").rpartition("/")[2]
+        history = _history(trial, result.metrics_dataframe, space)
+        histories.append(history)
+        rows.append(_row(trial, result, history, metric, validations))
+
+    # scores that a trial had before it failed count for nothing: its values lead to the failure
     rows.sort(key=lambda row: (row["status"] == "failed", row[metric]))
-    trials = pd.DataFrame(rows)
-    return Results(space, metric, pd.concat(told, ignore_index=True), trials)
+    return Results(space, metric, pd.concat(histories, ignore_index=True), pd.DataFrame(rows))
 
 
-def _history(trial: str, told: pd.DataFrame | None, space: Space) -> pd.DataFrame:
-    """A trial's validations; one that was told again after a restart counts once."""
-    if told is None or VALIDATION not in told:
+def _row(
+    trial: str, result: Result, history: pd.DataFrame, metric: str, validations: int
+) -> dict[str, Any]:
+    """Return the row of a trial: its status, and its best validation or else its values."""
+    error = "" if result.error is None else str(result.error).strip().splitlines()[-1]
+    if len(history):
+        done = int(history[VALIDATION].max())
+        best = dict(history.loc[history[metric].idxmin()])
+    else:
+        done = 0
+        best = {"trial": trial, metric: math.inf, **(result.config or {})}
+
+    finished = "finished" if done >= validations else "stopped"
+    status = "failed" if error else finished
+    return {"trial": trial, "status": status, "validations": done, **best, "error": error}
+
+
+def _history(trial: str, reported: pd.DataFrame | None, space: Space) -> pd.DataFrame:
+    """Return a trial's validations; one that was reported again after a restart counts once."""
+    if reported is None or VALIDATION not in reported:
         return pd.DataFrame(columns=[VALIDATION])
-    columns = {"run": "run", VALIDATION: VALIDATION, "step": "step", "time_total_s": "seconds"}
-    columns |= {tag: tag for tag in told if tag.startswith("eval/")} | {
-        f"config/{key}": key for key in space
-    }
-    found = told[[name for name in columns if name in told]].rename(columns=columns)
-    found = found.drop_duplicates(VALIDATION, keep="last").sort_values(
-        VALIDATION, ignore_index=True
-    )
+    names = {"run": "run", VALIDATION: VALIDATION, "step": "step", "time_total_s": "seconds"}
+    names |= {tag: tag for tag in reported if tag.startswith("eval/")}
+    names |= {f"config/{key}": key for key in space}
+    found = reported[[name for name in names if name in reported]].rename(columns=names)
+    # a trial that continues tells its last validation again
+    found = found.drop_duplicates(VALIDATION, keep="last")
+    found = found.sort_values(VALIDATION, ignore_index=True)
     found.insert(0, "trial", trial)
     return found
 
 
 def best_config(results: Results, cfg: Config, name: str) -> Config:
-    """The configuration with the best trial's values, to be trained as a run of its own.
+    """Return the configuration with the best trial's values, to be trained as a run of its own.
 
     Args:
-        results: of the sweep.
-        cfg: that the sweep started from.
-        name: of the run.
+        results: results of the sweep.
+        cfg: the configuration that the sweep started from.
+        name: name of the run.
 
     Raises:
         ValueError: no trial has a score.
     """
-    best = overridden(
-        cfg, {key: _own(axis, results.best[key]) for key, axis in results.space.items()}
-    )
-    return replace(best, run=replace(cfg.run, name=name))
+    values = {key: _own(axis, results.best[key]) for key, axis in results.space.items()}
+    return replace(overridden(cfg, values), run=replace(cfg.run, name=name))
 
 
 def save(results: Results, folder: str, best: Config, population: bool) -> None:
     """Write tables, plots, page and best.yaml.
 
     Args:
-        results: of the sweep.
+        results: results of the sweep.
         folder: folder or URI of the sweep.
-        best: what best.yaml says.
+        best: content of best.yaml.
         population: whether values changed while the trials trained.
 
     Raises:
         OSError: it cannot be written.
     """
-    for name, table in (("trials", results.trials), ("history", results.history)):
-        put_file(below(folder, f"{name}.csv"), table.to_csv(index=False).encode())
-        buffer = io.BytesIO()
-        table.astype({c: str for c in table if table[c].dtype == object}).to_parquet(
-            buffer, index=False
-        )
-        put_file(below(folder, f"{name}.parquet"), buffer.getvalue())
-    images = {"metric": metric_plot(results)} | (
-        {"schedule": schedule_plot(results)} if population else {}
-    )
-    for name, image in images.items():
-        put_file(below(folder, f"{name}.png"), image)
-    put_file(below(folder, "sweep.html"), page(results, folder, images).encode())
-    put_file(below(folder, "best.yaml"), to_yaml(best).encode())
+    images = {"metric": metric_plot(results)}
+    if population:
+        images["schedule"] = schedule_plot(results)
+
+    files = {f"{name}.png": image for name, image in images.items()}
+    for name, frame in (("trials", results.trials), ("history", results.history)):
+        files[f"{name}.csv"] = frame.to_csv(index=False).encode()
+        files[f"{name}.parquet"] = _parquet(frame)
+    files["sweep.html"] = page(results, folder, images).encode()
+    files["best.yaml"] = to_yaml(best).encode()
+    for name, content in files.items():
+        put_file(below(folder, name), content)
 
 
-def metric_plot(results: Results) -> bytes:
-    """The metric of each trial against each of its values: PNG."""
-    shown = results.trials[results.trials[results.metric].map(math.isfinite)]
-    figure, panels = _panels(results.space)
-    for key, axes in panels.items():
-        for status, colour in _COLOURS.items():
-            of = shown[shown["status"] == status]
-            if len(of):
-                axes.scatter(
-                    [_shown(v) for v in of[key]],
-                    of[results.metric],
-                    s=18,
-                    color=colour,
-                    label=status,
-                )
-        _label(axes, key, results.space, vertical=False)
-        axes.set_ylabel(results.metric)
-    if len(shown):
-        next(iter(panels.values())).legend(fontsize=8)
-    return _png(figure)
-
-
-def schedule_plot(results: Results) -> bytes:
-    """Each member's values over its steps, lighter where its score was worse: PNG."""
-    figure, panels = _panels(results.space)
-    for key, axes in panels.items():
-        for trial, of in results.history.groupby("trial"):
-            best = trial == results.trials["trial"].iloc[0]
-            axes.step(
-                of["step"],
-                [_shown(v) for v in of[key]],
-                where="pre",
-                marker=".",
-                linewidth=2 if best else 1,
-                color="tab:blue" if best else "0.6",
-                label=f"{trial} (best)" if best else None,
-            )
-        _label(axes, key, results.space, vertical=True)
-        axes.set_xlabel("global step")
-    next(iter(panels.values())).legend(fontsize=8)
-    return _png(figure)
-
-
-def _panels(space: Space) -> tuple[Figure, dict[str, Any]]:
-    columns = min(3, len(space))
-    rows = math.ceil(len(space) / columns)
-    # no pyplot: nothing global to close
-    figure = Figure(figsize=(4 * columns, 3 * rows), layout="constrained")
-    axes = figure.subplots(rows, columns, squeeze=False).ravel()
-    for unused in axes[len(space) :]:
-        unused.set_visible(False)
-    return figure, dict(zip(space, axes, strict=False))
-
-
-def _label(axes: Any, key: str, space: Space, vertical: bool) -> None:
-    log = space[key].kind == "loguniform"
-    (axes.set_ylabel if vertical else axes.set_xlabel)(key.removeprefix("train."))
-    if log:
-        (axes.set_yscale if vertical else axes.set_xscale)("log")
-    axes.grid(alpha=0.3)
-
-
-def _png(figure: Figure) -> bytes:
+def _parquet(frame: pd.DataFrame) -> bytes:
+    """Return a table as a Parquet file; columns of mixed types become text."""
+    mixed = {column: str for column in frame if frame[column].dtype == object}
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110)
+    frame.astype(mixed).to_parquet(buffer, index=False)
     return buffer.getvalue()
 
 
-def page(results: Results, folder: str, images: Mapping[str, bytes]) -> str:
-    """The sweep as one HTML page without scripts: the trials, best first, and the plots."""
-    counted = ", ".join(
-        f"{n} {status}" for status, n in results.trials["status"].value_counts().items()
-    )
-    parts = [
-        f"<h1>{html.escape(folder)}</h1>",
-        f"<p>{len(results.trials)} trials ({counted}), by {results.metric}; smaller is better.</p>",
-        results.trials.to_html(index=False, float_format="{:.6g}".format, na_rep=""),
-    ]
-    for name, image in images.items():
-        parts.append(
-            f'<h2>{name}</h2><img alt="{name}" src="data:image/png;base64,{base64.b64encode(image).decode()}">'
+def metric_plot(results: Results) -> bytes:
+    """Return a plot of each trial's metric against each of its values: PNG."""
+    shown = results.trials[results.trials[results.metric].map(math.isfinite)]
+    figure, axes = panels(len(results.space))
+    for (key, searched), panel in zip(results.space.items(), axes, strict=True):
+        for status, colour in _COLOURS.items():
+            own = shown[shown["status"] == status]
+            if len(own):
+                values = coordinates(own[key])
+                panel.scatter(values, own[results.metric], s=18, color=colour, label=status)
+        panel.set_xlabel(_label(key))
+        # as it was searched: else the small values of a logarithmic range lie on one spot
+        if searched.is_logarithmic:
+            panel.set_xscale("log")
+        panel.set_ylabel(results.metric)
+    if len(shown):
+        axes[0].legend(fontsize=8)
+    return png(figure)
+
+
+def schedule_plot(results: Results) -> bytes:
+    """Return a plot of each member's values over its steps, the best member's emphasised: PNG."""
+    figure, axes = panels(len(results.space))
+    for (key, searched), panel in zip(results.space.items(), axes, strict=True):
+        _draw_schedules(panel, results, key)
+        panel.set_xlabel("global step")
+        panel.set_ylabel(_label(key))
+        if searched.is_logarithmic:
+            panel.set_yscale("log")
+    axes[0].legend(fontsize=8)
+    return png(figure)
+
+
+def _draw_schedules(panel: Axes, results: Results, key: str) -> None:
+    """Draw one line per member: its values of a key over its steps."""
+    for trial, own in results.history.groupby("trial"):
+        best = trial == results.trials["trial"].iloc[0]
+        panel.step(
+            own["step"],
+            coordinates(own[key]),
+            where="pre",
+            marker=".",
+            linewidth=2 if best else 1,
+            color="tab:blue" if best else "0.6",
+            label=f"{trial} (best)" if best else None,
         )
-    head = (
-        f'<meta charset="utf-8"><title>Sweep {html.escape(folder)}</title><style>{_STYLE}</style>'
-    )
-    return f"<!doctype html><html><head>{head}</head><body>{''.join(parts)}</body></html>\n"
 
 
-def console_table(rows: list[dict[str, Any]], space: Space) -> str:
-    """Rows as aligned text, keys of the space by their last parts where these differ."""
-    last = {key: key.rpartition(".")[2] for key in space}
-    if len(set(last.values())) < len(last):
-        last = {key: key for key in space}
-    return (
-        pd.DataFrame(rows)
-        .rename(columns=last)
-        .to_string(index=False, na_rep="", float_format="{:.4g}".format)
-    )
+def _label(key: str) -> str:
+    return key.removeprefix("train.")
 
 
-def _shown(value: Any) -> Any:
-    """A value on an axis: numbers as they are."""
-    return value if isinstance(value, int | float) and not isinstance(value, bool) else str(value)
+def page(results: Results, folder: str, images: Mapping[str, bytes]) -> str:
+    """Return the sweep as one HTML page: the trials, best first, and the plots.
+
+    Args:
+        results: results of the sweep.
+        folder: folder or URI of the sweep.
+        images: name -> plot, PNG.
+    """
+    return html_page.page(f"Sweep {folder}", _body(results, images))
+
+
+def _body(results: Results, images: Mapping[str, bytes]) -> Iterator[Html]:
+    statuses = results.trials["status"].value_counts()
+    counted = ", ".join(f"{count} {status}" for status, count in statuses.items())
+    summary = f"{len(results.trials)} trials ({counted}), by {results.metric}; smaller is better."
+    yield element("p", summary)
+
+    rows = results.trials.itertuples(index=False)
+    yield html_page.table(list(results.trials), [[_known(cell) for cell in row] for row in rows])
+    for name, image in images.items():
+        yield element("h2", name)
+        yield picture(name, image)
+
+
+def console_table(rows: Sequence[Mapping[str, Any]], space: Space) -> str:
+    """Return rows as aligned text; keys of the space by their last parts if these differ.
+
+    Args:
+        rows: one mapping per trial, all with the same keys: column -> cell.
+        space: what is searched.
+    """
+    short = {key: key.rpartition(".")[2] for key in space}
+    if len(set(short.values())) < len(short):
+        short = {}
+    head = [short.get(column, column) for column in rows[0]] if rows else []
+    cells = [[_cell(value) for value in row.values()] for row in rows]
+    return table(head, cells, align_right=True)
+
+
+def _cell(value: Any) -> str:
+    """Return a value as text: numbers with four digits, nothing for what is unknown."""
+    value = _known(value)
+    if value is None:
+        return ""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _known(value: Any) -> Any:
+    """Return None for NaN, by which tables mark what is unknown; anything else as it is."""
+    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def _own(axis: Axis, value: Any) -> Any:
-    """The value of an axis that a table shows: there whole numbers may be fractions, tuples lists, and none NaN."""
+    """Return the value of an axis that a table shows.
+
+    In tables whole numbers may be fractions, tuples lists, and None NaN.
+    """
     if axis.is_range:
         return float(value)
-    return next(
-        (
-            own
-            for own in axis.values
-            if own == value or (isinstance(own, tuple) and list(own) == value)
-        ),
-        None,
+    same = (
+        own
+        for own in axis.values
+        if own == value or (isinstance(own, tuple) and list(own) == value)
     )
+    return next(same, None)

@@ -1,4 +1,4 @@
-"""What Ray Tune is told: where the trials' values come from, and which trials go on."""
+"""What Ray Tune is given: where the trials' values come from, and which trials continue."""
 
 import math
 import random
@@ -22,6 +22,8 @@ from tuning.space import Axis, Space
 BRACKETS = 3  # of hyperband
 # number of a trial's validation, from 1: the time by which trials are compared
 VALIDATION = "validation"
+# option -> the smallest number that makes sense
+LOWEST = {"trials": 1, "grace": 1, "reduction": 2, "interval": 1}
 
 
 @dataclass(frozen=True)
@@ -30,15 +32,18 @@ class SearchOptions:
 
     Attributes:
         search: where values come from: `random`, `grid` (every combination), or `optuna` (TPE).
-        schedule: which trials go on: `none` lets all of them, `asha` stops the worse ones early,
+        schedule: which trials continue: with `none` all of them; `asha` stops the worse ones early;
             `hyperband` too, but some of them later than others, for those that begin badly and end
             well; `pbt` trains a population whose worse members take over the weights and values of
             the better ones.
         trials: how many; a grid has as many as combinations.
         grace: validations before a trial may be stopped (asha, hyperband).
-        reduction: one in so many trials goes on at each decision (asha, hyperband).
+        reduction: one trial in so many continues at each decision (asha, hyperband).
         interval: validations between the population's decisions (pbt).
-        seed: of the search.
+        seed: seed of the search.
+
+    Raises:
+        ValueError: an impossible number or combination; names the option.
     """
 
     search: Literal["random", "grid", "optuna"] = "random"
@@ -50,12 +55,13 @@ class SearchOptions:
     seed: int = 42
 
     def __post_init__(self) -> None:
-        for key, low in (("trials", 1), ("grace", 1), ("reduction", 2), ("interval", 1)):
+        for key, low in LOWEST.items():
             if getattr(self, key) < low:
                 raise ValueError(f"--{key} is {getattr(self, key)}: give a number from {low}")
         if self.population and self.search == "optuna":
             raise ValueError(
-                "--search optuna cannot be had with --schedule pbt, which changes the values itself"
+                "--search optuna cannot be combined with --schedule pbt, which changes the values "
+                "itself"
             )
         if self.population and self.trials < 2:
             raise ValueError("--schedule pbt needs a population: give --trials 2 or more")
@@ -67,7 +73,7 @@ class SearchOptions:
 
 
 def check_search(space: Space, options: SearchOptions) -> None:
-    """Refuse a space that cannot be searched so.
+    """Refuse a space that cannot be searched in this way.
 
     Raises:
         ValueError: names the key and the option.
@@ -75,7 +81,8 @@ def check_search(space: Space, options: SearchOptions) -> None:
     for key, axis in space.items():
         if options.search == "grid" and axis.is_range:
             raise ValueError(
-                f"{key} is a {axis.kind} range, of which --search grid cannot try all: give grid values"
+                f"{key} is a {axis.kind} range, of which --search grid cannot try all: give grid "
+                "values"
             )
         if options.population and not key.startswith("train."):
             raise ValueError(
@@ -84,7 +91,7 @@ def check_search(space: Space, options: SearchOptions) -> None:
 
 
 def param_space(space: Space, options: SearchOptions) -> dict[str, Any]:
-    """The space as Tune's own: dotted key -> domain."""
+    """Return the space as Tune's own: dotted key -> domain."""
     if options.search == "grid":
         return {key: tune.grid_search(list(axis.values)) for key, axis in space.items()}
     return {key: _domain(axis) for key, axis in space.items()}
@@ -97,86 +104,96 @@ def tune_config(
     validations: int,
     start: Mapping[str, Any] | None = None,
 ) -> tune.TuneConfig:
-    """Searcher and scheduler.
+    """Return Tune's configuration: searcher and scheduler.
 
     Args:
         space: what is searched.
-        options: how.
-        metric: what is minimised.
-        validations: of a whole trial.
+        options: how it is searched.
+        metric: score that is minimised.
+        validations: how many a whole trial has.
         start: values of the first trial, if it is not to be drawn; a grid has no use for them.
     """
-    random.seed(options.seed)  # of which the population's decisions are drawn
-    points = [dict(start)] if start else None
-    searcher: Searcher | SearchAlgorithm
-    if options.search == "optuna":
-        searcher = OptunaSearch(seed=options.seed, points_to_evaluate=points)
-    else:
-        points = None if options.search == "grid" else points
-        searcher = BasicVariantGenerator(random_state=options.seed, points_to_evaluate=points)
+    random.seed(options.seed)  # the population's decisions are drawn from it
     return tune.TuneConfig(
         metric=metric,
         mode="min",
-        search_alg=searcher,
+        search_alg=_searcher(options, start),
         scheduler=_scheduler(space, options, validations),
         num_samples=1 if options.search == "grid" else options.trials,
-        reuse_actors=False,  # what a stopped trial had started ends with its process
+        reuse_actors=False,  # all that a stopped trial had started ends with its process
     )
+
+
+def _searcher(
+    options: SearchOptions, start: Mapping[str, Any] | None
+) -> Searcher | SearchAlgorithm:
+    points = [dict(start)] if start else None
+    if options.search == "optuna":
+        return OptunaSearch(seed=options.seed, points_to_evaluate=points)
+    if options.search == "grid":
+        points = None
+    return BasicVariantGenerator(random_state=options.seed, points_to_evaluate=points)
 
 
 def _scheduler(space: Space, options: SearchOptions, validations: int) -> TrialScheduler:
     if options.schedule in ("asha", "hyperband"):
-        grace = min(options.grace, validations)
-        rungs = int(math.log(validations / grace, options.reduction)) + 1
-        return AsyncHyperBandScheduler(
-            VALIDATION,
-            max_t=validations,
-            grace_period=grace,
-            reduction_factor=options.reduction,
-            brackets=1 if options.schedule == "asha" else min(BRACKETS, rungs),
-            stop_last_trials=False,  # they end by themselves, and write their logs
-        )
+        return _halving(options, validations)
     if options.schedule == "pbt":
+        mutations = {
+            key: _domain(axis) if axis.is_range else list(axis.values)
+            for key, axis in space.items()
+        }
         return PopulationBasedTraining(
             VALIDATION,
             perturbation_interval=options.interval,
-            hyperparam_mutations={
-                key: _domain(axis) if axis.is_range else list(axis.values)
-                for key, axis in space.items()
-            },
+            hyperparam_mutations=mutations,
             custom_explore_fn=Clip(space),
             synch=True,  # members are compared after equal steps, however many can train at once
         )
     return FIFOScheduler()
 
 
+def _halving(options: SearchOptions, validations: int) -> AsyncHyperBandScheduler:
+    """Return the scheduler that lets one trial in `reduction` continue at each rung."""
+    # a trial cannot be stopped after its end
+    grace = min(options.grace, validations)
+    rungs = int(math.log(validations / grace, options.reduction)) + 1
+    return AsyncHyperBandScheduler(
+        VALIDATION,
+        max_t=validations,
+        grace_period=grace,
+        reduction_factor=options.reduction,
+        brackets=1 if options.schedule == "asha" else min(BRACKETS, rungs),
+        stop_last_trials=False,  # they end by themselves, and write their logs
+    )
+
+
 class Remembers(Callback):
-    """Has a scheduler go on where a driver died: Tune saves what callbacks know, and not what schedulers do."""
+    """Lets a scheduler resume where a driver died: Tune saves callbacks, but not schedulers."""
 
     def __init__(self, scheduler: AsyncHyperBandScheduler):
         self.scheduler = scheduler
 
     def get_state(self) -> dict[str, Any]:
-        """What the scheduler knows: the scores that trials had when it decided."""
+        """Return what the scheduler knows: the scores that trials had when it decided."""
         return dict(vars(self.scheduler))
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Restore what `get_state` gave."""
+        """Restore what `get_state` returned."""
         vars(self.scheduler).update(state)
 
 
 @dataclass(frozen=True)
 class Clip:
-    """Keeps what PBT makes of a value, 0.8 or 1.2 times of it, in its range."""
+    """Keeps what PBT makes of a value, 0.8 or 1.2 times it, in its range."""
 
     space: Space
 
     def __call__(self, values: dict[str, Any]) -> dict[str, Any]:
-        """The values within their ranges."""
+        """Return the values within their ranges."""
         ranges = {key: axis.values for key, axis in self.space.items() if axis.is_range}
-        return values | {
-            key: min(max(values[key], low), high) for key, (low, high) in ranges.items()
-        }
+        clipped = {key: min(max(values[key], low), high) for key, (low, high) in ranges.items()}
+        return values | clipped
 
 
 def _domain(axis: Axis) -> Any:

@@ -1,4 +1,4 @@
-"""Search spaces: YAML files over the configuration's dotted keys, refused before anything starts where they do not fit.
+"""Search spaces: YAML files over the configuration's dotted keys, checked before anything starts.
 
 A file maps keys to one of four kinds:
 
@@ -10,12 +10,12 @@ A file maps keys to one of four kinds:
 
 import math
 from dataclasses import dataclass
-from functools import reduce
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import yaml
 
+from data.dotted_keys import attribute
 from job.settings.cli import overridden
 from job.settings.config import Config
 
@@ -31,9 +31,9 @@ class Axis:
     """What a key of the configuration may be.
 
     Attributes:
-        kind: `uniform` and `loguniform` are ranges; of `grid` each value is tried where the search
-            is a grid, else it is a `choice`.
-        values: of a range low and high, else what is chosen from.
+        kind: `uniform` and `loguniform` are ranges; `grid` tries each value if the search is a
+            grid, and is a `choice` otherwise.
+        values: low and high of a range; otherwise, what is chosen from.
     """
 
     kind: Kind
@@ -44,8 +44,13 @@ class Axis:
         """Whether it has infinitely many values."""
         return self.kind in ("uniform", "loguniform")
 
+    @property
+    def is_logarithmic(self) -> bool:
+        """Whether its values are spread evenly on a logarithmic scale."""
+        return self.kind == "loguniform"
+
     def holds(self, value: Any) -> bool:
-        """Whether it can have this value."""
+        """Return whether it can have this value."""
         if self.is_range:
             return isinstance(value, float) and self.values[0] <= value <= self.values[1]
         return value in self.values
@@ -55,7 +60,7 @@ Space = dict[str, Axis]  # dotted key -> axis
 
 
 def names() -> list[str]:
-    """Names of the spaces that come with the project."""
+    """Return the names of the spaces that come with the project."""
     return sorted(path.stem for path in SPACES.glob("*.yaml"))
 
 
@@ -63,7 +68,7 @@ def read_space(name: str, cfg: Config) -> Space:
     """Read a space and check it against the configuration that its trials start from.
 
     Args:
-        name: of a space in tuning/spaces, or the path of a YAML file.
+        name: name of a space in tuning/spaces, or path of a YAML file.
         cfg: the configuration whose keys it varies.
 
     Raises:
@@ -71,20 +76,8 @@ def read_space(name: str, cfg: Config) -> Space:
             value has the wrong type, or a range is impossible. Names the key and the file.
     """
     path = SPACES / f"{name}.yaml" if name in names() else Path(name)
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ValueError(
-            f"--space {name}: no such file, and the named spaces are {', '.join(names())}"
-        ) from None
-    except yaml.YAMLError as error:
-        raise ValueError(f"--space {path} is no YAML: {error}") from error
-    if not isinstance(content, dict) or not content:
-        raise ValueError(
-            f"--space {path}: give a line `key: {{kind: [values]}}` for each key that is searched over"
-        )
     space = {}
-    for key, described in content.items():
+    for key, described in _content(name, path).items():
         try:
             space[str(key)] = _axis(str(key), described, cfg)
         except ValueError as error:
@@ -92,28 +85,40 @@ def read_space(name: str, cfg: Config) -> Space:
     return space
 
 
-def configured(cfg: Config, key: str) -> Any:
-    """What a configuration has under a dotted key."""
-    return reduce(getattr, key.split("."), cfg)
+def _content(name: str, path: Path) -> dict[Any, Any]:
+    """Return the content of a space's file."""
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ValueError(
+            f"--space {name}: no such file, and the named spaces are {', '.join(names())}"
+        ) from None
+    except yaml.YAMLError as error:
+        raise ValueError(f"--space {path} is not YAML: {error}") from error
+    if not isinstance(content, dict) or not content:
+        raise ValueError(
+            f"--space {path}: give a line `key: {{kind: [values]}}` for each key that is searched "
+            "over"
+        )
+    return content
 
 
 def _axis(key: str, described: object, cfg: Config) -> Axis:
-    """The axis of a key; ValueErrors name the key."""
+    """Return the axis of a key; ValueErrors name the key."""
     if key.startswith(FIXED):
         raise ValueError(
             f"{key} must be the same in all trials: take it out, and give it on the command line"
         )
-    if (
-        not isinstance(described, dict)
-        or len(described) != 1
-        or next(iter(described)) not in get_args(Kind)
-    ):
+    kinds = get_args(Kind)
+    if not isinstance(described, dict) or len(described) != 1 or next(iter(described)) not in kinds:
         raise ValueError(
-            f"{key} is {described!r}: give {{kind: [values]}}, kind one of {', '.join(get_args(Kind))}"
+            f"{key} is {described!r}: give {{kind: [values]}}, kind one of {', '.join(kinds)}"
         )
     ((kind, given),) = described.items()
     if not isinstance(given, list) or not given:
         raise ValueError(f"{key} has no values: give {kind} a list of them")
+
+    # as the configuration takes them, so that equal values compare equal
     values = tuple(_typed(key, value, cfg) for value in given)
     axis = Axis(kind, values)
     if axis.is_range:
@@ -133,10 +138,10 @@ def _check_range(key: str, axis: Axis) -> None:
         raise ValueError(f"{shown}: {key} takes no fractions: give a choice of its values")
     if not (math.isfinite(low) and math.isfinite(high) and low < high):
         raise ValueError(f"{shown} is empty: low must be smaller than high, and both finite")
-    if axis.kind == "loguniform" and low <= 0:
+    if axis.is_logarithmic and low <= 0:
         raise ValueError(f"{shown}: a logarithmic range must begin above 0")
 
 
 def _typed(key: str, value: object, cfg: Config) -> Any:
-    """A value as the configuration takes it: 1e-4 is a text in YAML, and 45 a whole number."""
-    return configured(overridden(cfg, {key: value}), key)
+    """Return a value as the configuration takes it: 1e-4 is text in YAML, and 45 a whole number."""
+    return attribute(overridden(cfg, {key: value}), key)

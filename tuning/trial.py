@@ -1,8 +1,8 @@
-"""What one trial does: elastic runs of its own in the sweep's folder, whose validations are told to Ray Tune.
+"""What one trial does: elastic runs in the sweep's folder, whose validations are told to Ray Tune.
 
 A trial may be ended at any time and be started again, and does nothing twice: a run continues from
 its newest checkpoint. A member of a population trains in chunks. Between two of them it may be told
-to go on from another member's checkpoint with other values: then it does so in a new run, which
+to continue from another member's checkpoint with other values: it does so in a new run, which
 begins with a copy of that checkpoint.
 """
 
@@ -20,16 +20,16 @@ from typing import Any
 import fsspec
 from ray import tune
 from ray.train import Checkpoint
-from ray.train.v2._internal.execution.context import TrainRunContext
-from ray.train.v2.api.callback import UserCallback
 from ray.util.queue import Empty, Queue
 
 from data.files import below, reachable
-from data.stream.pipeline import on_this_node
+from data.stream.datasets import on_this_node
+from job.on_ray.private import TrainRunContext, UserCallback
 from job.settings.cli import overridden
 from job.settings.config import Config
 from job.settings.paths import run_folder
 from job.train import train
+from trainable.config import CheckpointConfig
 from trainable.run.format import checkpoint_name, step_of
 from trainable.run.storage import checkpoints, newest_good, scores_of
 from tuning.search import VALIDATION
@@ -43,10 +43,10 @@ class TrialConfig:
     """What all trials of a sweep have in common.
 
     Attributes:
-        cfg: the configuration that their values are put into; run.storage is the folder of their
+        cfg: the configuration into which their values are put; run.storage is the folder of their
             runs.
-        metric: that the trials are judged by.
-        interval: validations of a chunk, in a population; None: a trial trains in one go.
+        metric: score that the trials are judged by.
+        interval: validations per chunk, in a population; None: a trial trains in one go.
     """
 
     cfg: Config
@@ -59,15 +59,17 @@ class TrialConfig:
         return self.number(self.cfg.train.max_steps)
 
     def number(self, step: int) -> int:
-        """Of the validation after a step."""
+        """Return the number of the validation after a step, from 1."""
         return math.ceil(step / self.cfg.eval.every_steps)
 
     def run(self, name: str, values: Mapping[str, Any], **train: Any) -> Config:
-        """The configuration of a trial's run; which trials end early is the schedule's business, not eval.stop_after's.
+        """Return the configuration of a trial's run.
+
+        Which trials end early is decided by the schedule, so eval.stop_after is off.
 
         Args:
-            name: of the run.
-            values: of the space's keys.
+            name: name of the run.
+            values: values of the space's keys.
             **train: further keys of train.
         """
         cfg = overridden(self.cfg, values)
@@ -79,14 +81,15 @@ class TrialConfig:
         )
 
     def told(self, run: str, step: int, scores: Mapping[str, float]) -> dict[str, Any]:
-        """What Tune is told of a validation; a score that is not finite is the worst there is."""
-        return {
-            self.metric: math.inf,
-            **scores,
-            "run": run,
-            "step": step,
-            VALIDATION: self.number(step),
-        }
+        """Return what Tune is told of a validation; a missing or NaN score is the worst there is.
+
+        Args:
+            run: name of the run.
+            step: global steps done.
+            scores: scores of the validation.
+        """
+        told = {self.metric: math.inf, **scores}
+        return told | {"run": run, "step": step, VALIDATION: self.number(step)}
 
 
 def run_trial(values: dict[str, Any], trial: TrialConfig) -> None:
@@ -109,27 +112,34 @@ class Reports(UserCallback):
         metrics: list[dict[str, Any]],
         checkpoint: Checkpoint | None,
     ) -> None:
-        """Pass on a report, which all workers make alike; one of a checkpoint alone has no scores."""
+        """Pass on a report, which is the same from all workers, unless it has no scores.
+
+        A report of a checkpoint alone has none.
+        """
         scores = {tag: value for tag, value in metrics[0].items() if tag.startswith("eval/")}
         if scores:
             self.queue.put((metrics[0]["step"], scores))
 
 
 def train_in_one_go(values: dict[str, Any], trial: TrialConfig) -> None:
-    """A whole trial as one run."""
+    """Train a whole trial as one run."""
     cfg = trial.run(tune.get_context().get_trial_id(), values)
-    queue, told = Queue(actor_options={"num_cpus": 0, "scheduling_strategy": on_this_node()}), 0
+    queue = Queue(actor_options={"num_cpus": 0, "scheduling_strategy": on_this_node()})
+    last = 0
+    # train() blocks, and only this thread may report to Tune
     with ThreadPoolExecutor(1) as background:
         training = background.submit(train, cfg, [Reports(queue)])
         while not (training.done() and queue.empty()):
             with suppress(Empty):
-                told, scores = queue.get(timeout=1)
-                tune.report(trial.told(cfg.run.name, told, scores))
+                last, scores = queue.get(timeout=1)
+                tune.report(trial.told(cfg.run.name, last, scores))
+        # raises what the training raised
         training.result()
-    if told < cfg.train.max_steps:  # it had ended before, and its driver before it could tell
-        tune.report(
-            trial.told(cfg.run.name, cfg.train.max_steps, _scores(cfg, cfg.train.max_steps))
-        )
+
+    goal = cfg.train.max_steps
+    if last < goal:
+        # the run had ended before, and its driver before it could tell
+        tune.report(trial.told(cfg.run.name, goal, _scores(cfg, goal)))
 
 
 @dataclass(frozen=True)
@@ -137,10 +147,10 @@ class Place:
     """Where a member of a population stands.
 
     Attributes:
-        trial: which member came there.
-        values: with which values.
-        run: in which run.
-        step: after how many global steps.
+        trial: the member that came there.
+        values: values with which it came there.
+        run: run in which it came there.
+        step: global steps done.
     """
 
     trial: str
@@ -149,42 +159,63 @@ class Place:
     step: int
 
     def goes_on_as(self, trial: str, values: dict[str, Any]) -> "Place":
-        """The place of a trial that goes on from here with these values: in the same run if both are the same."""
+        """Return the place of a trial that continues from here with these values.
+
+        It stays in the same run if trial and values are the same.
+        """
         if (trial, json.dumps(values)) == (self.trial, json.dumps(self.values)):
             return self
+        # the same name if Tune starts this trial again, so that the run continues
         digest = hashlib.sha256(json.dumps([asdict(self), values]).encode()).hexdigest()
         return Place(trial, values, f"{trial}-{self.step}-{digest[:6]}", self.step)
 
 
 def train_in_chunks(values: dict[str, Any], trial: TrialConfig, interval: int) -> None:
-    """A member of a population: chunk after chunk, each told to Tune with the place where it ended."""
-    every, goal = trial.cfg.eval.every_steps, trial.cfg.train.max_steps
+    """Train a member of a population, and tell Tune after each chunk where it ended.
+
+    Args:
+        values: values of the space's keys.
+        trial: what all trials have in common.
+        interval: validations per chunk.
+    """
     member = tune.get_context().get_trial_id()
     came_from = _told_place()
-    place = (
-        Place(member, values, member, 0)
-        if came_from is None
-        else came_from.goes_on_as(member, values)
-    )
-    # at most so many checkpoints a chunk: those on schedule and those of validations
-    kept = GENERATIONS * interval * (1 + math.ceil(every / trial.cfg.train.checkpoint.every_steps))
-    checkpoint = replace(
-        trial.cfg.train.checkpoint, keep=max(kept, trial.cfg.train.checkpoint.keep)
-    )
-    if came_from is not None and came_from.run != place.run:
-        adopt(trial.run(came_from.run, values), trial.run(place.run, values), place.step)
+    place = Place(member, values, member, 0)
+    if came_from is not None:
+        place = came_from.goes_on_as(member, values)
+        if place.run != came_from.run:
+            source = trial.run(came_from.run, values)
+            adopt(source, trial.run(place.run, values), place.step)
+
+    goal = trial.cfg.train.max_steps
+    # other members may be told to continue from a checkpoint some chunks later
+    checkpoint = _kept_longer(trial, interval)
     while place.step < goal:
-        place = replace(place, step=min(place.step + interval * every, goal))
-        cfg = trial.run(place.run, values, max_steps=place.step, checkpoint=checkpoint)
+        end = min(place.step + interval * trial.cfg.eval.every_steps, goal)
+        place = replace(place, step=end)
+        cfg = trial.run(place.run, values, max_steps=end, checkpoint=checkpoint)
         train(cfg)
-        with tempfile.TemporaryDirectory() as folder:
-            (Path(folder) / PLACE).write_text(json.dumps(asdict(place)))
-            told = trial.told(place.run, place.step, _scores(cfg, place.step))
-            tune.report(told, checkpoint=tune.Checkpoint.from_directory(folder))
+        _tell(trial.told(place.run, end, _scores(cfg, end)), place)
+
+
+def _kept_longer(trial: TrialConfig, interval: int) -> CheckpointConfig:
+    """Return settings under which the checkpoints of the last GENERATIONS of chunks are kept."""
+    checkpoint = trial.cfg.train.checkpoint
+    # a chunk has at most so many: those on schedule and those of validations
+    scheduled = math.ceil(trial.cfg.eval.every_steps / checkpoint.every_steps)
+    most = GENERATIONS * interval * (1 + scheduled)
+    return replace(checkpoint, keep=max(most, checkpoint.keep))
+
+
+def _tell(told: dict[str, Any], place: Place) -> None:
+    """Report a chunk to Tune, with the place where it ended."""
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / PLACE).write_text(json.dumps(asdict(place)))
+        tune.report(told, checkpoint=tune.Checkpoint.from_directory(folder))
 
 
 def _told_place() -> Place | None:
-    """Where Tune wants this trial to go on; None at a trial's start."""
+    """Return where Tune wants this trial to continue; None at a trial's start."""
     told = tune.get_checkpoint()
     if told is None:
         return None
@@ -193,19 +224,27 @@ def _told_place() -> Place | None:
 
 
 def adopt(source: Config, target: Config, step: int) -> None:
-    """Begin a run with a copy of another one's checkpoint, unless it has begun."""
+    """Begin a run with a copy of another run's checkpoint, unless it has begun.
+
+    Args:
+        source: configuration of the run that has the checkpoint.
+        target: configuration of the run that begins.
+        step: global steps of the checkpoint.
+    """
+    # Tune may have started this trial before
     if newest_good(run_folder(target)) is not None:
         return
     ours = below(run_folder(target), checkpoint_name(step))
+    theirs = below(run_folder(source), checkpoint_name(step))
     with reachable(ours):
         fs, root = fsspec.core.url_to_fs(ours)
-        _, theirs = fsspec.core.url_to_fs(below(run_folder(source), checkpoint_name(step)))
+        _, origin = fsspec.core.url_to_fs(theirs)
         fs.makedirs(root, exist_ok=True)
-        for path in fs.find(theirs):
+        for path in fs.find(origin):
             fs.cp_file(path, f"{root}/{path.rpartition('/')[2]}")
 
 
 def _scores(cfg: Config, step: int) -> dict[str, float]:
-    """Of the validation after a step of a run, from its checkpoint."""
+    """Return the scores of the validation after a step of a run, from its checkpoint."""
     found = [uri for uri in checkpoints(run_folder(cfg)) if step_of(uri) == step]
     return {tag: value for uri in found for tag, value in scores_of(uri).items()}

@@ -1,4 +1,4 @@
-"""Recordings: decoded, mixed to mono, resampled, trimmed, levelled; and FLAC bytes as the shards hold them."""
+"""Recordings: decoded to mono, resampled, trimmed, levelled; and FLAC as the shards hold it."""
 
 import io
 
@@ -7,10 +7,10 @@ import soundfile
 import soxr
 
 from data.config import DataConfig
-from data.corpus.ledger import Reason, RejectedError
 from data.files import UnreachableError, read_file
+from data.rejected import Reason, RejectedError
 
-# of full scale (-60 dB): a recording that never gets louder, its mean taken off, holds no voice
+# of full scale (-60 dB): a recording that never gets louder, without its mean, holds no voice
 SILENCE_PEAK = 1e-3
 # with trimming, recordings longer than this are too long whatever silence they hold
 TRIMMED_SECONDS = 600
@@ -19,7 +19,7 @@ INT16_SCALE = 32768
 
 
 def read_audio(uri: str) -> bytes:
-    """The bytes of a recording.
+    """Read the bytes of a recording.
 
     Args:
         uri: file or URI.
@@ -42,11 +42,11 @@ def decode_audio(content: bytes, cfg: DataConfig) -> np.ndarray:
     """Decode a recording of any format that libsndfile reads.
 
     The length is that of the decoded samples, whatever the file's header says. Samples beyond full
-    scale (float files, and resampling may overshoot) are scaled down to it, since the shards' 16
-    bits would clip them.
+    scale (float files, and resampling may overshoot) are scaled down to it, because the shards' 16
+    bits clip them.
 
     Args:
-        content: the file.
+        content: bytes of the file.
         cfg: `sampling_rate` of the result, `min_seconds`, `max_seconds`, `trim_db`, `trim_margin`,
             `peak`, `loudness`.
 
@@ -56,36 +56,53 @@ def decode_audio(content: bytes, cfg: DataConfig) -> np.ndarray:
     Raises:
         RejectedError: unreadable_audio, not_finite, silent, too_short or too_long.
     """
-    trims = cfg.trim_db is not None
-    seconds = TRIMMED_SECONDS if trims else cfg.max_seconds
+    rate = cfg.sampling_rate
+    limits = {"min_seconds": cfg.min_seconds, "max_seconds": cfg.max_seconds}
+    longest = cfg.max_seconds if cfg.trim_db is None else TRIMMED_SECONDS
+    wav = _decode_mono(content, rate, longest)
+    check_length(len(wav), rate, min_seconds=cfg.min_seconds, max_seconds=longest)
+    if float(np.abs(wav - wav.mean()).max()) < SILENCE_PEAK:
+        raise RejectedError(Reason.SILENT, f"never louder than {SILENCE_PEAK} of full scale")
+
+    if cfg.trim_db is not None:
+        wav = trim_silence(wav, rate, below_db=cfg.trim_db, margin=cfg.trim_margin)
+        check_length(len(wav), rate, **limits)
+    if cfg.peak is not None:
+        wav = wav * np.float32(cfg.peak / np.abs(wav).max())
+    elif cfg.loudness is not None:
+        gain_db = cfg.loudness - measure_loudness(wav, rate)
+        wav = wav * np.float32(10 ** (gain_db / 20))
+    return np.ascontiguousarray(wav / max(np.float32(1), np.abs(wav).max()), dtype=np.float32)
+
+
+def _decode_mono(content: bytes, sampling_rate: int, max_seconds: float) -> np.ndarray:
+    """Decode a file to one channel at a sampling rate.
+
+    Args:
+        content: bytes of the file.
+        sampling_rate: sampling rate of the result, Hz.
+        max_seconds: what is longer is decoded up to a second more.
+
+    Returns:
+        float32 [samples].
+
+    Raises:
+        RejectedError: unreadable_audio or not_finite.
+    """
     try:
         with soundfile.SoundFile(io.BytesIO(content)) as file:
             rate = file.samplerate
-            # not to the end of what is too long anyway
-            # [samples, channels]
-            channels = file.read(int((seconds + 1) * rate), dtype="float32", always_2d=True)
+            # what is too long is not read to its end
+            frames = int((max_seconds + 1) * rate)
+            channels = file.read(frames, dtype="float32", always_2d=True)  # [samples, channels]
     except soundfile.SoundFileError as error:
         raise RejectedError(Reason.UNREADABLE_AUDIO, f"not decodable: {error}") from error
     if not np.isfinite(channels).all():
         raise RejectedError(Reason.NOT_FINITE, "the recording holds NaN or infinite samples")
-    wav = channels.mean(axis=1)  # [samples at rate]
-    if rate != cfg.sampling_rate:
-        wav = soxr.resample(wav, rate, cfg.sampling_rate, quality="HQ")
-    check_length(len(wav), cfg.sampling_rate, min_seconds=cfg.min_seconds, max_seconds=seconds)
-    if float(np.abs(wav - wav.mean()).max()) < SILENCE_PEAK:
-        raise RejectedError(Reason.SILENT, f"never louder than {SILENCE_PEAK} of full scale")
-    if cfg.trim_db is not None:
-        wav = trim_silence(wav, cfg.sampling_rate, below_db=cfg.trim_db, margin=cfg.trim_margin)
-        check_length(
-            len(wav), cfg.sampling_rate, min_seconds=cfg.min_seconds, max_seconds=cfg.max_seconds
-        )
-    if cfg.peak is not None:
-        wav = wav * np.float32(cfg.peak / np.abs(wav).max())
-    elif cfg.loudness is not None:
-        wav = wav * np.float32(
-            10 ** ((cfg.loudness - measure_loudness(wav, cfg.sampling_rate)) / 20)
-        )
-    return np.ascontiguousarray(wav / max(np.float32(1), np.abs(wav).max()), dtype=np.float32)
+    wav = channels.mean(axis=1)
+    if rate != sampling_rate:
+        wav = soxr.resample(wav, rate, sampling_rate, quality="HQ")
+    return wav
 
 
 def trim_silence(
@@ -95,7 +112,7 @@ def trim_silence(
 
     Args:
         wav: float32 [samples].
-        sampling_rate: Hz.
+        sampling_rate: sampling rate, Hz.
         below_db: windows of 20 ms are quiet if their RMS is this much below the loudest one's.
         margin: seconds kept before the first and behind the last window that is not quiet.
 
@@ -103,30 +120,33 @@ def trim_silence(
         A part of `wav`.
     """
     size = sampling_rate // 50
-    rms = np.sqrt(np.square(wav[: len(wav) // size * size].reshape(-1, size)).mean(axis=1))
+    windows = wav[: len(wav) // size * size].reshape(-1, size)
+    rms = np.sqrt(np.square(windows).mean(axis=1))
     if not len(rms):
         return wav
     loud = np.flatnonzero(rms >= rms.max() * 10 ** (-below_db / 20))
     kept = int(margin * sampling_rate)
-    return wav[max(0, loud[0] * size - kept) : (loud[-1] + 1) * size + kept]
+    begin = loud[0] * size - kept
+    end = (loud[-1] + 1) * size + kept
+    return wav[max(0, begin) : end]
 
 
 def measure_loudness(wav: np.ndarray, sampling_rate: int) -> float:
-    """Integrated loudness in LUFS (ITU-R BS.1770-4).
+    """Measure the integrated loudness in LUFS (ITU-R BS.1770-4).
 
     Args:
-        wav: float32 [samples]; what is shorter than one block of BS.1770 is measured as if it were
-            repeated.
-        sampling_rate: Hz.
+        wav: float32 [samples]; what is shorter than one block of BS.1770 is measured repeated.
+        sampling_rate: sampling rate, Hz.
 
     Raises:
         RejectedError: silent: no block reaches the standard's gate of -70 LUFS.
     """
     import torch
-    import torchaudio  # here: its import takes seconds, and few corpora ask for it
+    import torchaudio  # here, because its import takes seconds and few corpora ask for it
 
-    whole = np.resize(wav, max(len(wav), int(LOUDNESS_BLOCK * sampling_rate) + 1))
-    loudness = float(torchaudio.functional.loudness(torch.from_numpy(whole)[None], sampling_rate))
+    block = int(LOUDNESS_BLOCK * sampling_rate) + 1
+    whole = torch.from_numpy(np.resize(wav, max(len(wav), block)))[None]
+    loudness = float(torchaudio.functional.loudness(whole, sampling_rate))
     if not np.isfinite(loudness):
         raise RejectedError(Reason.SILENT, "its loudness is below -70 LUFS")
     return loudness
@@ -148,11 +168,11 @@ def check_length(
 
 
 def encode_flac(wav: np.ndarray, sampling_rate: int) -> bytes:
-    """FLAC of 16 bits; lossless where the samples came from 16 bits.
+    """Encode as FLAC of 16 bits; lossless where the samples came from 16 bits.
 
     Args:
         wav: float [samples] in [-1, 1].
-        sampling_rate: Hz.
+        sampling_rate: sampling rate, Hz.
     """
     pcm = np.clip(np.rint(wav * INT16_SCALE), -INT16_SCALE, INT16_SCALE - 1).astype(np.int16)
     sink = io.BytesIO()
@@ -161,6 +181,6 @@ def encode_flac(wav: np.ndarray, sampling_rate: int) -> bytes:
 
 
 def decode_flac(content: bytes) -> np.ndarray:
-    """The samples of `encode_flac`: float32 [samples] in [-1, 1]."""
+    """Decode what `encode_flac` made: float32 [samples] in [-1, 1]."""
     pcm, _ = soundfile.read(io.BytesIO(content), dtype="int16")
     return pcm.astype(np.float32) / INT16_SCALE

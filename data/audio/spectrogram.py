@@ -80,7 +80,7 @@ def mel_basis(
     fmax: float | None = None,
     device: torch.device | str = "cpu",
 ) -> Tensor:
-    """Triangular mel filters of Slaney's Auditory Toolbox, each of unit area.
+    """Return triangular mel filters of Slaney's Auditory Toolbox, each of unit area.
 
     To the last bit those of librosa.filters.mel (McFee et al., 2015), which the reference uses.
 
@@ -99,14 +99,14 @@ def mel_basis(
 
 
 def _reflect(y: Tensor, pad: int, lengths: Tensor | None) -> Tensor:
-    """Reflects `pad` samples at the beginning and at the end of each waveform: [B, T] -> [B, T + 2 * pad]."""
+    """Reflect `pad` samples at both ends of each waveform: [B, T] -> [B, T + 2 * pad]."""
+    if lengths is None and pad == 0:
+        return y
     if lengths is None:
         # F.pad's backward pass is not deterministic on CUDA
-        return (
-            torch.cat([y[:, 1 : pad + 1].flip(1), y, y[:, -pad - 1 : -1].flip(1)], dim=1)
-            if pad
-            else y
-        )
+        before = y[:, 1 : pad + 1].flip(1)
+        behind = y[:, -pad - 1 : -1].flip(1)
+        return torch.cat([before, y, behind], dim=1)
     positions = torch.arange(-pad, y.size(1) + pad, device=y.device).abs()
     last = lengths.unsqueeze(1) - 1
     source = last - (last - positions).abs()  # negative only far beyond an item's end
@@ -116,7 +116,7 @@ def _reflect(y: Tensor, pad: int, lengths: Tensor | None) -> Tensor:
 def spectrogram(
     y: Tensor, n_fft: int, hop_size: int, win_size: int, *, lengths: Tensor | None = None
 ) -> Tensor:
-    """Linear spectrograms of a batch of waveforms.
+    """Compute the linear spectrograms of a batch of waveforms.
 
     With lengths, every waveform is reflected at its own end, by one gather for the whole batch, and
     gets exactly the spectrogram that it gets alone.
@@ -124,8 +124,8 @@ def spectrogram(
     Args:
         y: [B, T] in [-1, 1]; what stands beyond an item's length is not read.
         n_fft: FFT size.
-        hop_size: samples a frame.
-        win_size: samples a window, at most n_fft.
+        hop_size: samples from frame to frame.
+        win_size: samples per window, at most n_fft.
         lengths: [B] int64 samples, each more than (n_fft - hop_size) / 2; None where all have T.
 
     Returns:
@@ -152,7 +152,7 @@ def spec_to_mel(
     fmin: float = 0.0,
     fmax: float | None = None,
 ) -> Tensor:
-    """Log mel spectrogram of a linear one.
+    """Compute the log mel spectrogram of a linear one.
 
     Args:
         spec: [B, n_fft // 2 + 1, frames] amplitudes.
@@ -182,15 +182,15 @@ def mel_spectrogram(
     fmin: float = 0.0,
     fmax: float | None = None,
 ) -> Tensor:
-    """Log mel spectrogram of waveforms of one length; differentiable.
+    """Compute the log mel spectrogram of waveforms of one length; differentiable.
 
     Args:
         y: [B, T] in [-1, 1].
         n_fft: FFT size.
         num_mels: number of mel bands.
         sampling_rate: Hz.
-        hop_size: samples a frame.
-        win_size: samples a window, at most n_fft.
+        hop_size: samples from frame to frame.
+        win_size: samples per window, at most n_fft.
         fmin: lower end, Hz.
         fmax: upper end, Hz; None for half the sampling rate.
 

@@ -1,4 +1,4 @@
-"""BERT features: a vector a token of the text, from the third layer from the end. A model is a folder or a hub name."""
+"""BERT features: one vector per token of a text, from the third layer from the end."""
 
 import contextlib
 import functools
@@ -20,12 +20,11 @@ _MODEL_TYPES = ("bert", "deberta-v2")
 
 
 class BertFeatures:
-    """A BERT model that gives features a token.
+    """A BERT model that gives features per token.
 
     Attributes:
-        tokenizer: What cut, or has to cut, the texts into tokens.
-        width: Numbers a token.
-        identity: A hash of the configuration, the weights, the vocabulary and the revision.
+        tokenizer: tokenizer that cut, or has to cut, the texts.
+        width: width of the features.
     """
 
     def __init__(
@@ -35,19 +34,17 @@ class BertFeatures:
         device: str | torch.device = "cpu",
         dtype: torch.dtype = torch.float32,
     ):
-        """Loads a model.
+        """Load a model.
 
         Args:
-            path_or_name: A folder as save_pretrained writes it, or a name on the hub.
-            revision: Of a hub name.
-            device: To compute on.
-            dtype: To compute in. A published configuration may say float16, which some CPUs cannot
-                do.
+            path_or_name: folder as save_pretrained writes it, or a name on the hub.
+            revision: revision of a name on the hub.
+            device: device to compute on.
+            dtype: type to compute in. A published configuration may say float16, which some CPUs
+                cannot do.
         """
-        self._files = [
-            find_file(path_or_name, revision, *names)
-            for names in (("config.json",), VOCABULARIES, WEIGHTS)
-        ]
+        wanted = (("config.json",), VOCABULARIES, WEIGHTS)
+        self._files = [find_file(path_or_name, revision, *names) for names in wanted]
         self._revision = revision
         self.tokenizer = load_tokenizer(path_or_name, revision)
         self._model = _load_model(self._files[0].parent, dtype).to(device)
@@ -55,32 +52,33 @@ class BertFeatures:
 
     @functools.cached_property
     def identity(self) -> str:
-        """See the class. The weights are read once for it."""
-        return hashlib.sha256(f"{hash_files(self._files)} {self._revision}".encode()).hexdigest()[
-            :16
-        ]
+        """Return a hash of configuration, weights, vocabulary and revision; reads them once."""
+        content = f"{hash_files(self._files)} {self._revision}"
+        return hashlib.sha256(content.encode()).hexdigest()[:16]
 
     def __call__(self, batch: Sequence[Phonemes]) -> list[np.ndarray]:
-        """The features of texts.
+        """Compute the features of texts.
 
         Args:
-            batch: What a front end made of the texts, with its BERT tokens.
+            batch: what a front end made of the texts, with its BERT tokens.
 
         Returns:
-            float16 [N, width] a text, N its tokens with [CLS] and [SEP]: the length of its word2ph.
+            Per text float16 [N, width], N its tokens with [CLS] and [SEP]: the length of its
+            word2ph.
+
+        Raises:
+            FrontEndError: a text is too long for the model, or its tokens and phones do not fit.
         """
         if not batch:
             return []
         ids = [self._ids(phonemes) for phonemes in batch]
         lengths = [len(row) for row in ids]
-        shape = (len(ids), max(lengths))
-        input_ids, attention_mask = (
-            torch.zeros(shape, dtype=torch.long),
-            torch.zeros(shape, dtype=torch.long),
-        )
+        input_ids = torch.zeros(len(ids), max(lengths), dtype=torch.long)
+        attention_mask = torch.zeros_like(input_ids)
         for index, row in enumerate(ids):
             input_ids[index, : len(row)] = torch.tensor(row)
             attention_mask[index, : len(row)] = 1
+
         device = self._model.device
         with torch.inference_mode():
             output = self._model(
@@ -90,37 +88,45 @@ class BertFeatures:
         return [hidden[index, :length].copy() for index, length in enumerate(lengths)]
 
     def _ids(self, phonemes: Phonemes) -> list[int]:
-        """The numbers of a text's tokens, [N] with [CLS] and [SEP], after checking them against word2ph."""
-        tokens, text = phonemes.bert_tokens, phonemes.bert_text
+        """Return the numbers of a text's tokens, [N] with [CLS] and [SEP]; they fit word2ph."""
+        tokens = phonemes.bert_tokens
+        text = phonemes.bert_text
         if tokens is None:
             raise ValueError(
-                "the EN front end needs the BERT model's tokenizer: EnglishFrontEnd(features.tokenizer)"
+                "this front end needs the BERT model's tokenizer, as in "
+                "EnglishFrontEnd(features.tokenizer)"
             )
-        if len(tokens) + 2 != len(phonemes.word2ph):
+        length = len(tokens) + 2
+        if length != len(phonemes.word2ph):
             detail = f"{len(tokens)} + 2 tokens, but word2ph has {len(phonemes.word2ph)} entries"
             raise FrontEndError("bert_token_mismatch", text, detail)
-        config = self._model.config
-        if (
-            getattr(config, "position_biased_input", True)
-            and len(tokens) + 2 > config.max_position_embeddings
-        ):
-            detail = f"{len(tokens)} + 2 tokens, but BERT reads {config.max_position_embeddings}"
+        most = self._most_tokens()
+        if most is not None and length > most:
+            detail = f"{len(tokens)} + 2 tokens, but BERT reads {most}"
             raise FrontEndError("text_too_long", text, detail)
         return self.tokenizer.ids(["[CLS]", *tokens, "[SEP]"])
 
+    def _most_tokens(self) -> int | None:
+        """Return how many tokens the model reads; None for relative positions, without a limit."""
+        config = self._model.config
+        absolute = getattr(config, "position_biased_input", True)
+        return config.max_position_embeddings if absolute else None
+
 
 def _load_model(folder: Path, dtype: torch.dtype) -> Any:
-    """The layers that the features need, in evaluation mode."""
+    """Load the layers that the features need, in evaluation mode."""
     import transformers
 
     config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False)
     if config.model_type not in _MODEL_TYPES:
         raise ValueError(
-            f"a BERT model of type {config.model_type} in {folder}: use one of {', '.join(_MODEL_TYPES)}"
+            f"a BERT model of type {config.model_type} in {folder}: "
+            f"use one of {', '.join(_MODEL_TYPES)}"
         )
     if config.num_hidden_layers <= UNUSED_LAYERS:
         raise ValueError(
-            f"the BERT model in {folder} has {config.num_hidden_layers} layers, and must have more than 2"
+            f"the BERT model in {folder} has {config.num_hidden_layers} layers, "
+            f"and must have more than {UNUSED_LAYERS}"
         )
     config.num_hidden_layers -= UNUSED_LAYERS
     options = {"add_pooling_layer": False} if config.model_type == "bert" else {}
@@ -133,10 +139,11 @@ def _load_model(folder: Path, dtype: torch.dtype) -> Any:
 
 @contextlib.contextmanager
 def quiet_transformers() -> Iterator[None]:
-    """Keeps transformers from listing the weights of the layers left out, and from drawing bars for a second's work."""
+    """Keep transformers from listing weights that are left out, and from drawing progress bars."""
     from transformers.utils import logging
 
-    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    level = logging.get_verbosity()
+    bars = logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     try:

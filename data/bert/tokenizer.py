@@ -1,8 +1,8 @@
 """Tokenizers of BERT models, without the models.
 
 What a model's folder holds decides how its texts are cut: spm.model (DeBERTa, EN) by sentencepiece
-itself, vocab.txt (ZH, JP) character by character, for the front ends leave nothing in those texts
-that BERT's own tokenizers would cut otherwise.
+itself, vocab.txt (ZH, JP) character by character, because the front ends leave nothing in those
+texts that BERT's own tokenizers cut otherwise.
 """
 
 from collections.abc import Sequence
@@ -16,19 +16,19 @@ WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 
 
 class Tokenizer(Protocol):
-    """Cuts a text into tokens, and numbers them.
+    """What cuts a text into tokens, and numbers them.
 
     Attributes:
-        identity: A hash of the vocabulary.
+        identity: hash of the vocabulary.
     """
 
     identity: str
 
     def __call__(self, text: str) -> list[str]:
-        """The tokens of a text, without [CLS] and [SEP]."""
+        """Return the tokens of a text, without [CLS] and [SEP]."""
 
     def ids(self, tokens: Sequence[str]) -> list[int]:
-        """The numbers of tokens; of one that is not in the vocabulary, that of [UNK]."""
+        """Return the numbers of tokens; of one that is not in the vocabulary, that of [UNK]."""
 
 
 class SentencePiece:
@@ -68,19 +68,30 @@ class Characters:
 
 
 def find_file(path_or_name: str, revision: str | None, *names: str) -> Path:
-    """The first of some files that a model has.
+    """Find the first of some files that a model has.
 
     Args:
-        path_or_name: A folder, or a name on the hub (taken from the hub's local cache where it is
+        path_or_name: folder, or a name on the hub (taken from the hub's local cache if it is
             there).
-        revision: Of a hub name: a branch, tag or commit.
-        *names: The files, the best one first.
+        revision: branch, tag or commit of a name on the hub.
+        *names: names of the files, the best one first.
+
+    Raises:
+        ValueError: there is none of them, or the hub does not give it.
     """
     if Path(path_or_name).is_dir():
-        for name in names:
-            if (Path(path_or_name) / name).is_file():
-                return Path(path_or_name) / name
+        paths = (Path(path_or_name) / name for name in names)
+        found = next((path for path in paths if path.is_file()), None)
+    else:
+        downloads = (_download(path_or_name, revision, name) for name in names)
+        found = next((path for path in downloads if path is not None), None)
+    if found is None:
         raise ValueError(f"the BERT model {path_or_name} has none of: {', '.join(names)}")
+    return found
+
+
+def _download(model: str, revision: str | None, name: str) -> Path | None:
+    """Fetch a file of the hub; None if the model has no such file."""
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import (
         EntryNotFoundError,
@@ -89,21 +100,19 @@ def find_file(path_or_name: str, revision: str | None, *names: str) -> Path:
         LocalEntryNotFoundError,
     )
 
-    for name in names:
-        try:
-            return Path(hf_hub_download(path_or_name, name, revision=revision))
-        except (LocalEntryNotFoundError, HfHubHTTPError, HFValidationError) as error:
-            if isinstance(error, EntryNotFoundError) and not isinstance(
-                error, LocalEntryNotFoundError
-            ):
-                continue
-            raise ValueError(
-                f"the BERT model {path_or_name} is no folder, and the hub has not given it: {error}"
-            ) from error
-    raise ValueError(f"the BERT model {path_or_name} has none of: {', '.join(names)}")
+    try:
+        return Path(hf_hub_download(model, name, revision=revision))
+    except (LocalEntryNotFoundError, HfHubHTTPError, HFValidationError) as error:
+        # an entry that is not found locally is one that the hub was not asked for
+        unreachable = isinstance(error, LocalEntryNotFoundError)
+        if isinstance(error, EntryNotFoundError) and not unreachable:
+            return None
+        raise ValueError(
+            f"the BERT model {model} is no folder, and the hub has not given it: {error}"
+        ) from error
 
 
 def load_tokenizer(path_or_name: str, revision: str | None = None) -> Tokenizer:
-    """The tokenizer of a model, without its weights."""
+    """Load the tokenizer of a model, without its weights."""
     path = find_file(path_or_name, revision, *VOCABULARIES)
     return SentencePiece(path) if path.name == VOCABULARIES[0] else Characters(path)

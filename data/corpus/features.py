@@ -1,4 +1,4 @@
-"""The second pass over a corpus, first half: BERT features of the rows that no shard holds yet; a block is a shard."""
+"""The second pass over a corpus, first half: BERT features of the new rows; a block is a shard."""
 
 from dataclasses import fields
 from typing import TYPE_CHECKING
@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
+from data.bert.models import bert_features
 from data.config import DataConfig
-from data.corpus.recipe import bert_features
 from data.corpus.survey import LINE
 from data.shards.manifest import SHARD_COLUMNS
 from data.text.front_end import Phonemes
@@ -18,25 +18,19 @@ if TYPE_CHECKING:
 TEXTS_PER_BATCH = 16
 
 _PHONEMES = [field.name for field in fields(Phonemes)]
-KEPT = pa.schema(
-    [
-        SHARD_COLUMNS.field(name)
-        for name in ("id", "key", "speaker", "language", "text", "samples", "frames")
-    ]
-    + [LINE.field("uri")]
-)
+_COPIED = ("id", "key", "speaker", "language", "text", "samples", "frames")
+KEPT = pa.schema([SHARD_COLUMNS.field(name) for name in _COPIED] + [LINE.field("uri")])
 
 
 def shard_block(surveyed: pa.Table, rows: list[dict]) -> pa.Table:
-    """What this pass needs of a shard's rows: KEPT and the fields of Phonemes.
+    """Return what this pass needs of a shard's rows: KEPT and the fields of Phonemes.
 
     Args:
         surveyed: rows of data.corpus.survey.SURVEYED.
         rows: as data.corpus.survey.judge returns them.
     """
-    block = pa.Table.from_pylist(
-        [{name: row[name] for name in KEPT.names} for row in rows], schema=KEPT
-    )
+    kept = [{name: row[name] for name in KEPT.names} for row in rows]
+    block = pa.Table.from_pylist(kept, schema=KEPT)
     phonemes = surveyed.select(_PHONEMES).take([row["surveyed"] for row in rows])
     for field, column in zip(phonemes.schema, phonemes.columns, strict=True):
         block = block.append_column(field, column)
@@ -44,11 +38,11 @@ def shard_block(surveyed: pa.Table, rows: list[dict]) -> pa.Table:
 
 
 class BertActor:
-    """Features of a shard's rows. Models are loaded when their language first comes.
+    """Features of a shard's rows. A model is loaded when its language first occurs.
 
     Args:
         cfg: names the models.
-        device: to compute on.
+        device: device to compute on.
     """
 
     def __init__(self, cfg: DataConfig, device: str) -> None:
@@ -57,9 +51,10 @@ class BertActor:
         self.models: dict[str, BertFeatures] = {}
 
     def __call__(self, rows: pa.Table) -> pa.Table:
-        """Rows with `bert` and `bert_width`, from those of `shard_block`."""
+        """Return the rows of `shard_block` with columns `bert` and `bert_width`."""
         languages = rows.column("language").to_pylist()
         tokens = [len(word2ph) for word2ph in rows.column("word2ph").to_pylist()]
+
         features: dict[int, np.ndarray] = {}
         for language in sorted(set(languages)):
             members = [i for i, other in enumerate(languages) if other == language]
@@ -67,15 +62,15 @@ class BertActor:
             for start in range(0, len(members), TEXTS_PER_BATCH):
                 batch = members[start : start + TEXTS_PER_BATCH]
                 features |= zip(batch, self._features(language, rows.take(batch)), strict=True)
+
         arrays = [features[i] for i in range(len(languages))]
-        return rows.append_column(
-            "bert", pa.array([array.tobytes() for array in arrays], pa.binary())
-        ).append_column("bert_width", pa.array([array.shape[1] for array in arrays], pa.int32()))
+        content = pa.array([array.tobytes() for array in arrays], pa.binary())
+        widths = pa.array([array.shape[1] for array in arrays], pa.int32())
+        return rows.append_column("bert", content).append_column("bert_width", widths)
 
     def _features(self, language: str, rows: pa.Table) -> list[np.ndarray]:
-        """Arrays float16 [N, width] of rows of one language."""
+        """Return arrays float16 [N, width] of rows of one language."""
         if language not in self.models:
             self.models[language] = bert_features(self.cfg, language, self.device)
-        return self.models[language](
-            [Phonemes(**row) for row in rows.select(_PHONEMES).to_pylist()]
-        )
+        phonemes = [Phonemes(**row) for row in rows.select(_PHONEMES).to_pylist()]
+        return self.models[language](phonemes)

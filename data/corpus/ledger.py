@@ -5,54 +5,17 @@ is refused.
 """
 
 import json
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Literal
 
 from data.files import put_file
+from data.rejected import Reason
 
 SPEAKERS_SHOWN = 20
 NAME_SHOWN = 24  # characters
-
-
-class Reason(StrEnum):
-    """Why a line was rejected. The values are the codes in rejects.jsonl and in the manifest's header."""
-
-    # not UTF-8 or JSON, fewer than four fields, or a field is empty or no text
-    MALFORMED_LINE = "malformed_line"
-    PATH_LEAVES_ROOT = "path_leaves_root"  # a relative path that leads out of data.audio_root
-    DUPLICATE_ID = "duplicate_id"  # an earlier line has the same id
-    UNKNOWN_LANGUAGE = "unknown_language"  # not one of data.config.LANGUAGES
-    UNKNOWN_SPLIT = "unknown_split"  # not one of data.shards.manifest.SPLITS
-    # nothing to say, as written or after normalising; punctuation says nothing
-    EMPTY_TEXT = "empty_text"
-    TEXT_TOO_LONG = "text_too_long"  # more tokens than BERT reads at once
-    UNKNOWN_SYMBOL = "unknown_symbol"  # the front end gave a phone that the symbol set lacks
-    UNKNOWN_TONE = "unknown_tone"  # the front end gave a tone that the language lacks
-    WORD2PH_MISMATCH = "word2ph_mismatch"  # phones, tones and word2ph do not fit together
-    BERT_TOKEN_MISMATCH = "bert_token_mismatch"  # word2ph and BERT's tokens do not fit together
-    MISSING_AUDIO = "missing_audio"  # there is no such file
-    UNREADABLE_AUDIO = "unreadable_audio"  # no audio that can be decoded, or it may not be read
-    NOT_FINITE = "not_finite"  # NaN or infinite samples
-    SILENT = "silent"  # never louder than data.audio.recording.SILENCE_PEAK
-    TOO_SHORT = "too_short"  # below data.min_seconds
-    TOO_LONG = "too_long"  # above data.max_seconds
-    TOO_MANY_PHONES = "too_many_phones"  # more phones than frames: they cannot be aligned
-
-
-class RejectedError(ValueError):
-    """A line that cannot be used; `reason` is its code, the message says what was seen."""
-
-    def __init__(self, reason: Reason, detail: str) -> None:
-        # all arguments: exceptions are pickled on their way from a worker
-        super().__init__(reason, detail)
-        self.reason = reason
-        self.detail = detail
-
-    def __str__(self) -> str:
-        return self.detail
+EXAMPLES_SHOWN = 5  # rejected lines in the message that refuses a transcript
 
 
 class TooManyRejectsError(ValueError):
@@ -64,13 +27,13 @@ class Reject:
     """A rejected line.
 
     Attributes:
-        source: the transcript.
-        number: its line, from 1.
-        reason: its code.
+        source: transcript that it stands in.
+        number: number of the line, from 1.
+        reason: code of the reason.
         detail: what was seen.
         line: the line as written (bytes that are not UTF-8 as \\xNN).
-        speaker: as written, where the line could be split; likewise `language`.
-        language: as written.
+        speaker: speaker as written, "" if the line could not be split.
+        language: language as written, likewise.
     """
 
     source: str
@@ -84,7 +47,7 @@ class Reject:
 
 @dataclass(frozen=True)
 class Kept:
-    """What the ledger counts of a line that is kept."""
+    """A line that is kept, as the ledger counts it."""
 
     speaker: str
     language: str
@@ -92,11 +55,11 @@ class Kept:
 
 
 class Ledger:
-    """Counts of one run of the preparation.
+    """The books of one run of the preparation.
 
     Args:
         transcript: file, URI or glob of the lines, as messages name it.
-        lines: lines read; blank ones are no lines.
+        lines: number of lines that were read, without blank ones.
     """
 
     def __init__(self, transcript: str, lines: int) -> None:
@@ -106,7 +69,7 @@ class Ledger:
         self.rejects: list[Reject] = []
 
     def keep(self, speaker: str, language: str, seconds: float) -> None:
-        """Book a line as kept."""
+        """Book a line as kept; `seconds` is the length of its recording."""
         self.kept.append(Kept(speaker, language, seconds))
 
     def reject(self, rejects: Iterable[Reject]) -> None:
@@ -115,16 +78,16 @@ class Ledger:
 
     @property
     def hours(self) -> float:
-        """Length of what was kept."""
+        """Hours of audio that were kept."""
         return sum(kept.seconds for kept in self.kept) / 3600
 
     def reasons(self) -> dict[str, int]:
-        """Rejected lines by reason, the most frequent first."""
+        """Return how many lines were rejected by reason, the most frequent reason first."""
         counts = Counter(reject.reason.value for reject in self.rejects)
         return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
     def counts(self) -> dict:
-        """The balance, for the manifest's header."""
+        """Return the balance, for the manifest's header."""
         return {
             "lines": self.lines,
             "kept": len(self.kept),
@@ -132,48 +95,45 @@ class Ledger:
         }
 
     def table(self) -> str:
-        """The balance, for a terminal: rejects by reason, then kept and rejected lines by language and by speaker."""
-        rows = [
-            f"{self.lines} lines, {len(self.kept)} kept ({self.hours:.2f} h), {len(self.rejects)} rejected"
-        ]
+        """Return the balance for a terminal: by reason, by language and by speaker."""
+        kept = f"{len(self.kept)} kept ({self.hours:.2f} h)"
+        rows = [f"{self.lines} lines, {kept}, {len(self.rejects)} rejected"]
         rows += [f"  rejected {reason:<18}{count:>8}" for reason, count in self.reasons().items()]
+
+        rows += [_group_line("language", *group) for group in self.by("language")]
         speakers = self.by("speaker")
-        for what, groups in (
-            ("language", self.by("language")),
-            ("speaker", speakers[:SPEAKERS_SHOWN]),
-        ):
-            for name, kept, seconds, rejected in groups:
-                shown = "".join(char if char.isprintable() else "?" for char in name)[:NAME_SHOWN]
-                rows.append(
-                    f"  {what:<9}{shown:<24}{kept:>8} kept{seconds / 3600:>10.3f} h{rejected:>8} rejected"
-                )
+        rows += [_group_line("speaker", *group) for group in speakers[:SPEAKERS_SHOWN]]
         if len(speakers) > SPEAKERS_SHOWN:
             rows.append(f"  and {len(speakers) - SPEAKERS_SHOWN} speakers with fewer lines")
         return "\n".join(rows)
 
     def by(self, attribute: Literal["language", "speaker"]) -> list[tuple[str, int, float, int]]:
-        """Groups of lines, the largest first: name, kept lines, seconds kept, rejected lines.
+        """Return groups of lines, the largest first.
 
-        Lines that could not be split have the name `?`.
+        Returns:
+            Per group its name (`?` for lines that could not be split), kept lines, seconds kept and
+            rejected lines.
         """
-        groups: dict[str, list] = {}
-        for kept in self.kept:
-            group = groups.setdefault(getattr(kept, attribute), [0, 0.0, 0])
-            group[0] += 1
-            group[1] += kept.seconds
+        kept = Counter[str]()
+        seconds = defaultdict[str, float](float)
+        rejected = Counter[str]()
+        for line in self.kept:
+            name = getattr(line, attribute)
+            kept[name] += 1
+            seconds[name] += line.seconds
         for reject in self.rejects:
-            groups.setdefault(getattr(reject, attribute) or "?", [0, 0.0, 0])[2] += 1
-        return sorted(
-            ((name, kept, seconds, rejected) for name, (kept, seconds, rejected) in groups.items()),
-            key=lambda group: (-group[1] - group[3], group[0]),
-        )
+            rejected[getattr(reject, attribute) or "?"] += 1
+
+        names = sorted(kept.keys() | rejected.keys())
+        names.sort(key=lambda name: -kept[name] - rejected[name])
+        return [(name, kept[name], seconds[name], rejected[name]) for name in names]
 
     def ordered_rejects(self) -> list[Reject]:
-        """The rejects in the transcripts' order."""
+        """Return the rejected lines in the transcripts' order."""
         return sorted(self.rejects, key=lambda reject: (reject.source, reject.number))
 
     def save(self, uri: str) -> None:
-        """Write the rejects, a JSON object a line in the transcripts' order.
+        """Write the rejected lines, one JSON object per line, in the transcripts' order.
 
         Args:
             uri: file or URI to write.
@@ -193,7 +153,9 @@ class Ledger:
             )
             for reject in self.ordered_rejects()
         ]
-        put_file(uri, "".join(line + "\n" for line in lines).encode(errors="backslashreplace"))
+        content = "".join(line + "\n" for line in lines)
+        # transcripts may hold half surrogate pairs, which are no UTF-8
+        put_file(uri, content.encode(errors="backslashreplace"))
 
     def check(self, max_share: float) -> None:
         """Refuse what the configuration does not allow.
@@ -202,7 +164,7 @@ class Ledger:
             max_share: greatest share of rejected lines, `data.max_reject_share`.
 
         Raises:
-            TooManyRejectsError: the share is passed, or nothing was kept.
+            TooManyRejectsError: the share is exceeded, or nothing was kept.
         """
         assert len(self.kept) + len(self.rejects) == self.lines, (
             "a line is neither kept nor rejected, or is both"
@@ -212,14 +174,27 @@ class Ledger:
         share = len(self.rejects) / self.lines
         if self.kept and share <= max_share:
             return
+        raise TooManyRejectsError(
+            f"{len(self.rejects)} of {self.lines} lines were rejected ({share:.1%}; "
+            f"data.max_reject_share allows {max_share:.1%}, and at least one line must be kept). "
+            f"Fix the lines, or raise the share:{self._examples()}"
+        )
+
+    def _examples(self) -> str:
+        """Return the most frequent reasons, each with the first line that was rejected for it."""
         first: dict[str, Reject] = {}
         for reject in self.ordered_rejects():
             first.setdefault(reject.reason, reject)
-        examples = "".join(
-            f"\n  {count} x {reason}, first at {first[reason].source}:{first[reason].number}: {first[reason].detail}"
-            for reason, count in list(self.reasons().items())[:5]
-        )
-        raise TooManyRejectsError(
-            f"{len(self.rejects)} of {self.lines} lines were rejected ({share:.1%}; data.max_reject_share allows "
-            f"{max_share:.1%}, and at least one line must be kept). Mend the lines, or raise the share:{examples}"
-        )
+
+        lines = []
+        for reason, count in list(self.reasons().items())[:EXAMPLES_SHOWN]:
+            example = first[reason]
+            place = f"{example.source}:{example.number}"
+            lines.append(f"\n  {count} x {reason}, first at {place}: {example.detail}")
+        return "".join(lines)
+
+
+def _group_line(what: str, name: str, kept: int, seconds: float, rejected: int) -> str:
+    shown = "".join(char if char.isprintable() else "?" for char in name)[:NAME_SHOWN]
+    hours = seconds / 3600
+    return f"  {what:<9}{shown:<24}{kept:>8} kept{hours:>10.3f} h{rejected:>8} rejected"

@@ -1,19 +1,21 @@
-"""Preparation: recordings and a transcript become shards and a manifest, with Ray Data, in two passes.
+"""Preparation: recordings and a transcript become shards and a manifest, with Ray Data.
+
+It takes two passes:
 
 1. Survey: every line's recording is read and hashed; what no shard holds yet is decoded and its
    text is turned into phones. Only text and lengths come back, so that the ledger can refuse a bad
    transcript before the costly part.
 2. Features: the new rows, sorted by length and cut into shards, run through BERT (an actor pool, on
-   GPUs where there are any) and a writer that decodes the recording again, encodes it and writes
-   the shard.
+   GPUs if there are any) and a writer that decodes the recording again, encodes it and writes the
+   shard.
 
 Two passes, because the order of length must be known before shards are written: decoding twice
 costs little (over 1000 x real time), while sorting finished rows would send all audio through the
-object store. So it holds no audio, and features only of the shards under way.
+object store. So it holds no audio, and features only of the shards in progress.
 
 Shards are immutable and rows are addressed by content, so preparing again computes what changed,
-and a run that was interrupted goes on with the shards it had written. The manifest is replaced when
-all shards are there; shards that it no longer names are removed last.
+and an interrupted run continues with the shards it had written. The manifest is replaced when all
+shards are there; shards that it no longer names are removed last.
 """
 
 import contextlib
@@ -49,17 +51,18 @@ from data.shards.shard import list_shards, read_index, remove_unreferenced
 LINES_PER_BLOCK = 64
 # less than one: a machine with a single logical CPU must hold a BERT actor and a writer
 TASK_CPUS = 0.5
+FOOTERS_AT_A_TIME = 16
 
 
 class PreparationError(ValueError):
-    """A preparation that cannot go on, through no fault of a single line; what was written is kept."""
+    """Preparation cannot continue, whatever the lines say; what was written is kept."""
 
 
 def prepare(cfg: DataConfig) -> Manifest:
     """Prepare a corpus, or bring one up to date. Ray must have been started by the caller.
 
     Args:
-        cfg: `transcript` and `shards` say where from and where to.
+        cfg: names the transcript to read and the folder or URI of shards to write.
 
     Returns:
         The manifest that now lies at `cfg.shards`; its digest depends on the input and the settings
@@ -68,33 +71,37 @@ def prepare(cfg: DataConfig) -> Manifest:
     Raises:
         ValueError: there is no transcript, settings contradict each other, too many lines were
             rejected, a store does not answer or is full, or a recording changed meanwhile.
-        OSError: likewise, of the transcript and the shards' folder.
+        OSError: the transcript cannot be read, or the shards' folder cannot be used.
     """
     transcript = read_transcript(cfg.transcript, cfg.audio_root)
-    speakers = known_speakers(cfg.shards)
+    known = known_speakers(cfg.shards)
     recipe = make_recipe(cfg, {line.language for line in transcript.lines})
     held = _held_rows(cfg.shards)
+
     surveyed = _survey(cfg, transcript, recipe, held)
     ledger, rows = judge(cfg, transcript, surveyed, held)
+    # before anything is refused: the user reads here which lines to fix
     print(ledger.table(), flush=True)
     ledger.save(below(cfg.shards, "rejects.jsonl"))
     save_report(below(cfg.shards, "report.html"), ledger, count_phones(rows, surveyed, held))
     ledger.check(cfg.max_reject_share)
+
     places = {key: (row.shard, row.row) for key, row in held.items()}
     places |= _compute(cfg, recipe, surveyed, [row for row in rows if row["key"] not in held])
-    header = _header(
-        cfg, recipe, ledger, number_speakers({row["speaker"] for row in rows}, speakers)
-    )
+
+    speakers = number_speakers({row["speaker"] for row in rows}, known)
+    header = _header(cfg, recipe, ledger, speakers)
+    # new shards are there already and old ones go last: a manifest never names a missing shard
     manifest = write_manifest(cfg.shards, header, _manifest_table(cfg, rows, places))
     remove_unreferenced(cfg.shards, set(manifest.column("shard")))
     return manifest
 
 
 def _held_rows(uri: str) -> dict[str, HeldRow]:
-    """Rows of all shards by key: those that the manifest names, and those of a run that was interrupted."""
+    """Return rows of all shards by key: also those that an interrupted run wrote."""
     shards = list_shards(uri)
-    # a footer each: on an object store the time is all waiting
-    with ThreadPoolExecutor(16) as pool:
+    # one footer each: on an object store the time is all waiting
+    with ThreadPoolExecutor(FOOTERS_AT_A_TIME) as pool:
         indices = pool.map(lambda shard: read_index(uri, shard), shards)
         return {
             entry["key"]: HeldRow(shard, number, entry["samples"], entry["phones"])
@@ -106,19 +113,18 @@ def _held_rows(uri: str) -> dict[str, HeldRow]:
 def _survey(
     cfg: DataConfig, transcript: Transcript, recipe: Recipe, held: dict[str, HeldRow]
 ) -> pa.Table:
-    """First pass: rows of SURVEYED of all usable lines."""
+    """Run the first pass; return rows of SURVEYED of all usable lines."""
     if not transcript.lines:
         return SURVEYED.empty_table()
     blocks = [_table(rows, LINE) for rows in _chunks(line_rows(transcript), LINES_PER_BLOCK)]
+    actors = min(len(blocks), max(1, int(_resource("CPU"))))
     dataset = ray.data.from_arrow(blocks).map_batches(
         Surveyor,
         fn_constructor_args=(cfg, recipe, frozenset(held)),
         batch_size=None,
         batch_format="pyarrow",
         num_cpus=TASK_CPUS,
-        compute=ray.data.ActorPoolStrategy(
-            min_size=1, max_size=min(len(blocks), max(1, int(_resource("CPU"))))
-        ),
+        compute=ray.data.ActorPoolStrategy(min_size=1, max_size=actors),
     )
     return _run(dataset, "survey", len(transcript.lines))
 
@@ -126,25 +132,25 @@ def _survey(
 def _compute(
     cfg: DataConfig, recipe: Recipe, surveyed: pa.Table, rows: list[dict]
 ) -> dict[str, tuple[str, int]]:
-    """Second pass: compute and write rows that no shard holds, a block a shard; key -> (shard, row)."""
+    """Run the second pass over rows that no shard holds, one block per shard.
+
+    Returns:
+        Key -> shard, and row of the shard.
+    """
     if not rows:
         return {}
     blocks = [shard_block(surveyed, chunk) for chunk in _chunks(rows, cfg.rows_per_shard)]
-    if on_gpu := _resource("GPU") >= 1:
-        cpus, actors = TASK_CPUS, _resource("GPU")
-    else:  # few actors with several threads: a large model takes over 1 GB a language and actor
-        cpus = min(4, _resource("CPU") // 2) or TASK_CPUS
-        actors = max(1, _resource("CPU") // (2 * cpus))
+    cpus, gpus, actors = _bert_resources()
     dataset = (
         ray.data.from_arrow(blocks)
         .map_batches(
             BertActor,
-            fn_constructor_args=(cfg, "cuda" if on_gpu else "cpu"),
+            fn_constructor_args=(cfg, "cuda" if gpus else "cpu"),
             batch_size=None,
             batch_format="pyarrow",
             num_cpus=cpus,
-            num_gpus=int(on_gpu),
-            compute=ray.data.ActorPoolStrategy(min_size=1, max_size=min(len(blocks), int(actors))),
+            num_gpus=gpus,
+            compute=ray.data.ActorPoolStrategy(min_size=1, max_size=min(len(blocks), actors)),
         )
         .map_batches(
             partial(write_rows, cfg=cfg, recipe=recipe),
@@ -153,10 +159,18 @@ def _compute(
             num_cpus=TASK_CPUS,
         )
     )
-    return {
-        row["key"]: (row["shard"], row["row"])
-        for row in _run(dataset, "features", len(rows)).to_pylist()
-    }
+    written = _run(dataset, "features", len(rows)).to_pylist()
+    return {row["key"]: (row["shard"], row["row"]) for row in written}
+
+
+def _bert_resources() -> tuple[float, int, int]:
+    """Return CPUs and GPUs per BERT actor, and the number of actors."""
+    gpus = _resource("GPU")
+    if gpus >= 1:
+        return TASK_CPUS, 1, int(gpus)
+    # few actors with several threads: a large model takes over 1 GB per language and actor
+    cpus = min(4, _resource("CPU") // 2) or TASK_CPUS
+    return cpus, 0, int(max(1, _resource("CPU") // (2 * cpus)))
 
 
 def _header(cfg: DataConfig, recipe: Recipe, ledger: Ledger, speakers: dict[str, int]) -> dict:
@@ -182,10 +196,10 @@ def _manifest_table(
 ) -> pa.Table:
     splits = split_of(
         {row["id"]: row["speaker"] for row in rows},
-        cfg.validation_per_speaker,
-        cfg.validation_share,
-        cfg.split_seed,
-        {row["id"]: row["split"] for row in rows if row["split"]},
+        per_speaker=cfg.validation_per_speaker,
+        share=cfg.validation_share,
+        seed=cfg.split_seed,
+        given={row["id"]: row["split"] for row in rows if row["split"]},
     )
     entries = []
     for row in rows:
@@ -201,10 +215,9 @@ def _chunks(items: list, size: int) -> Iterator[list]:
 
 
 def _table(rows: list[dict], schema: pa.Schema) -> pa.Table:
-    """Rows as a table; of each row, the columns of the schema."""
-    return pa.Table.from_pylist(
-        [{name: row[name] for name in schema.names} for row in rows], schema=schema
-    )
+    """Return rows as a table that holds the columns of the schema."""
+    selected = [{name: row[name] for name in schema.names} for row in rows]
+    return pa.Table.from_pylist(selected, schema=schema)
 
 
 def _resource(name: str) -> float:
@@ -212,12 +225,17 @@ def _resource(name: str) -> float:
 
 
 def _run(dataset: ray.data.Dataset, what: str, rows: int) -> pa.Table:
-    """Run a dataset and take its rows, as many as said; stops at the first `problem` among them."""
-    # ours say when it is done
-    dataset.context.enable_progress_bars = dataset.context.print_on_execution_start = False
-    logging.getLogger("ray.data").setLevel(logging.WARNING)
-    # it warns that there are no bars
-    logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)
+    """Run a dataset and return its rows.
+
+    Args:
+        dataset: yields rows that have a column `problem`.
+        what: name of the work, for the progress.
+        rows: number of rows that it will yield.
+
+    Raises:
+        PreparationError: the first `problem` among the rows.
+    """
+    _quieten(dataset)
     taken = []
     with contextlib.closing(Progress(what, rows)) as progress:
         blocks: Iterator[pa.Table] = iter(
@@ -230,3 +248,12 @@ def _run(dataset: ray.data.Dataset, what: str, rows: int) -> pa.Table:
             taken.append(block)
             progress.advance(block.num_rows)
     return pa.concat_tables(taken).combine_chunks()
+
+
+def _quieten(dataset: ray.data.Dataset) -> None:
+    """Switch off Ray Data's own progress, which `Progress` shows more briefly."""
+    dataset.context.enable_progress_bars = False
+    dataset.context.print_on_execution_start = False
+    logging.getLogger("ray.data").setLevel(logging.WARNING)
+    # it warns that there are no bars
+    logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)

@@ -1,4 +1,4 @@
-"""How far long work has come and when it will be done: a bar on a terminal, a line now and then elsewhere."""
+"""Progress of long work: a bar on a terminal, otherwise a line from time to time."""
 
 import sys
 import time
@@ -9,45 +9,44 @@ LINE_EVERY_SECONDS = 30.0
 
 
 class Progress:
-    """Counts items of work.
+    """Counts finished items.
 
     Args:
-        what: the work.
-        total: items in all.
-        unit: of an item.
+        what: name of the work.
+        total: number of items.
+        unit: name of an item, with a space before it.
     """
 
     def __init__(self, what: str, total: int, unit: str = " utterances") -> None:
-        self.what, self.total, self.unit = what, total, unit
-        self.done, self.began = 0, time.monotonic()
-        self.said = self.began
-        self.bar = (
-            tqdm(desc=what, total=total, unit=unit, smoothing=0) if sys.stderr.isatty() else None
-        )
+        self.what = what
+        self.total = total
+        self.unit = unit
+        self.done = 0
+        self.began = time.monotonic()
+        self.printed = self.began
+        self.bar = None
+        if sys.stderr.isatty():
+            self.bar = tqdm(desc=what, total=total, unit=unit, smoothing=0)
 
     def advance(self, items: int) -> None:
-        """Some items more are done."""
+        """Count more finished items, and show them."""
         self.done += items
-        now = time.monotonic()
         if self.bar is not None:
             self.bar.update(items)
-        elif now - self.said >= LINE_EVERY_SECONDS and self.done < self.total:
-            self.said = now
-            print(
-                tqdm.format_meter(
-                    self.done,
-                    self.total,
-                    now - self.began,
-                    ncols=0,
-                    prefix=self.what,
-                    unit=self.unit,
-                ),
-                flush=True,
-            )
+            return
+        now = time.monotonic()
+        if now - self.printed >= LINE_EVERY_SECONDS and self.done < self.total:
+            self.printed = now
+            print(self._line(now - self.began), flush=True)
 
     def close(self) -> None:
-        """Say how long it took."""
+        """Print how long the work took."""
         if self.bar is not None:
             self.bar.close()
         seconds = time.monotonic() - self.began
         print(f"{self.what}: {self.done} of {self.total}{self.unit} in {seconds:.1f} s", flush=True)
+
+    def _line(self, elapsed: float) -> str:
+        return tqdm.format_meter(
+            self.done, self.total, elapsed, ncols=0, prefix=self.what, unit=self.unit
+        )

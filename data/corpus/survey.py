@@ -1,4 +1,4 @@
-"""The first pass over a corpus: the key, length and phones of every line, or the reason to reject it."""
+"""The first pass over a corpus: key, length and phones of every line, or why it is rejected."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -7,11 +7,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from data.audio.recording import check_length, decode_audio, read_audio
+from data.bert.models import front_end
 from data.config import DataConfig
-from data.corpus.ledger import Ledger, Reason, RejectedError
-from data.corpus.recipe import Recipe, front_end
+from data.corpus.ledger import Ledger
+from data.corpus.recipe import Recipe
 from data.corpus.transcript import Transcript, TranscriptLine
 from data.files import UnreachableError
+from data.rejected import Reason, RejectedError
 from data.text.front_end import FrontEndError
 from data.text.symbols import PAD, PUNCTUATION
 
@@ -24,11 +26,11 @@ LINE = pa.schema(
 SURVEYED = pa.schema(
     [
         ("line", pa.int64()),
-        ("problem", pa.string()),  # that the run stops with; all below is then null
-        ("reason", pa.string()),  # of a rejected line; all below is then null
+        ("problem", pa.string()),  # why the whole run stops; all below is then null
+        ("reason", pa.string()),  # why the line is rejected; all below is then null
         ("detail", pa.string()),
         ("key", pa.string()),
-        ("samples", pa.int64()),  # null, as all below, where a shard holds the row already
+        ("samples", pa.int64()),  # null, as all below, if a shard holds the row already
         ("norm_text", pa.string()),
         ("phones", pa.list_(pa.string())),
         ("tones", pa.list_(pa.int8())),
@@ -41,7 +43,7 @@ SURVEYED = pa.schema(
 
 @dataclass(frozen=True)
 class HeldRow:
-    """A row that a shard holds already: where, and its lengths."""
+    """Where a row lies that a shard holds already, and its lengths."""
 
     shard: str
     row: int
@@ -50,12 +52,12 @@ class HeldRow:
 
 
 class Surveyor:
-    """Surveys lines; one a process, for the front ends load dictionaries.
+    """Surveys lines; one per process, because the front ends load dictionaries.
 
     Args:
-        cfg: the limits, and what the front ends are made of.
+        cfg: limits, and what the front ends are made of.
         recipe: versions of front ends and BERT models.
-        held: keys of rows that a shard holds already: these are not computed again.
+        held: keys of rows that a shard holds already; these are not computed again.
     """
 
     def __init__(self, cfg: DataConfig, recipe: Recipe, held: frozenset[str]) -> None:
@@ -65,10 +67,9 @@ class Surveyor:
         self.front_ends = {language: front_end(cfg, language) for language in recipe.front_ends}
 
     def __call__(self, lines: pa.Table) -> pa.Table:
-        """Rows of SURVEYED from rows of LINE."""
-        return pa.Table.from_pylist(
-            [self._survey(line) for line in lines.to_pylist()], schema=SURVEYED
-        )
+        """Return rows of SURVEYED from rows of LINE."""
+        rows = [self._survey(line) for line in lines.to_pylist()]
+        return pa.Table.from_pylist(rows, schema=SURVEYED)
 
     def _survey(self, line: dict) -> dict:
         try:
@@ -76,6 +77,7 @@ class Surveyor:
             key = self.recipe.key(
                 line["id"], line["text"], line["language"], line["speaker"], audio
             )
+            # it was surveyed when its shard was written
             if key in self.held:
                 return {"line": line["line"], "key": key}
             samples = len(decode_audio(audio, self.cfg))
@@ -85,6 +87,7 @@ class Surveyor:
         except (RejectedError, FrontEndError) as error:
             return {"line": line["line"], "reason": Reason(error.reason), "detail": error.detail}
         except UnreachableError as error:
+            # nobody knows whether the line is good: the run must stop
             return {"line": line["line"], "problem": f"{line['place']}: {error}"}
         except Exception as error:
             error.add_note(f"while preparing {line['place']} ({line['id']})")
@@ -93,19 +96,19 @@ class Surveyor:
 
 
 def line_rows(transcript: Transcript) -> list[dict]:
-    """The usable lines of a transcript as rows of LINE."""
+    """Return the usable lines of a transcript as rows of LINE."""
     return [_line_row(number, line) for number, line in enumerate(transcript.lines)]
 
 
 def judge(
     cfg: DataConfig, transcript: Transcript, surveyed: pa.Table, held: dict[str, HeldRow]
 ) -> tuple[Ledger, list[dict]]:
-    """Book every line, and say what becomes of it; rows that a shard holds are judged as new ones are.
+    """Book every line as kept or rejected; rows that a shard holds are judged like new ones.
 
     Args:
-        cfg: the limits.
+        cfg: limits of length.
         transcript: all lines.
-        surveyed: rows of SURVEYED, one a usable line.
+        surveyed: rows of SURVEYED, one per usable line.
         held: key -> row that a shard holds.
 
     Returns:
@@ -114,46 +117,49 @@ def judge(
     """
     ledger = Ledger(transcript.uri, transcript.count)
     ledger.reject(transcript.rejects)
-    rows = []
-    waiting = dict(enumerate(transcript.lines))
-    # as Python objects the phones of a large corpus would fill gigabytes: only their number
+
+    # as Python objects the phones of a large corpus would fill gigabytes: take only their number
     light = surveyed.select(["line", "reason", "detail", "key", "samples"])
     light = light.append_column("phone_count", pc.list_value_length(surveyed.column("phones")))
+
+    rows = []
+    waiting = dict(enumerate(transcript.lines))
     for index, found in enumerate(light.to_pylist()):
         line = waiting.pop(found["line"])
         if found["reason"] is not None:
             ledger.reject([line.reject(Reason(found["reason"]), found["detail"])])
             continue
-        key, known = found["key"], held.get(found["key"])
-        samples = known.samples if known else found["samples"]
-        phones = known.phones.count(" ") + 1 if known else found["phone_count"]
-        frames = samples // cfg.hop_length
+        lengths = _lengths(found, held.get(found["key"]), cfg.hop_length)
         try:
-            check_length(
-                samples, cfg.sampling_rate, min_seconds=cfg.min_seconds, max_seconds=cfg.max_seconds
-            )
-            _check_alignment(phones, frames, cfg.add_blank)
+            _check_lengths(cfg, **lengths)
         except RejectedError as error:
             ledger.reject([line.reject(error.reason, error.detail)])
             continue
-        ledger.keep(line.speaker, line.language, samples / cfg.sampling_rate)
-        lengths = {"samples": samples, "frames": frames, "phone_count": phones}
-        rows.append(
-            {
-                **_line_row(found["line"], line),
-                "split": line.split,
-                **lengths,
-                "key": key,
-                "surveyed": index,
-            }
-        )
+        ledger.keep(line.speaker, line.language, lengths["samples"] / cfg.sampling_rate)
+        row = _line_row(found["line"], line)
+        row |= {"split": line.split, "key": found["key"], "surveyed": index, **lengths}
+        rows.append(row)
     return ledger, sorted(rows, key=lambda row: (row["frames"], row["key"]))
+
+
+def _lengths(found: dict, held: HeldRow | None, hop_length: int) -> dict[str, int]:
+    """Return `samples`, `frames` and `phone_count` of a surveyed line."""
+    samples = found["samples"] if held is None else held.samples
+    phones = found["phone_count"] if held is None else held.phones.count(" ") + 1
+    return {"samples": samples, "frames": samples // hop_length, "phone_count": phones}
+
+
+def _check_lengths(cfg: DataConfig, samples: int, frames: int, phone_count: int) -> None:
+    check_length(
+        samples, cfg.sampling_rate, min_seconds=cfg.min_seconds, max_seconds=cfg.max_seconds
+    )
+    _check_alignment(phone_count, frames, cfg.add_blank)
 
 
 def count_phones(
     rows: list[dict], surveyed: pa.Table, held: dict[str, HeldRow]
 ) -> dict[str, Counter[str]]:
-    """How often each phone occurs in rows that are kept, by language.
+    """Return how often each phone occurs in rows that are kept, by language.
 
     Args:
         rows: as `judge` returns them.
@@ -161,18 +167,18 @@ def count_phones(
         held: key -> row that a shard holds.
     """
     counts: dict[str, Counter[str]] = {}
-    new: dict[str, list[int]] = {}
+    new: dict[str, list[int]] = {}  # language -> rows of `surveyed`
     for row in rows:
         counted = counts.setdefault(row["language"], Counter())
         if row["key"] in held:
             counted.update(held[row["key"]].phones.split(" "))
         else:
             new.setdefault(row["language"], []).append(row["surveyed"])
+
     for language, indices in new.items():
         phones = pc.list_flatten(surveyed.column("phones").take(indices))
-        counts[language].update(
-            {entry["values"]: entry["counts"] for entry in phones.value_counts().to_pylist()}
-        )
+        found = {entry["values"]: entry["counts"] for entry in phones.value_counts().to_pylist()}
+        counts[language].update(found)
     return counts
 
 
@@ -190,8 +196,11 @@ def _check_tokens(tokens: int, most: int | None) -> None:
 def _check_alignment(phones: int, frames: int, add_blank: bool) -> None:
     entries = 2 * phones + 1 if add_blank else phones
     if entries > frames:
-        detail = f"{entries} phones and blanks for {frames} frames: text and recording do not belong together"
-        raise RejectedError(Reason.TOO_MANY_PHONES, detail)
+        raise RejectedError(
+            Reason.TOO_MANY_PHONES,
+            f"{entries} phones and blanks for {frames} frames: "
+            "text and recording do not belong together",
+        )
 
 
 def _line_row(number: int, line: TranscriptLine) -> dict:

@@ -1,19 +1,19 @@
 """Reads transcripts: what is said in which recording, by whom and in which language, UTF-8.
 
-Three formats, told apart by the name. Lines `path|speaker|language|text`, whose text may hold `|`;
-or a table, JSON objects a line (.jsonl) or Parquet (.parquet), of `path`, `speaker`, `language`,
-`text` and optionally `id` and `split`. A glob names several. A byte order mark, CRLF and blank
-lines are tolerated.
+Three formats, told apart by the name: lines `path|speaker|language|text`, whose text may hold `|`;
+or a table of `path`, `speaker`, `language`, `text` and optionally `id` and `split`, as one JSON
+object per line (.jsonl) or as Parquet (.parquet). A glob names several. A byte order mark, CRLF and
+blank lines are tolerated.
 
 Relative paths start from data.audio_root, or else from the transcript's folder, and do not leave
-it; absolute paths and URIs are taken as they are. The path is the utterance's id where the table
-gives none.
+it; absolute paths and URIs are taken as they are. The path is the utterance's id if the table gives
+none.
 """
 
 import io
 import json
 import posixpath
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,10 +22,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 
-from data.config import LANGUAGES
-from data.corpus.ledger import Reason, Reject
+from data.corpus.ledger import Reject
 from data.files import has_credentials, reachable, read_file
+from data.rejected import Reason
 from data.shards.manifest import SPLITS
+from data.text.languages import LANGUAGES
 
 FIELDS = ("path", "speaker", "language", "text")
 OPTIONAL = ("id", "split")
@@ -36,15 +37,15 @@ class TranscriptLine:
     """A usable line.
 
     Attributes:
-        source: the transcript.
-        number: its line, or row of the table, from 1.
-        id: of the utterance.
+        source: transcript that it stands in.
+        number: number of the line, or of the table's row, from 1.
+        id: id of the utterance.
         uri: where the recording lies.
         speaker: name of the speaker.
-        language: one of data.config.LANGUAGES.
+        language: code of data.text.languages.
         text: what is said.
-        split: one of data.shards.manifest.SPLITS; none where the transcript leaves it open.
-        raw: the whole line as written; of a row of Parquet, as JSON.
+        split: one of data.shards.manifest.SPLITS; None if the transcript leaves it open.
+        raw: the whole line as written; a row of Parquet as JSON.
     """
 
     source: str
@@ -58,7 +59,7 @@ class TranscriptLine:
     raw: str
 
     def reject(self, reason: Reason, detail: str) -> Reject:
-        """This line as a reject."""
+        """Return this line as a reject."""
         return Reject(
             self.source, self.number, reason, detail, self.raw, self.speaker, self.language
         )
@@ -66,12 +67,12 @@ class TranscriptLine:
 
 @dataclass(frozen=True)
 class Transcript:
-    """What was read: every line that is not blank is in `lines` or in `rejects`.
+    """A transcript: every line that is not blank is in `lines` or in `rejects`.
 
     Attributes:
         uri: file, URI or glob.
-        lines: the usable ones, of all files.
-        rejects: the others.
+        lines: usable lines of all files.
+        rejects: the other lines.
     """
 
     uri: str
@@ -80,7 +81,7 @@ class Transcript:
 
     @property
     def count(self) -> int:
-        """Lines read, blank ones left out."""
+        """Number of lines that are not blank."""
         return len(self.lines) + len(self.rejects)
 
 
@@ -90,14 +91,15 @@ def read_transcript(uri: str, audio_root: str | None = None) -> Transcript:
     Args:
         uri: file, URI or glob. With a glob, ids that are paths start from the folder before its
             first wildcard.
-        audio_root: folder or URI that relative paths start from; none: each transcript's folder.
+        audio_root: folder or URI that relative paths start from; None for each transcript's folder.
 
     Raises:
         ValueError: there is no such file, or a table lacks a column.
     """
     if not uri:
         raise ValueError(
-            "data.transcript is not set: name a file with a line `path|speaker|language|text` an utterance"
+            "data.transcript is not set: "
+            "name a file with one line `path|speaker|language|text` per utterance"
         )
     lines: list[TranscriptLine | Reject] = []
     for source, prefix in _find(uri):
@@ -112,16 +114,16 @@ def read_transcript(uri: str, audio_root: str | None = None) -> Transcript:
 def parse_transcript(
     source: str, content: bytes, audio_root: str | None = None, prefix: str = "."
 ) -> list[TranscriptLine | Reject]:
-    """The lines of one file, duplicates not yet looked for.
+    """Return the lines of one file; duplicates are not looked for.
 
     Args:
-        source: where it lies; its name tells its format.
+        source: where the file lies; its name tells its format.
         content: the whole file.
-        audio_root: folder or URI that relative paths start from; none: the file's folder.
+        audio_root: folder or URI that relative paths start from; None for the file's folder.
         prefix: put before relative paths to make ids of them.
 
     Raises:
-        ValueError: a Parquet file that is none, or lacks a column; a path that holds a password.
+        ValueError: the file is not readable Parquet or lacks a column, or a path holds a password.
     """
     root = _folder(source) if audio_root is None else audio_root
     found: list[TranscriptLine | Reject] = []
@@ -134,12 +136,13 @@ def parse_transcript(
 
 
 def _rows(source: str, content: bytes) -> Iterator[tuple[int, str, dict[str, Any] | str]]:
-    """Rows of a file: number, the row as written, and its fields or what is wrong with it."""
+    """Yield number, text as written, and fields (or what is wrong with it) of each row."""
     if source.endswith(".parquet"):
         for number, row in enumerate(_read_parquet(source, content), start=1):
             yield number, json.dumps(row, ensure_ascii=False, default=str), row
         return
     split = _split_json if source.endswith(".jsonl") else _split_line
+    # bytes, as a file that is not all UTF-8 still has lines
     for number, encoded in enumerate(content.removeprefix(b"\xef\xbb\xbf").split(b"\n"), start=1):
         if not encoded.strip():
             continue
@@ -182,16 +185,8 @@ def _read_parquet(source: str, content: bytes) -> list[dict[str, Any]]:
 def _check(
     source: str, number: int, raw: str, fields: dict[str, Any], root: str, prefix: str
 ) -> TranscriptLine | Reject:
-    """A row's fields as a line, or why they are none."""
-
-    def text_of(name: str) -> str:
-        value = fields.get(name)
-        numeric = (
-            name in ("speaker", "id") and isinstance(value, int) and not isinstance(value, bool)
-        )
-        return value.strip() if isinstance(value, str) else str(value) if numeric else ""
-
-    path, speaker, language, text = (text_of(name) for name in FIELDS)
+    """Return a row's fields as a line, or why they are none."""
+    path, speaker, language, text = (_text_of(fields, name) for name in FIELDS)
 
     def reject(reason: Reason, detail: str) -> Reject:
         shown = (value.encode(errors="backslashreplace").decode() for value in (speaker, language))
@@ -199,44 +194,57 @@ def _check(
 
     for name in (*FIELDS, *OPTIONAL):
         value = fields.get(name)
-        if value is not None and not isinstance(value, str) and not text_of(name):
+        if value is not None and not isinstance(value, str) and not _text_of(fields, name):
             return reject(Reason.MALFORMED_LINE, f"{name} is {value!r}, not a text")
-    utterance = text_of("id") or (
-        path if is_absolute(path) else posixpath.normpath(posixpath.join(prefix, path))
-    )
     if has_credentials(path):  # not a reject, as the ledger would hold it
         raise ValueError(
-            f"{source}:{number}: the path holds a password, key or token: give it by the environment"
+            f"{source}:{number}: the path holds a password, key or token: "
+            "pass it through the environment"
         )
-    if not path or not speaker:
-        return reject(Reason.MALFORMED_LINE, "the path or the speaker is empty")
-    if (
-        any(ord(char) < 32 or ord(char) == 127 for char in path + speaker + utterance)
-        or "\0" in text
-    ):
-        return reject(
-            Reason.MALFORMED_LINE,
-            "the path, speaker or id holds a control character, or the text a NUL",
-        )
-    if any(0xD800 <= ord(char) < 0xE000 for char in path + speaker + utterance + text):
-        return reject(Reason.MALFORMED_LINE, "half of a UTF-16 surrogate pair")
+    utterance = _text_of(fields, "id")
+    if not utterance:
+        in_corpus = posixpath.normpath(posixpath.join(prefix, path))
+        utterance = path if is_absolute(path) else in_corpus
+
+    if problem := _malformed(path, speaker, utterance, text):
+        return reject(Reason.MALFORMED_LINE, problem)
     if not is_absolute(path) and posixpath.normpath(path).split("/")[0] == "..":
         where = root or "the transcript's folder"
-        return reject(
-            Reason.PATH_LEAVES_ROOT,
-            f"{path} lies outside {where}: set data.audio_root, or write it in full",
-        )
+        detail = f"{path} lies outside {where}: set data.audio_root, or write it in full"
+        return reject(Reason.PATH_LEAVES_ROOT, detail)
     if language not in LANGUAGES:
-        return reject(
-            Reason.UNKNOWN_LANGUAGE, f"language {language!r} is none of {', '.join(LANGUAGES)}"
-        )
-    split = text_of("split") or None
+        detail = f"language {language!r} is none of {', '.join(LANGUAGES)}"
+        return reject(Reason.UNKNOWN_LANGUAGE, detail)
+    split = _text_of(fields, "split") or None
     if split not in (None, *SPLITS):
-        return reject(Reason.UNKNOWN_SPLIT, f"split {split!r} is none of {', '.join(SPLITS)}")
+        detail = f"split {split!r} is none of {', '.join(SPLITS)}"
+        return reject(Reason.UNKNOWN_SPLIT, detail)
     if not text:
         return reject(Reason.EMPTY_TEXT, "the text is empty")
+
     uri = path if is_absolute(path) or not root else posixpath.join(root, path)
     return TranscriptLine(source, number, utterance, uri, speaker, language, text, split, raw)
+
+
+def _text_of(fields: Mapping[str, Any], name: str) -> str:
+    """Return a field as text, "" if it is none; speakers and ids may be whole numbers."""
+    value = fields.get(name)
+    if isinstance(value, str):
+        return value.strip()
+    is_number = isinstance(value, int) and not isinstance(value, bool)
+    return str(value) if is_number and name in ("speaker", "id") else ""
+
+
+def _malformed(path: str, speaker: str, utterance: str, text: str) -> str:
+    """Return what makes a line of these fields malformed, or ""."""
+    if not path or not speaker:
+        return "the path or the speaker is empty"
+    names = path + speaker + utterance
+    if any(ord(char) < 32 or ord(char) == 127 for char in names) or "\0" in text:
+        return "the path, speaker or id holds a control character, or the text a NUL"
+    if any(0xD800 <= ord(char) < 0xE000 for char in names + text):
+        return "half of a UTF-16 surrogate pair"
+    return ""
 
 
 def _without_duplicates(
@@ -254,7 +262,7 @@ def _without_duplicates(
 
 
 def is_absolute(path: str) -> bool:
-    """Whether a path stands by itself: a URI, or from the root."""
+    """Tell whether a path needs no folder before it: it is a URI, or starts at the root."""
     return "://" in path or path.startswith("/")
 
 
@@ -264,7 +272,10 @@ def _folder(uri: str) -> str:
 
 
 def _find(uri: str) -> list[tuple[str, str]]:
-    """The files that a name or glob means, sorted, and the way to each one's folder from before the first wildcard."""
+    """Return the files that a name or glob means, sorted.
+
+    Each comes with the way to its folder from the folder before the first wildcard.
+    """
     wildcards = [position for position in map(uri.find, "*?[") if position >= 0]
     if not wildcards:
         return [(uri, ".")]
@@ -273,12 +284,10 @@ def _find(uri: str) -> list[tuple[str, str]]:
         found = sorted(fs.glob(path))
     if not found:
         raise ValueError(f"no transcript matches {uri}: set data.transcript")
-    stem = _folder(fsspec.core.url_to_fs(uri[: min(wildcards)] + "x")[1])
-    local = isinstance(fs, LocalFileSystem)
-    return [
-        (
-            name if local else fs.unstrip_protocol(name),
-            posixpath.relpath(_folder(name), stem or "."),
-        )
-        for name in found
-    ]
+
+    # x: so that a wildcard right behind a slash leaves that folder
+    stem = _folder(fsspec.core.url_to_fs(uri[: min(wildcards)] + "x")[1]) or "."
+    ways = [posixpath.relpath(_folder(name), stem) for name in found]
+    if not isinstance(fs, LocalFileSystem):
+        found = [fs.unstrip_protocol(name) for name in found]
+    return list(zip(found, ways, strict=True))

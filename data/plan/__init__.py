@@ -1,1 +1,1 @@
-"""Order as a pure function of the manifest, the seed and the epoch; numpy only."""
+"""Order as pure functions of lengths, seed and epoch; imports numpy and data.config alone."""

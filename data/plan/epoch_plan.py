@@ -3,10 +3,8 @@
 `plan_epoch(lengths, seed, epoch, G)` returns an ordered list of micro-batches of utterances of like
 length. A global step is G consecutive micro-batches, whatever the number of workers, so that a
 `Position` is the whole state of the data: no iterator, sampler or random generator has to be saved.
-Numpy only.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +15,13 @@ STRIP = 0.02
 
 @dataclass(frozen=True)
 class Position:
-    """Where a run stands: `step` global steps are done; the next is `epoch_step` of `epoch` (all counted from 0)."""
+    """Where a run stands, all counted from 0.
+
+    Attributes:
+        step: global steps that are done, which is also the number of the next one.
+        epoch: epoch of the next step.
+        epoch_step: number of the next step within its epoch.
+    """
 
     step: int = 0
     epoch: int = 0
@@ -45,38 +49,43 @@ class EpochPlan:
 
     @property
     def steps(self) -> int:
-        """Global steps of the epoch."""
+        """Number of global steps in the epoch."""
         return len(self.begins) - 1
 
     def micro_batch(self, step: int, slot: int) -> np.ndarray:
-        """Row numbers, int64 [b], of micro-batch `slot` (0 .. G - 1) of the epoch's global step `step`."""
+        """Return the row numbers, int64 [b], of one micro-batch.
+
+        Args:
+            step: global step of the epoch.
+            slot: number of the micro-batch within the step, 0 to G - 1.
+        """
         m = self.begins[step] + slot
         assert m < self.begins[step + 1]
         return self.order[self.offsets[m] : self.offsets[m + 1]]
 
     def utterances(self, step: int) -> int:
-        """How many utterances the epoch's global step `step` has."""
+        """Return the number of utterances in a global step of the epoch."""
         return int(self.offsets[self.begins[step + 1]] - self.offsets[self.begins[step]])
 
     def filled_rows(self) -> np.ndarray:
-        """Row numbers that the fill repeats, int64."""
+        """Return the row numbers that the fill repeats, int64."""
         first = len(self.offsets) - 1 - self.fill
         return self.order[self.offsets[first] :]
 
     def parted(self, step: int) -> tuple[np.ndarray, np.ndarray]:
-        """Row numbers, int64, of the steps before `step`, and of the others."""
+        """Return the row numbers, int64, of the steps before `step`, and those of the others."""
         at = self.offsets[self.begins[step]]
         return self.order[:at], self.order[at:]
 
     def then(self, step: int, rest: "EpochPlan") -> "EpochPlan":
-        """The steps before `step`, and behind them another plan, of what they have not used."""
+        """Return the steps before `step`, followed by another plan of what they have not used."""
         m = self.begins[step]
         return EpochPlan(
-            np.concatenate([self.order[: self.offsets[m]], rest.order]),
-            np.concatenate([self.offsets[:m], self.offsets[m] + rest.offsets]),
-            np.concatenate([self.begins[:step], m + rest.begins]),
-            rest.fill,
-            rest.left_out,
+            order=np.concatenate([self.order[: self.offsets[m]], rest.order]),
+            offsets=np.concatenate([self.offsets[:m], self.offsets[m] + rest.offsets]),
+            begins=np.concatenate([self.begins[:step], m + rest.begins]),
+            fill=rest.fill,
+            left_out=rest.left_out,
         )
 
 
@@ -107,8 +116,8 @@ def plan_epoch(
         rows: what identifies an utterance, int64 [n].
         frames: spectrogram frames of each, int [n].
         phones: phones of each, int [n].
-        seed: of the run.
-        epoch: counted from 0.
+        seed: seed of the run.
+        epoch: number of the epoch, from 0.
         micro_batches_per_step: G.
         max_frames: budget of a micro-batch, batch size x longest utterance; a longer utterance is
             alone in its own.
@@ -121,24 +130,29 @@ def plan_epoch(
         ValueError: nothing is left to train on.
     """
     assert len(rows) == len(frames) == len(phones)
+    # training cuts segments of this length out of utterances
     usable = frames >= min_frames
     left_out = rows[~usable]
     rows, frames, phones = rows[usable], frames[usable], phones[usable]
     if len(rows) == 0:
         raise ValueError(
-            f"no utterance of the training split has {min_frames} frames or more: lower train.segment_size or add data"
+            f"no utterance of the training split has {min_frames} frames or more: "
+            "lower train.segment_size or add data"
         )
-    rng = np.random.default_rng(_entropy(seed, epoch, begin))
+
+    rng = np.random.default_rng(entropy(seed, epoch, begin))
     strip = np.floor(np.log(np.maximum(frames, 1)) / STRIP + rng.random()).astype(np.int64)
-    # snake: the last of a strip and the first of the next have like text
+    # snake: the last of a strip and the first of the next have texts of like length
     descending = (strip % 2).astype(bool)
     jitter = phones * rng.uniform(0.98, 1.02, len(rows))
     by_length = np.lexsort((np.where(descending, -jitter, jitter), strip))
+
     offsets = _cut(frames[by_length], phones[by_length], max_frames, max_utterances, max_cells)
     return _shuffle(rows[by_length], offsets, rng, micro_batches_per_step, left_out)
 
 
-def _entropy(seed: int, epoch: int, begin: int) -> list[int]:
+def entropy(seed: int, epoch: int, begin: int) -> list[int]:
+    """Return what seeds the random draws of an epoch, or of its rest from step `begin` on."""
     return [seed, epoch, begin] if begin else [seed, epoch]
 
 
@@ -149,23 +163,28 @@ def _cut(
     max_utterances: int,
     max_cells: int | None,
 ) -> np.ndarray:
-    """Greedy cut of nearly ascending lengths [n]: offsets [M + 1], within the budgets but for one too long alone."""
+    """Cut nearly ascending lengths [n] greedily; what exceeds a budget alone has its own batch.
+
+    Returns:
+        Offsets of the micro-batches, int64 [M + 1].
+    """
     # an upper bound of every batch's longest, and ascending
     ceiling = np.maximum.accumulate(frames)
-    offsets, begin, n = [0], 0, len(frames)
+    n = len(frames)
+    offsets = [0]
+    begin = 0
     while begin < n:
         count = min(max(1, max_frames // int(ceiling[begin])), max_utterances, n - begin)
+
         # the longest grows with the count: shrink until the batch keeps the budget
         while count > 1 and count * int(ceiling[begin + count - 1]) > max_frames:
             count = max(1, min(count - 1, max_frames // int(ceiling[begin + count - 1])))
+
         if max_cells is not None:
-            cells = (
-                np.maximum.accumulate(phones[begin : begin + count])
-                * ceiling[begin : begin + count]
-            )
-            count = max(
-                1, int(np.searchsorted(cells * np.arange(1, count + 1), max_cells, side="right"))
-            )
+            most_phones = np.maximum.accumulate(phones[begin : begin + count])
+            cells = most_phones * ceiling[begin : begin + count] * np.arange(1, count + 1)
+            count = max(1, int(np.searchsorted(cells, max_cells, side="right")))
+
         begin += count
         offsets.append(begin)
     return np.asarray(offsets, np.int64)
@@ -182,101 +201,11 @@ def _shuffle(
     batches = rng.permutation(len(offsets) - 1)
     fill = -len(batches) % group
     batches = np.concatenate([batches, np.resize(batches, fill)])
+
+    # gather[i]: where the shuffled order's entry i stands in `order`
     sizes = np.diff(offsets)[batches]
     ends = np.cumsum(sizes)
     gather = np.repeat(offsets[batches] - (ends - sizes), sizes) + np.arange(ends[-1])
+
     begins = np.arange(0, len(batches) + 1, group)
     return EpochPlan(order[gather], np.concatenate([[0], ends]), begins, fill, left_out)
-
-
-def bucket_batches(
-    lengths: Sequence[int] | np.ndarray,
-    batch_size: int,
-    boundaries: Sequence[int],
-    *,
-    num_replicas: int = 1,
-    rank: int = 0,
-    epoch: int = 0,
-    shuffle: bool = True,
-) -> list[list[int]]:
-    """Batches of the reference trainer's bucket sampler, to the letter.
-
-    A bucket holds the lengths in (boundary, next boundary]; others are left out. Each is shuffled
-    by the epoch alone, filled with repeats up to a multiple of the global batch, and dealt to the
-    replicas; then the batches are shuffled.
-
-    Args:
-        lengths: frames of each utterance.
-        batch_size: utterances a replica and batch.
-        boundaries: ascending.
-        num_replicas: workers.
-        rank: of these, whose batches are wanted.
-        epoch: seeds the shuffle.
-        shuffle: else in the order of the data set.
-
-    Returns:
-        Batches of indices into `lengths`.
-    """
-    lengths = np.asarray(lengths)
-    which = np.searchsorted(np.asarray(boundaries), lengths, side="left") - 1
-    which[lengths > boundaries[-1]] = -1
-    random = _TorchRandperm(epoch)
-    total = batch_size * num_replicas
-    batches: list[list[int]] = []
-    buckets = [
-        members for b in range(len(boundaries) - 1) if len(members := np.flatnonzero(which == b))
-    ]
-    orders = [random(len(members)) if shuffle else np.arange(len(members)) for members in buckets]
-    for members, order in zip(buckets, orders, strict=True):
-        filled = np.resize(order, len(order) + -len(order) % total)[rank::num_replicas]
-        batches += [members[part].tolist() for part in filled.reshape(-1, batch_size)]
-    return [batches[i] for i in random(len(batches))] if shuffle else batches
-
-
-class _TorchRandperm:
-    """torch.randperm of a CPU generator seeded with `seed`, in numpy: MT19937 and a Fisher-Yates shuffle."""
-
-    def __init__(self, seed: int):
-        self.bits = np.random.RandomState(seed)  # seeds as torch does
-
-    def __call__(self, n: int) -> np.ndarray:
-        order = np.arange(n)
-        draws = self.bits.randint(0, 2**32, size=max(n - 1, 0), dtype=np.uint32).tolist()
-        for i, draw in enumerate(draws):
-            j = i + draw % (n - i)
-            order[i], order[j] = order[j], order[i]
-        return order
-
-
-def plan_buckets(
-    rows: np.ndarray,
-    frames: np.ndarray,
-    *,
-    seed: int,
-    epoch: int,
-    micro_batches_per_step: int,
-    batch_size: int,
-    boundaries: Sequence[int],
-    begin: int = 0,
-) -> EpochPlan:
-    """The reference's buckets as an epoch plan: fixed batch size, its boundaries, lengths outside them left out.
-
-    Arguments as for `plan_epoch` and `bucket_batches`; `seed` is unused by the reference, here it
-    varies the shuffle.
-
-    Raises:
-        ValueError: no utterance lies within the boundaries.
-    """
-    shuffle = np.random.SeedSequence(_entropy(seed, epoch, begin)).generate_state(1)[0]
-    batches = bucket_batches(frames, batch_size, boundaries, epoch=int(shuffle))
-    if not batches:
-        raise ValueError(
-            f"no utterance lies within data.plan.bucket_boundaries {tuple(boundaries)}"
-        )
-    used = np.unique(np.concatenate(batches))
-    left_out = rows[np.setdiff1d(np.arange(len(rows)), used)]
-    fill = -len(batches) % micro_batches_per_step
-    batches += [batches[i % len(batches)] for i in range(fill)]
-    offsets = np.concatenate([[0], np.cumsum([len(b) for b in batches])])
-    begins = np.arange(0, len(batches) + 1, micro_batches_per_step)
-    return EpochPlan(rows[np.concatenate(batches)], offsets, begins, fill, left_out)

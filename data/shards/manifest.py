@@ -1,14 +1,15 @@
-"""The manifest: what was prepared, one row an utterance, and where each row's shard lies.
+"""The manifest: what was prepared, one row per utterance, and where each row's shard lies.
 
 A folder (or URI) of shards holds
 
-    manifest.json       header: schema version, settings the features depend on, speakers, digest of
-    the table manifest.parquet    the table: COLUMNS below, sorted by (frames, id) rejects.jsonl
-    the ledger's other half: a rejected line of the transcript each, with its reason report.html
-    the same for people, with lengths, speakers and phones shards/*.parquet    SHARD_COLUMNS below
+    manifest.json     header: schema version, settings that the features depend on, speakers, digest
+    manifest.parquet  table: COLUMNS below, sorted by (frames, id)
+    rejects.jsonl     the ledger's other half: rejected lines of the transcript, with their reasons
+    report.html       the same for people, with lengths, speakers and phones
+    shards/*.parquet  SHARD_COLUMNS below
 
-The reader refuses a schema version that it does not know. docs/data-format.md is the same for
-people.
+The reader refuses a schema version that it does not know. docs/data-format.md describes the format
+for people.
 """
 
 import hashlib
@@ -29,7 +30,7 @@ SPLITS = ("train", "validation")
 
 COLUMNS = pa.schema(
     [
-        ("id", pa.string()),  # unique; the transcript's, or the audio path as it writes it
+        ("id", pa.string()),  # unique; the transcript's, or else the audio path as written there
         ("key", pa.string()),  # content address: hash of all that the row depends on
         ("speaker", pa.string()),
         ("language", pa.string()),  # ZH | JP | EN
@@ -52,13 +53,13 @@ SHARD_COLUMNS = pa.schema(
         ("norm_text", pa.string()),
         ("phones", pa.list_(pa.string())),  # P
         ("tones", pa.list_(pa.int8())),  # P, counted from 0 in each language
-        ("word2ph", pa.list_(pa.int16())),  # N, phones a token; sums to P
+        ("word2ph", pa.list_(pa.int16())),  # N, phones per token; sums to P
         ("audio", pa.binary()),  # FLAC, mono, at the manifest's sampling rate
         ("samples", pa.int64()),
         ("frames", pa.int32()),
         ("bert", pa.binary()),  # float16 [N, bert_width], C order
         ("bert_width", pa.int32()),
-        # float32 [filter_length / 2 + 1, frames], C order; empty where it is not stored
+        # float32 [filter_length / 2 + 1, frames], C order; empty if it is not stored
         ("spec", pa.binary()),
         ("checksum", pa.string()),  # data.shards.shard.row_checksum of all the above
     ]
@@ -66,7 +67,7 @@ SHARD_COLUMNS = pa.schema(
 
 
 class ManifestError(ValueError):
-    """A manifest that is missing, damaged, or of another version."""
+    """The manifest is missing, damaged, or of another version."""
 
 
 @dataclass(frozen=True)
@@ -74,10 +75,10 @@ class Manifest:
     """The prepared corpus.
 
     Attributes:
-        uri: folder that holds it.
+        uri: folder or URI that holds it.
         header: `schema_version`, `sampling_rate`, `hop_length`, `bert_width`, `speakers` (name ->
             id), `digest`, ...
-        table: COLUMNS, one row an utterance.
+        table: COLUMNS, one row per utterance.
     """
 
     uri: str
@@ -95,11 +96,11 @@ class Manifest:
         return self.header["digest"]
 
     def rows(self, split: str) -> np.ndarray:
-        """Row numbers of the table, int64 [n], that belong to `split`, in the table's order."""
+        """Return the row numbers of a split, int64 [n], in the table's order."""
         return np.flatnonzero(self.column("split") == split)
 
     def column(self, name: str) -> np.ndarray:
-        """A column as a numpy array [rows]."""
+        """Return a column as a numpy array [rows]."""
         return self._columns[name]
 
     @cached_property
@@ -111,7 +112,7 @@ class Manifest:
 
 
 def table_digest(table: pa.Table) -> str:
-    """sha256 of all that training sees of a manifest's table: order, keys, speakers, splits."""
+    """Return a sha256 of all that training sees of a table: order, keys, speakers, splits."""
     digest = hashlib.sha256()
     for name in ("id", "key", "speaker", "language", "split", "frames", "phones"):
         digest.update("\0".join(map(str, table.column(name).to_pylist())).encode())
@@ -119,26 +120,24 @@ def table_digest(table: pa.Table) -> str:
 
 
 def write_manifest(uri: str, header: dict, table: pa.Table) -> Manifest:
-    """Write a manifest: the table first, then the header that names its digest, which makes it valid.
+    """Write a manifest.
+
+    The table comes first, then the header that names its digest, which makes it valid.
 
     Args:
         uri: folder or URI.
         header: all but `schema_version` and `digest`, which are filled in here.
         table: rows of COLUMNS, in any order.
     """
-    table = (
-        table.select(COLUMNS.names)
-        .cast(COLUMNS)
-        .sort_by([("frames", "ascending"), ("id", "ascending")])
-    )
-    header = {"schema_version": SCHEMA_VERSION, **header, "digest": table_digest(table)}
+    table = table.select(COLUMNS.names).cast(COLUMNS)
+    table = table.sort_by([("frames", "ascending"), ("id", "ascending")])
     sink = io.BytesIO()
     pq.write_table(table, sink)
     put_file(below(uri, "manifest.parquet"), sink.getvalue())
-    put_file(
-        below(uri, "manifest.json"),
-        json.dumps(header, indent=1, sort_keys=True, ensure_ascii=False).encode(),
-    )
+
+    header = {"schema_version": SCHEMA_VERSION, **header, "digest": table_digest(table)}
+    text = json.dumps(header, indent=1, sort_keys=True, ensure_ascii=False)
+    put_file(below(uri, "manifest.json"), text.encode())
     return Manifest(uri, header, table)
 
 
@@ -148,21 +147,25 @@ def read_manifest(uri: str) -> Manifest:
     Raises:
         ManifestError: it is missing, of an unknown version, its table is not the one its header
             names, or names files elsewhere.
+        OSError: it cannot be read.
     """
     try:
         header = _read_header(uri)
         table = pq.read_table(io.BytesIO(read_file(below(uri, "manifest.parquet"))))
     except FileNotFoundError as error:
         raise ManifestError(
-            f"{uri} holds no prepared shards ({error}): run `python -m job.prepare` first, or set data.shards"
+            f"{uri} holds no prepared shards ({error}): "
+            "run `python -m job.prepare` first, or set data.shards"
         ) from error
     except pa.ArrowException as error:
         raise ManifestError(
             f"{uri}/manifest.parquet is damaged ({error}): prepare again"
         ) from error
-    if header["schema_version"] != SCHEMA_VERSION:
+
+    version = header["schema_version"]
+    if version != SCHEMA_VERSION:
         raise ManifestError(
-            f"{uri}/manifest.json has schema version {header['schema_version']}, this code reads {SCHEMA_VERSION}: "
+            f"{uri}/manifest.json has schema version {version}, this code reads {SCHEMA_VERSION}: "
             "prepare again, or use the code that wrote it"
         )
     if table_digest(table) != header["digest"]:
@@ -172,24 +175,29 @@ def read_manifest(uri: str) -> Manifest:
     for shard in table.column("shard").unique().to_pylist():  # no part of the digest
         if not (isinstance(shard, str) and stays_below(shard)):
             raise ManifestError(
-                f"{uri}/manifest.parquet is refused: its shard {shard} lies elsewhere; prepare again"
+                f"{uri}/manifest.parquet is refused: its shard {shard} lies elsewhere; "
+                "prepare again"
             )
     return Manifest(uri, header, table)
 
 
 def known_speakers(uri: str) -> dict[str, int]:
-    """Speaker name -> id of what was prepared at `uri` before, by this version or an older one; empty if nothing was.
+    """Return speaker name -> id of what was prepared at `uri` before; empty if nothing was.
+
+    It may have been prepared by an older version.
 
     Raises:
         ManifestError: manifest.json is damaged, or of a newer version.
+        OSError: it cannot be read.
     """
     try:
         header = _read_header(uri)
     except FileNotFoundError:
         return {}
-    if header["schema_version"] > SCHEMA_VERSION:
+    version = header["schema_version"]
+    if version > SCHEMA_VERSION:
         raise ManifestError(
-            f"{uri}/manifest.json has schema version {header['schema_version']}, newer than this code's "
+            f"{uri}/manifest.json has schema version {version}, newer than this code's "
             f"{SCHEMA_VERSION}: set data.shards to another folder"
         )
     return header["speakers"]
@@ -204,12 +212,16 @@ def _read_header(uri: str) -> dict:
     except (ValueError, KeyError, TypeError) as error:
         problem = repr(error)
     raise ManifestError(
-        f"{uri}/manifest.json is damaged ({problem}): delete it and prepare again; speakers are then numbered anew"
+        f"{uri}/manifest.json is damaged ({problem}): delete it and prepare again; "
+        "speakers are then numbered from scratch"
     )
 
 
 def number_speakers(names: Iterable[str], known: Mapping[str, int]) -> dict[str, int]:
-    """Speaker name -> id: known speakers keep theirs, even if they have no lines any more; new ones follow, by name."""
+    """Return speaker name -> id.
+
+    Known speakers keep their ids, even if they have no lines any more; new ones follow, by name.
+    """
     new = sorted(set(names) - set(known))
     return {**known, **{name: number for number, name in enumerate(new, start=len(known))}}
 
@@ -221,39 +233,43 @@ def split_of(
     seed: int = 0,
     given: Mapping[str, str] | None = None,
 ) -> dict[str, str]:
-    """Which utterances are held back for validation: those of each speaker whose id has the lowest hashes.
+    """Decide which utterances are held back for validation: each speaker's with the lowest hashes.
 
     An utterance whose hash lies below `share` is held back whatever else the corpus holds, so that
     the splits of a growing corpus stay what they were. A speaker always keeps one utterance for
-    training, unless it was given away.
+    training, unless the transcript holds back all of them.
 
     Args:
         speakers: utterance id -> speaker.
-        per_speaker: utterances a speaker held back, at least, given ones counted.
-        share: share of the utterances held back.
-        seed: of the hash.
-        given: utterance id -> split, of those whose transcript names one.
+        per_speaker: utterances per speaker that are held back at least, given ones counted.
+        share: share of the utterances that is held back.
+        seed: seed of the hash.
+        given: utterance id -> split, for those whose transcript names one.
 
     Returns:
         Utterance id -> one of SPLITS.
     """
-    splits, own = dict.fromkeys(speakers, "train") | dict(given or {}), set(given or ())
+    given = given or {}
+    splits = dict.fromkeys(speakers, "train") | dict(given)
     utterances: dict[str, list[str]] = {}
     for utterance, speaker in speakers.items():
         utterances.setdefault(speaker, []).append(utterance)
+
     for members in utterances.values():
-        ranked = sorted(
-            (_hash(utterance, seed), utterance) for utterance in members if utterance not in own
-        )
+        free = [utterance for utterance in members if utterance not in given]
+        ranked = sorted((_hash(utterance, seed), utterance) for utterance in free)
+
         missing = per_speaker - sum(splits[utterance] == "validation" for utterance in members)
         held_back = max(missing, sum(value < share for value, _ in ranked), 0)
-        trained = any(splits[utterance] == "train" for utterance in members if utterance in own)
-        for _, utterance in ranked[: held_back if trained else min(held_back, len(ranked) - 1)]:
+        trained = any(splits[utterance] == "train" for utterance in members if utterance in given)
+        if not trained:
+            held_back = min(held_back, len(ranked) - 1)
+        for _, utterance in ranked[:held_back]:
             splits[utterance] = "validation"
     return splits
 
 
 def _hash(utterance: str, seed: int) -> float:
-    """A number in [0, 1) that follows from an id."""
+    """Return a number in [0, 1) that follows from an id."""
     digest = hashlib.sha256(f"{seed}\0{utterance}".encode()).digest()
     return int.from_bytes(digest[:8], "big") / 2**64

@@ -1,8 +1,9 @@
-"""Shards: immutable Parquet files, named by their content, that hold what training reads of each utterance.
+"""Shards: immutable Parquet files, named by their content, with what training reads.
 
-One row group a row: reading a row reads that row and the file's footer (about 1 KB a row), nothing
-else. FLAC, BERT features and spectrograms are stored as they are; every row carries a checksum that
-is verified whenever it is read. The footer holds the schema's version and an index of the rows.
+One row group per row: reading a row reads that row and the file's footer (about 1 KB per row),
+nothing else. FLAC, BERT features and spectrograms are stored as they are; every row carries a
+checksum that is verified whenever it is read. The footer holds the schema's version and an index of
+the rows.
 """
 
 import functools
@@ -25,25 +26,24 @@ from data.shards.manifest import SCHEMA_VERSION, SHARD_COLUMNS
 FOLDER = "shards"
 _BINARY = ("audio", "bert", "spec")
 _CHECKED = tuple(name for name in SHARD_COLUMNS.names if name != "checksum")
-_VERSION, _INDEX = "schema_version", "rows"  # entries of the footer
+# entries of the footer
+_VERSION = "schema_version"
+_INDEX = "rows"
 
 
 class ShardError(ValueError):
-    """A shard that is missing or damaged."""
+    """A shard is missing or damaged."""
 
 
 def row_checksum(row: Mapping[str, Any]) -> str:
-    """Checksum of all that a row holds, but the checksum itself.
+    """Return a checksum of all that a row holds, but the checksum itself.
 
     Args:
         row: values of SHARD_COLUMNS.
     """
     digest = hashlib.blake2b(digest_size=16)
-    digest.update(
-        json.dumps(
-            [row[name] for name in _CHECKED if name not in _BINARY], ensure_ascii=False
-        ).encode()
-    )
+    plain = [row[name] for name in _CHECKED if name not in _BINARY]
+    digest.update(json.dumps(plain, ensure_ascii=False).encode())
     for name in _BINARY:
         digest.update(len(row[name]).to_bytes(8, "little"))
         digest.update(row[name])
@@ -51,10 +51,12 @@ def row_checksum(row: Mapping[str, Any]) -> str:
 
 
 def write_shard(uri: str, rows: Iterable[Mapping[str, Any]]) -> str | None:
-    """Write rows as one shard; they are taken one at a time, so that memory holds the file and one row.
+    """Write rows as one shard.
+
+    They are taken one at a time, so that memory holds the file and one row.
 
     Args:
-        uri: the manifest's folder.
+        uri: folder of the manifest.
         rows: values of SHARD_COLUMNS; `checksum` is filled in here, other columns are left out.
 
     Returns:
@@ -64,25 +66,19 @@ def write_shard(uri: str, rows: Iterable[Mapping[str, Any]]) -> str | None:
     Raises:
         OSError: it cannot be written.
     """
-    digest, index, sink = hashlib.blake2b(digest_size=16), [], io.BytesIO()
-    with pq.ParquetWriter(
-        sink,
-        SHARD_COLUMNS,
-        compression={
-            column: "none" if column in _BINARY else "zstd" for column in SHARD_COLUMNS.names
-        },
-        use_dictionary=False,  # row groups of one row repeat nothing
-        write_statistics=False,
-    ) as writer:
+    digest = hashlib.blake2b(digest_size=16)
+    index: list[dict] = []
+    sink = io.BytesIO()
+    with _writer(sink) as writer:
         for row in rows:
-            checked = {**{name: row[name] for name in _CHECKED}, "checksum": row_checksum(row)}
+            checked = {name: row[name] for name in _CHECKED} | {"checksum": row_checksum(row)}
             digest.update(checked["checksum"].encode())
-            index.append(
-                {"key": row["key"], "samples": row["samples"], "phones": " ".join(row["phones"])}
-            )
+            phones = " ".join(row["phones"])
+            index.append({"key": row["key"], "samples": row["samples"], "phones": phones})
             writer.write_table(pa.Table.from_pylist([checked], schema=SHARD_COLUMNS))
         packed = zlib.compress(json.dumps(index).encode())
         writer.add_key_value_metadata({_VERSION: str(SCHEMA_VERSION), _INDEX: packed})
+
     if not index:
         return None
     name = f"{FOLDER}/{digest.hexdigest()}.parquet"
@@ -90,20 +86,33 @@ def write_shard(uri: str, rows: Iterable[Mapping[str, Any]]) -> str | None:
     return name
 
 
+def _writer(sink: io.BytesIO) -> pq.ParquetWriter:
+    # FLAC, float16 features and spectrograms do not shrink
+    names = SHARD_COLUMNS.names
+    compression = {name: "none" if name in _BINARY else "zstd" for name in names}
+    return pq.ParquetWriter(
+        sink,
+        SHARD_COLUMNS,
+        compression=compression,
+        use_dictionary=False,  # row groups of one row repeat nothing
+        write_statistics=False,
+    )
+
+
 def list_shards(uri: str) -> list[str]:
-    """Paths of all shards below the manifest's folder `uri`, referenced or not; sorted."""
+    """Return the paths of all shards below the manifest's folder, referenced or not; sorted."""
     return [path for path in _files(uri) if not path.endswith(PART_SUFFIX)]
 
 
 def remove_unreferenced(uri: str, referenced: set[str]) -> list[str]:
-    """Remove the shards that no manifest names any more, and what cut-off runs left behind.
+    """Remove the shards that no manifest names any more, and what interrupted runs left behind.
 
     Args:
-        uri: the manifest's folder.
+        uri: folder of the manifest.
         referenced: paths below it that stay.
 
     Returns:
-        The paths that were removed.
+        Paths of the removed files.
     """
     fs, root = fsspec.core.url_to_fs(uri)
     removed = [path for path in _files(uri) if path not in referenced]
@@ -113,16 +122,15 @@ def remove_unreferenced(uri: str, referenced: set[str]) -> list[str]:
 
 
 def read_index(uri: str, shard: str) -> list[dict]:
-    """What rows a shard holds; reads the footer alone.
+    """Return which rows a shard holds; only its footer is read.
 
     Args:
-        uri: the manifest's folder.
+        uri: folder of the manifest.
         shard: path below it.
 
     Returns:
-        A dict a row, in order: `key`, `samples`, and `phones` separated by spaces. Nothing if the
-            shard is of another
-        schema version.
+        One dict per row, in order: `key`, `samples`, and `phones` separated by spaces. No dicts if
+        the shard is of another schema version.
 
     Raises:
         ShardError: the file is damaged.
@@ -144,13 +152,13 @@ def read_index(uri: str, shard: str) -> list[dict]:
 class ShardReader:
     """Reads rows of shards, and verifies their checksums.
 
-    Keeps the last `max_open` files open. Not to be shared between threads; it has some of its own,
-    as rows of an object store come one request each, tens of milliseconds after it was made.
+    It keeps files open. Not to be shared between threads; it has some of its own, as rows of an
+    object store come one request each, tens of milliseconds after it was made.
 
     Args:
-        uri: the manifest's folder.
-        max_open: files kept open.
-        requests: shards that are read at a time from an object store.
+        uri: folder of the manifest.
+        max_open: number of files that stay open.
+        requests: number of shards that are read at a time from an object store.
     """
 
     def __init__(self, uri: str, max_open: int = 32, requests: int = 8) -> None:
@@ -163,16 +171,16 @@ class ShardReader:
         """Read rows.
 
         Args:
-            places: (path below the manifest's folder, row of that shard) of each.
+            places: path below the manifest's folder, and row of that shard, of each row.
 
         Returns:
             Values of SHARD_COLUMNS of each: lists of str or int, bytes for `audio`, `bert` and
-                `spec`.
+            `spec`.
 
         Raises:
             ShardError: a shard is missing, or a row is not what was written.
-            OSError: a shard cannot be read, which says nothing of what it holds. A store that does
-                not answer (UnreachableError) was asked again for about a minute.
+            OSError: a shard cannot be read, which says nothing about what it holds. A store that
+                does not answer (UnreachableError) was asked again for about a minute.
         """
         shards: dict[str, list[int]] = {}
         for shard, row in places:
@@ -184,38 +192,18 @@ class ShardReader:
                 for row in shards[shard]
             }
 
-        # a thread a shard: no two open or read the same file
+        # a thread per shard: no two open or read the same file
         run = map if self._threads is None else self._threads.map
-        found = {place: row for group in run(read, shards) for place, row in group.items()}
+        found: dict[tuple[str, int], dict[str, Any]] = {}
+        for group in run(read, shards):
+            found |= group
         while len(self._open) > self.max_open:
             self._close_oldest()
         return [found[place] for place in places]
 
     def row(self, shard: str, row: int) -> dict[str, Any]:
-        """One row, as `rows` gives it."""
+        """Read one row; see `rows`."""
         return self.rows([(shard, row)])[0]
-
-    def _row(self, shard: str, row: int) -> dict[str, Any]:
-        try:
-            found = self._file(shard).read_row_group(row, use_threads=False).to_pylist()[0]
-            intact = None not in found.values() and row_checksum(found) == found["checksum"]
-        except FileNotFoundError as error:
-            where = f"{self.uri}/{shard} row {row}"
-            raise ShardError(
-                f"{where} is missing with its file: prepare again (python -m job.prepare)"
-            ) from error
-        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-            # Arrow too raises OSError, without a number, for content that it does not understand
-            if isinstance(error, OSError) and (
-                error.errno is not None or type(error) is not OSError
-            ):
-                raise
-            raise ShardError(self._damage(shard, row, str(error))) from error
-        if not intact:
-            raise ShardError(
-                self._damage(shard, row, f"its checksum differs, utterance {found['id']}")
-            )
-        return found
 
     def close(self) -> None:
         """Close all files."""
@@ -224,8 +212,29 @@ class ShardReader:
         if self._threads is not None:
             self._threads.shutdown()
 
+    def _row(self, shard: str, row: int) -> dict[str, Any]:
+        try:
+            found = self._file(shard).read_row_group(row, use_threads=False).to_pylist()[0]
+            intact = None not in found.values() and row_checksum(found) == found["checksum"]
+        except FileNotFoundError as error:
+            raise ShardError(
+                f"{self.uri}/{shard} row {row} is missing with its file: "
+                "prepare again (python -m job.prepare)"
+            ) from error
+        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+            if isinstance(error, OSError) and not _is_of_arrow(error):
+                raise
+            raise ShardError(self._damage(shard, row, str(error))) from error
+        if not intact:
+            problem = f"its checksum differs, utterance {found['id']}"
+            raise ShardError(self._damage(shard, row, problem))
+        return found
+
     def _damage(self, shard: str, row: int, what: str) -> str:
-        return f"{self.uri}/{shard} row {row} is damaged ({what}): delete the file and run python -m job.prepare again"
+        return (
+            f"{self.uri}/{shard} row {row} is damaged ({what}): "
+            "delete the file and run python -m job.prepare again"
+        )
 
     def _file(self, shard: str) -> pq.ParquetFile:
         if shard in self._open:
@@ -234,19 +243,22 @@ class ShardReader:
         file = Source(below(self.uri, shard))
         try:
             parquet = pq.ParquetFile(file, pre_buffer=True)
-            version = (parquet.metadata.metadata or {}).get(_VERSION.encode(), b"1").decode()
-            if version != str(SCHEMA_VERSION):
-                file.close()
-                raise ShardError(
-                    f"{self.uri}/{shard} has schema version {version}, this code reads {SCHEMA_VERSION}: prepare again"
-                )
-            if not parquet.schema_arrow.equals(SHARD_COLUMNS):
-                raise pa.ArrowInvalid("its columns are not data.shards.manifest.SHARD_COLUMNS")
-        except (pa.ArrowException, OSError):
+            self._check_schema(shard, parquet)
+        except (pa.ArrowException, OSError, ShardError):
             file.close()
             raise
         self._open[shard] = (file, parquet)
         return parquet
+
+    def _check_schema(self, shard: str, parquet: pq.ParquetFile) -> None:
+        version = (parquet.metadata.metadata or {}).get(_VERSION.encode(), b"1").decode()
+        if version != str(SCHEMA_VERSION):
+            raise ShardError(
+                f"{self.uri}/{shard} has schema version {version}, this code reads "
+                f"{SCHEMA_VERSION}: prepare again"
+            )
+        if not parquet.schema_arrow.equals(SHARD_COLUMNS):
+            raise pa.ArrowInvalid("its columns are not data.shards.manifest.SHARD_COLUMNS")
 
     def _close_oldest(self) -> None:
         _, (file, parquet) = self._open.popitem(last=False)
@@ -254,7 +266,13 @@ class ShardReader:
         file.close()
 
 
+def _is_of_arrow(error: OSError) -> bool:
+    """Tell Arrow's complaints about content, OSErrors without a number, from a file system's."""
+    return error.errno is None and type(error) is OSError
+
+
 def _files(uri: str) -> list[str]:
+    """Return the paths of all files in the folder of shards, relative to `uri`; sorted."""
     fs, root = fsspec.core.url_to_fs(uri)
     folder = f"{root}/{FOLDER}"
     fs.invalidate_cache(folder)

@@ -1,8 +1,8 @@
-"""From shard rows to one micro-batch of padded arrays, and from these to the tensors that the networks take."""
+"""From shard rows to one micro-batch of padded arrays, and on to the tensors that networks take."""
 
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,8 @@ from torch import Tensor
 
 from data.audio.recording import decode_flac
 from data.audio.spectrogram import spectrogram
-from data.config import LANGUAGES, DataConfig
+from data.config import BertConfig, DataConfig
+from data.stream.inputs import TextInputs
 from data.text.front_end import expand_word2ph, to_sequence
 
 
@@ -22,19 +23,19 @@ class TtsBatch:
     Attributes:
         rows: rows of the manifest, int64 [B].
         x: phone ids, int64 [B, T].
-        x_lengths: int64 [B].
+        x_lengths: phones of each utterance, int64 [B].
         tone: tone ids, int64 [B, T].
         language: language ids, int64 [B, T].
-        bert: features a token, float16 [B, N, bert_channels].
+        bert: features per token, float16 [B, N, bert_channels].
         token_index: token of each phone, int64 [B, T].
         y: waveform in [-1, 1], float32 [B, 1, S].
-        y_lengths: samples, int64 [B].
-        spec_lengths: frames, int64 [B].
+        y_lengths: samples of each utterance, int64 [B].
+        spec_lengths: frames of each utterance, int64 [B].
         speakers: rows of the speaker table, int64 [B].
         spec: linear magnitude spectrogram, float32 [B, filter_length / 2 + 1, F]; None until it is
             computed.
-        inactive: what `bert_features` gives for the languages that an utterance is not in: `zeros`
-            or `noise`.
+        bert_config: languages that `bert_features` gives features of, and what stands in for those
+            that an utterance is not in.
     """
 
     rows: Tensor
@@ -49,72 +50,98 @@ class TtsBatch:
     spec_lengths: Tensor
     speakers: Tensor
     spec: Tensor | None = None
-    inactive: str = "zeros"
+    bert_config: BertConfig = field(default_factory=BertConfig)
 
     def to(self, device: torch.device) -> "TtsBatch":
-        """The batch on a device, but for `rows`; from pinned memory the copies are asynchronous."""
+        """Return the batch on a device, but for `rows`, which stay on the host.
+
+        From pinned memory the copies are asynchronous.
+        """
+        tensors = {name: getattr(self, name) for name in ARRAYS if name != "rows"}
         moved: dict[str, Any] = {
-            f.name: t.to(device, non_blocking=True)
-            for f in fields(self)
-            if isinstance(t := getattr(self, f.name), Tensor) and f.name != "rows"
+            name: tensor.to(device, non_blocking=True)
+            for name, tensor in tensors.items()
+            if tensor is not None
         }
         return replace(self, **moved)
 
     def with_spectrogram(self, cfg: DataConfig) -> "TtsBatch":
-        """Compute `spec` where this batch lies, unless it is there."""
+        """Compute `spec` on the device of this batch, unless it is there."""
         if self.spec is None:
             self.spec = linear_spectrogram(self.y, self.y_lengths, cfg)
         return self
 
-    def bert_features(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Features a phone of the ZH, JP and EN model, float32 [B, bert_channels, T] each.
+    def text_inputs(self) -> TextInputs:
+        """Return what the generator reads of the texts, with the noise of `bert_features`."""
+        return TextInputs(
+            x=self.x,
+            x_lengths=self.x_lengths,
+            tone=self.tone,
+            language=self.language,
+            bert=self.bert_features(),
+            sid=self.speakers,
+        )
+
+    def bert_features(self) -> tuple[Tensor, ...]:
+        """Return features per phone, one float32 [B, bert_channels, T] per language.
 
         Noise is drawn from torch's global generator on the batch's device. The training step seeds
         it with the run's seed and the micro-batch's number before it calls this, so the noise
         depends on nothing else.
         """
-        mask = torch.arange(self.x.shape[1], device=self.x.device) < self.x_lengths.unsqueeze(1)
-        spoken = self.language.amax(1, keepdim=True)  # of each utterance: blanks have language 0
-        return features_of_phones(
-            self.bert, self.token_index, torch.where(mask, spoken, -1), self.inactive
-        )
+        positions = torch.arange(self.x.shape[1], device=self.x.device)
+        inside = positions < self.x_lengths.unsqueeze(1)
+        # one language per utterance; its blanks have language 0
+        spoken = self.language.amax(1, keepdim=True)
+        spoken = torch.where(inside, spoken, -1)
+        return features_of_phones(self.bert, self.token_index, spoken, self.bert_config)
+
+
+ARRAYS = tuple(f.name for f in fields(TtsBatch) if f.name != "bert_config")
+"""The fields of TtsBatch that travel as arrays."""
 
 
 def features_of_phones(
     bert: Tensor,
     token_index: Tensor,
     spoken: Tensor,
-    inactive: str,
+    cfg: BertConfig,
     generator: torch.Generator | None = None,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Features a phone, out of features a token.
+) -> tuple[Tensor, ...]:
+    """Spread features per token over the phones, and over the languages of the networks.
 
     Args:
-        bert: features a token, float16 [B, N, bert_channels].
+        bert: features per token, float16 [B, N, bert_channels].
         token_index: token of each phone, int64 [B, T].
         spoken: language id that each phone and blank is spoken in, int64 [B, T]; -1 in the padding.
-        inactive: what stands at the phones of other languages: `zeros` or `noise`.
-        generator: that noise is drawn from; None: torch's global one.
+        cfg: `languages`, and `inactive`: what stands at the phones of other languages.
+        generator: random generator of that noise; None: torch's global one.
 
     Returns:
-        For the ZH, JP and EN model each float32 [B, bert_channels, T], zero in the padding.
+        One float32 [B, bert_channels, T] per language, zero in the padding.
     """
     index = token_index.unsqueeze(1).expand(-1, bert.shape[2], -1)
     features = bert.float().transpose(1, 2).gather(2, index)
     parts = []
-    for language in range(len(LANGUAGES)):
-        active = (spoken == language).unsqueeze(1)
-        if inactive == "noise":
+    for number in range(len(cfg.languages())):
+        active = (spoken == number).unsqueeze(1)
+        if cfg.inactive == "noise":
             noise = torch.randn(features.shape, generator=generator, device=features.device)
-            parts.append(torch.where(active, features, noise) * (spoken >= 0).unsqueeze(1))
+            inside = (spoken >= 0).unsqueeze(1)
+            parts.append(torch.where(active, features, noise) * inside)
         else:
             parts.append(features * active)
-    zh, jp, en = parts
-    return zh, jp, en
+    return tuple(parts)
 
 
 def linear_spectrogram(y: Tensor, y_lengths: Tensor, cfg: DataConfig) -> Tensor:
-    """Linear magnitude spectrogram [B, filter_length / 2 + 1, F] of padded waveforms [B, 1, S]."""
+    """Return the linear magnitudes of padded waveforms, [B, 1, S] -> [B, filter_length / 2 + 1, F].
+
+    Args:
+        y: waveforms in [-1, 1], float32 [B, 1, S].
+        y_lengths: samples of each, int64 [B].
+        cfg: `filter_length`, `hop_length` and `win_length` of the STFT.
+    """
     return spectrogram(
         y.squeeze(1), cfg.filter_length, cfg.hop_length, cfg.win_length, lengths=y_lengths
     )
@@ -135,70 +162,77 @@ def collate(
         The fields of TtsBatch as numpy arrays, as Ray Data carries them; see `to_batch`.
     """
     sequences = [
-        to_sequence(r["phones"], r["tones"], r["language"], cfg.add_blank) for r in shard_rows
+        to_sequence(row["phones"], row["tones"], row["language"], cfg.add_blank)
+        for row in shard_rows
     ]
-    waves = [decode_flac(r["audio"]) for r in shard_rows]
-    berts = [np.frombuffer(r["bert"], np.float16).reshape(-1, r["bert_width"]) for r in shard_rows]
+    phones, tones, languages = zip(*sequences, strict=True)
+    token_index = [expand_word2ph(row["word2ph"], cfg.add_blank) for row in shard_rows]
+    berts = [
+        np.frombuffer(row["bert"], np.float16).reshape(-1, row["bert_width"]) for row in shard_rows
+    ]
+    waves = [decode_flac(row["audio"]) for row in shard_rows]
     arrays = {
         "rows": np.asarray(rows, np.int64),
-        "x": pad([s[0] for s in sequences], np.int64),
-        "x_lengths": np.asarray([len(s[0]) for s in sequences], np.int64),
-        "tone": pad([s[1] for s in sequences], np.int64),
-        "language": pad([s[2] for s in sequences], np.int64),
+        "x": pad(phones, np.int64),
+        "x_lengths": np.asarray([len(ids) for ids in phones], np.int64),
+        "tone": pad(tones, np.int64),
+        "language": pad(languages, np.int64),
         "bert": pad(berts, np.float16),
-        "token_index": pad(
-            [expand_word2ph(r["word2ph"], cfg.add_blank) for r in shard_rows], np.int64
-        ),
+        "token_index": pad(token_index, np.int64),
         "y": pad(waves, np.float32)[:, None],
-        "y_lengths": np.asarray([len(w) for w in waves], np.int64),
-        "spec_lengths": np.asarray([len(w) // cfg.hop_length for w in waves], np.int64),
-        "speakers": np.asarray([speakers[r["speaker"]] for r in shard_rows], np.int64),
+        "y_lengths": np.asarray([len(wave) for wave in waves], np.int64),
+        "spec_lengths": np.asarray([len(wave) // cfg.hop_length for wave in waves], np.int64),
+        "speakers": np.asarray([speakers[row["speaker"]] for row in shard_rows], np.int64),
     }
+
     if cfg.spectrogram_on == "pipeline":
-        y, lengths = torch.from_numpy(arrays["y"]), torch.from_numpy(arrays["y_lengths"])
+        y = torch.from_numpy(arrays["y"])
+        lengths = torch.from_numpy(arrays["y_lengths"])
         arrays["spec"] = linear_spectrogram(y, lengths, cfg).numpy()
     elif cfg.spectrogram_on == "shards":
-        specs = [
-            np.frombuffer(r["spec"], np.float32).reshape(cfg.filter_length // 2 + 1, -1)
-            for r in shard_rows
-        ]
-        arrays["spec"] = np.zeros(
-            (len(specs), specs[0].shape[0], max(s.shape[1] for s in specs)), np.float32
-        )
-        for row, spec in zip(arrays["spec"], specs, strict=True):
-            row[:, : spec.shape[1]] = spec
+        arrays["spec"] = stored_spectrograms(shard_rows, cfg.filter_length)
     return arrays
 
 
-ARRAYS = tuple(f.name for f in fields(TtsBatch) if f.name != "inactive")
+def stored_spectrograms(shard_rows: Sequence[Mapping], filter_length: int) -> np.ndarray:
+    """Pad the spectrograms that shard rows hold: float32 [B, filter_length / 2 + 1, F]."""
+    bins = filter_length // 2 + 1
+    specs = [np.frombuffer(row["spec"], np.float32).reshape(bins, -1) for row in shard_rows]
+    padded = np.zeros((len(specs), bins, max(spec.shape[1] for spec in specs)), np.float32)
+    for row, spec in zip(padded, specs, strict=True):
+        row[:, : spec.shape[1]] = spec
+    return padded
 
 
 def to_batch(
-    arrays: Mapping[str, np.ndarray], pin: bool = False, inactive: str = "zeros"
+    arrays: Mapping[str, np.ndarray], pin: bool = False, bert_config: BertConfig | None = None
 ) -> TtsBatch:
-    """TtsBatch of what `collate` returned, without a copy where the arrays are contiguous: not to be written to.
+    """Make a TtsBatch of what `collate` returned; its tensors are not to be written to.
+
+    Contiguous arrays are not copied.
 
     Args:
-        arrays: its arrays.
-        pin: pin the tensors' memory, for asynchronous copies to a GPU.
-        inactive: see TtsBatch.
+        arrays: arrays of `collate`.
+        pin: whether to pin the tensors' memory, for asynchronous copies to a GPU.
+        bert_config: see TtsBatch; None: the default.
     """
     with warnings.catch_warnings():
-        # it lies in Ray's object store
+        # the arrays lie in Ray's object store
         warnings.filterwarnings("ignore", "The given NumPy array is not writable")
         tensors = {
-            f.name: torch.from_numpy(np.ascontiguousarray(arrays[f.name]))
-            for f in fields(TtsBatch)
-            if f.name in arrays
+            name: torch.from_numpy(np.ascontiguousarray(arrays[name]))
+            for name in ARRAYS
+            if name in arrays
         }
-    return TtsBatch(
-        **{k: t.pin_memory() if pin else t for k, t in tensors.items()}, inactive=inactive
-    )
+    if pin:
+        tensors = {name: tensor.pin_memory() for name, tensor in tensors.items()}
+    return TtsBatch(**tensors, bert_config=bert_config or BertConfig())
 
 
 def pad(arrays: Sequence[np.ndarray], dtype: type) -> np.ndarray:
-    """Stack arrays [n_i, ...] into one [B, max n, ...], zeros behind the shorter ones."""
-    out = np.zeros((len(arrays), max(map(len, arrays)), *np.shape(arrays[0])[1:]), dtype)
+    """Stack arrays [n_i, ...] into one [B, max n, ...], with zeros behind the shorter ones."""
+    longest = max(map(len, arrays))
+    out = np.zeros((len(arrays), longest, *np.shape(arrays[0])[1:]), dtype)
     for row, array in zip(out, arrays, strict=True):
         row[: len(array)] = array
     return out

@@ -1,11 +1,11 @@
 """Micro-batches read from shards, and what becomes of rows that are damaged (`data.bad_rows`).
 
-A row is damaged where its shard is missing, where what was read is not what was written, or cannot
-be decoded. A store that does not answer says nothing of a row: it is asked again, and then the run
+A row is damaged if its shard is missing, or if what was read is not what was written or cannot be
+decoded. A store that does not answer says nothing about a row: it is asked again, and then the run
 stops.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,13 +13,11 @@ import soundfile
 
 from data.audio.recording import decode_flac
 from data.config import DataConfig
-from data.shards.manifest import Manifest
+from data.shards.manifest import SPLITS, Manifest
 from data.shards.shard import ShardError, ShardReader
-from data.stream.collate import TtsBatch, collate
-
-
-class BadRowsError(ValueError):
-    """Rows that cannot be read, on all ranks alike."""
+from data.stream.collate import collate
+from data.stream.damage import BadRowsError
+from data.stream.spec import StreamSpec, manifest_of
 
 
 @dataclass(frozen=True)
@@ -27,9 +25,9 @@ class Loaded:
     """A micro-batch.
 
     Attributes:
-        arrays: as `collate` returns them; empty for no rows, and where there is an error.
-        error: why the run cannot go on with it, or nothing.
-        replaced: what was replaced by what and why, a line a row.
+        arrays: arrays of `collate`; none for no rows, or if there is an error.
+        error: why the run cannot continue with it, or "".
+        replaced: what was replaced by what and why, one line per row.
     """
 
     arrays: dict[str, np.ndarray]
@@ -37,122 +35,118 @@ class Loaded:
     replaced: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class Utterance:
-    """One of a set that is evaluated.
-
-    Attributes:
-        number: within the set.
-        row: of the manifest.
-        batch: it alone.
-        text: as the transcript writes it.
-        language: of data.config.LANGUAGES.
-    """
-
-    number: int
-    row: int
-    batch: TtsBatch
-    text: str
-    language: str
-
-
 class RowLoader:
-    """Loads rows of a manifest; not to be shared between threads."""
+    """Loads rows of a manifest. Not to be shared between threads."""
 
     def __init__(self, manifest: Manifest, cfg: DataConfig, min_frames: int):
         """Open the shards.
 
         Args:
-            manifest: of the shards.
+            manifest: manifest of the shards.
             cfg: how rows are collated, and what becomes of damaged ones.
-            min_frames: shorter utterances take nobody's place.
+            min_frames: shorter utterances replace no other.
         """
-        self.manifest, self.cfg = manifest, cfg
+        self.manifest = manifest
+        self.cfg = cfg
         self.reader = ShardReader(cfg.shards)
-        self.damaged: dict[int, str] = {}  # row -> why; found once
+        self.damaged: dict[int, str] = {}  # row -> what is wrong with it
+
         long_enough = manifest.column("frames") >= min_frames
-        self.usable = {
-            split: rows[long_enough[rows]]
-            for split in ("train", "validation")
-            if len(rows := manifest.rows(split))
-        }
+        self.usable: dict[str, np.ndarray] = {}  # split -> rows, in the manifest's order
+        for split in SPLITS:
+            rows = manifest.rows(split)
+            self.usable[split] = rows[long_enough[rows]]
 
     def load(self, rows: np.ndarray) -> Loaded:
-        """A micro-batch of manifest rows, int64 [b]; nothing of none."""
-        if len(rows) == 0:
+        """Load a micro-batch of manifest rows, int64 [b]; no rows give no arrays."""
+        wanted = rows.tolist()
+        if not wanted:
             return Loaded({})
         try:
             try:
-                return Loaded(self._collated(rows.tolist()))
+                return Loaded(self._collated(wanted))
             except (ShardError, soundfile.SoundFileError):
-                used = [self.stand_in(row) for row in rows.tolist()]
-            lines = [
-                f"utterance {self._id(row)} ({self.damaged[row]}) is replaced by {self._id(other)}"
-                for row, other in zip(rows.tolist(), used, strict=True)
-                if row != other
-            ]
-            return Loaded(self._collated(used), replaced=tuple(lines))
+                # any of them may be damaged: look at each
+                used = [self.stand_in(row) for row in wanted]
+            return Loaded(self._collated(used), replaced=tuple(self._replaced(wanted, used)))
         except (BadRowsError, OSError) as error:
             return Loaded({}, error=str(error))
 
     def text(self, row: int) -> str:
-        """What an intact row says, as the transcript writes it."""
+        """Return the text of an intact row, as the transcript writes it."""
         return self._read([row])[0]["text"]
 
     def stand_in(self, row: int) -> int:
-        """The row itself if it is intact, else the nearest intact one of its split: one before, one behind, two before.
+        """Return the row itself if it is intact, else the nearest intact one of its split.
 
-        The manifest is sorted by length, so that both are about as long. The answer follows from
-        the row alone: it is the same whatever the micro-batch and whoever loads it.
+        The nearest are one before, one behind, two before, and so on. The manifest is sorted by
+        length, so they are about as long. The answer follows from the row alone: it is the same
+        whatever the micro-batch and whoever loads it.
 
         Raises:
             BadRowsError: `data.bad_rows` is `refuse`, or nothing is intact.
-            OSError: a row cannot be read, which says nothing of what it holds.
+            OSError: a row cannot be read, which says nothing about what it holds.
         """
         if not self._is_damaged(row):
             return row
         if self.cfg.bad_rows == "refuse":
             raise BadRowsError(
-                f"utterance {self._id(row)}: {self.damaged[row]}; or set data.bad_rows to replace, which takes the "
-                "utterance nearest in length for it"
+                f"utterance {self._id(row)}: {self.damaged[row]}; or set data.bad_rows to replace, "
+                "which takes the utterance nearest in length instead"
             )
-        others = self.usable[self.manifest.column("split")[row]]
-        at = int(np.searchsorted(others, row))
-        for distance in range(1, len(others)):
-            for other in (at - distance, at + distance):
-                if 0 <= other < len(others) and not self._is_damaged(int(others[other])):
-                    return int(others[other])
+        for other in self._neighbours(row):
+            if not self._is_damaged(other):
+                return other
         raise BadRowsError(f"no utterance like {self._id(row)} is intact: {self.damaged[row]}")
 
+    def _neighbours(self, row: int) -> Iterator[int]:
+        """Yield the usable rows of a row's split, the nearest first."""
+        # of its own split: validation utterances must not be trained on
+        usable = self.usable[self.manifest.column("split")[row]]
+        at = int(np.searchsorted(usable, row))
+        for distance in range(1, len(usable)):
+            for place in (at - distance, at + distance):
+                if 0 <= place < len(usable):
+                    yield int(usable[place])
+
+    def _replaced(self, rows: Sequence[int], used: Sequence[int]) -> Iterator[str]:
+        for row, other in zip(rows, used, strict=True):
+            if row != other:
+                problem = self.damaged[row]
+                yield f"utterance {self._id(row)} ({problem}) is replaced by {self._id(other)}"
+
     def _is_damaged(self, row: int) -> bool:
-        """Whether a row cannot be read or decoded."""
+        """Tell whether a row cannot be read or decoded."""
         if row not in self.damaged:
             try:
                 decode_flac(self._read([row])[0]["audio"])
             except ShardError as error:
                 self.damaged[row] = str(error)
             except soundfile.SoundFileError as error:
-                place = self._places([row])[0]
-                self.damaged[row] = (
-                    f"{self.cfg.shards}/{place['shard']} row {place['row']} has no audio ({error})"
-                )
+                self.damaged[row] = f"{self._place(row)} has no audio ({error})"
         return row in self.damaged
 
     def _collated(self, rows: Sequence[int]) -> dict[str, np.ndarray]:
         return collate(self._read(rows), rows, self.manifest.speakers, self.cfg)
 
     def _read(self, rows: Sequence[int]) -> list[dict]:
-        wanted = self._places(rows)
-        found = self.reader.rows([(own["shard"], own["row"]) for own in wanted])
-        for own, read in zip(wanted, found, strict=True):
-            if read["key"] != own["key"]:
-                raise ShardError(
-                    f"{self.cfg.shards}/{own['shard']} row {own['row']} is not the manifest's"
-                )
+        columns = self.manifest.table.select(["shard", "row", "key"])
+        wanted = columns.take(list(rows)).to_pylist()
+        found = self.reader.rows([(entry["shard"], entry["row"]) for entry in wanted])
+        for row, entry, read in zip(rows, wanted, found, strict=True):
+            if read["key"] != entry["key"]:
+                raise ShardError(f"{self._place(row)} is not the manifest's")
         return found
 
-    def _places(self, rows: Sequence[int]) -> list[dict]:
-        return self.manifest.table.select(["shard", "row", "key"]).take(list(rows)).to_pylist()
+    def _place(self, row: int) -> str:
+        """Return where a row of the manifest lies, for messages."""
+        shard = self.manifest.column("shard")[row]
+        return f"{self.cfg.shards}/{shard} row {self.manifest.column('row')[row]}"
 
     def _id(self, row: int) -> str:
         return self.manifest.column("id")[row]
+
+
+def row_loader(spec: StreamSpec) -> RowLoader:
+    """Return a loader of the rows that a spec names."""
+    return RowLoader(manifest_of(spec), spec.data, spec.cut.segment_frames)

@@ -1,9 +1,7 @@
 """What a language's front end is, what it returns, and how its result becomes the network's input.
 
-A new language is one file with a class like the three here, registered by a line in `_FRONT_ENDS`
-and one in `symbols.TONE_COUNTS` (and its phones, where they are new). Training also needs its BERT
-model in `data.config.BertConfig`, and a text encoder with a place for that model's features:
-published weights have three.
+A new language is one file with a class like those in data/text/chinese, japanese and english, and
+an entry in `data.text.languages`.
 """
 
 import hashlib
@@ -15,7 +13,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from data.text.symbols import PAD, SYMBOL_IDS, TONE_COUNTS, language_id, phone_ids, tone_ids
+from data.text.languages import find
+from data.text.symbols import PAD, language_id, phone_ids, tone_ids, unknown_phones
 
 REASONS = (
     "empty_text",
@@ -32,9 +31,9 @@ class FrontEndError(ValueError):
     """A text that cannot be turned into phones.
 
     Attributes:
-        reason: A word for the ledger of rejected lines: empty_text, unknown_symbol, unknown_tone,
-            word2ph_mismatch, bert_token_mismatch or text_too_long.
-        text: The text as it was given.
+        reason: one of REASONS, for the ledger of rejected lines.
+        text: the text as it was given.
+        detail: what is wrong with it.
     """
 
     def __init__(self, reason: str, text: str, detail: str):
@@ -55,13 +54,13 @@ class Phonemes:
     """A text as phones.
 
     Attributes:
-        norm_text: The text with numbers spelled out and punctuation reduced to that of
+        norm_text: text with numbers spelled out and punctuation reduced to that of
             `symbols.PUNCTUATION`.
         phones: [P] symbols; the first and the last are "_".
         tones: [P] tones counted within the language.
-        word2ph: [N] phones a BERT token, its [CLS] and [SEP] (the two "_") included; the sum is P.
-            May hold 0.
-        bert_text: The text that BERT reads; not always norm_text.
+        word2ph: [N] phones per BERT token, its [CLS] and [SEP] (the two "_") included; the sum is
+            P. May hold 0.
+        bert_text: text that BERT reads; not always norm_text.
         bert_tokens: [N - 2] BERT's tokens, without [CLS] and [SEP]; None if the front end had no
             tokenizer.
     """
@@ -75,14 +74,14 @@ class Phonemes:
 
 
 class FrontEnd(Protocol):
-    """Turns a text of one language into phones.
+    """What turns a text of one language into phones.
 
     Version and data hash are part of the content address of what was prepared
     (`data.corpus.recipe`).
 
     Attributes:
-        language: One of `symbols.LANGUAGE_IDS`.
-        version: Changes when the code's results may change, so that nothing prepared before is
+        language: code of the language.
+        version: changes when the code's results may change, so that nothing prepared before is
             taken for new.
     """
 
@@ -90,57 +89,56 @@ class FrontEnd(Protocol):
     version: str
 
     def __call__(self, text: str) -> Phonemes:
-        """The phones of a text; raises FrontEndError, with the reason, if it has none."""
+        """Return the phones of a text.
+
+        Raises:
+            FrontEndError: it has none; says the reason.
+        """
 
     def data_hash(self) -> str:
-        """The contents of the dictionaries and the versions of the packages that the results depend on."""
-
-
-_FRONT_ENDS = {
-    "ZH": "data.text.chinese.front_end:ChineseFrontEnd",
-    "JP": "data.text.japanese.front_end:JapaneseFrontEnd",
-    "EN": "data.text.english.front_end:EnglishFrontEnd",
-}
+        """Return a hash of all dictionaries and package versions that the results depend on."""
 
 
 def get_front_end(language: str, **options: Any) -> FrontEnd:
-    """Makes the front end of a language.
+    """Make the front end of a language.
 
     Args:
-        language: ZH, JP or EN.
-        **options: Of the language: `engine` for JP ("plus" or "strict"), `tokenizer` for EN.
+        language: code of the language.
+        **options: options of its class: `engine` for JP ("plus" or "strict"), `tokenizer` for EN.
+
+    Raises:
+        ValueError: an unknown language.
     """
-    if language not in _FRONT_ENDS:
-        raise ValueError(
-            f"no front end for language {language!r}: use one of {', '.join(_FRONT_ENDS)}"
-        )
-    # imported here, for each brings its own large libraries
-    module, name = _FRONT_ENDS[language].split(":")
+    module, name = find(language).front_end.split(":")
+    # imported here, because each brings its own large libraries
     return getattr(importlib.import_module(module), name)(**options)
 
 
 def validate(phonemes: Phonemes, language: str, text: str) -> Phonemes:
-    """Checks what the rest of the program relies on, and returns the same object.
+    """Check what the rest of the program relies on, and return the same object.
 
     Args:
-        phonemes: A front end's result.
-        language: Its language.
-        text: The text as it was given, for the message.
+        phonemes: result of a front end.
+        language: code of its language.
+        text: text as it was given, for the message.
+
+    Raises:
+        FrontEndError: says what is wrong.
     """
-    phones, tones, word2ph = phonemes.phones, phonemes.tones, phonemes.word2ph
+    phones = phonemes.phones
+    tones = phonemes.tones
+    word2ph = phonemes.word2ph
     if all(phone == PAD for phone in phones):
         raise FrontEndError(
             "empty_text", text, f"nothing to say is left of it ({phonemes.norm_text!r})"
         )
-    unknown = sorted({phone for phone in phones if phone not in SYMBOL_IDS})
-    if unknown:
+    if unknown := unknown_phones(phones):
         raise FrontEndError(
             "unknown_symbol", text, f"no such symbol: {', '.join(map(repr, unknown))}"
         )
-    if any(not 0 <= tone < TONE_COUNTS[language] for tone in tones):
-        raise FrontEndError(
-            "unknown_tone", text, f"tones {tones} are not all below {TONE_COUNTS[language]}"
-        )
+    count = find(language).tones
+    if any(not 0 <= tone < count for tone in tones):
+        raise FrontEndError("unknown_tone", text, f"tones {tones} are not all below {count}")
     if not sum(word2ph) == len(phones) == len(tones) or min(word2ph) < 0:
         raise FrontEndError(
             "word2ph_mismatch",
@@ -160,33 +158,34 @@ def validate(phonemes: Phonemes, language: str, text: str) -> Phonemes:
 def to_sequence(
     phones: Sequence[str], tones: Sequence[int], language: str, add_blank: bool = True
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Phones and tones as the numbers that the text encoder reads.
+    """Turn phones and tones into the numbers that the text encoder reads.
 
     Args:
         phones: [P] symbols.
         tones: [P] tones counted within the language.
-        language: Of the text.
-        add_blank: Put a 0 between all numbers and around them; published models were trained so.
+        language: code of the language.
+        add_blank: put a 0 between all numbers and around them; published models were trained so.
 
     Returns:
         Phone ids, tone ids and language ids, each int64 [T], T = 2 P + 1 with blanks, else P.
     """
     if len(phones) != len(tones):
         raise ValueError(f"{len(phones)} phones, but {len(tones)} tones")
-    columns = [phone_ids(phones), tone_ids(tones, language), [language_id(language)] * len(phones)]
-    if not add_blank:
-        return tuple(np.asarray(column, dtype=np.int64) for column in columns)  # type: ignore[return-value]
-    blank = np.zeros((3, 2 * len(phones) + 1), dtype=np.int64)
-    blank[:, 1::2] = columns
-    return blank[0], blank[1], blank[2]
+    languages = [language_id(language)] * len(phones)
+    columns = np.array([phone_ids(phones), tone_ids(tones, language), languages], dtype=np.int64)
+    if add_blank:
+        with_blanks = np.zeros((3, 2 * len(phones) + 1), dtype=np.int64)
+        with_blanks[:, 1::2] = columns
+        columns = with_blanks
+    return columns[0], columns[1], columns[2]
 
 
 def expand_word2ph(word2ph: Sequence[int], add_blank: bool = True) -> np.ndarray:
-    """The BERT token that each phone takes its features from.
+    """Return the BERT token that each phone takes its features from.
 
     Args:
-        word2ph: [N] phones a token, without blanks. It is not changed.
-        add_blank: As in `to_sequence`: every token then has twice the phones, the first one more.
+        word2ph: [N] phones per token, without blanks. It is not changed.
+        add_blank: as in `to_sequence`: every token then has twice the phones, the first one more.
 
     Returns:
         Token numbers int64 [T]: `features[token_index]` is [T, width] of features [N, width].
@@ -201,13 +200,13 @@ def expand_word2ph(word2ph: Sequence[int], add_blank: bool = True) -> np.ndarray
 
 
 def share_out(phones: int, tokens: int) -> list[int]:
-    """Shares a word's phones among its tokens, as evenly as can be, the first ones taking what is left over."""
+    """Share a word's phones among its tokens, evenly; the first ones take what is left over."""
     each, left = divmod(phones, tokens)
     return [each + (index < left) for index in range(tokens)]
 
 
 def hash_files(paths: Iterable[Path]) -> str:
-    """A hash of the contents of files, in the order given."""
+    """Return a hash of the contents of files, in the order given."""
     digest = hashlib.sha256()
     for path in paths:
         with path.open("rb") as file:

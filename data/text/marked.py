@@ -4,15 +4,17 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from data.text.symbols import LANGUAGE_IDS
+from data.text.languages import LANGUAGES
 
 LONGEST_SENTENCE = 200
-"""Characters beyond which a sentence is cut at a comma: some BERT models read 510 tokens at once."""
+"""Characters beyond which a sentence is cut at a comma; some BERT models read only 510 tokens."""
 
-_MARK = re.compile(rf"\[({'|'.join(LANGUAGE_IDS)})\]", re.IGNORECASE)
 _CLOSING = """["'”’」』）)]"""
-_END = re.compile(  # a quotation that と follows is part of a Japanese sentence
-    rf"(?:\n\s*\n|[。！？!?]++(?:(?!{_CLOSING})|{_CLOSING}++(?!と))|(?P<stop>\.+){_CLOSING}*(?=\s|$))\s*"
+_END = re.compile(
+    r"(?:\n\s*\n"
+    # a quotation that と follows is part of a Japanese sentence
+    rf"|[。！？!?]++(?:(?!{_CLOSING})|{_CLOSING}++(?!と))"
+    rf"|(?P<stop>\.+){_CLOSING}*(?=\s|$))\s*"
 )
 _COMMA = re.compile(r"[，、；]|[,;](?=\s)")
 # titles and initials
@@ -25,8 +27,8 @@ class Part:
     """A stretch of text in one language.
 
     Attributes:
-        language: of `symbols.LANGUAGE_IDS`.
-        text: not blank.
+        language: code of the language.
+        text: what is said; not blank.
     """
 
     language: str
@@ -34,29 +36,30 @@ class Part:
 
 
 def parse(text: str, language: str | None = None) -> list[Part]:
-    """Cuts a text at its marks `[ZH]`, `[JP]`, `[EN]`, each of which holds until the next one.
+    """Cut a text at its marks `[ZH]`, `[JP]`, `[EN]`, each of which holds until the next one.
 
     Args:
-        text: with or without marks.
-        language: of what stands before the first mark.
+        text: text with or without marks.
+        language: code of the language of what stands before the first mark.
 
     Raises:
         ValueError: nothing but marks, an unknown language, or text before the first mark and no
             language.
     """
-    choice = ", ".join(LANGUAGE_IDS)
-    if language is not None and language not in LANGUAGE_IDS:
+    choice = ", ".join(LANGUAGES)
+    if language is not None and language not in LANGUAGES:
         raise ValueError(f"no language {language!r}; choose of {choice}")
-    first, *rest = _MARK.split(text)
+    mark = re.compile(rf"\[({'|'.join(LANGUAGES)})\]", re.IGNORECASE)
+    first, *rest = mark.split(text)
     if first.strip() and language is None:
         raise ValueError(
-            f"the language of {first[:40]!r} is not known: give a language ({choice}) or a mark before it"
+            f"the language of {first[:40]!r} is not known: "
+            f"give a language ({choice}) or a mark before it"
         )
+
+    marks = map(str.upper, rest[::2])
     parts: list[Part] = []
-    for spoken, piece in [
-        (language or "", first),
-        *zip(map(str.upper, rest[::2]), rest[1::2], strict=True),
-    ]:
+    for spoken, piece in [(language or "", first), *zip(marks, rest[1::2], strict=True)]:
         if parts and parts[-1].language == spoken:
             parts[-1] = Part(spoken, parts[-1].text + piece)
         elif piece.strip():
@@ -67,12 +70,12 @@ def parse(text: str, language: str | None = None) -> list[Part]:
 
 
 def marked(parts: Sequence[Part]) -> str:
-    """The text that `parse` cuts into these parts."""
+    """Return the text that `parse` cuts into these parts."""
     return "".join(f"[{part.language}]{part.text}" for part in parts)
 
 
 def sentences(parts: Sequence[Part]) -> list[list[Part]]:
-    """Cuts a text into sentences, which may hold several languages.
+    """Cut a text into sentences, which may hold several languages.
 
     A sentence ends with 。！？!? or a blank line, with a full stop before a space, and where it is
     longer than LONGEST_SENTENCE with a comma. Single line breaks end nothing.
@@ -80,8 +83,8 @@ def sentences(parts: Sequence[Part]) -> list[list[Part]]:
     found: list[list[Part]] = [[]]
     for part in parts:
         for piece, ends in _pieces(part.text):
-            joined = _LINE_BREAK.sub(" " if part.language == "EN" else "", piece.strip())
-            if joined:
+            joiner = LANGUAGES[part.language].joiner
+            if joined := _LINE_BREAK.sub(joiner, piece.strip()):
                 found[-1].append(Part(part.language, joined))
             if ends and _has_words(found[-1]):
                 found.append([])
@@ -96,18 +99,19 @@ def _has_words(parts: Sequence[Part]) -> bool:
 
 
 def _pieces(text: str) -> Iterator[tuple[str, bool]]:
-    """Stretches of a text, and whether a sentence ends with each."""
+    """Yield stretches of a text, and whether a sentence ends with each."""
     start = 0
     for match in _END.finditer(text):
-        if not (match["stop"] == "." and _NO_END.search(text, start, match.start())):
-            yield from _shortened(text[start : match.end()])
-            yield "", True
-            start = match.end()
+        if match["stop"] == "." and _NO_END.search(text, start, match.start()):
+            continue
+        yield from _shortened(text[start : match.end()])
+        yield "", True
+        start = match.end()
     yield from _shortened(text[start:])
 
 
 def _shortened(text: str) -> Iterator[tuple[str, bool]]:
-    """A text in pieces of at most LONGEST_SENTENCE characters, as far as it has commas."""
+    """Yield a text in pieces of at most LONGEST_SENTENCE characters, as far as it has commas."""
     start = last = 0
     for match in _COMMA.finditer(text):
         if match.end() - start > LONGEST_SENTENCE and last > start:

@@ -1,1 +1,1 @@
-"""Ray as this project uses it: clusters, scaling, process groups, storage."""
+"""Ray as this project uses it: clusters and nodes, trainings, scaling, storage."""

@@ -1,4 +1,4 @@
-"""Where a command runs: the cluster that it was submitted to, or a Ray of its own on this machine."""
+"""Where a command runs: the cluster that it was submitted to, or a local Ray of its own."""
 
 import contextlib
 import math
@@ -7,27 +7,28 @@ import sys
 from collections.abc import Iterator
 
 import ray
-from ray._private import ray_constants
-from ray.data._internal.cluster_autoscaler.default_autoscaling_coordinator import (
-    get_or_create_autoscaling_coordinator,
-)
-from ray.data._internal.execution.node_trackers import get_or_create_actor_location_tracker
-from ray.data._internal.stats import get_or_create_stats_actor
-from ray.data._internal.usage.actor import get_or_create_usage_collection_actor
 
+from job.on_ray.private import (
+    forbid_clusters,
+    get_or_create_actor_location_tracker,
+    get_or_create_autoscaling_coordinator,
+    get_or_create_stats_actor,
+    get_or_create_usage_collection_actor,
+    start_on_loopback,
+)
 from job.settings.config import Config
 
 
 def on_cluster() -> bool:
-    """Whether this command runs on a cluster that was there before it."""
+    """Return whether this command runs on a cluster that existed before it."""
     return bool(os.environ.get("RAY_ADDRESS"))
 
 
 @contextlib.contextmanager
 def ray_session(cfg: Config) -> Iterator[None]:
-    """Connect to the cluster of RAY_ADDRESS (`ray job submit` sets it), or start a local Ray for this command.
+    """Connect to the cluster of RAY_ADDRESS, which `ray job submit` sets, or start a local Ray.
 
-    A local one listens on loopback only and has logical CPUs for all workers and for the data
+    A local Ray listens on loopback only and has logical CPUs for all workers and for the data
     pipeline, whatever the machine has, so that the same configuration runs anywhere.
 
     Raises:
@@ -35,39 +36,38 @@ def ray_session(cfg: Config) -> Iterator[None]:
     """
     if sys.platform == "win32":
         raise ValueError("Windows is not supported: use Linux, or WSL 2")
+    # a trial of a sweep, or a test: whoever has started Ray also ends it
     if ray.is_initialized():
         yield
         return
+
     if on_cluster():
         ray.init()
         keep_data_actors_here()
     else:
-        _, workers = cfg.scaling.bounds
-        cpus = max(
-            os.cpu_count() or 1, math.ceil(workers * cfg.scaling.cpus_per_worker) + cfg.data.loaders
-        )
-        os.environ.setdefault("RAY_worker_niceness", "0")
-        listen_on_loopback_only()
-        ray.init(
-            address="local",
-            num_cpus=cpus,
-            include_dashboard=False,
-            log_to_driver=False,
-            _node_ip_address="127.0.0.1",
-            _temp_dir=os.environ.get("BERT_VITS2_RAY_TMP"),
-        )
+        start_local_ray(cfg)
     try:
         yield
     finally:
         ray.shutdown()
 
 
-def keep_data_actors_here() -> None:
-    """Make the actors that Ray Data keeps for good on this node, the head's as a rule.
+def start_local_ray(cfg: Config) -> None:
+    """Start a Ray on this machine with logical CPUs for all that the configuration needs."""
+    _, workers = cfg.scaling.bounds
+    needed = math.ceil(workers * cfg.scaling.cpus_per_worker) + cfg.data.loaders
+    # Ray's default of 15 lets its workers starve beside any other work
+    os.environ.setdefault("RAY_worker_niceness", "0")
+    listen_on_loopback_only()
+    start_on_loopback(max(os.cpu_count() or 1, needed), os.environ.get("BERT_VITS2_RAY_TMP"))
 
-    Ray Data makes each on the node that first asks for it. That would be a worker's, as the workers
-    run the datasets, and a GPU node on which an actor lives is never idle: the autoscaler would
-    leave it running after the job.
+
+def keep_data_actors_here() -> None:
+    """Create the actors that Ray Data never ends on this node, usually the head.
+
+    Ray Data creates each on the node that first asks for it. That would be a worker's, as the
+    workers run the datasets, and a GPU node on which an actor lives is never idle: the autoscaler
+    would leave it running after the job.
     """
     get_or_create_autoscaling_coordinator()
     get_or_create_stats_actor()
@@ -79,31 +79,44 @@ def listen_on_loopback_only() -> None:
     """Have a local Ray, and the workers' process groups, open no port to the network.
 
     Ray replaces the loopback address by the machine's own where clusters are enabled, as they are
-    on Linux. The switch is Ray's for Windows and macOS; its processes read it from the environment,
-    this one has read it already.
+    on Linux. The switch is Ray's for Windows and macOS.
     """
-    os.environ[ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR] = "0"
-    ray_constants.ENABLE_RAY_CLUSTER = False
+    forbid_clusters()
     for library in ("GLOO", "NCCL"):
         os.environ.setdefault(f"{library}_SOCKET_IFNAME", "lo")
 
 
 def use_gpu(cfg: Config) -> bool:
-    """Whether the workers take a GPU each.
+    """Return whether each worker takes a GPU.
 
-    On a cluster scaling.device cuda is taken at its word: its autoscaler may start GPU nodes from
+    On a cluster, scaling.device cuda is taken at its word: the autoscaler may start GPU nodes from
     none, and Ray does not tell what it could start.
 
     Raises:
         ValueError: scaling.device is cuda, and this machine has no GPU.
     """
     gpus = ray.cluster_resources().get("GPU", 0)
+    require_gpu(cfg, gpus)
     if cfg.scaling.device == "cuda" and not gpus:
-        if not on_cluster():
-            raise ValueError(
-                "scaling.device is cuda, but this machine has no GPU: set it to auto or cpu"
-            )
         print(
-            "no GPU is up yet: waits until the autoscaler has started one (`ray status` tells what it does)"
+            "no GPU is up yet: waits until the autoscaler has started one (`ray status` tells "
+            "what it does)"
         )
     return cfg.scaling.device == "cuda" or (cfg.scaling.device == "auto" and gpus > 0)
+
+
+def require_gpu(cfg: Config, gpus: float) -> None:
+    """Refuse a machine without a GPU if the configuration wants one, and no autoscaler can help.
+
+    Args:
+        cfg: the configuration.
+        gpus: number of GPUs that are up.
+
+    Raises:
+        ValueError: names the key.
+    """
+    if cfg.scaling.device == "cuda" and not gpus and not on_cluster():
+        raise ValueError(
+            "scaling.device is cuda, but this machine has no GPU: set it to auto or cpu, or use a "
+            "machine with a GPU"
+        )

@@ -1,4 +1,4 @@
-"""What job.doctor asks of each node of a cluster; runs as a task there."""
+"""What job.doctor asks of each node of a cluster; these functions run there."""
 
 import os
 import platform
@@ -27,18 +27,18 @@ class NodeReport:
     """A node as it sees itself.
 
     Attributes:
-        node: its address.
+        node: address of the node.
         versions: package -> version, or `missing`; and `python`.
         gpus: name of each GPU.
         driver: version of NVIDIA's driver; empty without one.
         nccl: version that torch has; empty without CUDA.
-        free_disk: bytes below Ray's temporary folder.
-        free_memory: bytes.
+        free_disk: free bytes below Ray's temporary folder.
+        free_memory: bytes that processes may still take.
         shared_memory: free bytes of /dev/shm, where Ray's objects and torch's loaders lie.
         time: seconds since the epoch.
-        write_s: seconds that STORAGE_BYTES took to the storage; None where it failed.
-        read_s: and back.
-        storage_error: why.
+        write_s: seconds that it took to write STORAGE_BYTES to the storage; None if that failed.
+        read_s: seconds that it took to read them back; None if that failed.
+        storage_error: why it failed; empty if it did not.
     """
 
     node: str
@@ -56,26 +56,21 @@ class NodeReport:
 
 
 def look(packages: tuple[str, ...], storage: str) -> NodeReport:
-    """Report of the node that this runs on.
+    """Return the report of the node that this runs on.
 
     Args:
-        packages: whose versions are told.
+        packages: packages whose versions are reported.
         storage: folder or URI that is written to and read from.
     """
     write_s, read_s, error = try_storage(storage)
-    cuda = torch.cuda.is_available()
+    versions = {name: _version(name) for name in packages}
     shm = Path("/dev/shm")
     return NodeReport(
         node=ray.util.get_node_ip_address(),
-        versions={
-            "python": platform.python_version(),
-            **{name: _version(name) for name in packages},
-        },
-        gpus=tuple(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))
-        if cuda
-        else (),
+        versions={"python": platform.python_version(), **versions},
+        gpus=gpu_names(),
         driver=driver_version(),
-        nccl=".".join(map(str, torch.cuda.nccl.version())) if cuda else "",
+        nccl=nccl_version(),
         free_disk=shutil.disk_usage(tempfile.gettempdir()).free,
         free_memory=free_memory(),
         shared_memory=shutil.disk_usage(shm).free if shm.is_dir() else 0,
@@ -93,30 +88,54 @@ def _version(package: str) -> str:
         return "missing"
 
 
+def gpu_names() -> tuple[str, ...]:
+    """Return the names of the GPUs that torch can use."""
+    if not torch.cuda.is_available():
+        return ()
+    return tuple(map(torch.cuda.get_device_name, range(torch.cuda.device_count())))
+
+
+def nccl_version() -> str:
+    """Return the version of NCCL that torch has; empty without CUDA."""
+    return ".".join(map(str, torch.cuda.nccl.version())) if torch.cuda.is_available() else ""
+
+
 def driver_version() -> str:
-    """Of NVIDIA's driver; empty without one."""
-    if (command := shutil.which("nvidia-smi")) is None:
+    """Return the version of NVIDIA's driver; empty without one."""
+    command = shutil.which("nvidia-smi")
+    if command is None:
         return ""
     query = [command, "--query-gpu=driver_version", "--format=csv,noheader"]
-    told = subprocess.run(query, capture_output=True, text=True, timeout=30)
-    return told.stdout.split("\n")[0].strip() if told.returncode == 0 else ""
+    done = subprocess.run(query, capture_output=True, text=True, timeout=30)
+    return done.stdout.split("\n")[0].strip() if done.returncode == 0 else ""
 
 
 def free_memory() -> int:
-    """Bytes that processes may still take, of the machine and of this container."""
+    """Return the bytes that processes may still take, of the machine and of this container."""
     free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     for line in Path("/proc/meminfo").read_text().splitlines():
         if line.startswith("MemAvailable:"):
             free = int(line.split()[1]) * 1024
-    limit, used = (Path("/sys/fs/cgroup", name) for name in ("memory.max", "memory.current"))
+
+    group = Path("/sys/fs/cgroup")
+    limit = group / "memory.max"
+    used = group / "memory.current"
     if limit.is_file() and used.is_file() and (most := limit.read_text().strip()) != "max":
         free = min(free, int(most) - int(used.read_text()))
     return free
 
 
 def try_storage(storage: str) -> tuple[float | None, float | None, str]:
-    """Seconds to write and to read STORAGE_BYTES, of which nothing is left there; and why it failed, or nothing."""
-    uri, content = below(storage, f".doctor-{uuid.uuid4().hex}"), os.urandom(STORAGE_BYTES)
+    """Write STORAGE_BYTES to a storage, read them back and remove them.
+
+    Args:
+        storage: folder or URI.
+
+    Returns:
+        Seconds to write and to read, None if that failed; and why it failed, or an empty text.
+    """
+    uri = below(storage, f".doctor-{uuid.uuid4().hex}")
+    content = os.urandom(STORAGE_BYTES)
     try:
         began = time.monotonic()
         put_file(uri, content)
@@ -132,19 +151,23 @@ def try_storage(storage: str) -> tuple[float | None, float | None, str]:
 
 
 class Listener:
-    """An actor with an open port on its node; connections to it succeed without being taken."""
+    """An actor with an open port on its node; connections to it succeed without being accepted."""
 
     def __init__(self) -> None:
         self.node = ray.util.get_node_ip_address()
         self.server = socket.create_server((self.node, 0), backlog=1024)
 
     def address(self) -> tuple[str, int]:
-        """Where it listens."""
+        """Return address and port."""
         return self.node, self.server.getsockname()[1]
 
 
 def unreachable(addresses: list[tuple[str, int]]) -> list[str]:
-    """Those nodes, of these addresses, that cannot be connected to from the node that this runs on."""
+    """Return those of these nodes to which the node that this runs on cannot connect.
+
+    Args:
+        addresses: address and port of each node's listener.
+    """
     failed = []
     for node, port in addresses:
         try:

@@ -2,17 +2,19 @@
 
 import os
 from dataclasses import dataclass
+from typing import Any
 
 import ray
-from ray.train._internal.base_worker_group import BaseWorkerGroup
 from ray.train.torch import TorchConfig
-from ray.train.torch.config import _TorchBackend
+
+from job.on_ray.private import BaseWorkerGroup
 
 GLOO_INTERFACE = "GLOO_SOCKET_IFNAME"
+TorchBackend: Any = TorchConfig("gloo").backend_cls
 
 
 def choose_interface() -> None:
-    """Have gloo use the interface that bears this node's address in the cluster, unless the environment names one.
+    """Have gloo use the interface of this node's address in the cluster, unless one is set.
 
     Gloo itself takes the address of the host's name, which many hosts resolve to 127.0.1.1: no
     other node reaches that.
@@ -25,17 +27,17 @@ def choose_interface() -> None:
             os.environ.setdefault(GLOO_INTERFACE, name)
 
 
-class _Backend(_TorchBackend):
-    def on_start(self, worker_group: BaseWorkerGroup, backend_config: TorchConfig) -> None:  # type: ignore[override]
+class _Backend(TorchBackend):
+    def on_start(self, worker_group: BaseWorkerGroup, backend_config: TorchConfig) -> None:
         worker_group.execute(choose_interface)
         super().on_start(worker_group, backend_config)
 
 
 @dataclass
 class ProcessGroupConfig(TorchConfig):
-    """Ray Train's configuration of a process group, whose workers choose their interfaces before it is made."""
+    """Ray Train's process group, for which each worker first chooses its network interface."""
 
     @property
     def backend_cls(self) -> type[_Backend]:
-        """What makes it."""
+        """Return the class that sets the group up."""
         return _Backend

@@ -1,15 +1,16 @@
-"""Elastic scaling of a run: Ray Train's policy, looking at the cluster as it is now, and growing without loss.
+"""Elastic scaling of a run: Ray Train's policies with a fresh view of the cluster.
 
 Ray Train 2.60's own policy works, but slowly (docs/recovery.md has the figures):
-- It counts nodes from a view that is up to 20 s old, in which nodes that are gone or going still
-  stand. It then waits for workers on them until its start timeout, again and again until a drained
-  node has gone.
-- It grows by ending the workers without a word, so that the steps since the last checkpoint are
-  done again.
-- It reserves nodes under an id that is new at each start of a driver. What a killed driver had
-  reserved stays so for three minutes, and the one that goes on with its run waits for it.
 
-All are mended in subclasses of its policies. There is no public way to hand one in, so the
+- It counts nodes from a view that is up to 20 s old and still holds nodes that are gone or going.
+  It then waits for workers on them until its start timeout, again and again, until a drained node
+  has gone.
+- It grows by ending the workers without notice, so the steps since the last checkpoint are done
+  again.
+- It reserves nodes under an id that is new at each start of a driver. What a killed driver had
+  reserved stays reserved for three minutes, and the driver that continues its run waits for it.
+
+Subclasses of its policies correct all three. There is no public way to hand one in, so the
 trainer's private hook is used; Ray is pinned, and tests/job/test_elastic.py fails if a release
 changes it.
 """
@@ -18,35 +19,39 @@ import time
 from typing import Any
 
 import ray
-from ray._private.state import state as cluster_state
-from ray.train import PreemptionInfo, Result
-from ray.train.v2._internal.callbacks import placement_group_callback
-from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
-from ray.train.v2._internal.execution.context import TrainRunContext
-from ray.train.v2._internal.execution.controller import placement_group_cleaner
-from ray.train.v2._internal.execution.scaling_policy import (
-    ElasticScalingPolicy,
-    FixedScalingPolicy,
-    NoopDecision,
-    ResizeDecision,
-    ScalingDecision,
-    ScalingPolicy,
-)
-from ray.train.v2._internal.execution.scaling_policy.autoscaling_coordinator_client import (
-    TrainAutoscalingCoordinatorClient,
-)
-from ray.train.v2._internal.execution.worker_group import WorkerGroupPollStatus, WorkerGroupState
+from ray.train import PreemptionInfo
 
-# what ray.train.torch gives; said so for mypy
+# the class that ray.train.torch holds at run time; by this path, mypy knows it too
 from ray.train.v2.torch.torch_trainer import TorchTrainer
 
-# growth can wait: workers that have not saved themselves by then are ended all the same
+from job.on_ray.private import (
+    ElasticPolicy,
+    ElasticScalingPolicy,
+    FixedScalingPolicy,
+    NamedReservation,
+    NoopDecision,
+    PlacementGroupCleaner,
+    PlacementGroupCleanerCallback,
+    ResizeDecision,
+    ScalingDecision,
+    TailoredController,
+    TrainAutoscalingCoordinatorClient,
+    TrainRunContext,
+    WorkerGroupPollStatus,
+    WorkerGroupState,
+    announce_preemption,
+    cluster_state,
+    judge_controllers_by,
+    start_cleaners_of,
+)
+
+# growth can wait: workers that have not saved by then are ended nevertheless
 SAVE_WITHIN_S = 1800
 ANSWER_WITHIN_S = 5
 
 
 def requester_id(run: str) -> str:
-    """Under which the cluster holds what a run has reserved.
+    """Return the name under which the cluster holds what a run has reserved.
 
     Args:
         run: path of the run's folder in its storage.
@@ -55,7 +60,7 @@ def requester_id(run: str) -> str:
 
 
 def give_back(run: str) -> None:
-    """Let the cluster forget what a run has reserved whose driver was ended; at once instead of after three minutes.
+    """Free at once what a run has reserved whose driver was ended; Ray takes three minutes.
 
     Args:
         run: path of the run's folder in its storage.
@@ -63,76 +68,68 @@ def give_back(run: str) -> None:
     TrainAutoscalingCoordinatorClient(requester_id(run)).cancel_resource_request()
 
 
-class ReservesForTheRun(ScalingPolicy):
-    """A policy whose reservation bears the name of the run's folder: the run's next driver takes it over."""
+class ReservesForTheRun(NamedReservation):
+    """A policy that reserves under the run's folder, so that the run's next driver takes over."""
 
     def after_controller_start(self, train_run_context: TrainRunContext) -> None:
         """Ask the cluster for the workers' resources."""
         run = train_run_context.run_config
-        self._requester_id = requester_id(f"{run.storage_path}/{run.name}")
-        self._coordinator_client = TrainAutoscalingCoordinatorClient(self._requester_id)
-        self._send_resource_request()
+        self.reserve_as(requester_id(f"{run.storage_path}/{run.name}"))
 
 
 class FixedScaling(ReservesForTheRun, FixedScalingPolicy):
     """Ray Train's policy for a fixed number of workers."""
 
 
-class PromptScaling(ReservesForTheRun, ElasticScalingPolicy):
-    """Ray Train's elastic policy, with a fresh view of the cluster, and a word to the workers before it grows."""
+class PromptScaling(ReservesForTheRun, ElasticPolicy):
+    """Ray Train's elastic policy, with a fresh view of the cluster and notice before growth."""
 
     def make_decision_for_running_worker_group(
         self, worker_group_state: WorkerGroupState, worker_group_status: WorkerGroupPollStatus
     ) -> ScalingDecision:
-        """Where Ray's policy would grow, tell the workers: they save themselves and end, and are started anew.
+        """Give the workers notice where Ray's policy would grow: they save, end and are restarted.
 
-        It never shrinks what runs: the workers know of a node that is going, and save themselves
-            too; one that is gone
-        has ended them.
+        It never shrinks a running group: workers know of a node that is going and save themselves,
+        and a node that is gone has ended them.
         """
         decision = super().make_decision_for_running_worker_group(
             worker_group_state, worker_group_status
         )
-        if (
-            not isinstance(decision, ResizeDecision)
-            or decision.num_workers < worker_group_state.num_workers
-        ):
+        if not isinstance(decision, ResizeDecision):
             return NoopDecision()
-        notice = PreemptionInfo(
-            deadline_ms=int((time.time() + SAVE_WITHIN_S) * 1000), preempted_node_to_ranks={}
-        )
-        for worker in worker_group_state.workers:
-            worker.actor.mark_preempt.remote(notice)
+
+        # a notice of preemption is what makes workers save and leave, so growth sends one too
+        if decision.num_workers >= worker_group_state.num_workers:
+            deadline = time.time() + SAVE_WITHIN_S
+            notice = PreemptionInfo(deadline_ms=int(deadline * 1000), preempted_node_to_ranks={})
+            announce_preemption(worker_group_state, notice)
         return NoopDecision()
 
-    def _get_reserved_resources(self) -> dict[str, dict[str, float]] | None:
-        """What each node has for the workers, of nodes that live and stay; None where nobody knows."""
+    def reserved_resources(self) -> dict[str, dict[str, float]] | None:
+        """Return what each node that lives and stays holds for the workers; None where unknown."""
         try:
-            question = self._autoscaling_coordinator.get_reserved_resources.remote(
-                self._requester_id, recompute=True
-            )
-            reserved = ray.get(question, timeout=ANSWER_WITHIN_S)
+            reserved = ray.get(self.ask_what_is_reserved(), timeout=ANSWER_WITHIN_S)
         except ray.exceptions.RayError as error:
-            print(
-                f"the cluster does not say what it has, the number of workers stays for now: {error}"
-            )
+            print(f"the cluster does not answer, the number of workers stays for now: {error}")
             return None
-        staying = {node["NodeID"] for node in ray.nodes() if node["Alive"]} - set(
-            cluster_state.get_draining_nodes()
-        )
-        return {node: of for node, of in reserved.items() if node in staying}
+
+        # Ray's answer still holds nodes that are gone or draining
+        alive = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
+        staying = alive - set(cluster_state.get_draining_nodes())
+        return {node: amounts for node, amounts in reserved.items() if node in staying}
 
 
-class Cleaner(placement_group_cleaner.PlacementGroupCleaner):
-    """Ray Train's actor that frees the workers' resources when the controller was ended, for Rays without a dashboard.
+class Cleaner(PlacementGroupCleaner):
+    """Ray Train's actor that frees a dead controller's resources, for a Ray without a dashboard.
 
-    Ray's asks the dashboard whether the controller lives. A local Ray has none: what a stopped
-    trial of a sweep had would stay reserved.
+    Ray's own asks the dashboard whether the controller lives. A local Ray has none, so what a
+    stopped trial of a sweep held would stay reserved.
     """
 
     def __init__(self, **settings: Any):
         super().__init__(**settings)
-        placement_group_cleaner.is_actor_alive = lives  # in this actor's process
+        # here and not at import, as only this actor's process is to be changed
+        judge_controllers_by(lives)
 
 
 class CleanerCallback(PlacementGroupCleanerCallback):
@@ -140,24 +137,24 @@ class CleanerCallback(PlacementGroupCleanerCallback):
 
     def after_controller_start(self, train_run_context: TrainRunContext) -> None:
         """Start the cleaner."""
-        placement_group_callback.PlacementGroupCleaner = Cleaner  # type: ignore[misc, assignment]  # in this process
+        start_cleaners_of(Cleaner)
         super().after_controller_start(train_run_context)
 
 
 def lives(actor_id: str, timeout: float) -> bool:
-    """Whether an actor lives, by Ray's control service, which answers at once."""
+    """Return whether an actor lives, by Ray's control service, which answers at once."""
     return cluster_state.actor_table(actor_id).get("State") not in (None, "DEAD")
 
 
-class ElasticTrainer(TorchTrainer):
-    """A TorchTrainer that scales by `PromptScaling` where its number of workers is a range, else by `FixedScaling`."""
+class ElasticTrainer(TailoredController, TorchTrainer):
+    """A TorchTrainer that scales by `PromptScaling`, or by `FixedScaling` for a fixed number."""
 
-    def _initialize_and_run_controller(self, **controller: Any) -> Result:
+    def tailored(self, controller: dict[str, Any]) -> dict[str, Any]:
+        """Replace Ray Train's policy and cleaner by ours."""
         given = controller["scaling_policy"]
         ours = PromptScaling if isinstance(given, ElasticScalingPolicy) else FixedScaling
-        controller["scaling_policy"] = ours(given.scaling_config)
-        controller["callbacks"] = [
-            CleanerCallback() if isinstance(c, PlacementGroupCleanerCallback) else c
-            for c in controller["callbacks"]
+        callbacks = [
+            CleanerCallback() if isinstance(callback, PlacementGroupCleanerCallback) else callback
+            for callback in controller["callbacks"]
         ]
-        return super()._initialize_and_run_controller(**controller)
+        return controller | {"scaling_policy": ours(given.scaling_config), "callbacks": callbacks}

@@ -1,1 +1,1 @@
-"""What commands show: console tables and HTML pages."""
+"""What commands show: console tables, plots and HTML pages."""

@@ -1,4 +1,4 @@
-"""What commands show: the training's progress, the lines of rank 0's log as they come, and tables."""
+"""What commands show on the console: a training's progress and log, and tables."""
 
 import contextlib
 import re
@@ -9,13 +9,12 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-# of rank 0's log: 2026-11-25 02:23:05,143 rank 0 INFO step 4/40 epoch 0: mel 113.1 ... | 1.74
-# s/step, ..., 2 workers
+# a step in rank 0's log: 2026-11-25 02:23:05,143 rank 0 INFO step 4/40 epoch 0: mel 113.1 ...
 STEP = re.compile(r" rank 0 INFO step (\d+)/(\d+) (epoch .*)")
 
 
 class Shown:
-    """Lines of rank 0's log: on a terminal the steps as one bar with time left, elsewhere all as they are."""
+    """Shows lines of rank 0's log: on a terminal steps as a bar with the time left, else all."""
 
     def __init__(self) -> None:
         self.bar: tqdm | None = None
@@ -23,13 +22,16 @@ class Shown:
 
     def line(self, line: str) -> None:
         """Show a line."""
-        if not (self.terminal and (told := STEP.search(line))):
-            if self.bar is None:
-                print(line, flush=True)
-            else:
-                self.bar.write(line)  # above the bar
-            return
-        step, goal, rest = int(told[1]), int(told[2]), told[3]
+        found = STEP.search(line) if self.terminal else None
+        if found is not None:
+            self._advance(int(found[1]), int(found[2]), found[3])
+        elif self.bar is not None:
+            self.bar.write(line)  # above the bar
+        else:
+            print(line, flush=True)
+
+    def _advance(self, step: int, goal: int, text: str) -> None:
+        """Move the bar to a step, with a text after it."""
         if self.bar is None:
             self.bar = tqdm(
                 desc="train",
@@ -39,8 +41,9 @@ class Shown:
                 file=sys.stdout,
                 dynamic_ncols=True,
             )
-        self.bar.set_postfix_str(rest, refresh=False)
-        self.bar.update(step - self.bar.n)  # back, where steps are done again
+        self.bar.set_postfix_str(text, refresh=False)
+        # backwards if steps are done again
+        self.bar.update(step - self.bar.n)
         self.bar.refresh()
 
     def close(self) -> None:
@@ -51,18 +54,26 @@ class Shown:
 
 @contextlib.contextmanager
 def follow(path: Path, every_s: float = 0.5) -> Iterator[None]:
-    """Show the lines that are appended to rank 0's log, until the block ends."""
+    """Show the lines that are appended to rank 0's log, until the block ends.
+
+    Args:
+        path: the log, which may not exist yet.
+        every_s: seconds between looks.
+    """
     offset = path.stat().st_size if path.exists() else 0
-    done, shown = threading.Event(), Shown()
+    done = threading.Event()
+    shown = Shown()
 
     def show_new() -> None:
         nonlocal offset
-        if path.exists():
-            with path.open(encoding="utf-8", errors="replace") as file:
-                file.seek(offset)
-                while (line := file.readline()).endswith("\n"):
-                    shown.line(line.rstrip("\n"))
-                    offset = file.tell()
+        if not path.exists():
+            return
+        with path.open(encoding="utf-8", errors="replace") as file:
+            file.seek(offset)
+            # a line without its end is still being written
+            while (line := file.readline()).endswith("\n"):
+                shown.line(line.rstrip("\n"))
+                offset = file.tell()
 
     def watch() -> None:
         while not done.wait(every_s):
@@ -79,8 +90,26 @@ def follow(path: Path, every_s: float = 0.5) -> Iterator[None]:
         shown.close()
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Columns as wide as their longest cell, two spaces apart."""
+def table(head: Sequence[str], rows: Sequence[Sequence[str]], align_right: bool = False) -> str:
+    """Return columns as wide as their longest cell, two spaces apart.
+
+    Args:
+        head: titles of the columns.
+        rows: cells of each row.
+        align_right: whether all columns but the first are aligned on the right, as numbers are.
+    """
     lines = [head, *rows]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return "\n".join("  ".join(map(str.ljust, line, widths)).rstrip() for line in lines)
+    rest = str.rjust if align_right else str.ljust
+    align = [str.ljust, *[rest] * (len(widths) - 1)]
+
+    def shown(line: Sequence[str]) -> str:
+        cells = [put(cell, width) for put, cell, width in zip(align, line, widths, strict=True)]
+        return "  ".join(cells).rstrip()
+
+    return "\n".join(map(shown, lines))
+
+
+def cell(value: float | None, form: str = ".4f") -> str:
+    """Return a number as text; `-` for None."""
+    return "-" if value is None else format(value, form)

@@ -1,22 +1,19 @@
-"""The report of an evaluation: one HTML page with sounds and pictures in it, without scripts, for any browser."""
+"""The report of an evaluation: what evaluation.json holds, and the page that shows and plays it."""
 
-import base64
-import html
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import soundfile
-from matplotlib.image import imsave
 
+from data.html_page import Html, element, page, picture, sound, table
+from data.shards.manifest import Manifest
+from job.reports.plots import image_png
+from trainable.evaluation.evaluate import Evaluation
 from trainable.run.plots import alignment_image, line_plot, spectrogram_image
 
-_STYLE = """
-body { font: 14px sans-serif; margin: 2em } table { border-collapse: collapse; margin: 1em 0 }
-td, th { padding: 2px 8px; text-align: right; font-variant-numeric: tabular-nums; border-bottom: 1px solid #ddd }
-td:first-child, th:first-child { text-align: left } .pair { display: flex; flex-wrap: wrap; gap: 1em }
-figure { margin: 0 } figure img { max-width: 100%; width: 40em } figcaption { font-size: 12px; color: #555 }
-"""
+OVERALL = "all"
 _SOUNDS = {
     "gt/audio_{}": "recording",
     "gen/audio_{}_False": "synthesis",
@@ -28,100 +25,137 @@ _EXPLAINED = {
     "dur": "duration loss",
     "mcd": "mel-cepstral distortion, dB",
     "log_f0_rmse": "RMSE of the logarithm of the pitch",
-    "vuv_error": "share of frames voiced in one of both alone",
-    "duration_ratio": "length to the recording's",
+    "vuv_error": "share of frames voiced in only one of both",
+    "duration_ratio": "length relative to the recording's",
 }
 
 
-def report_page(content: Mapping, samples: Sequence[Mapping], sampling_rate: int) -> str:
-    """The page.
+def group_means(
+    evaluation: Evaluation, rows: np.ndarray, manifest: Manifest
+) -> dict[str, dict[str, float]]:
+    """Return means over all utterances, each language and each speaker: group -> tag -> mean.
 
     Args:
-        content: of evaluation.json (job.evaluate).
-        samples: of trainable.evaluation.evaluate.Evaluation.
-        sampling_rate: Hz of their sounds.
+        evaluation: scores of each utterance.
+        rows: their rows of the manifest, in the same order.
+        manifest: the data.
+    """
+    found = {OVERALL: evaluation.means("")}
+    for column in ("language", "speaker"):
+        names = manifest.column(column)[rows]
+        for name in sorted(set(names)):
+            members = Evaluation(evaluation.tags, evaluation.table[names == name])
+            found[f"{column} {name}"] = members.means("")
+    return found
+
+
+def utterance_scores(
+    evaluation: Evaluation, rows: np.ndarray, manifest: Manifest
+) -> list[dict[str, Any]]:
+    """Return number, id, speaker, language and scores of each utterance.
+
+    A score that an utterance does not have is None.
+
+    Args:
+        evaluation: scores of each utterance.
+        rows: their rows of the manifest, in the same order.
+        manifest: the data.
+    """
+    found = []
+    for number, (row, values) in enumerate(zip(rows, evaluation.table.tolist(), strict=True)):
+        who = {name: manifest.column(name)[row] for name in ("id", "speaker", "language")}
+        scores = {
+            tag: None if np.isnan(value) else value
+            for tag, value in zip(evaluation.tags, values, strict=True)
+        }
+        found.append({"number": number, **who, "scores": scores})
+    return found
+
+
+def score_columns(
+    scores: Mapping[str, Mapping[str, float | None]],
+) -> tuple[list[str], list[list[Any]]]:
+    """Return scores of named groups as the tags, and rows of a name and a score per tag.
+
+    A score that a group does not have is None.
+    """
+    tags = list(dict.fromkeys(tag for group in scores.values() for tag in group))
+    return tags, [[name, *(group.get(tag) for tag in tags)] for name, group in scores.items()]
+
+
+def report_page(content: Mapping, samples: Sequence[Mapping], sampling_rate: int) -> str:
+    """Return the page.
+
+    Args:
+        content: content of evaluation.json (job.evaluate).
+        samples: samples of the Evaluation.
+        sampling_rate: sampling rate of their sounds, Hz.
     """
     title = f"Step {content['step']} on the {content['split']} set"
-    parts = [
-        f"<h1>{_text(title)}</h1>",
-        f"<p>{_text(content['checkpoint'])}, weights {_text(content['weights'])}</p>",
-        f"<p>{_text('; '.join(f'{tag}: {what}' for tag, what in _EXPLAINED.items()))}. "
-        "_sdp: with the stochastic duration predictor alone; otherwise with the other.</p>",
-        _table("", content["scores"]),
-        _history(content["history"]),
-        "<h2>Heard and seen</h2>",
-        *(
-            _sample(sample, content["utterances"][sample["number"]], sampling_rate)
-            for sample in samples
-        ),
-        "<h2>Utterances</h2>",
-        _table("id", {u["id"]: u["scores"] for u in content["utterances"]}),
-    ]
-    head = f'<meta charset="utf-8"><title>{_text(title)}</title><link rel="icon" href="data:,"><style>{_STYLE}</style>'
-    return f"<!doctype html><html><head>{head}</head><body>{''.join(parts)}</body></html>\n"
+    return page(title, _body(content, samples, sampling_rate))
 
 
-def _sample(sample: Mapping, utterance: Mapping, sampling_rate: int) -> str:
-    number = sample["number"]
-    who = " · ".join(utterance[key] for key in ("id", "speaker", "language"))
-    sounds = [
-        f'<figure><figcaption>{name}</figcaption><audio controls src="{_sound(wave, sampling_rate)}"></audio></figure>'
-        for tag, name in _SOUNDS.items()
-        if (wave := sample["audio"].get(tag.format(number))) is not None
-    ]
-    pictures = [
-        _picture("mel of the recording", spectrogram_image(sample["mels"][f"gt/mel_{number}"])),
-        _picture("mel of the synthesis", spectrogram_image(sample["mels"][f"gen/mel_{number}"])),
-        _picture(
-            "alignment of the synthesis",
-            alignment_image(sample["alignments"][f"gen/attn_{number}"]),
-        ),
-    ]
-    return (
-        f'<section id="utterance-{number}"><h3>{_text(who)}</h3><div class="pair">{"".join(sounds)}</div>'
-        f'<div class="pair">{"".join(pictures)}</div></section>'
+def _body(content: Mapping, samples: Sequence[Mapping], sampling_rate: int) -> Iterator[Html]:
+    yield element("p", f"{content['checkpoint']}, weights {content['weights']}")
+    explained = "; ".join(f"{tag}: {meaning}" for tag, meaning in _EXPLAINED.items())
+    yield element(
+        "p",
+        f"{explained}. _sdp: with the stochastic duration predictor alone; "
+        "otherwise with the other.",
     )
+    yield _score_table("", content["scores"])
+    yield from _history(content["history"])
+
+    yield element("h2", "Heard and seen")
+    for sample in samples:
+        yield _sample(sample, content["utterances"][sample["number"]], sampling_rate)
+
+    yield element("h2", "Utterances")
+    by_id = {utterance["id"]: utterance["scores"] for utterance in content["utterances"]}
+    yield _score_table("id", by_id)
 
 
-def _history(validations: Sequence[Mapping]) -> str:
-    """Both sets' mel loss over the run."""
+def _score_table(corner: str, scores: Mapping[str, Mapping[str, float | None]]) -> Html:
+    tags, rows = score_columns(scores)
+    return table([corner, *tags], rows, floats=".4f", absent="-")
+
+
+def _history(validations: Sequence[Mapping]) -> Iterator[Html]:
+    """Yield a plot of both sets' mel loss over the run, if it was validated."""
     known = [v for v in validations if v["mel"] is not None and v["train_mel"] is not None]
     if not known:
-        return ""
+        return
+    steps = [v["step"] for v in known]
     lines = {"validation": [v["mel"] for v in known], "training": [v["train_mel"] for v in known]}
-    return _picture(
-        "mel L1 over the run", line_plot([v["step"] for v in known], lines, "step", "mel L1")
+    plot = line_plot(steps, lines, "step", "mel L1")
+    yield picture("mel L1 over the run", image_png(plot))
+
+
+def _sample(sample: Mapping, utterance: Mapping, sampling_rate: int) -> Html:
+    """Return sounds and pictures of an utterance."""
+    number = sample["number"]
+    waves = {name: sample["audio"].get(tag.format(number)) for tag, name in _SOUNDS.items()}
+    sounds = [
+        sound(name, _wav(wave, sampling_rate)) for name, wave in waves.items() if wave is not None
+    ]
+    images = {
+        "mel of the recording": spectrogram_image(sample["mels"][f"gt/mel_{number}"]),
+        "mel of the synthesis": spectrogram_image(sample["mels"][f"gen/mel_{number}"]),
+        "alignment of the synthesis": alignment_image(sample["alignments"][f"gen/attn_{number}"]),
+    }
+    pictures = [picture(caption, image_png(image)) for caption, image in images.items()]
+    who = " · ".join(utterance[key] for key in ("id", "speaker", "language"))
+    return element(
+        "section",
+        element("h3", who),
+        element("div", *sounds, class_="row"),
+        element("div", *pictures, class_="row"),
+        id=f"utterance-{number}",
     )
 
 
-def _table(corner: str, rows: Mapping[str, Mapping[str, float | None]]) -> str:
-    tags = list(dict.fromkeys(tag for of in rows.values() for tag in of))
-    head = "".join(f"<th>{_text(name)}</th>" for name in (corner, *tags))
-    body = (
-        f"<tr><td>{_text(name)}</td>{''.join(f'<td>{_number(of.get(tag))}</td>' for tag in tags)}</tr>"
-        for name, of in rows.items()
-    )
-    return f"<table><tr>{head}</tr>{''.join(body)}</table>"
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4f}"
-
-
-def _sound(wave: np.ndarray, sampling_rate: int) -> str:
+def _wav(wave: np.ndarray, sampling_rate: int) -> bytes:
+    """Return a waveform, float [samples], as a WAV file."""
     buffer = io.BytesIO()
     soundfile.write(buffer, np.clip(wave, -1, 1), sampling_rate, format="WAV", subtype="PCM_16")
-    return f"data:audio/wav;base64,{base64.b64encode(buffer.getvalue()).decode()}"
-
-
-def _picture(caption: str, image: np.ndarray) -> str:
-    buffer = io.BytesIO()
-    imsave(buffer, np.ascontiguousarray(image), format="png")
-    source = f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
-    return (
-        f'<figure><img alt="{caption}" src="{source}"><figcaption>{caption}</figcaption></figure>'
-    )
-
-
-def _text(value: str) -> str:
-    return html.escape(value)
+    return buffer.getvalue()

@@ -1,1 +1,1 @@
-"""What a command is told: the configuration, its command line, its paths, and the reference's."""
+"""The settings of a command: configuration, command line, paths, checks."""

@@ -1,26 +1,29 @@
-"""Command lines: YAML presets, dotted overrides, and errors that name the key. Only this module knows jsonargparse."""
+"""Command lines: presets, dotted overrides, errors that name the key. Only here is jsonargparse."""
 
+import argparse
 import difflib
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, fields
-from functools import reduce
-from operator import getitem
 from pathlib import Path
 from typing import Any
 
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
+from data.dotted_keys import assign, flat
 from data.files import UnreachableError, has_credentials
 from job.settings.config import Config
 
-# clients of stores
+# package of a store's client -> what to install, with the versions that are tested
 PINNED = {"s3fs": "--requirement requirements.lock", "gcsfs": "--requirement deploy/cloud.lock"}
 
 
 def parser(prog: str, description: str) -> ArgumentParser:
-    """A parser that takes --config FILE and every key of Config as --section.key VALUE; later ones win."""
+    """Return a parser that takes --config FILE and every key of Config as --section.key VALUE.
+
+    Later arguments win.
+    """
     made = ArgumentParser(prog=prog, description=description, exit_on_error=False)
     made.add_argument(
         "--config",
@@ -29,6 +32,21 @@ def parser(prog: str, description: str) -> ArgumentParser:
     )
     made.add_class_arguments(Config, fail_untyped=True)
     return made
+
+
+def hidden_alias(made: argparse.ArgumentParser, alias: str, dest: str, **kwargs: Any) -> None:
+    """Accept another form of an option that stands in no help and no document.
+
+    Options were written with underscores once, and scripts of users may still have them.
+
+    Args:
+        made: parser that has the option.
+        alias: the other form.
+        dest: name under which the option is parsed.
+        **kwargs: what the option was added with; without help and default.
+    """
+    hidden: dict[str, Any] = {"help": argparse.SUPPRESS, "default": argparse.SUPPRESS}
+    made.add_argument(alias, dest=dest, **kwargs, **hidden)
 
 
 def parse(made: ArgumentParser, argv: Sequence[str]) -> tuple[Config, Namespace]:
@@ -41,15 +59,14 @@ def parse(made: ArgumentParser, argv: Sequence[str]) -> tuple[Config, Namespace]
     try:
         args = made.instantiate_classes(made.parse_args(list(argv)))
     except ArgumentError as error:
-        files = [argv[i + 1] for i, a in enumerate(argv[:-1]) if a == "--config"]
-        raise ValueError(
-            f"{error}" + (f" (with --config {' '.join(files)})" if files else "")
-        ) from error
+        files = [argv[i + 1] for i, word in enumerate(argv[:-1]) if word == "--config"]
+        where = f" (with --config {' '.join(files)})" if files else ""
+        raise ValueError(f"{error}{where}") from error
     return _config(args), args
 
 
 def overridden(config: Config, values: Mapping[str, object]) -> Config:
-    """The configuration with other values of some keys.
+    """Return the configuration with other values of some keys.
 
     Args:
         config: the configuration.
@@ -59,17 +76,16 @@ def overridden(config: Config, values: Mapping[str, object]) -> Config:
         ValueError: an unknown key, a value of the wrong type, or a password in a URI; names the
             key.
     """
+    # parsed again as a whole, so that types are checked as on the command line
     content: Any = _plain(asdict(config))
-    known = _keys(content)
+    known = flat(content)
     for key, value in values.items():
         if key not in known:
             near = difflib.get_close_matches(key, known, 1)
-            raise ValueError(
-                f"{key} is no key of the configuration"
-                + (f": did you mean {near[0]}?" if near else "")
-            )
-        *path, last = key.split(".")
-        reduce(getitem, path, content)[last] = value
+            hint = f": did you mean {near[0]}?" if near else ""
+            raise ValueError(f"{key} is no key of the configuration{hint}")
+        assign(content, key, value)
+
     made = parser("config", "")
     try:
         return _config(made.instantiate_classes(made.parse_object(content)))
@@ -78,22 +94,12 @@ def overridden(config: Config, values: Mapping[str, object]) -> Config:
 
 
 def _config(args: Namespace) -> Config:
-    cfg = Config(**{f.name: args[f.name] for f in fields(Config)})
-    for key, text in _texts(asdict(cfg)):
-        refuse_credentials(key, text)
+    """Return the configuration among parsed arguments; refuse one that holds passwords."""
+    cfg = Config(**{field.name: args[field.name] for field in fields(Config)})
+    for key, value in flat(asdict(cfg)).items():
+        for text in _texts(value):
+            refuse_credentials(key, text)
     return cfg
-
-
-def _keys(content: Mapping[str, object], prefix: str = "") -> list[str]:
-    """Dotted keys of all that is no section."""
-    found = []
-    for name, value in content.items():
-        found += (
-            _keys(value, f"{prefix}{name}.")
-            if isinstance(value, dict) and value
-            else [f"{prefix}{name}"]
-        )
-    return found
 
 
 def refuse_credentials(key: str, text: str) -> None:
@@ -104,24 +110,24 @@ def refuse_credentials(key: str, text: str) -> None:
     """
     if has_credentials(text):
         raise ValueError(
-            f"{key} is a URI that holds a password, key or token, which logs and checkpoints would then hold too: take "
-            "it out, and give it by the environment (AWS_ACCESS_KEY_ID, HF_TOKEN, ...) or the machine's role"
+            f"{key} is a URI that holds a password, key or token, which logs and checkpoints would "
+            "then hold too: take it out, and give it by the environment (AWS_ACCESS_KEY_ID, "
+            "HF_TOKEN, ...) or the machine's role"
         )
 
 
-def _texts(value: object, key: str = "") -> Iterator[tuple[str, str]]:
-    if isinstance(value, dict):
-        for name, part in value.items():
-            yield from _texts(part, f"{key}.{name}" if key else str(name))
-    elif isinstance(value, list | tuple):
-        for part in value:
-            yield from _texts(part, key)
-    elif isinstance(value, str):
-        yield key, value
+def _texts(value: object) -> Iterator[str]:
+    """Yield the texts that a value consists of."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, list | tuple | dict):
+        parts = value.values() if isinstance(value, dict) else value
+        for part in parts:
+            yield from _texts(part)
 
 
 def read_config(path: str | Path) -> Config:
-    """The configuration of a YAML file, such as a checkpoint's config.yaml.
+    """Read the configuration of a YAML file, such as a checkpoint's config.yaml.
 
     Raises:
         ValueError: an unknown key or a value of the wrong type; names it.
@@ -130,19 +136,26 @@ def read_config(path: str | Path) -> Config:
 
 
 def to_yaml(config: Config) -> str:
-    """The configuration as YAML that `read_config` reads."""
+    """Return the configuration as YAML that `read_config` reads."""
     return yaml.safe_dump(_plain(asdict(config)), sort_keys=False, allow_unicode=True)
 
 
 def _plain(value: object) -> object:
+    """Return a value with lists in place of tuples."""
     if isinstance(value, dict):
-        return {key: _plain(v) for key, v in value.items()}
-    return [_plain(v) for v in value] if isinstance(value, list | tuple) else value
+        return {key: _plain(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(part) for part in value]
+    return value
 
 
 def run(main: Callable[[Sequence[str]], int]) -> None:
-    """Run a command; a user's mistake ends it with one clear line and status 2 instead of a traceback."""
+    """Run a command and exit with its status.
+
+    A user's mistake ends it with one clear line and status 2 instead of a traceback.
+    """
     try:
+        # before anything is parsed, since errors show what was given
         for option, value in zip(sys.argv, sys.argv[1:], strict=False):
             refuse_credentials(option if option.startswith("--") else "an argument", value)
         status = main(sys.argv[1:])
@@ -158,9 +171,12 @@ def run(main: Callable[[Sequence[str]], int]) -> None:
 
 
 def how_to_install(error: BaseException) -> str:
-    """What to type where a store's client is not installed, which fsspec tells by an ImportError; else nothing."""
-    told = error.__cause__ if isinstance(error, UnreachableError) else error
-    missing = told.__cause__ if isinstance(told, ImportError) else None
+    """Return what to type if a store's client is not installed; empty for any other error.
+
+    fsspec reports a missing client by an ImportError, caused by the missing module.
+    """
+    reported = error.__cause__ if isinstance(error, UnreachableError) else error
+    missing = reported.__cause__ if isinstance(reported, ImportError) else None
     if not isinstance(missing, ModuleNotFoundError) or not missing.name:
         return ""
     return f": python -m pip install {PINNED.get(missing.name, missing.name)}"

@@ -8,11 +8,11 @@ from trainable.config import EvalConfig, ModelConfig, TrainConfig
 
 
 @dataclass(frozen=True)
-class RunConfig:
+class RunSettings:
     """Where a run lives.
 
     Attributes:
-        name: of the run; the same name continues it.
+        name: name of the run; the same name continues it.
         storage: folder or URI; the run's folder is `<storage>/<name>`.
     """
 
@@ -21,15 +21,16 @@ class RunConfig:
 
 
 @dataclass(frozen=True)
-class ScalingConfig:
+class ScalingSettings:
     """How many workers, and what each is given.
 
     Attributes:
         num_workers: workers, or [min, max] for an elastic run.
-        threads_per_worker: torch threads of each; fixed here, never by the number of workers.
-        device: `auto` takes GPUs where some are up; `cuda` waits for them, where an autoscaler
-            starts them from none.
-        cpus_per_worker: logical CPUs that Ray reserves for each.
+        threads_per_worker: torch threads of each worker; fixed here, never by the number of
+            workers.
+        device: `auto` takes GPUs if some are up; `cuda` waits for them if an autoscaler starts them
+            from none.
+        cpus_per_worker: logical CPUs that Ray reserves for each worker.
         worker_resources: further resources of the cluster that each worker takes, such as {trainer:
             1}.
         loader_resources: further resources that each loader of data takes, such as {data: 1}: it
@@ -39,12 +40,12 @@ class ScalingConfig:
         resize_interval_s: seconds between looks whether an elastic run can grow; each growth
             restarts the workers.
         health_poll_s: seconds between looks at the workers.
-        start_timeout_s: seconds until workers must have been placed; then the cluster is looked at
-            anew.
+        start_timeout_s: seconds within which workers must have been placed; then the cluster is
+            looked at again.
         notice_poll_s: seconds between looks for a notice that a node goes (a spot reclaim).
-        collective_timeout_s: seconds until a collective operation that not all workers have joined
-            fails, and the workers are started anew; longer than train.hang_timeout_s, whose report
-            says who waits for whom.
+        collective_timeout_s: seconds after which a collective operation fails that not all workers
+            have joined, and the workers are restarted; longer than train.hang_timeout_s, whose
+            report says who waits for whom.
     """
 
     num_workers: int | list[int] = 1
@@ -65,12 +66,13 @@ class ScalingConfig:
         """Fewest and most workers.
 
         Raises:
-            ValueError: not a positive number or an ascending pair of such.
+            ValueError: not a positive number or an ascending pair of positive numbers.
         """
-        n = self.num_workers
-        low, high = (n, n) if isinstance(n, int) else tuple(n) if len(n) == 2 else (0, 0)
-        if not 1 <= low <= high:
-            raise ValueError(f"scaling.num_workers is {n}: give a number from 1, or [min, max]")
+        given = self.num_workers
+        pair = [given, given] if isinstance(given, int) else given
+        if len(pair) != 2 or not 1 <= pair[0] <= pair[1]:
+            raise ValueError(f"scaling.num_workers is {given}: give a number from 1, or [min, max]")
+        low, high = pair
         return low, high
 
 
@@ -87,8 +89,8 @@ class Config:
         eval: validation.
     """
 
-    run: RunConfig = field(default_factory=RunConfig)
-    scaling: ScalingConfig = field(default_factory=ScalingConfig)
+    run: RunSettings = field(default_factory=RunSettings)
+    scaling: ScalingSettings = field(default_factory=ScalingSettings)
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     train: TrainConfig = field(default_factory=TrainConfig)

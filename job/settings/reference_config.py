@@ -1,8 +1,10 @@
-"""The reference trainer's config.json and ours: one table for both directions (job.export, job.convert_config)."""
+"""The reference trainer's config.json and ours: one table for both directions."""
 
 from collections.abc import Mapping
 from typing import Any
 
+from data.dotted_keys import attribute, flat, nested
+from data.text.languages import PUBLISHED
 from job.settings.config import Config
 
 VERSION = "2.3"  # of Bert-VITS2: its networks, symbols and files
@@ -41,8 +43,8 @@ _DATA = (
     "add_blank",
 )
 _TRAIN = ("seed", "learning_rate", "betas", "eps", "lr_decay", "segment_size", "skip_optimizer")
-# a key of config.json -> ours of the same meaning; what has two here, the reference does at one
-# time
+# key of config.json -> our keys of the same meaning; for those with two, the reference does both
+# at the same time
 SAME: dict[str, tuple[str, ...]] = {
     **{f"train.{key}": (f"train.{key}",) for key in _TRAIN},
     "train.batch_size": ("data.plan.max_utterances",),
@@ -57,12 +59,16 @@ SAME: dict[str, tuple[str, ...]] = {
     "model.slm.sr": ("model.slm.sampling_rate",),
     "model.slm.initial_channel": ("model.slm.initial_channel",),
 }
-# frames: the reference's buckets end there, so no batch of its has more than batch_size of these
+# Frames: the reference's buckets end there, so none of its batches has more than batch_size clips
+# of this length.
 LONGEST = 1000
-FREEZES = {f"train.freeze_{key.upper()}_bert": f"{key}_bert" for key in ("zh", "jp", "en")}
+FREEZES = {f"train.freeze_{own.code}_bert": own.freeze_name for own in PUBLISHED}
 PRECISIONS = {"train.bf16_run": "bf16", "train.fp16_run": "fp16"}
 _NOTHING = "does nothing in the reference either"
-_LISTS = "holds phones of the reference's making: give data.transcript the list that these were made from (esd.list)"
+_LISTS = (
+    "holds phones made by the reference: give data.transcript the list that they were made from "
+    "(esd.list)"
+)
 NOT_USED = {
     "version": "decides only whether this file can be converted",
     "train.epochs": "runs are counted in global steps: set train.max_steps",
@@ -71,10 +77,15 @@ NOT_USED = {
     "train.c_commit": _NOTHING,
     "train.freeze_emo": _NOTHING,
     "data.training_files": _LISTS,
-    "data.validation_files": f"{_LISTS}; data.validation_share and a column `split` choose what is held back",
+    "data.validation_files": (
+        f"{_LISTS}; data.validation_share and a column `split` choose what is held back"
+    ),
     "data.max_wav_value": "audio is decoded to floats by libsndfile, whatever its width",
     "data.cleaned_text": "job.prepare does the cleaning",
-    "data.spk2id": "job.prepare numbers the speakers (manifest.json); train.init_from takes speakers' rows by number",
+    "data.spk2id": (
+        "job.prepare numbers the speakers (manifest.json); train.init_from takes speakers' rows by "
+        "number"
+    ),
     "model.n_layers_q": _NOTHING,
     "model.slm.hidden": "is read from the WavLM itself",
     "model.slm.nlayers": "is read from the WavLM itself",
@@ -86,15 +97,15 @@ REFUSED = ("model.use_mel_posterior_encoder", "model.flow_share_parameter")
 def reference_config(
     cfg: Config, speakers: Mapping[str, int], slm_sizes: tuple[int, int]
 ) -> dict[str, Any]:
-    """The content of config.json.
+    """Return the content of config.json.
 
     Args:
-        cfg: of the run.
+        cfg: configuration of the run.
         speakers: name -> row of the speaker table.
         slm_sizes: width and number of WavLM's hidden states.
     """
     width, states = slm_sizes
-    values: dict[str, Any] = {theirs: _get(cfg, ours[0]) for theirs, ours in SAME.items()}
+    values: dict[str, Any] = {theirs: attribute(cfg, ours[0]) for theirs, ours in SAME.items()}
     values |= {theirs: ours in cfg.train.freeze for theirs, ours in FREEZES.items()}
     values |= {
         "train.bf16_run": cfg.train.precision == "bf16",
@@ -112,89 +123,80 @@ def reference_config(
     return nested(values)
 
 
-def _get(cfg: Config, key: str) -> Any:
-    value: Any = cfg
-    for name in key.split("."):
-        value = getattr(value, name)
-    return value
-
-
 def converted(reference: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
-    """Ours for a config.json of 2.3.
+    """Convert a config.json of 2.3.
 
     Args:
         reference: its content.
 
     Returns:
-        Sections and keys of ours, for those that it has; and the keys that are not used, with the
+        Sections and keys of ours, for those that it has; and for each key that is not used, the
         reason.
 
     Raises:
-        ValueError: of another version, or of networks that 2.3 does not train; names the key.
+        ValueError: it is of another version, or of networks that 2.3 does not train; names the key.
     """
-    found = str(reference.get("version", "none"))
-    if found.split(".")[:2] != VERSION.split("."):
-        raise ValueError(
-            f"version is {found}: only a config.json of Bert-VITS2 {VERSION} can be converted, as other versions have "
-            f"other networks. If its networks are those of {VERSION}, set version to {VERSION}"
-        )
+    _check_version(str(reference.get("version", "none")))
     ours: dict[str, Any] = {}
     not_used: dict[str, str] = {}
-    for key, value in flat(reference).items():
+    for key, value in flat(reference, whole=NOT_USED).items():
         if key in SAME:
             ours |= dict.fromkeys(SAME[key], value)
         elif key in FREEZES:
+            # three switches there, one list here
             ours["train.freeze"] = ours.get("train.freeze", []) + [FREEZES[key]] * bool(value)
         elif key in PRECISIONS:
-            ours["train.precision"] = (
-                PRECISIONS[key] if value else ours.get("train.precision", "fp32")
-            )
-        elif key in REFUSED and value:
-            raise ValueError(
-                f"{key} is {value}: that network is none that 2.3 trains; only false can be converted"
-            )
-        else:
-            false = (
-                "false is all there is" if key in REFUSED else f"is no key of Bert-VITS2 {VERSION}"
-            )
-            not_used[key] = NOT_USED.get(key, false)
+            # two switches there, one choice here; a false one leaves the other's choice
+            others = ours.get("train.precision", "fp32")
+            ours["train.precision"] = PRECISIONS[key] if value else others
+        elif key in REFUSED:
+            _check_refused(key, value)
+            not_used[key] = "false is all there is"
+        elif key in NOT_USED or value != {}:
+            not_used[key] = NOT_USED.get(key, f"is no key of Bert-VITS2 {VERSION}")
+
     if isinstance(size := ours.get("data.plan.max_utterances"), int):
-        ours["data.plan.max_frames"] = LONGEST * size  # ours would cut most of its batches smaller
+        # our default would cut most of its batches smaller
+        ours["data.plan.max_frames"] = LONGEST * size
     return nested(ours), not_used
 
 
-def flat(sections: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Dotted keys -> values; a table of names and numbers (spk2id) is a value."""
-    found: dict[str, Any] = {}
-    for name, value in sections.items():
-        if isinstance(value, Mapping) and f"{prefix}{name}" not in NOT_USED:
-            found |= flat(value, f"{prefix}{name}.")
-        else:
-            found[f"{prefix}{name}"] = value
-    return found
+def _check_version(found: str) -> None:
+    if found.split(".")[:2] != VERSION.split("."):
+        raise ValueError(
+            f"version is {found}: only a config.json of Bert-VITS2 {VERSION} can be converted, as "
+            f"other versions have other networks. If its networks are those of {VERSION}, set "
+            f"version to {VERSION}"
+        )
 
 
-def nested(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Sections of sections for dotted keys."""
-    root: dict[str, Any] = {}
-    for key, value in values.items():
-        *sections, name = key.split(".")
-        at = root
-        for section in sections:
-            at = at.setdefault(section, {})
-        at[name] = value
-    return root
+def _check_refused(key: str, value: Any) -> None:
+    if value:
+        raise ValueError(
+            f"{key} is {value}: {VERSION} does not train that network; only false can be converted"
+        )
 
 
 def departures(cfg: Config) -> list[str]:
-    """What the reference's networks cannot be told, so that its tools will not load these files as they are."""
+    """Return what the reference's networks have no setting for.
+
+    If there is anything, the reference's tools will not load the exported files as they are.
+    """
     found = []
     if cfg.model.bert_channels != BERT_CHANNELS:
         found.append(
-            f"model.bert_channels is {cfg.model.bert_channels}; the reference's networks take {BERT_CHANNELS}"
+            f"model.bert_channels is {cfg.model.bert_channels}; the reference's networks take "
+            f"{BERT_CHANNELS}"
         )
     if cfg.model.discriminator_width_divisor != 1:
         found.append(
-            "model.discriminator_width_divisor is not 1: the reference's discriminators have full width"
+            "model.discriminator_width_divisor is not 1: the reference's discriminators have full "
+            "width"
         )
+    if cfg.model.decoder != "hifigan":
+        found.append(f"model.decoder is {cfg.model.decoder}; the reference's is hifigan")
+    further = cfg.data.bert.languages()[len(PUBLISHED) :]
+    if further:
+        codes = ", ".join(language.code for language in further)
+        found.append(f"data.bert.others: the reference's text encoder has no place for {codes}")
     return found

@@ -1,1 +1,1 @@
-"""A trained voice in use: synthesis, and graphs for other runtimes."""
+"""A trained voice in use: synthesis, scores, and files for other tools."""

@@ -1,4 +1,4 @@
-"""A voice that speaks: a checkpoint's generator with the front ends and BERT models that it was trained with."""
+"""A voice that speaks: a checkpoint's generator with its front ends and BERT models."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -14,22 +14,23 @@ from data.audio.spectrogram import spectrogram
 from data.bert.reading import Reading, TextReader
 from data.config import DataConfig
 from data.stream.collate import features_of_phones, pad
+from data.stream.inputs import TextInputs
 from data.text.marked import marked, parse, sentences
 from job.settings.cli import read_config
-from trainable.learning.state import build_generator
+from trainable.networks.generator.build import build_generator
 from trainable.networks.generator.synthesizer import SynthesizerTrn
 from trainable.run.checkpoint import load_weights
-from trainable.run.format import CheckpointInfo, read_info
+from trainable.run.format import CONFIG, CheckpointInfo, read_info
 
 
 @dataclass(frozen=True)
-class Speech:
-    """What is said, and how.
+class SpeechRequest:
+    """What to say, and how.
 
     Attributes:
-        text: may change its language by the marks `[ZH]`, `[JP]` and `[EN]`.
-        speaker: a name of the training data; none for a voice without a speaker table.
-        language: of LANGUAGES, of what stands before the first mark.
+        text: text, whose language the marks `[ZH]`, `[JP]` and `[EN]` may change.
+        speaker: a name of the training data; None for a voice without a speaker table.
+        language: code of the language of the text before the first mark.
         sdp_ratio: share of the stochastic duration predictor, 0 to 1.
         noise_scale: variation of the sound.
         noise_scale_w: variation of the rhythm.
@@ -60,42 +61,43 @@ class Speech:
         if not -(2**63) <= self.seed < 2**63:
             raise ValueError(f"seed is {self.seed}: give a number of 64 bits")
 
-    def by_sentence(self) -> list["Speech"]:
-        """The same, a sentence each.
+    def by_sentence(self) -> list["SpeechRequest"]:
+        """Return one request per sentence, otherwise equal to this one.
 
         Raises:
             ValueError: a language is missing or unknown, or there is no text.
         """
-        return [
-            replace(self, text=marked(parts))
-            for parts in sentences(parse(self.text, self.language))
-        ]
+        parsed = parse(self.text, self.language)
+        return [replace(self, text=marked(parts)) for parts in sentences(parsed)]
 
 
 @dataclass(frozen=True)
-class Utterance:
-    """A speech that has been read: ready for the network.
+class PreparedSpeech:
+    """A request whose text has been read: ready for the network.
 
     Attributes:
-        speech: what is said, and how.
-        reading: of its text.
+        request: what to say, and how.
+        reading: phones, tones and BERT features of its text.
         speaker: row of the speaker table.
     """
 
-    speech: Speech
+    request: SpeechRequest
     reading: Reading
     speaker: int
 
 
 class Voice:
-    """A generator ready to speak.
+    """A generator that is ready to speak.
 
     Args:
-        g: in evaluation mode, on the device that is to compute.
+        g: generator in evaluation mode, on the device that is to compute.
         data: the configuration that it was trained with.
-        info: of its checkpoint.
+        info: what its checkpoint says of itself.
         recording: [samples] of the speaker at data.sampling_rate, for a voice without a speaker
             table.
+
+    Raises:
+        ValueError: a voice without a speaker table and no recording.
     """
 
     def __init__(
@@ -109,9 +111,12 @@ class Voice:
             raise ValueError(
                 "this voice has no speaker table: give a recording of the speaker (--reference)"
             )
-        self.g, self.data, self.info = g, data, info
+        self.g = g
+        self.data = data
+        self.info = info
         self.device = next(g.parameters()).device
         self.reader = TextReader(data, str(self.device))
+
         self.reference: Tensor | None = None  # [1, spec, T]
         if recording is not None:
             wave = torch.from_numpy(recording)[None].to(self.device)
@@ -124,24 +129,25 @@ class Voice:
         """Load the generator of a checkpoint.
 
         Args:
-            folder: of the checkpoint.
-            device: that computes.
+            folder: folder of the checkpoint.
+            device: device that computes.
             reference: file of a recording of the speaker, for a voice without a speaker table.
             weights: which of GENERATORS speaks.
 
         Raises:
-            ValueError: a voice without a speaker table and no recording, or one that cannot be
-                decoded.
-            CheckpointError: it is damaged, or does not hold these weights.
+            ValueError: a voice without a speaker table and no recording, or a recording that cannot
+                be decoded.
+            CheckpointError: the checkpoint is damaged, or does not hold these weights.
         """
-        info, cfg = read_info(folder), read_config(folder / "config.yaml")
+        info = read_info(folder)
+        cfg = read_config(folder / CONFIG)
         g = build_generator(cfg.model, cfg.train.segment_size, cfg.data)
         load_weights(folder, weights, g)
         recording = None if reference is None else decode_audio(read_audio(reference), cfg.data)
         return cls(g.eval().to(device), cfg.data, info, recording)
 
     def speaker_row(self, speaker: str | None) -> int:
-        """The row of the speaker table; 0 where there is no table.
+        """Return the row of the speaker table; 0 if there is no table.
 
         Raises:
             ValueError: an unknown speaker.
@@ -154,91 +160,97 @@ class Voice:
             )
         return self.info.speakers[speaker]
 
-    def read(self, speech: Speech) -> Utterance:
-        """Read a text.
+    def read(self, request: SpeechRequest) -> PreparedSpeech:
+        """Read the text of a request.
 
         Raises:
             ValueError: an unknown speaker or language, or a text that the front end cannot read.
         """
-        row = self.speaker_row(speech.speaker)
-        return Utterance(speech, self.reader(parse(speech.text, speech.language)), row)
+        row = self.speaker_row(request.speaker)
+        reading = self.reader(parse(request.text, request.language))
+        return PreparedSpeech(request, reading, row)
 
     @torch.no_grad()
-    def speak(self, utterances: Sequence[Utterance]) -> list[np.ndarray]:
-        """Speak utterances in one batch.
+    def speak(self, batch: Sequence[PreparedSpeech]) -> list[np.ndarray]:
+        """Speak several texts in one batch.
 
         Each draws its noise from its own seed, on the CPU, so that its audio depends, up to
         rounding, neither on its neighbours nor on the device.
 
         Returns:
-            A waveform each, float32 [samples], at data.sampling_rate.
+            One waveform per text, float32 [samples], at data.sampling_rate.
         """
-        readings, speeches = [u.reading for u in utterances], [u.speech for u in utterances]
-        generators = [torch.Generator().manual_seed(speech.seed) for speech in speeches]
+        readings = [each.reading for each in batch]
+        requests = [each.request for each in batch]
+        # one generator per text: its noise must not depend on its neighbours
+        generators = [torch.Generator().manual_seed(request.seed) for request in requests]
         features = [self._features(*pair) for pair in zip(readings, generators, strict=True)]
-        zh, jp, en = (self._padded([own[i] for own in features]).transpose(1, 2) for i in range(3))
         lengths = [len(reading.x) for reading in readings]
+        text = TextInputs(
+            x=self._padded([reading.x for reading in readings]),
+            x_lengths=torch.tensor(lengths, device=self.device),
+            tone=self._padded([reading.tone for reading in readings]),
+            language=self._padded([reading.language for reading in readings]),
+            bert=tuple(self._padded(own).transpose(1, 2) for own in zip(*features, strict=True)),
+            sid=torch.tensor([each.speaker for each in batch], device=self.device),
+        )
+
         prior = self.g.plan(
-            self._padded([reading.x for reading in readings]),
-            torch.tensor(lengths, device=self.device),
-            torch.tensor([u.speaker for u in utterances], device=self.device),
-            self._padded([reading.tone for reading in readings]),
-            self._padded([reading.language for reading in readings]),
-            zh,
-            jp,
-            en,
+            text,
             noise=self._noise(generators, 2, lengths),
-            noise_scale_w=self._column(speeches, lambda speech: speech.noise_scale_w),
-            length_scale=self._column(speeches, lambda speech: speech.length_scale),
-            sdp_ratio=self._column(speeches, lambda speech: speech.sdp_ratio),
+            noise_scale_w=self._column(requests, lambda request: request.noise_scale_w),
+            length_scale=self._column(requests, lambda request: request.length_scale),
+            sdp_ratio=self._column(requests, lambda request: request.sdp_ratio),
             y=self.reference,
         )
+
         frames = prior.frames().tolist()
         noise = self._noise(generators, prior.m_p.shape[1], frames)
-        noise_scale = self._column(speeches, lambda speech: speech.noise_scale)
-        waves = (
-            self.g.render(prior, noise, noise_scale, apart=len(utterances) > 1)
-            .o[:, 0]
-            .float()
-            .cpu()
-            .numpy()
-        )
+        noise_scale = self._column(requests, lambda request: request.noise_scale)
+        # padding must not be heard, so texts of a batch are decoded apart
+        rendered = self.g.render(prior, noise, noise_scale, apart=len(batch) > 1)
+        waves = rendered.o[:, 0].float().cpu().numpy()
+        # what follows a text's own frames is padding
         return [wave[: own * self.data.hop_length] for wave, own in zip(waves, frames, strict=True)]
 
-    def say(self, speech: Speech) -> np.ndarray:
+    def say(self, request: SpeechRequest) -> np.ndarray:
         """Speak one text: waveform, float32 [samples], at data.sampling_rate.
 
         Raises:
-            ValueError: as of `read`.
+            ValueError: see `read`.
         """
-        return self.speak([self.read(speech)])[0]
+        return self.speak([self.read(request)])[0]
 
     def _features(self, reading: Reading, generator: torch.Generator) -> list[np.ndarray]:
-        """Features a phone of the three BERT models, float32 [T, width]."""
+        """Return features per phone of each language's BERT model, float32 [T, width]."""
         arrays = (reading.bert, reading.token_index, reading.spoken)
         bert, token_index, spoken = (torch.from_numpy(array)[None] for array in arrays)
-        return [
-            f[0].T.numpy()
-            for f in features_of_phones(
-                bert, token_index, spoken, self.data.bert.inactive, generator
-            )
-        ]
+        features = features_of_phones(bert, token_index, spoken, self.data.bert, generator)
+        return [each[0].T.numpy() for each in features]
 
     def _padded(self, arrays: Sequence[np.ndarray]) -> Tensor:
-        """Arrays [T_i, ...] as one tensor [B, T, ...] on the device."""
+        """Return arrays [T_i, ...] as one tensor [B, T, ...] on the device."""
         return torch.from_numpy(pad(arrays, arrays[0].dtype.type)).to(self.device)
 
     def _noise(
         self, generators: Sequence[torch.Generator], channels: int, lengths: Sequence[int]
     ) -> Tensor:
-        """Normal noise [B, channels, T], each item's from its own generator; zeros in the padding."""
+        """Return normal noise [B, channels, T], zero in the padding.
+
+        Args:
+            generators: one per item, from which its noise is drawn.
+            channels: number of channels.
+            lengths: length of each item.
+        """
+        # on the CPU, whose numbers are the same on every machine
         drawn = [
             torch.randn(channels, n, generator=g) for g, n in zip(generators, lengths, strict=True)
         ]
         return self._padded([noise.T.numpy() for noise in drawn]).transpose(1, 2)
 
-    def _column(self, speeches: Sequence[Speech], value: Callable[[Speech], float]) -> Tensor:
-        """A setting of each speech, [B, 1, 1]."""
-        return torch.tensor([value(speech) for speech in speeches], device=self.device).view(
-            -1, 1, 1
-        )
+    def _column(
+        self, requests: Sequence[SpeechRequest], value: Callable[[SpeechRequest], float]
+    ) -> Tensor:
+        """Return one setting of each request, [B, 1, 1]."""
+        values = [value(request) for request in requests]
+        return torch.tensor(values, device=self.device).view(-1, 1, 1)

@@ -7,7 +7,10 @@ from benchmarks.batch_finder import propose
 
 def test_the_proposal_fits():
     fixed, frame, utterance, square = 3.0, 1e-3, 0.2, 1e-7
-    gib = lambda n, frames: fixed + n * (utterance + frame * frames + square * frames**2)  # noqa: E731
+
+    def gib(n: int, frames: int) -> float:
+        return fixed + n * (utterance + frame * frames + square * frames**2)
+
     lengths = (100, 430, 1720)
     found = propose({frames: (gib(1, frames), gib(2, frames)) for frames in lengths}, 20.0)
     for frames in lengths:

@@ -16,7 +16,7 @@ def test_all_reduce_of_a_ring():
 
 
 def test_what_sticks_out():
-    """A fast network leaves the last bucket, one slower than the backward pass leaves all but what it began with."""
+    """A fast network leaves the last bucket; one slower than the backward pass nearly all."""
     fast, slow = (lambda size: size / 1e12), (lambda size: size / BUCKET)
     assert sticks_out(1.0, 0.0, 4 * BUCKET, fast) == pytest.approx(fast(BUCKET))
     assert sticks_out(1.0, 0.5, 4 * BUCKET, slow) == pytest.approx(0.625 + 4 - 1)

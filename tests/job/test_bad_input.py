@@ -1,27 +1,40 @@
 """What users get wrong: one clear line that names what to change, and status 2."""
 
+import contextlib
 import json
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
 
+import job.prepare
+import job.train
 from tests.job.conftest import DEMO, SMALL
 
 
+def error_of(done: subprocess.CompletedProcess) -> str:
+    """Return the one line by which a command that failed says why."""
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    return [line for line in done.stderr.splitlines() if line.startswith("error: ")][-1]
+
+
 @pytest.fixture
-def fails(command, tmp_path):
-    def run(module: str, *argv: str) -> str:
-        done = command(module, *argv)
-        assert done.returncode == 2, done.stdout + done.stderr
-        assert "Traceback" not in done.stderr
-        return [line for line in done.stderr.splitlines() if line.startswith("error: ")][-1]
-
-    return run
+def fails(command):
+    return lambda module, *argv: error_of(command(module, *argv))
 
 
-def test_missing_transcript(fails, tmp_path):
-    message = fails(
+@pytest.fixture
+def fails_at_once(call, monkeypatch):
+    """As `fails`, for what fails before anything is asked of Ray: in this process, without Ray."""
+    for module in (job.prepare, job.train):
+        monkeypatch.setattr(module, "ray_session", contextlib.nullcontext)
+    return lambda module, *argv: error_of(call(module, *argv))
+
+
+def test_missing_transcript(fails_at_once, tmp_path):
+    message = fails_at_once(
         "job.prepare",
         "--data.transcript",
         str(tmp_path / "nobody.list"),
@@ -31,8 +44,8 @@ def test_missing_transcript(fails, tmp_path):
     assert "nobody.list" in message
 
 
-def test_no_shards_and_no_transcript(fails, tmp_path):
-    message = fails(
+def test_no_shards_and_no_transcript(fails_at_once, tmp_path):
+    message = fails_at_once(
         "job.train", "--data.shards", str(tmp_path / "none"), "--model.slm.path", "random"
     )
     assert "job.prepare" in message
@@ -63,8 +76,8 @@ def test_unreadable_audio_and_unknown_language_end_in_the_rejects(fails, tmp_pat
     ]
 
 
-def test_more_workers_than_the_plan_can_feed(fails, shards, tmp_path):
-    message = fails(
+def test_more_workers_than_the_plan_can_feed(fails_at_once, shards, tmp_path):
+    message = fails_at_once(
         "job.train",
         "--config",
         str(DEMO),
@@ -103,8 +116,8 @@ def test_a_run_of_another_architecture(two_workers, fails, shards, tmp_path):
     assert "model.*" in message
 
 
-def test_settings_that_do_not_fit_the_shards(fails, shards, tmp_path):
-    message = fails(
+def test_settings_that_do_not_fit_the_shards(fails_at_once, shards, tmp_path):
+    message = fails_at_once(
         "job.train",
         "--config",
         str(DEMO),

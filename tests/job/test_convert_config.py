@@ -1,4 +1,4 @@
-"""config.json of the reference trainer, converted: every key accounted for, the networks those it asks for."""
+"""config.json of the reference trainer, converted: every key accounted for."""
 
 import json
 from dataclasses import replace
@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from data.config import PlanConfig
+from data.dotted_keys import flat
 from job.convert_config import main
 from job.settings.cli import read_config
 from job.settings.config import Config
@@ -17,7 +18,6 @@ from job.settings.reference_config import (
     PRECISIONS,
     REFUSED,
     SAME,
-    flat,
     reference_config,
 )
 from tests.job.conftest import SMALL, metrics
@@ -112,7 +112,7 @@ def changed(section: str, **keys: object) -> dict:
 def test_every_key_is_mapped_or_named_with_the_reason(tmp_path, capsys):
     convert(tmp_path, REFERENCE)
     told, written = capsys.readouterr().out, (tmp_path / "ours.yaml").read_text()
-    for key in flat(REFERENCE):
+    for key in flat(REFERENCE, whole=NOT_USED):
         if key not in SAME and key not in FREEZES and key not in PRECISIONS:
             reason = "false is all there is" if key in REFUSED else NOT_USED[key]
             assert f"not used: {key}: {reason}" in told
@@ -155,7 +155,7 @@ def test_what_it_changes_arrives(tmp_path):
 
 
 def test_there_and_back_again(tmp_path):
-    """What job.export writes for a configuration is converted to it, as far as the reference's keys go."""
+    """What job.export writes is converted back, as far as the reference's keys go."""
     demo = read_config(DEMO)
     demo = replace(demo, train=replace(demo.train, precision="bf16", freeze=("jp_bert",)))
     back = convert(tmp_path, reference_config(demo, {"Ann": 0}, (8, 3)))
@@ -201,7 +201,7 @@ def small_reference() -> dict:
 
 
 def test_what_it_gives_takes_a_training_step(tmp_path):
-    """The networks are built and stepped; the BERT width, which config.json has no key for, is the demo's."""
+    """The networks are built and stepped; the BERT width, absent in config.json, is the demo's."""
     ours, demo = convert(tmp_path, small_reference()), tiny_config()
     model = replace(ours.model, bert_channels=32, discriminator_width_divisor=16)
     cfg = replace(demo, model=model, train=replace(ours.train, segment_size=4096))

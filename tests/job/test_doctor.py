@@ -1,4 +1,4 @@
-"""Whether a cluster is fit: each check against nodes that are well and ill, and the command on a real Ray."""
+"""Whether a cluster is fit: each check on good and bad nodes, and the command on a real Ray."""
 
 import platform
 from dataclasses import replace
@@ -7,13 +7,14 @@ from importlib.metadata import version
 import pytest
 
 from job import doctor
-from job.doctor import Check
+from job.on_ray import fitness
+from job.on_ray.fitness import Check
 from job.on_ray.probes import Listener, NodeReport, look, try_storage, unreachable
-from job.settings.config import Config, ScalingConfig
+from job.settings.config import Config, ScalingSettings
 from job.settings.paths import with_absolute_paths
 from tests.job.conftest import DEMO, overrides
 
-FITTING = {name: version(name) for name in doctor.PACKAGES} | {"python": platform.python_version()}
+FITTING = {name: version(name) for name in fitness.PACKAGES} | {"python": platform.python_version()}
 NODE = NodeReport(
     "10.0.0.1",
     FITTING,
@@ -29,7 +30,7 @@ NODE = NodeReport(
     "",
 )
 NO_GPU = replace(NODE, gpus=(), driver="", nccl="")
-CUDA = Config(scaling=ScalingConfig(device="cuda"))
+CUDA = Config(scaling=ScalingSettings(device="cuda"))
 
 
 @pytest.fixture(autouse=True)
@@ -44,12 +45,12 @@ def worst(checks: list[Check]) -> Check:
 def test_a_healthy_node_is_fit():
     nodes = [NODE, replace(NODE, node="10.0.0.2")]
     found = [
-        *doctor.versions(nodes),
-        *doctor.gpus(CUDA, nodes),
-        *doctor.room(nodes),
-        doctor.clocks({"a": 0.1}),
-        *doctor.storage(replace(CUDA, run=replace(CUDA.run, storage="s3://b/runs")), nodes),
-        doctor.cpus_for_data(CUDA, {"CPU": 8}),
+        *fitness.versions(nodes),
+        *fitness.gpus(CUDA, nodes),
+        *fitness.room(nodes),
+        fitness.clocks({"a": 0.1}),
+        *fitness.storage(replace(CUDA, run=replace(CUDA.run, storage="s3://b/runs")), nodes),
+        fitness.cpus_for_data(CUDA, {"CPU": 8}),
     ]
     assert {(c.state, c.fix) for c in found} == {("ok", "")}
 
@@ -58,44 +59,48 @@ def test_a_healthy_node_is_fit():
     ("checks", "state", "told"),
     [
         (
-            lambda: doctor.versions([replace(NODE, versions=FITTING | {"torch": "2.10.0"})]),
+            lambda: fitness.versions([replace(NODE, versions=FITTING | {"torch": "2.10.0"})]),
             "warn",
             "torch 2.10.0",
         ),
         (
-            lambda: doctor.versions([replace(NODE, versions=FITTING | {"s3fs": "missing"})]),
+            lambda: fitness.versions([replace(NODE, versions=FITTING | {"s3fs": "missing"})]),
             "warn",
             "s3fs missing",
         ),
         (
-            lambda: doctor.versions([NODE, replace(NODE, versions=FITTING | {"python": "3.9"})]),
+            lambda: fitness.versions([NODE, replace(NODE, versions=FITTING | {"python": "3.9"})]),
             "FAIL",
             "same Python",
         ),
-        (lambda: doctor.gpus(CUDA, [replace(NODE, driver="535.1")]), "FAIL", "580 or newer"),
+        (lambda: fitness.gpus(CUDA, [replace(NODE, driver="535.1")]), "FAIL", "580 or newer"),
         (
-            lambda: doctor.gpus(CUDA, [replace(NODE, gpus=())]),
+            lambda: fitness.gpus(CUDA, [replace(NODE, gpus=())]),
             "FAIL",
             "start the container with its GPUs",
         ),
-        (lambda: doctor.gpus(CUDA, [NO_GPU]), "FAIL", "scaling.device is cuda"),
-        (lambda: doctor.gpus(Config(), [NO_GPU]), "ok", "trains on the CPU"),
+        (lambda: fitness.gpus(CUDA, [NO_GPU]), "FAIL", "scaling.device is cuda"),
+        (lambda: fitness.gpus(Config(), [NO_GPU]), "ok", "trains on the CPU"),
         (
-            lambda: doctor.storage(Config(), [replace(NODE, storage_error="denied")]),
+            lambda: fitness.storage(Config(), [replace(NODE, storage_error="denied")]),
             "FAIL",
             "denied",
         ),
         (
-            lambda: doctor.storage(Config(), [replace(NODE, write_s=10.0)]),
+            lambda: fitness.storage(Config(), [replace(NODE, write_s=10.0)]),
             "warn",
             "bucket in the nodes' region",
         ),
-        (lambda: doctor.storage(Config(), [NODE, NODE]), "warn", "set run.storage to s3"),
-        (lambda: [doctor.clocks({"10.0.0.9": -7.0})], "warn", "10.0.0.9"),
-        (lambda: doctor.room([NODE, replace(NODE, free_disk=10**9)]), "warn", "larger disk"),
-        (lambda: doctor.room([replace(NODE, free_memory=10**9)]), "warn", "data.loaders"),
-        (lambda: doctor.room([replace(NODE, shared_memory=2**26)]), "warn", "--shm-size"),
-        (lambda: [doctor.cpus_for_data(Config(), {"CPU": 1})], "FAIL", "lower scaling.num_workers"),
+        (lambda: fitness.storage(Config(), [NODE, NODE]), "warn", "set run.storage to s3"),
+        (lambda: [fitness.clocks({"10.0.0.9": -7.0})], "warn", "10.0.0.9"),
+        (lambda: fitness.room([NODE, replace(NODE, free_disk=10**9)]), "warn", "larger disk"),
+        (lambda: fitness.room([replace(NODE, free_memory=10**9)]), "warn", "data.loaders"),
+        (lambda: fitness.room([replace(NODE, shared_memory=2**26)]), "warn", "--shm-size"),
+        (
+            lambda: [fitness.cpus_for_data(Config(), {"CPU": 1})],
+            "FAIL",
+            "lower scaling.num_workers",
+        ),
     ],
 )
 def test_an_ill_node_is_told_with_what_to_do(checks, state, told):
@@ -107,13 +112,13 @@ def test_an_ill_node_is_told_with_what_to_do(checks, state, told):
 
 def test_what_an_autoscaler_may_start_is_no_fault(monkeypatch):
     monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
-    cfg = Config(scaling=ScalingConfig(device="cuda", loader_resources={"data": 1}))
-    assert [(c.state, c.found) for c in doctor.gpus(cfg, [NO_GPU])] == [
+    cfg = Config(scaling=ScalingSettings(device="cuda", loader_resources={"data": 1}))
+    assert [(c.state, c.found) for c in fitness.gpus(cfg, [NO_GPU])] == [
         ("ok", "none yet: waits for the autoscaler")
     ]
-    assert doctor.cpus_for_data(cfg, {"CPU": 8, "data": 8}).state == "ok"
-    assert doctor.cpus_for_data(cfg, {}).state == "warn"
-    assert "no data" in doctor.cpus_for_data(cfg, {"CPU": 8}).found
+    assert fitness.cpus_for_data(cfg, {"CPU": 8, "data": 8}).state == "ok"
+    assert fitness.cpus_for_data(cfg, {}).state == "warn"
+    assert "no data" in fitness.cpus_for_data(cfg, {"CPU": 8}).found
 
 
 def test_storage_is_tried_and_left_as_it_was(tmp_path, bucket):
@@ -152,7 +157,7 @@ def test_settings_that_do_not_fit_are_told(tmp_path):
         data=replace(cfg.data, shards=str(tmp_path)),
         scaling=replace(cfg.scaling, num_workers=3),
     )
-    configuration, shards = doctor.configuration(cfg)
+    configuration, shards = fitness.configuration(cfg)
     assert configuration.state == shards.state == "FAIL"
     assert "train.micro_batches_per_step" in configuration.fix
     assert "job.prepare" in shards.fix

@@ -1,4 +1,4 @@
-"""job.evaluate on a run of job.train: the numbers of its own validation, and a report that a browser shows."""
+"""job.evaluate on a run of job.train: its validation's numbers, and a report in a browser."""
 
 import hashlib
 import json
@@ -53,7 +53,7 @@ def test_one_process_finds_the_numbers_of_two_workers(evaluation, two_workers):
     assert {f"language {name}" for name in languages} < found["scores"].keys()
 
 
-def test_averaged_weights_have_scores_of_their_own(command, evaluation, two_workers, tmp_path):
+def test_averaged_weights_have_scores_of_their_own(call, evaluation, two_workers, tmp_path):
     argv = [
         "--checkpoint",
         str(two_workers),
@@ -64,7 +64,7 @@ def test_averaged_weights_have_scores_of_their_own(command, evaluation, two_work
         "--out",
         str(tmp_path),
     ]
-    done = command("job.evaluate", *argv)
+    done = call("job.evaluate", *argv)
     assert done.returncode == 0, done.stderr
     found = json.loads((tmp_path / "evaluation.json").read_text())["scores"]["all"]
     trained = read_state(newest_good(str(two_workers))).scores
@@ -84,7 +84,7 @@ def stranger(run: Path, folder: Path, scorers: dict) -> Path:
     return folder
 
 
-def test_a_checkpoints_own_scorers_run_only_if_they_are_trusted(command, two_workers, tmp_path):
+def test_a_checkpoints_own_scorers_run_only_if_they_are_trusted(call, two_workers, tmp_path):
     target = tmp_path / "pwned"
     scorers = {
         "evil": {"factory": "cProfile:run", "path": f"import os; os.mkdir({str(target)!r})"},
@@ -101,14 +101,14 @@ def test_a_checkpoints_own_scorers_run_only_if_they_are_trusted(command, two_wor
         "--out",
         str(tmp_path / "out"),
     ]
-    done = command("job.evaluate", *argv)
+    done = call("job.evaluate", *argv)
     assert done.returncode == 0, done.stderr
     for name in scorers:
         assert f"eval.scorers.{name} is left out" in done.stdout
-    assert "--trust_scorers" in done.stdout
+    assert "--trust-scorers" in done.stdout
     assert not target.exists()
     # it is no scorer, but it ran
-    assert command("job.evaluate", *argv, "--trust_scorers").returncode != 0
+    assert call("job.evaluate", *argv, "--trust-scorers").returncode != 0
     assert target.exists()
 
 
@@ -156,7 +156,7 @@ def test_a_browser_shows_the_report(evaluation, tmp_path):
     assert (tmp_path / "report.png").stat().st_size > 20_000
 
 
-def test_what_cannot_be_scored_is_said(command, two_workers, tmp_path):
-    done = command("job.evaluate", "--checkpoint", str(tmp_path))
+def test_what_cannot_be_scored_is_said(call, two_workers, tmp_path):
+    done = call("job.evaluate", "--checkpoint", str(tmp_path))
     assert (done.returncode, done.stdout) == (2, "")
     assert "holds no checkpoint" in done.stderr

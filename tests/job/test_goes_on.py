@@ -1,4 +1,4 @@
-"""A run whose shards are damaged stops with its state saved, and goes on under other settings, as users do it."""
+"""A run with damaged shards stops with its state saved, and resumes with other settings."""
 
 import json
 import re
@@ -13,10 +13,10 @@ from data.plan.epoch_plan import Position
 from data.plan.history import change_of
 from data.shards.manifest import read_manifest
 from data.shards.shard import ShardReader
-from data.stream.pipeline import StreamSpec, advance, plan_of
+from data.stream.spec import StreamSpec, schedule_of
 from job.settings.cli import read_config
 from tests.job.conftest import DEMO, arguments, metrics
-from trainable.learning.step import crc
+from trainable.learning.report import crc
 
 SEGMENT = 8  # frames, of conftest.SMALL
 FIRST = 2  # steps before the one that a damaged row stops
@@ -27,17 +27,17 @@ pytestmark = pytest.mark.slow  # two runs
 
 @pytest.fixture(scope="module")
 def damaged(shards, tmp_path_factory) -> tuple[Path, int]:
-    """A copy of the shards with a flipped bit in a row that training comes to in step FIRST + 1; and that row."""
+    """Copy the shards with a flipped bit in a row of step FIRST + 1; return that row too."""
     folder = tmp_path_factory.mktemp("damaged")
     shutil.copytree(shards, folder, dirs_exist_ok=True)
     cfg = read_config(DEMO)
     manifest = read_manifest(str(folder))
     # of conftest.SMALL
     data = replace(cfg.data, shards=str(folder), plan=replace(cfg.data.plan, max_frames=500))
-    spec = StreamSpec(
+    spec = StreamSpec.of_new_run(
         data, manifest.digest, cfg.train.seed, cfg.train.micro_batches_per_step, SEGMENT
     )
-    row = int(plan_of(spec, 0).micro_batch(FIRST, 1)[0])
+    row = int(schedule_of(spec).plan(0).micro_batch(FIRST, 1)[0])
     place = manifest.table.to_pylist()[row]
     path = folder / place["shard"]
     content = bytearray(path.read_bytes())
@@ -85,7 +85,7 @@ def test_it_stops_saved_and_goes_on_with_another_policy_and_a_lower_budget(
         "refuse -> replace",
     ):
         assert change in settings
-    assert "what epoch 0 has not used yet is planned anew" in logs
+    assert "what epoch 0 has not used yet is planned again" in logs
     replacement = re.search(rf"utterance {re.escape(name)} \((.*)\) is replaced by (\S+)", logs)
     assert replacement
     assert logs.count(replacement[0]) == 1
@@ -97,13 +97,13 @@ def test_it_stops_saved_and_goes_on_with_another_policy_and_a_lower_budget(
         (0, FIRST, 300),
     ]
     cfg = read_config(run / "config.yaml")
-    spec = StreamSpec(cfg.data, manifest.digest, cfg.train.seed, 3, SEGMENT, history)
+    spec = StreamSpec(cfg.data, manifest.digest, history)
     other = manifest.column("id").tolist().index(replacement[2])
     position, lines = Position(), metrics(run)
     assert [line["step"] for line in lines] == list(range(1, STEPS + 1))
     for line in lines:
-        plan = plan_of(spec, position.epoch)
+        plan = schedule_of(spec).plan(position.epoch)
         slots = range(int(np.diff(plan.begins)[position.epoch_step]))
         used = [plan.micro_batch(position.epoch_step, slot) for slot in slots]
         assert line["consumed"] == [crc(np.where(batch == row, other, batch)) for batch in used]
-        position = advance(spec, position)
+        position = schedule_of(spec).after(position)

@@ -14,7 +14,7 @@ KILLS = 3
 
 
 def test_killed_again_and_again_and_resized_the_bits_are_the_same(command, shards, tmp_path):
-    """Driver, workers and data tasks are killed with SIGKILL at random moments, each time with another world size."""
+    """Kill driver, workers and data tasks with SIGKILL at random, each time at another size."""
     seed = random.randrange(2**32)
     print(f"\nseed {seed}")
     chance = random.Random(seed)

@@ -8,7 +8,7 @@ import pytest
 
 from tests.job.conftest import Command, arguments
 from trainable.run.format import step_of
-from trainable.run.records import read_metrics
+from trainable.run.metrics_file import read_metrics
 from trainable.run.storage import checkpoints
 
 

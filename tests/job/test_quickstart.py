@@ -1,4 +1,4 @@
-"""docs/quickstart.md followed word for word in a clean checkout, by a reader with recordings of their own."""
+"""docs/quickstart.md followed to the letter in a clean checkout, with own recordings."""
 
 import shutil
 import subprocess

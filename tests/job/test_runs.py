@@ -1,6 +1,8 @@
 """The list of runs: step, best score and state, on a disk and in an object store."""
 
 import json
+import subprocess
+import sys
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 
@@ -9,7 +11,9 @@ import yaml
 
 from data.files import put_file
 from data.plan.epoch_plan import Position
-from job.runs import Run, main, runs
+from job.reports.runs import Run, runs
+from job.runs import main
+from tests.test_house import ROOT
 from trainable.run.format import FORMAT, CheckpointInfo
 
 
@@ -70,3 +74,23 @@ def test_where_no_run_is(tmp_path, config, message):
         put_file(f"{tmp_path}/a/config.yaml", config)
     with pytest.raises(ValueError, match=message):
         main([str(tmp_path)])
+
+
+@pytest.mark.processes
+def test_listing_runs_needs_no_torch(tmp_path):
+    """Nor transformers: they take seconds to import, and the list should be there at once."""
+    script = (
+        "import sys\n"
+        "from job.runs import main\n"
+        "try:\n"
+        "    main(sys.argv[1:])\n"
+        "except ValueError as error:\n"
+        "    print(error)\n"
+        "print(sorted({'torch', 'transformers', 'ray'} & set(sys.modules)))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path)], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert "holds no runs" in done.stdout
+    assert done.stdout.splitlines()[-1] == "[]"

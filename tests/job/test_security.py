@@ -1,4 +1,4 @@
-"""A run on one machine: it listens on loopback alone, and secrets of its environment end nowhere."""
+"""A run on one machine: it listens on loopback only, and its secrets end nowhere."""
 
 import ipaddress
 import time

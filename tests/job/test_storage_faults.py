@@ -1,4 +1,4 @@
-"""Storage that fails while a run writes to it: it ends right, or stops with its state intact and one line."""
+"""Storage fails under a run: it ends right, or stops with its state intact and one line."""
 
 import os
 import re
@@ -12,7 +12,7 @@ import pytest
 from tests.job.conftest import arguments, metrics
 from trainable.run.format import step_of
 from trainable.run.logs import log_path
-from trainable.run.records import read_metrics
+from trainable.run.metrics_file import read_metrics
 from trainable.run.storage import checkpoints, newest_good
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -39,7 +39,7 @@ def losses(lines: list[dict]) -> list[dict]:
 def test_a_worker_killed_amid_an_upload_to_a_store_that_answers_503_to_a_third(
     command, shards, store, train, tmp_path
 ):
-    """The same final parameters as a calm run on a disk; every step has its line, and no half checkpoint stays."""
+    """Same final parameters as a calm run; every step has its line; no half checkpoint stays."""
     train(tmp_path, run__name="run", train__max_steps=8, **OPTIONS)
     run, killed = "s3://bucket/runs/run", []
 
@@ -80,7 +80,7 @@ def test_a_worker_killed_amid_an_upload_to_a_store_that_answers_503_to_a_third(
 
 
 def test_a_store_that_goes_away_stops_the_run_with_one_line(command, shards, store, monkeypatch):
-    """After a bounded time, without a restart of the workers; the same command goes on from the last good state."""
+    """After a bounded time, without restarts; the same command resumes from the last good state."""
     monkeypatch.setitem(command.env, "AWS_MAX_ATTEMPTS", "2")
     argv = arguments(
         shards,

@@ -1,4 +1,4 @@
-"""Jobs submitted to a cluster of `ray start --head`: what is uploaded and shown, and what outlives the terminal."""
+"""Jobs on a `ray start --head` cluster: what is uploaded, shown, and outlives the terminal."""
 
 import csv
 import json
@@ -21,8 +21,9 @@ from tools.local_cluster import LocalCluster
 UPLOAD_BYTES = 16 * 2**20  # half of it dictionaries, half the demo corpus; Ray takes 100 MiB
 
 
+@pytest.mark.processes
 def test_the_upload_is_small_and_whole(tmp_path, monkeypatch):
-    """What Ray makes of the working directory: code, presets, dictionaries, the demo corpus, and nothing else."""
+    """Ray uploads code, presets, dictionaries and the demo corpus, and nothing else."""
     monkeypatch.chdir(ROOT)
     package = tmp_path / "package.zip"
     create_package(str(ROOT), package, include_gitignore=True, excludes=[])
@@ -91,7 +92,7 @@ def test_a_job_outlives_its_terminal(cluster, shards, tmp_path):
     first.process.send_signal(signal.SIGINT)
     assert first.ended(30) == 130
     told = first.log.read_text()
-    assert "The job goes on without this terminal" in told
+    assert "The job continues without this terminal" in told
     follow = (
         next(line for line in told.splitlines() if "follow it:" in line).partition(":")[2].split()
     )

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 import soundfile
 
-from job.synthesize import Line, main, read_lines
-from job.voice.voice import Speech, Voice
+from job.synthesize import main
+from job.voice.lines import Line, read_lines
+from job.voice.voice import SpeechRequest, Voice
 from tests.job.voices import SAID, tiny_checkpoint
 
-DEFAULT = Speech("", "en", "EN")
+DEFAULT = SpeechRequest("", "en", "EN")
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +75,7 @@ def test_lines_of_a_file_are_spoken_and_bad_ones_named(speak, voice, tmp_path, c
     for language, (own, text) in SAID.items():
         wave, rate = soundfile.read(tmp_path / f"out/{own}.wav")
         assert rate == voice.data.sampling_rate
-        assert np.abs(wave - voice.say(Speech(text, own, language, seed=3))).max() < 1e-4
+        assert np.abs(wave - voice.say(SpeechRequest(text, own, language, seed=3))).max() < 1e-4
 
 
 @pytest.mark.parametrize(
@@ -91,7 +92,7 @@ def test_lines_of_a_file_are_spoken_and_bad_ones_named(speak, voice, tmp_path, c
 def test_lines_that_make_no_sense(tmp_path, row, message):
     (tmp_path / "lines").write_text(f"Fine.\n{row}\n")
     lines, mistakes = read_lines(str(tmp_path / "lines"), DEFAULT)
-    assert lines == [Line(1, "00001", Speech("Fine.", "en", "EN"))]
+    assert lines == [Line(1, "00001", SpeechRequest("Fine.", "en", "EN"))]
     assert message in mistakes[2]
 
 
@@ -113,7 +114,7 @@ def test_a_stream_is_its_sentences_with_pauses(speak, voice, tmp_path, monkeypat
     assert heard[1] > 10_000 and heard[2] > heard[1]  # written before the next one is spoken
     monkeypatch.undo()
     wave, rate = soundfile.read(out)
-    pieces = [voice.say(Speech(text, "en")) for text in sentences]
+    pieces = [voice.say(SpeechRequest(text, "en")) for text in sentences]
     silence = np.zeros(rate // 10)
     expected = np.concatenate([pieces[0], silence, pieces[1], silence, pieces[2]])
     assert len(wave) == len(expected)
@@ -128,7 +129,7 @@ def test_standard_input_to_standard_output(speak, voice, monkeypatch, capfdbinar
     wave, rate = soundfile.read(io.BytesIO(out))
     assert rate == voice.data.sampling_rate
     expected = np.concatenate(
-        [voice.say(Speech(text, "en", "EN")) for text in ("Good morning.", "Yes!")]
+        [voice.say(SpeechRequest(text, "en", "EN")) for text in ("Good morning.", "Yes!")]
     )
     assert len(wave) == len(expected)
     assert np.abs(wave - expected).max() < 1e-4
@@ -140,7 +141,7 @@ def test_a_sentence_that_cannot_be_read_stops_no_other(speak, voice, tmp_path, c
         speak("--text", "[EN]Yes! [ZH]©ab\n\n[EN]No!", "--stream", "--pause", 0, "--out", out) == 1
     )
     assert re.match("error: sentence 2: empty_text", capsys.readouterr().err)
-    pieces = [voice.say(Speech(text, "en", "EN")) for text in ("Yes!", "No!")]
+    pieces = [voice.say(SpeechRequest(text, "en", "EN")) for text in ("Yes!", "No!")]
     assert soundfile.info(out).frames == sum(map(len, pieces))
     with pytest.raises(ValueError, match="empty_text"):
         speak("--text", "[ZH]©", "--out", tmp_path / "none.wav")
@@ -153,7 +154,9 @@ def test_a_sentence_that_cannot_be_read_stops_no_other(speak, voice, tmp_path, c
         (["--lines", "x", "--stream", "--out", "y"], "leave out --stream"),
         (["--lines", "x", "--out", "-"], "give a folder as --out"),
         (["--text", "x", "--out", "y", "--pause", "-1"], "--pause is -1.0"),
-        (["--text", "x", "--out", "y", "--sdp_ratio", "2"], "sdp_ratio is 2.0"),
+        (["--text", "x", "--out", "y", "--sdp-ratio", "2"], "sdp_ratio is 2.0"),
+        # the form that older scripts have
+        (["--text", "x", "--out", "y", "--sdp_ratio", "3"], "sdp_ratio is 3.0"),
         (
             ["--text", "x", "--language", "EN", "--speaker", "me", "--stream", "--out", "y"],
             "no speaker 'me'",

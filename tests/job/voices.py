@@ -28,7 +28,7 @@ def tiny_voice_config(folder: Path) -> Config:
 
 
 def tiny_checkpoint(folder: Path) -> Path:
-    """A checkpoint whose weights are all random: new flows would be the identity, and new durations all alike."""
+    """A checkpoint of random weights: new flows would be the identity, new durations all alike."""
     cfg, checkpoint = tiny_voice_config(folder), folder / "run/checkpoint_000000007"
     checkpoint.mkdir(parents=True)
     state = tiny_state(cfg)

@@ -12,7 +12,7 @@ collect_ignore = ["test_second_set.py"] if os.environ.get("REFERENCE_DIR") else 
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests over nothing, as of GPUs where there are none, are left out: pytest would call them skipped."""
+    """Leave out tests over nothing, as of absent GPUs: pytest would call them skipped."""
     items[:] = [
         item
         for item in items

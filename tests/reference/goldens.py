@@ -1,4 +1,4 @@
-"""Access to the reference numbers, and the comparison with them. All shapes and constants come from the manifest."""
+"""The reference numbers, and comparisons with them; the manifest gives shapes and constants."""
 
 import json
 import os
@@ -78,7 +78,7 @@ class Reference:
                 part.p = 0.0
 
     def check(self, name: str, actual: dict[str, Tensor]) -> None:
-        """Compares all outputs of a file: those in its list `exact` exactly, all within its tolerance."""
+        """Compare all outputs of a file: those listed as `exact` exactly, all within tolerance."""
         entry, tensors = self.entry(name), self.tensors(name)
         assert set(actual) == set(entry["outputs"]), set(actual) ^ set(entry["outputs"])
         for key, value in actual.items():

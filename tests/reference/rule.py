@@ -1,4 +1,4 @@
-"""The rule by which weights and noise of the reference numbers were filled, so that no weights are stored.
+"""The rule that fills weights and noise of the reference numbers, so that none are stored.
 
 Weights: `weights_rule` of manifest.json. Noise: `noise` of manifest.json.
 """
@@ -56,7 +56,7 @@ def fill(module: nn.Module, salt: str) -> None:
 
 
 class Noise:
-    """Replaces torch.randn, torch.randn_like and torch.rand inside a `with`, and notes what was drawn.
+    """Replace torch.randn, torch.randn_like and torch.rand inside a `with`; note the draws.
 
     A normal draw is amp * sin(freq * k + phase) at flat index k; a uniform draw is constant.
     """

@@ -7,7 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from data.stream.inputs import TextInputs
 from tests.reference.goldens import Reference
+from tests.trainable.networks.tiny import with_hifigan
 from trainable.networks.discriminators.duration import DurationDiscriminator
 from trainable.networks.discriminators.period import MultiPeriodDiscriminator
 from trainable.networks.discriminators.wavlm import WavLMDiscriminator
@@ -22,8 +24,17 @@ from trainable.networks.generator.text_encoder import TextEncoder
 Tensors = dict[str, Tensor]
 
 
+def text_inputs(inputs: Tensors) -> tuple[TextInputs, Tensors]:
+    """Our text inputs of the reference's arguments, and the arguments that are none of these."""
+    rest = dict(inputs)
+    bert = tuple(rest.pop(name) for name in ("bert", "ja_bert", "en_bert"))
+    text = {name: rest.pop(name) for name in ("x", "x_lengths", "tone", "language")}
+    return TextInputs(**text, bert=bert, sid=rest.pop("sid", None)), rest
+
+
 def text_encoder(net: TextEncoder, inputs: Tensors, _: dict[str, Any]) -> Tensors:
-    return dict(zip(("x", "m", "logs", "x_mask"), net(**inputs), strict=True))
+    text, rest = text_inputs(inputs)
+    return dict(zip(("x", "m", "logs", "x_mask"), net(text, **rest), strict=True))
 
 
 def posterior_encoder(net: PosteriorEncoder, inputs: Tensors, _: dict[str, Any]) -> Tensors:
@@ -56,17 +67,18 @@ def one_output(net: torch.nn.Module, inputs: Tensors, entry: dict[str, Any]) -> 
 
 
 def synthesizer_forward(net: SynthesizerTrn, inputs: Tensors, entry: dict[str, Any]) -> Tensors:
-    return net(**inputs)._asdict()
+    text, rest = text_inputs(inputs)
+    return net(text, **rest)._asdict()
 
 
 def synthesizer_infer(net: SynthesizerTrn, inputs: Tensors, entry: dict[str, Any]) -> Tensors:
     """Speaks once for each `name.* (setting value, ...)` in the manifest's description."""
-    given = {key: value for key, value in inputs.items() if key != "y_lengths"}
+    text, rest = text_inputs(inputs)
     outputs = {}
     for prefix, settings in re.findall(r"(\w+)\.\* \(([^)]*)\)", entry["what"]):
         values = re.findall(r"(\w+)[ =]([\d.]+)", settings)
         options = {key: int(value) if key == "max_len" else float(value) for key, value in values}
-        spoken = net.infer(**given, **options)
+        spoken = net.infer(text, y=rest["y"], **options)
         outputs |= {f"{prefix}.{key}": value for key, value in spoken._asdict().items()}
     return outputs
 
@@ -98,7 +110,7 @@ def multi_period_discriminator(
 
 
 # the beginning of a file's name -> the network, and what to do with it
-RUNNERS: dict[str, tuple[type[torch.nn.Module], Callable[..., Tensors]]] = {
+RUNNERS: dict[str, tuple[Callable[..., torch.nn.Module], Callable[..., Tensors]]] = {
     "text_encoder": (TextEncoder, text_encoder),
     "posterior_encoder": (PosteriorEncoder, posterior_encoder),
     "transformer_coupling_block": (TransformerCouplingBlock, coupling_block),
@@ -107,8 +119,8 @@ RUNNERS: dict[str, tuple[type[torch.nn.Module], Callable[..., Tensors]]] = {
     "duration_predictor": (DurationPredictor, one_output),
     "generator": (Generator, one_output),
     "reference_encoder": (ReferenceEncoder, one_output),
-    "synthesizer_forward": (SynthesizerTrn, synthesizer_forward),
-    "synthesizer_infer": (SynthesizerTrn, synthesizer_infer),
+    "synthesizer_forward": (with_hifigan, synthesizer_forward),
+    "synthesizer_infer": (with_hifigan, synthesizer_infer),
     "duration_discriminator": (DurationDiscriminator, duration_discriminator),
     "multi_period_discriminator": (MultiPeriodDiscriminator, multi_period_discriminator),
     "wavlm_discriminator": (WavLMDiscriminator, one_output),
@@ -121,7 +133,7 @@ def runner_of(name: str) -> str | None:
 
 
 def check_network(reference: Reference, name: str) -> None:
-    """Computes a file's outputs with our network and compares them, and the random draws, with the reference."""
+    """Compute a file's outputs with our network; compare them and the draws with the reference."""
     key = runner_of(name)
     assert key is not None
     network, run = RUNNERS[key]

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from data.audio.spectrogram import mel_basis, spectrogram
-from data.plan.epoch_plan import bucket_batches
+from data.plan.buckets import bucket_batches
 from tests.reference import double
 from tests.reference.goldens import Reference
 from tests.reference.rule import pseudo_random
@@ -249,7 +249,7 @@ def network(name: str, first: Entry) -> tuple[Entry, Tensors]:
 
 
 def kind(output: str) -> str:
-    """What runs under other settings, or numbered parts, have in common: z of max9.z, hidden of hidden2."""
+    """Return what runs or numbered parts have in common: z of max9.z, hidden of hidden2."""
     return output.rpartition(".")[2].rstrip("0123456789")
 
 
@@ -304,7 +304,7 @@ class Maker:
     def numbers(
         self, name: str, entry: Entry, inputs: Tensors, outputs: Tensors, draws: list[Any]
     ) -> None:
-        """A file of inputs and outputs, with the first set's tolerances: of the same output, or the one most alike."""
+        """Write inputs and outputs, with the first set's tolerances of the most similar output."""
         first = self.first.entry(name)
         known = first["tolerance"]["atol_per_output"]
 
@@ -362,7 +362,10 @@ class Maker:
 
     def wavlm(self) -> None:
         ctor = {"wavlm_config": WAVLM, "model_sr": DATA["sampling_rate"], "slm_sr": 8000, "wd": WD}
-        words = f"WavLM entries filled with salt '{WAVLM_SALT}' + name, WavLMDiscriminator with salt '' + name"
+        words = (
+            f"WavLM entries filled with salt '{WAVLM_SALT}' + name, "
+            "WavLMDiscriminator with salt '' + name"
+        )
         entry = {"ctor": ctor, "weights": words, "train_mode": False}
         inputs = {key: random(key, B, 4001) for key in ("wav", "y_rec")}
         outputs, names = wavlm_outputs(self.reference, entry, inputs, (SALT + WAVLM_SALT, SALT))

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from data.plan.epoch_plan import bucket_batches
+from data.plan.buckets import bucket_batches
 from tests.reference.goldens import OWN, REFERENCE
 
 FILE = REFERENCE.json("bucket_sampler")
@@ -49,7 +49,7 @@ def test_batches(name):
 
 @pytest.mark.parametrize("name", FILE["lengths"])
 def test_buckets(name):
-    """A batch is of one bucket; the samples a bucket are counted over all replicas, without the empty ones."""
+    """A batch is of one bucket; samples per bucket are counted over all replicas."""
     for case in cases_of(name):
         buckets = np.searchsorted(case["boundaries_in"], FILE["lengths"][name], side="left")
         batches = [set(buckets[batch].tolist()) for batch in batches_of(case)]

@@ -10,13 +10,11 @@ import torch
 from torch import nn
 from transformers import WavLMConfig, WavLMModel
 
-from data.config import LANGUAGES
 from data.text.front_end import to_sequence
-from data.text.symbols import PAD, SYMBOL_IDS, SYMBOLS
+from data.text.languages import LANGUAGES
+from data.text.symbols import PAD, SYMBOLS, symbol_ids
 from tests.reference.goldens import REFERENCE, Reference
-from trainable.learning.gradients import grad_norm
 from trainable.learning.losses import (
-    WavLMFeatures,
     discriminator_loss,
     feature_loss,
     generator_loss,
@@ -25,6 +23,7 @@ from trainable.learning.losses import (
     wavlm_feature_loss,
     wavlm_generator_loss,
 )
+from trainable.learning.optimizer import grad_norm
 from trainable.networks.discriminators.wavlm import WavLMDiscriminator
 from trainable.networks.layers.segments import (
     generate_path,
@@ -32,6 +31,7 @@ from trainable.networks.layers.segments import (
     sequence_mask,
     slice_segments,
 )
+from trainable.networks.wavlm import WavLMFeatures
 
 Tensors = dict[str, torch.Tensor]
 
@@ -67,7 +67,7 @@ def check_losses(reference: Reference, name: str) -> None:
 
 
 def wavlm_salts(reference: Reference, name: str) -> list[tuple[str, str]]:
-    """Salts of WavLM and of its discriminator: the manifest names them in words, with or without the set's own."""
+    """Return the salts of WavLM and of its discriminator, which the manifest names in words."""
     wavlm, discriminator = re.findall(r"with salt '([^']*)'", reference.entry(name)["weights"])
     base = reference.manifest["weights_rule"]["salt"]
     candidates = [[wavlm, base + wavlm, wavlm + base], [discriminator, base + discriminator]]
@@ -117,7 +117,7 @@ def wavlm_outputs(
 
 
 def check_commons(reference: Reference, name: str) -> None:
-    """All sizes and constants are read off the outputs, which say more exactly than the manifest what was asked."""
+    """All sizes and constants are read off the outputs, which are more exact than the manifest."""
     inputs, tensors = reference.inputs(name), reference.tensors(name)
     expected = {
         key.removeprefix("out."): value for key, value in tensors.items() if key.startswith("out.")
@@ -158,13 +158,12 @@ def segment_outputs(
 
 
 def interspersed(expected: torch.Tensor) -> torch.Tensor:
-    """What the text front end makes of as many phones, its ids and blanks put back to the numbers of the reference."""
+    """Return what the front end makes of as many phones, in the reference's numbers."""
     numbers, blank = expected[1::2].tolist(), int(expected[0])
     phones = [symbol for symbol in SYMBOLS if symbol != PAD][: len(numbers)]
-    meaning = {SYMBOL_IDS[PAD]: blank} | {
-        SYMBOL_IDS[p]: n for p, n in zip(phones, numbers, strict=True)
-    }
-    made, _, _ = to_sequence(phones, [0] * len(phones), LANGUAGES[0])
+    ids = symbol_ids()
+    meaning = {ids[PAD]: blank} | {ids[p]: n for p, n in zip(phones, numbers, strict=True)}
+    made, _, _ = to_sequence(phones, [0] * len(phones), next(iter(LANGUAGES)))
     return torch.tensor([meaning[symbol] for symbol in made.tolist()])
 
 

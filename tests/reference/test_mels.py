@@ -84,7 +84,7 @@ def batches(name: str) -> list[str]:
 
 @pytest.mark.parametrize("batch", batches("train_batches"))
 def test_spectrograms_of_padded_batches(batch):
-    """The training batches' spectrograms, whose sums and norms are stored, are computed utterance by utterance."""
+    """The training batches' spectrograms are computed per utterance; sums and norms are stored."""
     data = REFERENCE.json("train_steps")["data"]
     tensors = REFERENCE.tensors("train_batches")
     y, lengths = tensors[f"{batch}.y"].squeeze(1), tensors[f"{batch}.y_lengths"]

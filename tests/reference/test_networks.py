@@ -3,29 +3,29 @@
 import ast
 import hashlib
 import re
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 
+from data.text.languages import PUBLISHED, count_tones
 from tests.reference.goldens import OWN, REFERENCE
 from tests.reference.runners import RUNNERS, check_network, runner_of
+from tests.trainable.networks.tiny import with_hifigan
 from trainable.networks.discriminators.duration import DurationDiscriminator
 from trainable.networks.discriminators.period import MultiPeriodDiscriminator
 from trainable.networks.discriminators.wavlm import WavLMDiscriminator
-from trainable.networks.generator.synthesizer import SynthesizerTrn
 
 NAMES = REFERENCE.json("state_dict_names")
 NAMES_ENTRY = REFERENCE.manifest["files"]["state_dict_names.json"]
 
 # the published 2.3 configuration, which state_dict_names.json calls full_2.3
-FULL: dict[str, tuple[type[torch.nn.Module], dict[str, Any]]] = {
+FULL: dict[str, tuple[Callable[..., torch.nn.Module], dict[str, Any]]] = {
     "SynthesizerTrn": (
-        SynthesizerTrn,
+        with_hifigan,
         {
             "n_vocab": NAMES_ENTRY["symbols"],
-            "num_tones": NAMES_ENTRY["num_tones"],
-            "num_languages": NAMES_ENTRY["num_languages"],
             "spec_channels": 1025,
             "segment_size": 32,
             "inter_channels": 192,
@@ -65,7 +65,7 @@ FULL: dict[str, tuple[type[torch.nn.Module], dict[str, Any]]] = {
 
 
 def variant(case: str) -> dict[str, Any]:
-    """Constructor arguments of a case `Network/change`: `full_2.3` changes nothing, `key` alone sets it to True.
+    """Return constructor arguments of a case `Network/change`; `key` alone sets it to True.
 
     Several changes stand side by side: `key=value,key=value`.
     """
@@ -86,6 +86,11 @@ def test_network(name):
 @pytest.mark.parametrize("prefix", RUNNERS)
 def test_every_network_is_in_the_projects_copy(prefix):
     assert OWN.names(prefix)
+
+
+def test_the_published_languages_are_the_references():
+    assert len(PUBLISHED) == NAMES_ENTRY["num_languages"]
+    assert count_tones(PUBLISHED) == NAMES_ENTRY["num_tones"]
 
 
 @pytest.mark.parametrize("case", NAMES)

@@ -69,7 +69,7 @@ def test_a_perturbed_output_fails(name, tmp_path):
 
 @pytest.mark.parametrize("kind", ["normal", "salt", "draws"])
 def test_other_noise_salt_or_draws_fail(kind, tmp_path):
-    """The tests follow the manifest: with its noise or salt changed, the numbers are no longer met."""
+    """The tests follow the manifest: with other noise or salt, the numbers differ."""
     name = next(name for name in NETWORKS if name.startswith("stochastic_duration_predictor"))
     reference = copy_of(name, tmp_path)
     manifest = json.loads(json.dumps(reference.manifest))

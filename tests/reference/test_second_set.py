@@ -1,4 +1,4 @@
-"""The command that checks a set of reference numbers, on a second one: it passes there, and fails where they are off.
+"""The check of a set of reference numbers: it passes on a second set, and fails on wrong ones.
 
 Not collected where REFERENCE_DIR is given: see conftest.
 """
@@ -44,6 +44,7 @@ def run(folder: Path, tests: str = "tests/reference") -> subprocess.CompletedPro
     )
 
 
+@pytest.mark.processes
 @pytest.mark.slow
 def test_the_tests_follow_another_set(second):
     result = run(second)
@@ -53,6 +54,7 @@ def test_the_tests_follow_another_set(second):
     assert "skipped" not in summary
 
 
+@pytest.mark.processes
 @pytest.mark.slow
 def test_a_set_without_steps_in_double(second, tmp_path):
     """Those in float32 are compared, and the others are skipped with a reason."""

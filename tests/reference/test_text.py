@@ -1,4 +1,4 @@
-"""The front ends print what the reference trainer's print, row by row; the shares are written to text_parity.json.
+"""The front ends give what the reference's give, row by row; text_parity.json has the shares.
 
 REFERENCE_DIR names the folder of the rows, REFERENCE_OUT the folder to write to (default: a
 temporary one).
@@ -47,7 +47,7 @@ def report(tmp_path_factory):
 
 
 def read(case: str, row: dict) -> Phonemes | None:
-    """What our front end makes of a row; None if it refuses the text. EN is given the row's own tokens."""
+    """Return our front end's result; None if it refuses the text. EN gets the row's tokens."""
     language, _, options = CASES[case]
     if language == "EN":
         options = {"tokenizer": lambda text: row["tokens"]}

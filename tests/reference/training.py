@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from typing import Any, Literal
 
@@ -18,9 +18,10 @@ from tests.reference.goldens import Reference
 from tests.reference.rule import Noise
 from tests.reference.test_losses import check_wavlm
 from trainable.config import LossWeights, ModelConfig, SlmConfig, TrainConfig
-from trainable.learning.losses import WavLMFeatures
-from trainable.learning.state import LOGGED_ITEMS, TrainState, build_networks
+from trainable.learning.state import TrainState, build_networks
 from trainable.learning.step import TrainingStep
+from trainable.networks.registry import LOGGED_ITEMS
+from trainable.networks.wavlm import WavLMFeatures
 
 Reduction = Literal["fast", "exact"]
 Numbers = dict[str, dict[str, list[float]]]  # network -> parameter -> its sums
@@ -31,14 +32,13 @@ class GoldenBatch(TtsBatch):
     """A batch whose BERT features stand phone by phone, as the reference's collate gives them."""
 
     # [B, bert_channels, T] each
-    dense: tuple[Tensor, Tensor, Tensor] = field(default=(torch.empty(0),) * 3)
+    dense: tuple[Tensor, ...] = ()
 
-    def bert_features(self) -> tuple[Tensor, Tensor, Tensor]:
+    def bert_features(self) -> tuple[Tensor, ...]:
         return self.dense
 
     def to(self, device: torch.device) -> "GoldenBatch":
-        zh, jp, en = (features.to(device) for features in self.dense)
-        return replace(super().to(device), dense=(zh, jp, en))
+        return replace(super().to(device), dense=tuple(own.to(device) for own in self.dense))
 
 
 @dataclass

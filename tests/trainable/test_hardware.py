@@ -92,6 +92,7 @@ for _ in range(2):
 """
 
 
+@pytest.mark.processes
 def test_operations_of_as_many_shapes_as_a_step_has_are_compiled_once():
     env = {
         name: value

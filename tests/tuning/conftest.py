@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.job.conftest import arguments, command, shards
+from tests.job.conftest import arguments, command, environment, shards
 
-__all__ = ["command", "shards"]
+__all__ = ["command", "environment", "shards"]
 
 METRIC = "eval/mel"
 SPACE = """

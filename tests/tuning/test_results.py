@@ -3,6 +3,7 @@
 import io
 import math
 from types import SimpleNamespace
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -99,10 +100,12 @@ def test_values_that_tables_change_come_back_as_they_were():
 
 
 def test_a_sweep_without_a_score_says_why():
-    failed = collect(Grid([trial("c", [], 7.0, "ValueError: NaN")]), SPACE, "eval/mel", 3)  # type: ignore[arg-type]
+    without_score: Any = Grid([trial("c", [], 7.0, "ValueError: NaN")])
+    failed = collect(without_score, SPACE, "eval/mel", 3)
     with pytest.raises(ValueError, match="no trial has a finite eval/mel: ValueError: NaN"):
         best_config(failed, Config(), "best")
-    infinite = collect(Grid([trial("a", [math.inf], 7.0)]), SPACE, "eval/mel", 3)  # type: ignore[arg-type]
+    with_infinity: Any = Grid([trial("a", [math.inf], 7.0)])
+    infinite = collect(with_infinity, SPACE, "eval/mel", 3)
     with pytest.raises(ValueError, match="no trial has a finite"):
         best_config(infinite, Config(), "best")
 

@@ -8,10 +8,11 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from data.dotted_keys import attribute
 from job.settings.cli import overridden
 from job.settings.config import Config
 from tuning.search import SearchOptions, check_search
-from tuning.space import FIXED, Axis, configured, names, read_space
+from tuning.space import FIXED, Axis, names, read_space
 
 MEL = "train.loss_weights.mel"
 
@@ -33,7 +34,7 @@ def test_the_named_spaces_fit_the_configuration(name):
     assert space
     for key, axis in space.items():
         for value in axis.values:
-            assert configured(overridden(Config(), {key: value}), key) == value
+            assert attribute(overridden(Config(), {key: value}), key) == value
 
 
 def test_all_weights_and_learning_rates_are_keys():
@@ -41,7 +42,7 @@ def test_all_weights_and_learning_rates_are_keys():
     assert set(weights) == {
         f"train.loss_weights.{name}" for name in vars(Config().train.loss_weights)
     }
-    assert all(axis.holds(configured(Config(), key)) for key, axis in weights.items())
+    assert all(axis.holds(attribute(Config(), key)) for key, axis in weights.items())
     rates = read_space("learning_rates", Config())
     assert set(rates) == {f"train.learning_rates.{name}" for name in ("g", "d", "dur", "wd")}
 
@@ -71,7 +72,7 @@ def test_all_weights_and_learning_rates_are_keys():
         ("train.max_steps: {choice: [1, 2]}", r"train\.max_steps must be the same in all trials"),
         ("- 1", "give a line"),
         ("", "give a line"),
-        ("a: [", "is no YAML"),
+        ("a: [", "is not YAML"),
     ],
 )
 def test_a_mistake_is_refused_with_key_and_file(written, text, named):
@@ -100,7 +101,8 @@ def test_a_range_is_taken_if_and_only_if_something_can_be_drawn_from_it(
 
 def test_values_become_what_the_configuration_takes(written):
     space = written(
-        "train.learning_rate: {loguniform: [1e-5, 1e-3]}\ntrain.betas: {choice: [[0.8, 0.99], [0.9, 1]]}\n"
+        "train.learning_rate: {loguniform: [1e-5, 1e-3]}\n"
+        "train.betas: {choice: [[0.8, 0.99], [0.9, 1]]}\n"
     )
     assert space["train.learning_rate"].values == (1e-5, 1e-3)
     assert space["train.betas"].values == ((0.8, 0.99), (0.9, 1.0))
@@ -108,7 +110,7 @@ def test_values_become_what_the_configuration_takes(written):
 
 def test_what_is_fixed_names_keys_of_the_configuration():
     for prefix in FIXED:
-        assert configured(Config(), prefix.rstrip(".")) is not None
+        assert attribute(Config(), prefix.rstrip(".")) is not None
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Sweeps of the demo preset, run as users run them: trials in processes of their own, killed and continued."""
+"""Sweeps of the demo preset as users run them: trials in own processes, killed, continued."""
 
 import time
 from pathlib import Path

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from job.settings.config import Config
-from job.settings.config import RunConfig as Run
+from job.settings.config import RunSettings as Run
 from tuning.trial import Place, Reports, TrialConfig, adopt
 
 VALUES = {"train.loss_weights.mel": 45.0}

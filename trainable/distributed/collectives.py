@@ -1,11 +1,14 @@
-"""Collective calls: every worker makes each of them, in the same order, or the others wait for it.
+"""Collective calls: every rank makes each of them, in the same order, or the others wait for it.
 
 All of them work without a process group too, where this process is the only worker.
+
+`collective` marks them, and every function that calls a marked one, up to the training loop: the
+mark shows where the ranks must not part ways. tests/trainable/distributed/test_marks.py checks it.
 """
 
 import platform
 from collections.abc import Callable, Mapping
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -14,23 +17,32 @@ from torch import Tensor
 from data.files import StorageError, keep_trying
 
 T = TypeVar("T")
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def collective(function: Function) -> Function:
+    """Mark a function that all ranks must call, in the same order."""
+    function.is_collective = True  # type: ignore[attr-defined]
+    return function
 
 
 def world_size() -> int:
-    """Return the number of workers in the process group; 1 without one. Not a collective call."""
+    """Return the number of workers in the process group; 1 without one."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
+@collective
 def broadcast(thing: T) -> T:
-    """Return rank 0's object on all ranks; it is pickled. A collective call."""
+    """Return rank 0's object on all ranks; it is pickled."""
     box = [thing]
     if world_size() > 1:
         dist.broadcast_object_list(box, src=0)
     return box[0]
 
 
+@collective
 def all_gather(thing: T) -> list[T]:
-    """Return every rank's object, by rank, on all ranks; they are pickled. A collective call."""
+    """Return every rank's object, by rank, on all ranks; they are pickled."""
     everyone: list = [thing]
     if world_size() > 1:
         everyone = [None] * world_size()
@@ -38,10 +50,23 @@ def all_gather(thing: T) -> list[T]:
     return everyone
 
 
+@collective
+def gather_on_rank_zero(thing: T) -> list[T]:
+    """Return every rank's object, by rank, on rank 0; nothing on the others. They are pickled."""
+    if world_size() == 1:
+        return [thing]
+
+    is_first = dist.get_rank() == 0
+    everyone: list = [None] * world_size() if is_first else []
+    dist.gather_object(thing, everyone if is_first else None)
+    return everyone
+
+
+@collective
 def all_gather_rows(
     own: Mapping[int, Tensor], rows: int, width: int, device: torch.device
 ) -> Tensor:
-    """Return the rows of all workers as one table. A collective call.
+    """Return the rows of all workers as one table.
 
     Every entry is one value plus zeros, so the result does not depend on which worker held what.
 
@@ -62,8 +87,9 @@ def all_gather_rows(
     return table
 
 
+@collective
 def on_all_ranks(action: Callable[[], T], seconds: float) -> T:
-    """Do on all ranks what may fail on one of them; where it does, all stop alike. A collective call.
+    """Do on all ranks what may fail on one of them; if it fails, all stop alike.
 
     Args:
         action: may be repeated after any part of it was done.

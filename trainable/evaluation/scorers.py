@@ -1,9 +1,9 @@
-"""Scores of synthetic speech by networks whose weights the user gives: words, speakers, naturalness.
+"""Scores of synthetic speech by networks whose weights the user gives.
 
-`eval.scorers` names them: a score's name -> `factory`, a function `module:name` that makes one, and
-`path`, the weights that it is handed. The factories of this module load them with transformers or
-as TorchScript; any other that can be imported will do. A TorchScript file and a factory of others'
-are programs: they can do what the user can.
+They tell of words, speakers, naturalness. `eval.scorers` names them: a score's name -> `factory`, a
+function `module:name` that makes one, and `path`, the weights that it is handed. The factories of
+this module load them with transformers or as TorchScript; any other that can be imported will do. A
+TorchScript file and a factory of somebody else's are programs: they can do what the user can.
 """
 
 import importlib
@@ -15,14 +15,18 @@ import numpy as np
 import torch
 from torchaudio.functional import edit_distance, resample
 
-from data.config import LANGUAGES
-from data.stream.loading import Utterance
+from data.stream.evaluation import EvaluationUtterance
+from data.text.languages import LANGUAGES
 from trainable.config import ScorerConfig
 
-# of ours, and they run nothing that comes with the weights
-WEIGHTS_ONLY = (
-    "trainable.evaluation.scorers:errors_of_recognition",
-    "trainable.evaluation.scorers:similarity_of_speakers",
+# Modules that have moved: their names stand in users' configurations and in checkpoints.
+MOVED = {"trainable.scorers": "trainable.evaluation.scorers"}
+
+# Factories of ours, under all their names, that run nothing that comes with the weights.
+WEIGHTS_ONLY = tuple(
+    f"{module}:{function}"
+    for module in ("trainable.evaluation.scorers", "trainable.scorers")
+    for function in ("errors_of_recognition", "similarity_of_speakers")
 )
 
 
@@ -30,15 +34,19 @@ class Scorer(Protocol):
     """Scores one synthesis."""
 
     def __call__(
-        self, wave: np.ndarray, sampling_rate: int, utterance: Utterance, recording: np.ndarray
+        self,
+        wave: np.ndarray,
+        sampling_rate: int,
+        utterance: EvaluationUtterance,
+        recording: np.ndarray,
     ) -> float:
         """Score it.
 
         Args:
             wave: the synthesis, float32 [samples].
             sampling_rate: Hz, of both sounds.
-            utterance: whose text it speaks.
-            recording: of the same text, float32 [samples].
+            utterance: utterance whose text it speaks.
+            recording: recording of the same text, float32 [samples].
         """
 
 
@@ -51,11 +59,7 @@ def load_scorers(configs: Mapping[str, ScorerConfig], device: torch.device) -> d
     made = {}
     for name, cfg in configs.items():
         try:
-            module, _, function = cfg.factory.partition(":")
-            factory: Callable[[str, torch.device], Scorer] = getattr(
-                importlib.import_module(module), function
-            )
-            made[name] = factory(cfg.path, device)
+            made[name] = factory_of(cfg.factory)(cfg.path, device)
         except (ImportError, AttributeError, OSError, ValueError, RuntimeError) as error:
             raise ValueError(
                 f"eval.scorers.{name} ({cfg.factory}, {cfg.path}) cannot be made: {error}"
@@ -63,8 +67,20 @@ def load_scorers(configs: Mapping[str, ScorerConfig], device: torch.device) -> d
     return made
 
 
+def factory_of(name: str) -> Callable[[str, torch.device], Scorer]:
+    """Import a factory.
+
+    Args:
+        name: `module:function`; the module may have moved since the name was written.
+    """
+    module, _, function = name.partition(":")
+    return getattr(importlib.import_module(MOVED.get(module, module)), function)
+
+
 def errors_of_recognition(path: str, device: torch.device) -> Scorer:
-    """Errors of a speech recogniser: of words in English, else of characters; 0 is none, 1 as many as the text has.
+    """Make a scorer: a recogniser's errors per word or character, as the language counts them.
+
+    0 is none, 1 as many as the text has.
 
     Args:
         path: folder or hub name of a recogniser that transformers knows (Whisper, wav2vec 2.0,
@@ -77,31 +93,30 @@ def errors_of_recognition(path: str, device: torch.device) -> Scorer:
         "automatic-speech-recognition", model=path, device=device, trust_remote_code=False
     )
     multilingual = recognise.type == "seq2seq_whisper"
-    codes = dict(zip(LANGUAGES, ("zh", "ja", "en"), strict=True))
 
     def score(
-        wave: np.ndarray, sampling_rate: int, utterance: Utterance, recording: np.ndarray
+        wave: np.ndarray, sampling_rate: int, utterance: EvaluationUtterance, recording: np.ndarray
     ) -> float:
-        heard_with = (
-            {"generate_kwargs": {"language": codes[utterance.language]}} if multilingual else {}
-        )
-        heard: Any = recognise({"raw": wave, "sampling_rate": sampling_rate}, **heard_with)
-        said, understood = (
-            units(text, utterance.language) for text in (utterance.text, heard["text"])
-        )
+        language = utterance.language
+        # others hear one language only, and refuse to be told
+        hint = {"language": LANGUAGES[language].iso}
+        settings = {"generate_kwargs": hint} if multilingual else {}
+        heard: Any = recognise({"raw": wave, "sampling_rate": sampling_rate}, **settings)
+        said = units(utterance.text, language)
+        understood = units(heard["text"], language)
         return edit_distance(said, understood) / max(len(said), 1)
 
     return score
 
 
 def units(text: str, language: str) -> list[str]:
-    """What recognition errors are counted in: words of an English text, characters of another; no punctuation."""
+    """Return what recognition errors are counted in: words or characters, without punctuation."""
     words = re.sub(r"[^\w']+", " ", text.lower()).split()
-    return words if language == "EN" else list("".join(words))
+    return words if LANGUAGES[language].error_unit == "words" else list("".join(words))
 
 
 def similarity_of_speakers(path: str, device: torch.device) -> Scorer:
-    """Cosine of the speaker embeddings of synthesis and recording, -1 to 1.
+    """Make a scorer: the cosine of the speaker embeddings of synthesis and recording, -1 to 1.
 
     Args:
         path: folder or hub name of a network for x-vectors that transformers knows (WavLM, wav2vec
@@ -115,23 +130,24 @@ def similarity_of_speakers(path: str, device: torch.device) -> Scorer:
 
     def embed(wave: np.ndarray, sampling_rate: int) -> torch.Tensor:
         heard = resample(torch.from_numpy(wave), sampling_rate, extractor.sampling_rate).numpy()
-        features = extractor(heard, sampling_rate=extractor.sampling_rate, return_tensors="pt").to(
-            device
-        )
-        return net(**features).embeddings[0]
+        features = extractor(heard, sampling_rate=extractor.sampling_rate, return_tensors="pt")
+        return net(**features.to(device)).embeddings[0]
 
     def score(
-        wave: np.ndarray, sampling_rate: int, utterance: Utterance, recording: np.ndarray
+        wave: np.ndarray, sampling_rate: int, utterance: EvaluationUtterance, recording: np.ndarray
     ) -> float:
         with torch.no_grad():
-            a, b = (embed(sound, sampling_rate) for sound in (wave, recording))
+            a = embed(wave, sampling_rate)
+            b = embed(recording, sampling_rate)
         return float(torch.nn.functional.cosine_similarity(a, b, dim=0))
 
     return score
 
 
 def torchscript(path: str, device: torch.device) -> Scorer:
-    """What a TorchScript module says of a wave at 16 kHz [1, samples], such as a naturalness predictor (UTMOS).
+    """Make a scorer of a TorchScript module that scores a wave at 16 kHz [1, samples].
+
+    A predictor of naturalness is one, such as UTMOS.
 
     Args:
         path: a file of torch.jit.save.
@@ -140,7 +156,7 @@ def torchscript(path: str, device: torch.device) -> Scorer:
     net = torch.jit.load(path, map_location=device).eval()
 
     def score(
-        wave: np.ndarray, sampling_rate: int, utterance: Utterance, recording: np.ndarray
+        wave: np.ndarray, sampling_rate: int, utterance: EvaluationUtterance, recording: np.ndarray
     ) -> float:
         heard = resample(torch.from_numpy(wave), sampling_rate, 16000).to(device)
         with torch.no_grad():

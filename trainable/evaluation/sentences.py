@@ -6,11 +6,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from data.bert.reading import Reading, TextReader
-from data.config import LANGUAGES, DataConfig
+from data.config import BertConfig, DataConfig
 from data.shards.manifest import Manifest
 from data.stream.collate import features_of_phones
+from data.stream.inputs import TextInputs
+from data.text.languages import LANGUAGES
 from data.text.marked import Part
 from trainable.networks.generator.synthesizer import SynthesizerTrn
 
@@ -20,8 +23,8 @@ class Sentence:
     """A sentence that has been read.
 
     Attributes:
-        tag: of its sound.
-        reading: of its text.
+        tag: tag of its sound in TensorBoard.
+        reading: what its text reads as.
         speaker: row of the speaker table.
     """
 
@@ -33,26 +36,29 @@ class Sentence:
 def read_sentences(
     sentences: Mapping[str, str], data: DataConfig, manifest: Manifest
 ) -> list[Sentence]:
-    """Read them once, with the front ends and BERT models of the preparation, which are needed no longer on return.
+    """Read the sentences once, with the preparation's front ends and BERT models.
 
     Args:
         sentences: language -> text.
         data: names the models.
-        manifest: of the training data; a language is spoken by the speaker who has most utterances
-            of it.
+        manifest: manifest of the training data; a language is spoken by the speaker who has most
+            utterances of it.
 
     Raises:
         ValueError: names the language that nobody speaks, or whose text cannot be read.
     """
-    reader, found = TextReader(data), []
-    languages, speakers = manifest.column("language"), manifest.column("speaker")
+    reader = TextReader(data)
+    languages = manifest.column("language")
+    speakers = manifest.column("speaker")
+    found = []
     for language, text in sentences.items():
         spoken = Counter(speakers[languages == language].tolist())
         if not spoken:
+            known = ", ".join(own for own in LANGUAGES if own in languages)
             raise ValueError(
-                f"eval.sentences.{language}: no utterance is in this language; there are "
-                f"{', '.join(own for own in LANGUAGES if own in languages)}"
+                f"eval.sentences.{language}: no utterance is in this language; there are {known}"
             )
+        # of speakers with as many utterances the first by name, on every start alike
         speaker = min(spoken, key=lambda name: (-spoken[name], name))
         try:
             reading = reader([Part(language, text)])
@@ -66,37 +72,39 @@ def read_sentences(
 
 @torch.no_grad()
 def speak(
-    g: SynthesizerTrn, sentence: Sentence, inactive: str, seed: int, max_frames: int
+    g: SynthesizerTrn, sentence: Sentence, cfg: BertConfig, seed: int, max_frames: int
 ) -> np.ndarray:
-    """Speak a sentence, with the same random draws each time: waveform, float32 [samples].
+    """Speak a sentence, with the same random draws each time.
 
     Args:
         g: the generator; in training mode again on return.
         sentence: what is spoken.
-        inactive: data.bert.inactive.
-        seed: of the draws.
+        cfg: data.bert.
+        seed: seed of the draws.
         max_frames: longest sound.
+
+    Returns:
+        Waveform, float32 [samples].
     """
-    device, reading = next(g.parameters()).device, sentence.reading
-    x, tone, language, bert, token_index, spoken = (
-        torch.from_numpy(array)[None].to(device)
-        for array in (
-            reading.x,
-            reading.tone,
-            reading.language,
-            reading.bert,
-            reading.token_index,
-            reading.spoken,
-        )
-    )
-    lengths, speaker = (
-        torch.tensor([x.shape[1]], device=device),
-        torch.tensor([sentence.speaker], device=device),
-    )
+    device = next(g.parameters()).device
+    reading = sentence.reading
+
+    def one(array: np.ndarray) -> Tensor:
+        return torch.from_numpy(array)[None].to(device)
+
     torch.manual_seed(seed)
-    zh, jp, en = features_of_phones(bert, token_index, spoken, inactive)
+    text = TextInputs(
+        x=one(reading.x),
+        x_lengths=torch.tensor([len(reading.x)], device=device),
+        tone=one(reading.tone),
+        language=one(reading.language),
+        bert=features_of_phones(
+            one(reading.bert), one(reading.token_index), one(reading.spoken), cfg
+        ),
+        sid=torch.tensor([sentence.speaker], device=device),
+    )
     g.eval()
-    prior = g.plan(x, lengths, speaker, tone, language, zh, jp, en, sdp_ratio=0.2)
+    prior = g.plan(text, sdp_ratio=0.2)
     out = g.render(prior.limited(max_frames))
     g.train()
     return out.o[0, 0].float().cpu().numpy()

@@ -1,17 +1,19 @@
-"""A run's validations: fixed sets scored by all workers, sentences spoken, and what the scores say of the training."""
+"""A run's validations: fixed sets scored by all workers, sentences spoken, conclusions drawn."""
 
 import logging
 import math
-from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 import torch
 
 from data.shards.manifest import SPLITS, Manifest
-from data.stream.pipeline import Damage, StreamSpec, evaluation_rows, evaluation_set
+from data.stream.collectives import CollectiveAgreement
+from data.stream.damage import Damage
+from data.stream.evaluation import evaluation_rows, evaluation_set
+from data.stream.spec import StreamSpec
 from trainable.config import EvalConfig, TrainConfig
-from trainable.distributed.collectives import world_size
+from trainable.distributed.collectives import collective, world_size
 from trainable.distributed.wrapping import unwrapped
 from trainable.evaluation.evaluate import Evaluation, evaluate
 from trainable.evaluation.scorers import Scorer, load_scorers
@@ -27,6 +29,7 @@ log = logging.getLogger("bert_vits2_ray")
 class Validator:
     """Scores the run's generator from time to time."""
 
+    @collective
     def __init__(
         self,
         cfg: EvalConfig,
@@ -36,60 +39,76 @@ class Validator:
         state: TrainState,
         rank: int,
         damage: Damage,
-        agree: Callable[[str], str],
+        first_error: CollectiveAgreement,
     ) -> None:
-        """Choose the sets and make the scorers; a collective call.
+        """Choose the sets and make the scorers.
 
         Args:
             cfg: what is scored.
-            train: the training's settings: its seed, and which score counts.
+            train: the training: its seed, and which score counts.
             spec: names the data.
-            manifest: of the data.
+            manifest: manifest of the data.
             state: holds the generator, and remembers the validations.
-            rank: of this worker.
-            damage: hears of rows that cannot be read.
-            agree: hands one worker's error to all.
+            rank: rank of this worker.
+            damage: notes rows that cannot be read.
+            first_error: makes one rank's error known to all.
 
         Raises:
-            ValueError: on all ranks, where one of them cannot make a scorer.
+            ValueError: on all ranks, if one of them cannot make a scorer.
         """
-        self.cfg, self.train, self.spec, self.manifest = cfg, train, spec, manifest
-        self.state, self.rank, self.damage = state, rank, damage
+        self.cfg = cfg
+        self.train = train
+        self.spec = spec
+        self.manifest = manifest
+        self.state = state
+        self.rank = rank
+        self.damage = damage
         self.sets = {split: evaluation_rows(spec, split, cfg.max_utterances) for split in SPLITS}
         # read when they are first spoken: a restart must not wait for it
         self.sentences: list[Sentence] | None = None
-        self.scorers, error = dict[str, Scorer](), ""
+
+        self.scorers: dict[str, Scorer] = {}
+        own_error = ""
         try:
             self.scorers = load_scorers(cfg.scorers, self.device)
-        except ValueError as problem:
-            error = str(problem)
-        if error := agree(error):
-            raise ValueError(error)
+        except ValueError as error:
+            own_error = str(error)
+        if error_of_any := first_error(own_error):
+            raise ValueError(error_of_any)
 
-    def __call__(self, step: int, records: RunLog) -> dict[str, float]:
-        """Validate, record it, remember it in the state and say what it means; a collective call.
+    @collective
+    def validate(self, step: int, records: RunLog) -> dict[str, float]:
+        """Validate, record the scores, remember them in the state, and log what they mean.
 
         Args:
             step: global steps done.
             records: where the scores and samples go.
 
         Returns:
-            Tag -> score, of the finite ones.
+            Tag -> score, without those that are not finite.
         """
-        cfg, averaged = self.cfg, self.state.averaged
         languages = self.manifest.column("language")[self.sets["validation"]].tolist()
-        validation = self.scored("validation", cfg)
+        validation = self.score_split("validation", self.cfg)
         scores = validation.means(groups=languages)
-        scores |= self.scored("train", replace(cfg, syntheses=0)).means("eval/train_")
+
+        # for a comparison of mel losses alone, which shows overfitting
+        without_syntheses = replace(self.cfg, syntheses=0)
+        scores |= self.score_split("train", without_syntheses).means("eval/train_")
+
+        averaged = self.state.averaged
         if averaged is not None:
+            without_samples = replace(self.cfg, samples=0)
             with averaged.in_place():
-                scores |= self.scored("validation", replace(cfg, samples=0)).means("eval/ema_")
-        self.damage.settle()
-        records.evaluation(
-            step, scores, validation.samples, self.spoken(), self.spec.data.sampling_rate
-        )
+                scores |= self.score_split("validation", without_samples).means("eval/ema_")
+        # all ranks have read their shares: here they agree whether every row could be read
+        self.damage.raise_on_all_ranks()
+
+        sampling_rate = self.spec.data.sampling_rate
+        records.evaluation(step, scores, validation.samples, self.spoken(), sampling_rate)
         scores = {tag: value for tag, value in scores.items() if math.isfinite(value)}
-        self.judge(step, scores)
+        self.remember(step, scores)
+        if self.rank == 0:
+            self.log_conclusions(step, scores)
         return scores
 
     @property
@@ -99,17 +118,20 @@ class Validator:
 
     @property
     def device(self) -> torch.device:
-        """Where it runs."""
+        """Where the generator lies."""
         return next(self.generator.parameters()).device
 
-    def scored(self, split: str, cfg: EvalConfig) -> Evaluation:
-        """The scores of a split's fixed set with the weights that the generator has now; a collective call."""
-        rows, data = self.sets[split], self.spec.data
+    @collective
+    def score_split(self, split: str, cfg: EvalConfig) -> Evaluation:
+        """Score a split's fixed set with the weights that the generator has now."""
+        rows = self.sets[split]
         own = evaluation_set(self.spec, rows, self.rank, world_size(), self.damage)
-        return evaluate(self.generator, own, len(rows), cfg, data, self.train.seed, self.scorers)
+        return evaluate(
+            self.generator, own, len(rows), cfg, self.spec.data, self.train.seed, self.scorers
+        )
 
     def spoken(self) -> dict[str, np.ndarray]:
-        """What the fixed sentences sound like now, on rank 0: tag -> [samples]."""
+        """Speak the fixed sentences on rank 0: tag -> [samples]."""
         if self.rank:
             return {}
         data = self.spec.data
@@ -119,30 +141,41 @@ class Validator:
             except (ValueError, OSError) as error:
                 log.warning("the sentences of eval.sentences are not spoken: %s", error)
                 self.sentences = []
-        told = (data.bert.inactive, self.train.seed, self.cfg.max_frames)
+        told = (data.bert, self.train.seed, self.cfg.max_frames)
         return {sentence.tag: speak(self.generator, sentence, *told) for sentence in self.sentences}
 
-    def judge(self, step: int, scores: dict[str, float]) -> None:
-        """Remember a validation, and say what they all mean."""
-        state, cfg = self.state, self.train.checkpoint
-        mels = scores.get("eval/mel"), scores.get("eval/train_mel")
-        state.validations += (Validation(step, cfg.cost(scores), *mels, cfg.ranks_by),)
-        if self.rank:
-            return
+    def remember(self, step: int, scores: dict[str, float]) -> None:
+        """Remember a validation in the state."""
+        checkpoint = self.train.checkpoint
+        validation = Validation(
+            step,
+            score=checkpoint.cost(scores),
+            mel=scores.get("eval/mel"),
+            train_mel=scores.get("eval/train_mel"),
+            ranks_by=checkpoint.ranks_by,
+        )
+        self.state.validations += (validation,)
+
+    def log_conclusions(self, step: int, scores: dict[str, float]) -> None:
+        """Log the scores of a validation, and what all validations so far mean."""
+        validations = self.state.validations
+        checkpoint = self.train.checkpoint
         shown = ", ".join(f"{tag} {v:.4f}" for tag, v in scores.items() if tag.count("/") == 1)
         log.info("step %d validation: %s", step, shown)
-        best = best_of(state.validations, cfg.ranks_by)
+
+        best = best_of(validations, checkpoint.ranks_by)
         if best is not None and best.step < step:
-            log.info("step %d: %s was best at step %d", step, cfg.metric, best.step)
-        if overfits(state.validations):
+            log.info("step %d: %s was best at step %d", step, checkpoint.metric, best.step)
+        if overfits(validations):
             log.warning(
-                "step %d: overfits: the training set's mel loss falls, the validation set's rises",
+                "step %d: overfitting: the training set's mel loss falls, "
+                "the validation set's rises",
                 step,
             )
-        if gives_up(state.validations, self.cfg.stop_after, cfg.ranks_by):
+        if gives_up(validations, self.cfg.stop_after, checkpoint.ranks_by):
             log.warning(
-                "step %d: no better %s for %d validations: stops (eval.stop_after)",
+                "step %d: early stopping: %s did not improve in %d validations (eval.stop_after)",
                 step,
-                cfg.metric,
+                checkpoint.metric,
                 self.cfg.stop_after,
             )

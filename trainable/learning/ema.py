@@ -1,4 +1,4 @@
-"""An exponential moving average of a network's weights, which often speaks better than the weights themselves."""
+"""An exponential moving average of the weights, which often speaks better than they do."""
 
 import contextlib
 from collections.abc import Iterator, Mapping
@@ -18,29 +18,30 @@ class AveragedWeights:
         """Begin with the present weights.
 
         Args:
-            net: the network.
+            net: the network, whose weights are averaged after each step.
             decay: d, at least 0 and below 1.
         """
-        self.net, self.decay = net, decay
+        self.net = net
+        self.decay = decay
         self.average: dict[str, Tensor] = {}
         self.restart()
 
     @torch.no_grad()
     def restart(self) -> None:
-        """Begin anew with the present weights."""
+        """Begin again with the present weights."""
         self.average = {name: p.detach().clone() for name, p in self.net.named_parameters()}
 
     @torch.no_grad()
     def update(self, steps: int) -> None:
         """Take in the weights that the network has after a number of steps."""
         decay = min(self.decay, (1 + steps) / (10 + steps))
-        torch._foreach_lerp_(
-            list(self.average.values()), [p.detach() for p in self.net.parameters()], 1 - decay
-        )
+        averages = list(self.average.values())
+        weights = [p.detach() for p in self.net.parameters()]
+        torch._foreach_lerp_(averages, weights, 1 - decay)
 
     @contextlib.contextmanager
     def in_place(self) -> Iterator[None]:
-        """The network has the averaged weights for as long as the block lasts."""
+        """Give the network the averaged weights for as long as the block lasts."""
         self._swap()
         try:
             yield
@@ -53,11 +54,11 @@ class AveragedWeights:
             p.data, self.average[name] = self.average[name], p.data
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The network's own state with the averaged weights in it."""
+        """Return the network's own state with the averaged weights in it."""
         return {**self.net.state_dict(), **self.average}
 
     @torch.no_grad()
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Restore what `state_dict` gave."""
+        """Restore what `state_dict` returned."""
         for name, average in self.average.items():
             average.copy_(state[name])

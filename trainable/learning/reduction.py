@@ -24,7 +24,10 @@ HEADROOM_BITS = 20
 
 
 class FastReduction:
-    """DDP's own mean over workers, weighted so that it is the mean over micro-batches for uneven shares too."""
+    """DDP's own mean over workers, weighted so that it is the mean over micro-batches.
+
+    For uneven shares too.
+    """
 
     def __init__(self, micro_batches_per_step: int):
         self.loss_scale = world_size() / micro_batches_per_step
@@ -34,12 +37,17 @@ class FastReduction:
         self.keeps_graph = world_size() == micro_batches_per_step
 
     def module(self, net: nn.Module) -> nn.Module:
-        """What a forward pass that trains `net` goes through: DDP's wrapper."""
+        """Return what a forward pass that trains `net` goes through: DDP's wrapper."""
         return net
 
     @contextlib.contextmanager
     def micro_batch(self, nets: Mapping[str, nn.Module], last: bool) -> Iterator[None]:
-        """Forward and backward passes through `nets`; only those of a worker's last micro-batch communicate."""
+        """Surround forward and backward passes; only a worker's last micro-batch communicates.
+
+        Args:
+            nets: the networks that the passes train, by name.
+            last: whether this is the worker's last micro-batch of the step.
+        """
         with contextlib.ExitStack() as stack:
             for net in nets.values():
                 if not last and isinstance(net, DistributedDataParallel):
@@ -47,24 +55,26 @@ class FastReduction:
             yield
 
     def finish(self, name: str) -> None:
-        """The gradients of network `name` are complete: nothing is left to do, DDP has reduced them."""
+        """Complete the gradients of network `name`: nothing is left to do, DDP has reduced them."""
 
     def state_dict(self) -> dict[str, dict[str, float]]:
-        """No state."""
+        """Return nothing: it has no state."""
         return {}
 
     def load_state_dict(self, state: Mapping[str, Mapping[str, float]]) -> None:
-        """No state."""
+        """Ignore the state: it has none."""
 
 
 @dataclass(frozen=True)
 class Bucket:
-    """Parameters of a network that are worked on together; small enough for the intermediate values to stay small.
+    """Parameters of a network that are worked on together.
+
+    It is small enough for the intermediate values to stay small.
 
     Attributes:
-        parameters: in the network's order.
+        parameters: the parameters, in the network's order.
         first: number of the first one within the network.
-        begin: its first element within the network's flat sums.
+        begin: position of its first element within the network's flat sums.
         counts: elements of each parameter, int64 on their device.
     """
 
@@ -75,40 +85,52 @@ class Bucket:
 
     @property
     def sizes(self) -> list[int]:
-        """Elements of each parameter."""
+        """Number of elements of each parameter."""
         return [p.numel() for p in self.parameters]
 
     def of(self, flat: Tensor) -> Tensor:
-        """This bucket's part of the network's flat sums, a view [elements]."""
+        """Return this bucket's part of the network's flat sums, a view [elements]."""
         return flat[self.begin : self.begin + sum(self.sizes)]
 
     def spread(self, each: Tensor) -> Tensor:
-        """A value a parameter of the network [parameters] as a value an element of this bucket [elements]."""
+        """Repeat a value per parameter for each of the parameter's elements.
+
+        Args:
+            each: [parameters of the network].
+
+        Returns:
+            [elements of this bucket].
+        """
         own = each[self.first : self.first + len(self.parameters)]
         return torch.repeat_interleave(own, self.counts, output_size=sum(self.sizes))
 
 
 def buckets(parameters: list[nn.Parameter], largest: int = 1 << 22) -> list[Bucket]:
-    """Cut a network's parameters into buckets of at most `largest` elements, or of one parameter."""
-    made, begin, first = [], 0, 0
+    """Cut a network's parameters into buckets of at most `largest` elements or of one parameter."""
+    made: list[Bucket] = []
+    begin = 0
+    first = 0
     while first < len(parameters):
-        size, last = parameters[first].numel(), first + 1
+        last = first + 1
+        size = parameters[first].numel()
         while last < len(parameters) and size + parameters[last].numel() <= largest:
-            size, last = size + parameters[last].numel(), last + 1
+            size += parameters[last].numel()
+            last += 1
         own = parameters[first:last]
         counts = torch.tensor([p.numel() for p in own], device=own[0].device)
         made.append(Bucket(own, first, begin, counts))
-        begin, first = begin + size, last
+        begin += size
+        first = last
     return made
 
 
 class ExactReduction:
-    """Order-independent sums: int64 on a per-tensor power-of-two scale (see the module's docstring).
+    """Order-independent sums: int64 on a per-tensor power-of-two scale.
 
     The scale of a tensor follows the largest magnitude that its sum had in the step before, and is
-    kept in the checkpoint. Values that are not finite, or past the head-room, are counted, on all
-    workers alike, never wrapped: the first gradient of such a network becomes NaN, for those to see
-    who look at its norm.
+    kept in the checkpoint. Values that are not finite, or past the head-room, are never wrapped but
+    counted, on all workers alike: the first gradient of such a network becomes NaN, which its norm
+    shows.
     """
 
     def __init__(self, micro_batches_per_step: int, nets: Mapping[str, nn.Module]):
@@ -117,52 +139,60 @@ class ExactReduction:
         self.G = micro_batches_per_step
         # below the sign and its carry; the sum of G values must fit
         self.bits = 61 - (self.G - 1).bit_length()
-        named = {name: dict(unwrapped(net).named_parameters()) for name, net in nets.items()}
-        self.keys = {
-            name: [key for key, p in own.items() if p.requires_grad] for name, own in named.items()
-        }
-        trainable = {name: [named[name][key] for key in keys] for name, keys in self.keys.items()}
-        self.buckets = {name: buckets(own) for name, own in trainable.items()}
-        self.exponents = {
-            name: torch.zeros(len(own), dtype=torch.float64, device=own[0].device)
-            for name, own in trainable.items()
-        }
-        # int64 [elements + 1] of each network; the last counts overflows
+        # by network: names of its parameters, the parameters in buckets, and their exponents
+        self.keys: dict[str, list[str]] = {}
+        self.buckets: dict[str, list[Bucket]] = {}
+        self.exponents: dict[str, Tensor] = {}
+        for name, net in nets.items():
+            parameters = unwrapped(net).named_parameters()
+            trainable = {key: p for key, p in parameters if p.requires_grad}
+            own = list(trainable.values())
+            self.keys[name] = list(trainable)
+            self.buckets[name] = buckets(own)
+            zeros = torch.zeros(len(own), dtype=torch.float64, device=own[0].device)
+            self.exponents[name] = zeros
+        # by network: int64 [elements + 1], of which the last counts overflows
         self.sums: dict[str, Tensor] = {}
 
     def module(self, net: nn.Module) -> nn.Module:
-        """What a forward pass that trains `net` goes through: the network itself, DDP would add up floats."""
+        """Return what a forward pass that trains `net` goes through: the network itself.
+
+        DDP's wrapper would add up floats.
+        """
         return unwrapped(net)
 
     @contextlib.contextmanager
     def micro_batch(self, nets: Mapping[str, nn.Module], last: bool) -> Iterator[None]:
-        """Forward and backward passes; the gradients join the integer sums and leave `.grad` empty."""
+        """Surround forward and backward passes; the gradients join the integer sums.
+
+        They leave `.grad` empty.
+        """
         yield
         for name in nets:
             self._add(name)
 
     def _scales(self, name: str) -> Tensor:
-        """Powers of two, fp64 [parameters]; products with fp32 gradients are exact in fp32, which holds up to 2^127."""
-        return torch.exp2((self.bits - HEADROOM_BITS - self.exponents[name]).clamp(-120, 120))
+        """Return the scale of each parameter, a power of two: fp64 [parameters].
+
+        Products with fp32 gradients are exact in fp32, which holds up to 2^127.
+        """
+        exponents = self.bits - HEADROOM_BITS - self.exponents[name]
+        return torch.exp2(exponents.clamp(-120, 120))
 
     @torch.no_grad()
     def _add(self, name: str) -> None:
-        own, fresh = self.buckets[name], name not in self.sums
+        """Add the gradients of network `name` to its integer sums, and clear them."""
+        own = self.buckets[name]
+        fresh = name not in self.sums
         if fresh:
             elements = own[-1].begin + sum(own[-1].sizes)
-            self.sums[name] = torch.zeros(
-                elements + 1, dtype=torch.int64, device=self.exponents[name].device
-            )
-        sums, scales = self.sums[name], self._scales(name).float()
+            device = self.exponents[name].device
+            self.sums[name] = torch.zeros(elements + 1, dtype=torch.int64, device=device)
+        sums = self.sums[name]
+        scales = self._scales(name).float()
+
         for bucket in own:
-            gradients = []
-            for p in bucket.parameters:
-                assert p.grad is not None, (
-                    f"a parameter of network {name} takes no part in its loss"
-                )
-                gradients.append(p.grad.flatten())
-                p.grad = None
-            x = torch.cat(gradients).mul_(bucket.spread(scales)).round_()
+            x = _taken_gradients(bucket, name).mul_(bucket.spread(scales)).round_()
             fits = x.abs() < 2.0**self.bits
             sums[-1] += x.numel() - fits.sum()
             integers = torch.where(fits, x, 0.0).to(torch.int64)
@@ -173,10 +203,15 @@ class ExactReduction:
 
     @torch.no_grad()
     def finish(self, name: str) -> None:
-        """Sum over the workers and write the mean over the micro-batches to `.grad`."""
-        sums, scales = self.sums.pop(name), self._scales(name)
+        """Sum over the workers and write the mean over the micro-batches to `.grad`.
+
+        A collective call.
+        """
+        sums = self.sums.pop(name)
+        scales = self._scales(name)
         if world_size() > 1:
             dist.all_reduce(sums)
+
         largest: list[Tensor] = []
         for bucket in self.buckets[name]:
             totals = bucket.of(sums).double()
@@ -184,26 +219,46 @@ class ExactReduction:
             means = totals.div_(bucket.spread(scales) * self.G).float()
             for p, mean in zip(bucket.parameters, means.split(bucket.sizes), strict=True):
                 p.grad = mean.view_as(p)
+
+        # an overflow shows in the gradient's norm
         first = self.buckets[name][0].parameters[0]
         assert first.grad is not None
         first.grad = torch.where(sums[-1] > 0, torch.nan, first.grad)
+
+        # a gradient of zero says nothing about the next one's size
         magnitude = torch.stack(largest) / scales
         self.exponents[name] = torch.where(
             magnitude > 0, torch.ceil(torch.log2(magnitude)), self.exponents[name]
         )
 
     def state_dict(self) -> dict[str, dict[str, float]]:
-        """Exponents of each network's parameters, by name: another run may freeze others."""
+        """Return the exponents of each network's parameters, by name.
+
+        By name, since the run may freeze other parameters when it resumes.
+        """
         return {
             name: dict(zip(keys, self.exponents[name].tolist(), strict=True))
             for name, keys in self.keys.items()
         }
 
     def load_state_dict(self, state: Mapping[str, Mapping[str, float]]) -> None:
-        """Restore the exponents; the state may be of other networks, or of none where its reduction was another."""
+        """Restore the exponents.
+
+        The state may lack some of the networks, or all if it was written with another reduction.
+        """
         for name, keys in self.keys.items():
             values = [state.get(name, {}).get(key, 0.0) for key in keys]
             self.exponents[name] = self.exponents[name].new_tensor(values)
+
+
+def _taken_gradients(bucket: Bucket, name: str) -> Tensor:
+    """Return a bucket's gradients as one tensor [elements], and clear them."""
+    gradients = []
+    for p in bucket.parameters:
+        assert p.grad is not None, f"a parameter of network {name} takes no part in its loss"
+        gradients.append(p.grad.flatten())
+        p.grad = None
+    return torch.cat(gradients)
 
 
 Reduction = FastReduction | ExactReduction

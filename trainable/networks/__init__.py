@@ -1,1 +1,1 @@
-"""The neural networks of Bert-VITS2 2.3, one file a network part."""
+"""The neural networks of Bert-VITS2 2.3, one file per network part."""

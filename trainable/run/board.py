@@ -1,4 +1,4 @@
-"""TensorBoard events as bytes, so that they go to the run's folder the way that everything else goes.
+"""TensorBoard events as bytes, which go to the run's folder in the same way as everything else.
 
 torch's SummaryWriter opens its files itself: a full disk ends the training with its traceback, and
 in an object store it reads and writes the whole file again at every flush.
@@ -22,15 +22,18 @@ _numbers = count()
 
 
 def record(event: Event) -> bytes:
-    """An event as it stands in a file."""
+    """Return an event as it stands in a file."""
+    # the record's own checksums are part of the format
     buffer = io.BytesIO()
     RecordWriter(buffer).write(event.SerializeToString())
     return buffer.getvalue()
 
 
 def event_file() -> str:
-    """A new name, unique, and sorted behind those before."""
-    return f"events.out.tfevents.{int(time.time()):010d}.{platform.node()}.{os.getpid()}.{next(_numbers):06d}"
+    """Return a new name, unique, and sorted behind those before."""
+    seconds = f"{int(time.time()):010d}"
+    number = f"{next(_numbers):06d}"
+    return f"events.out.tfevents.{seconds}.{platform.node()}.{os.getpid()}.{number}"
 
 
 class Board:
@@ -42,31 +45,25 @@ class Board:
         Args:
             purge_step: what earlier sessions have written from this step on no longer counts.
         """
-        self.records = [
-            record(
-                Event(
-                    wall_time=time.time(),
-                    step=purge_step,
-                    session_log=SessionLog(status=SessionLog.START),
-                )
-            )
-        ]
+        start = SessionLog(status=SessionLog.START)
+        self.records = [record(Event(wall_time=time.time(), step=purge_step, session_log=start))]
 
     def take(self) -> bytes:
-        """All events since the last time."""
-        taken, self.records = b"".join(self.records), []
+        """Return all events since the last time."""
+        taken = b"".join(self.records)
+        self.records = []
         return taken
 
     def scalar(self, tag: str, value: float, step: int) -> None:
-        """A number."""
+        """Add a number."""
         self._add(summary.scalar(tag, value), step)
 
     def image(self, tag: str, image: np.ndarray, step: int) -> None:
-        """An image, uint8 [height, width, 3]."""
+        """Add an image, uint8 [height, width, 3]."""
         self._add(summary.image(tag, image, dataformats="HWC"), step)
 
     def audio(self, tag: str, wave: np.ndarray, step: int, sampling_rate: int) -> None:
-        """A sound, float32 [samples]."""
+        """Add a sound, float32 [samples]."""
         self._add(summary.audio(tag, torch.from_numpy(wave), sample_rate=sampling_rate), step)
 
     def _add(self, values: Summary, step: int) -> None:

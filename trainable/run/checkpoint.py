@@ -1,6 +1,6 @@
 """One checkpoint: a folder with everything needed to continue, safe to load and checked before use.
 
-trainable/run/format.py lists its files.
+trainable/run/format.py lists its files and states the contract.
 
 Saving has two halves: `take_snapshot` copies the state to host memory, which the training waits
 for, and `write_snapshot` serialises, hashes and writes it, in any thread.
@@ -22,7 +22,18 @@ from torch import Tensor, nn
 
 from trainable.distributed.wrapping import unwrapped
 from trainable.learning.state import TrainState
-from trainable.run.format import FORMAT, CheckpointError, CheckpointInfo, read_info
+from trainable.networks.registry import AVERAGED, GENERATOR
+from trainable.run.format import (
+    CHECKSUMS,
+    CONFIG,
+    FORMAT,
+    STATE,
+    TRAINING,
+    CheckpointError,
+    CheckpointInfo,
+    read_info,
+    weights_name,
+)
 from trainable.run.tensor_files import load_tensors, write_safetensors
 
 
@@ -37,8 +48,9 @@ class HostCopy:
         self.buffers: dict[tuple, Tensor] = {}
 
     def __call__(self, value: Any) -> Any:
-        """The copy; it is overwritten by the next call."""
+        """Return the copy; it is overwritten by the next call."""
         copied = self._copy(value, ())
+        # the copies from a GPU are queued: the training must not change what is not copied yet
         if torch.cuda.is_available():
             torch.cuda.current_stream().synchronize()
         return copied
@@ -48,6 +60,7 @@ class HostCopy:
             return {key: self._copy(v, (*path, key)) for key, v in value.items()}
         if not isinstance(value, Tensor):
             return copy.deepcopy(value)
+
         buffer = self.buffers.get(path)
         if buffer is None or buffer.shape != value.shape or buffer.dtype != value.dtype:
             buffer = torch.empty(value.shape, dtype=value.dtype, pin_memory=value.is_cuda)
@@ -62,8 +75,8 @@ class Snapshot:
     Attributes:
         weights: network -> tensors.
         training: the rest of the state.
-        info: what the checkpoint says of itself.
-        config_yaml: the run's resolved configuration.
+        info: what the checkpoint tells about itself.
+        config_yaml: resolved configuration of the run.
     """
 
     weights: dict[str, dict[str, Tensor]]
@@ -78,7 +91,7 @@ def take_snapshot(
     """Copy the state; the snapshot holds until `host` copies again."""
     weights = {name: unwrapped(net).state_dict() for name, net in state.nets.items()}
     if state.averaged is not None:
-        weights["ema"] = state.averaged.state_dict()
+        weights[AVERAGED] = state.averaged.state_dict()
     copied = host({"weights": weights, "training": state.state_dict()})
     return Snapshot(copied["weights"], copied["training"], info, config_yaml)
 
@@ -87,7 +100,8 @@ class _Hashed:
     """A file that hashes what is written to it."""
 
     def __init__(self, file: IO[bytes]):
-        self.file, self.digest = file, hashlib.sha256()
+        self.file = file
+        self.digest = hashlib.sha256()
 
     def write(self, content: Any) -> int:
         self.digest.update(content)
@@ -104,24 +118,26 @@ def write_snapshot(
     """Write a checkpoint's files, the one that makes it valid last.
 
     Args:
-        snapshot: what it holds.
+        snapshot: what the checkpoint holds.
         create: opens a file of a name for writing.
     """
     state = json.dumps({"format": FORMAT, **asdict(snapshot.info)}, indent=1, ensure_ascii=False)
     files: dict[str, Callable[[Any], Any]] = {
-        f"{name}.safetensors": partial(write_safetensors, tensors)
+        weights_name(name): partial(write_safetensors, tensors)
         for name, tensors in snapshot.weights.items()
     }
-    files["training.pt"] = partial(torch.save, snapshot.training)
-    files["state.json"] = lambda file: file.write(state.encode())
-    files["config.yaml"] = lambda file: file.write(snapshot.config_yaml.encode())
+    # torch's own format, as optimizers hold nested dicts; it is read with weights_only
+    files[TRAINING] = partial(torch.save, snapshot.training)
+    files[STATE] = lambda file: file.write(state.encode())
+    files[CONFIG] = lambda file: file.write(snapshot.config_yaml.encode())
+
     sums = {}
     for name, write in files.items():
         with create(name) as file:
             hashed = _Hashed(file)
             write(hashed)
         sums[name] = hashed.digest.hexdigest()
-    with create("checksums.json") as file:
+    with create(CHECKSUMS) as file:
         file.write(json.dumps(sums, indent=1).encode())
 
 
@@ -129,9 +145,8 @@ def save_checkpoint(
     folder: Path, state: TrainState, info: CheckpointInfo, config_yaml: str
 ) -> None:
     """Write a checkpoint into an empty local folder."""
-    write_snapshot(
-        take_snapshot(state, info, config_yaml, HostCopy()), lambda name: (folder / name).open("wb")
-    )
+    snapshot = take_snapshot(state, info, config_yaml, HostCopy())
+    write_snapshot(snapshot, lambda name: (folder / name).open("wb"))
 
 
 def load_checkpoint(folder: Path, state: TrainState) -> CheckpointInfo:
@@ -141,36 +156,38 @@ def load_checkpoint(folder: Path, state: TrainState) -> CheckpointInfo:
         CheckpointError: it is damaged or of another architecture.
     """
     info = read_info(folder)
+    # weights first: a wrong architecture is found by them, with the tensors' names
     for name, net in state.nets.items():
         load_weights(folder, name, unwrapped(net))
+
     try:
-        training = load_tensors(folder / "training.pt")
+        training = load_tensors(folder / TRAINING)
     except ValueError as error:
         raise CheckpointError(f"{folder}: {error}") from error
     state.load_state_dict(training)
-    if state.averaged is not None:  # a run may begin to average later
-        path = folder / "ema.safetensors"
-        state.averaged.load_state_dict(
-            load_file(path if path.exists() else folder / "g.safetensors")
-        )
-    state.position, state.passed_over, state.validations = (
-        info.position,
-        info.passed_over,
-        info.validations,
-    )
+
+    if state.averaged is not None:
+        averaged = folder / weights_name(AVERAGED)
+        if not averaged.exists():  # a run may begin to average later
+            averaged = folder / weights_name(GENERATOR)
+        state.averaged.load_state_dict(load_file(averaged))
+
+    state.position = info.position
+    state.passed_over = info.passed_over
+    state.validations = info.validations
     return info
 
 
 def weights_file(folder: Path, name: str) -> Path:
-    """The file of a network's weights, or of the generator's averaged ones, `ema`.
+    """Return the file of a network's weights, or of the generator's averaged ones, `ema`.
 
     Raises:
         CheckpointError: there is none.
     """
-    path = folder / f"{name}.safetensors"
+    path = folder / weights_name(name)
     if path.exists():
         return path
-    if name == "ema":
+    if name == AVERAGED:
         raise CheckpointError(
             f"{folder} holds no averaged weights: it was trained with train.ema_decay 0"
         )
@@ -186,18 +203,26 @@ def load_weights(folder: Path, name: str, net: nn.Module) -> None:
         CheckpointError: names the tensors that do not fit.
     """
     path = weights_file(folder, name)
-    weights, own = load_file(path), net.state_dict()
-    wrong = mismatches(weights, own)
+    weights = load_file(path)
+    wrong = mismatches(weights, net.state_dict())
     if wrong:
         raise CheckpointError(
-            f"{path} is of another architecture ({len(wrong)} tensors differ): {'; '.join(wrong[:3])}. "
-            "Set model.* as in the checkpoint's config.yaml, or choose another run.name"
+            f"{path} is of another architecture ({len(wrong)} tensors differ): "
+            f"{'; '.join(wrong[:3])}. "
+            f"Set model.* as in the checkpoint's {CONFIG}, or choose another run.name"
         )
     net.load_state_dict(weights)
 
 
-def mismatches(weights: Mapping[str, torch.Tensor], own: Mapping[str, torch.Tensor]) -> list[str]:
-    """How the tensors of a file differ from a network's: missing, unexpected, of another shape."""
+def mismatches(weights: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> list[str]:
+    """Return how the tensors of a file differ from a network's.
+
+    Some are missing, some unexpected, some of another shape.
+
+    Args:
+        weights: tensors of the file.
+        own: tensors of the network.
+    """
     wrong = [f"{key} is missing" for key in own if key not in weights]
     wrong += [f"{key} is not of this network" for key in weights if key not in own]
     wrong += [

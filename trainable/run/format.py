@@ -1,30 +1,68 @@
-"""The format of a run's checkpoints: names and schema. It needs no torch, so that listing runs is fast.
+"""A run's folder: the names of its files, and the schema of its checkpoints.
 
-<network>.safetensors   weights of each network: g, d, wd and perhaps dur
-ema.safetensors         the generator's averaged weights, with train.ema_decay
-training.pt             optimizers by parameter, learning rates, scalers, exponents; loads with
-                        weights_only
-state.json              position, changes of the plan, steps passed over, scores, validations,
-                        manifest digest, versions
-config.yaml             the run's resolved configuration
-checksums.json          sha256 of every other file; written last: a folder without it is not a
-                        checkpoint
+No other module spells these names. This one needs no torch, so that listing runs is fast.
+
+config.yaml              resolved configuration of the last start
+environment.json         code version and installed packages of the last start
+owner.txt                the job that was started last; an earlier one saves nothing more
+metrics.jsonl            one JSON object per global step; in an object store, which cannot append,
+                         parts: metrics/<first step>.jsonl
+tensorboard/             events of the training; tensorboard/eval/ those of the validations
+logs/rank-<r>.log        log of each rank
+logs/stuck-rank-<r>.txt  where a rank was when it hung
+checkpoint_<step>/       a checkpoint after that many global steps
+
+The files of a checkpoint:
+
+<network>.safetensors    weights of each network
+ema.safetensors          averaged weights of the generator, with train.ema_decay
+training.pt              optimizers by parameter, learning rates, scalers, exponents of the exact
+                         reduction; loads with weights_only
+state.json               CheckpointInfo
+config.yaml              resolved configuration of the run
+checksums.json           sha256 of every other file
+
+The contract that writers (checkpoint.py, storage.py) and readers keep:
+
+- `checksums.json` is written last. A folder without it is no checkpoint.
+- A checkpoint is never changed. It is replaced as a whole, or removed: `checksums.json` first.
+- Nothing is read before `read_info` has compared all checksums.
+- Files that `checksums.json` lists under other names than these are refused, never opened.
+- All networks, optimizers and the position are of the same step.
 """
 
 import hashlib
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from data.plan.epoch_plan import Position
 from data.plan.history import History, change_of
 from trainable.learning.judgement import Spans, Validation
+from trainable.networks.registry import NAME as NETWORK_NAME
 
-NAME = re.compile(r"checkpoint_(\d+)")
+# of a run
+CONFIG = "config.yaml"
+ENVIRONMENT = "environment.json"
+OWNER = "owner.txt"
+METRICS = "metrics.jsonl"
+METRICS_PARTS = "metrics/*.jsonl"
+TENSORBOARD = "tensorboard"
+TENSORBOARD_EVAL = "tensorboard/eval"
+LOGS = "logs"
+CHECKPOINTS = "checkpoint_*"
+
+# of a checkpoint, which has a CONFIG too
+CHECKSUMS = "checksums.json"
+STATE = "state.json"
+TRAINING = "training.pt"
+
 FORMAT = 2
-REQUIRED = {"training.pt", "state.json", "config.yaml"}
-KNOWN = re.compile(r"[a-z]+\.safetensors|training\.pt|state\.json|config\.yaml")
+REQUIRED = {TRAINING, STATE, CONFIG}
+CHECKPOINT_NAME = re.compile(r"checkpoint_(\d+)")
+WEIGHTS_NAME = re.compile(rf"{NETWORK_NAME.pattern}\.safetensors")
 
 
 class CheckpointError(ValueError):
@@ -33,19 +71,19 @@ class CheckpointError(ValueError):
 
 @dataclass(frozen=True)
 class CheckpointInfo:
-    """What a checkpoint says of itself.
+    """What a checkpoint tells about itself: its state.json.
 
     Attributes:
         position: global steps done.
         manifest: digest of the data that it was trained on.
         code_version: commit or version of the code that wrote it.
-        versions: of python and the libraries.
+        versions: versions of Python and the libraries.
         speakers: name -> row of the speaker table.
-        world_size: workers when it was written.
-        scores: of a validation at this step; empty without one.
+        world_size: number of workers when it was written.
+        scores: scores of a validation at this step; empty without one.
         passed_over: (first, last) steps that roll-backs have passed over.
-        history: changes of the plan of the data; none in checkpoints of older code.
-        validations: those of the run so far.
+        history: changes of the data's plan; empty in checkpoints of older code.
+        validations: all validations of the run so far.
     """
 
     position: Position
@@ -61,65 +99,101 @@ class CheckpointInfo:
 
 
 def checkpoint_name(step: int) -> str:
-    """Of the checkpoint after `step` global steps, below the run's folder."""
+    """Return the name of the checkpoint after `step` global steps, below the run's folder."""
     return f"checkpoint_{step:09d}"
 
 
 def step_of(uri: str) -> int:
-    """The step that a checkpoint's name tells."""
-    found = NAME.fullmatch(uri.rpartition("/")[2])
+    """Return the global steps that a checkpoint's name tells."""
+    found = CHECKPOINT_NAME.fullmatch(uri.rpartition("/")[2])
     assert found is not None, uri
     return int(found[1])
 
 
+def weights_name(network: str) -> str:
+    """Return the name of a network's file in a checkpoint; AVERAGED has one too."""
+    return f"{network}.safetensors"
+
+
+def metrics_part(label: str) -> str:
+    """Return the path of a part of the metrics in an object store, below the run's folder."""
+    return METRICS_PARTS.replace("*", label)
+
+
+def log_name(rank: int) -> str:
+    """Return the path of a rank's log, below the run's folder."""
+    return f"{LOGS}/rank-{rank}.log"
+
+
+def stuck_report_name(rank: int) -> str:
+    """Return the path of a rank's report of a hang, below the run's folder."""
+    return f"{LOGS}/stuck-rank-{rank}.txt"
+
+
 def read_info(folder: Path) -> CheckpointInfo:
-    """Verify a checkpoint's files and read what it says of itself.
+    """Verify a checkpoint's files and read what it tells about itself.
 
     Raises:
         CheckpointError: a file is missing or damaged, or the format is unknown.
     """
     try:
-        sums = json.loads((folder / "checksums.json").read_text())
-        strange = [name for name in sums if not KNOWN.fullmatch(name)]
-        damaged = (
-            []
-            if strange
-            else [name for name, digest in sums.items() if _sha256(folder / name) != digest]
-        )
+        sums = json.loads((folder / CHECKSUMS).read_text())
+        unknown = [name for name in sums if not _is_known(name)]
+        # files of unknown names are not opened
+        damaged = [] if unknown else _damaged(folder, sums)
     except (FileNotFoundError, AttributeError, TypeError, ValueError) as error:
         raise CheckpointError(f"{folder} is no complete checkpoint: {error}") from error
-    if strange:
-        raise CheckpointError(
-            f"{folder}/checksums.json lists {', '.join(strange)}: no file of a checkpoint"
-        )
+
+    if unknown:
+        names = ", ".join(unknown)
+        raise CheckpointError(f"{folder}/{CHECKSUMS} lists {names}: no file of a checkpoint")
     if damaged:
+        names = ", ".join(damaged)
         raise CheckpointError(
-            f"{folder}: {', '.join(damaged)} is damaged (its sha256 is not that of checksums.json)"
+            f"{folder}: {names} is damaged (its sha256 differs from that in {CHECKSUMS})"
         )
     if missing := REQUIRED - sums.keys():
-        raise CheckpointError(
-            f"{folder} is no complete checkpoint: checksums.json lacks {', '.join(sorted(missing))}"
-        )
-    return parse_info((folder / "state.json").read_bytes(), f"{folder}/state.json")
+        names = ", ".join(sorted(missing))
+        raise CheckpointError(f"{folder} is no complete checkpoint: {CHECKSUMS} lacks {names}")
+
+    return parse_info((folder / STATE).read_bytes(), f"{folder}/{STATE}")
 
 
 def parse_info(content: bytes, source: str) -> CheckpointInfo:
-    """What a checkpoint says of itself, from its state.json.
+    """Read what a checkpoint tells about itself, from its state.json.
+
+    Args:
+        content: bytes of the file.
+        source: path or URI of the file, for messages.
 
     Raises:
-        CheckpointError: the format is unknown.
+        CheckpointError: the file is damaged, or its format is unknown.
     """
     try:
         raw = json.loads(content)
         if raw.pop("format") == FORMAT:
-            raw["position"] = Position(**raw["position"])
-            raw["passed_over"] = tuple((first, last) for first, last in raw.get("passed_over", ()))
-            raw["history"] = tuple(map(change_of, raw.get("history", ())))
-            raw["validations"] = tuple(Validation(**v) for v in raw.get("validations", ()))
-            return CheckpointInfo(**raw)
+            return _info_of(raw)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{source} is damaged: {error!r}") from error
     raise CheckpointError(f"{source} has a format that this code does not know; it reads {FORMAT}")
+
+
+def _info_of(raw: dict) -> CheckpointInfo:
+    """Return the CheckpointInfo that `dataclasses.asdict` and JSON made `raw` of."""
+    raw["position"] = Position(**raw["position"])
+    # younger than the format: older checkpoints have none of these
+    raw["passed_over"] = tuple((first, last) for first, last in raw.get("passed_over", ()))
+    raw["history"] = tuple(map(change_of, raw.get("history", ())))
+    raw["validations"] = tuple(Validation(**v) for v in raw.get("validations", ()))
+    return CheckpointInfo(**raw)
+
+
+def _is_known(name: str) -> bool:
+    return name in REQUIRED or WEIGHTS_NAME.fullmatch(name) is not None
+
+
+def _damaged(folder: Path, sums: Mapping[str, str]) -> list[str]:
+    return [name for name, digest in sums.items() if _sha256(folder / name) != digest]
 
 
 def _sha256(path: Path) -> str:

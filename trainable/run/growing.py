@@ -1,4 +1,4 @@
-"""Files that grow as a run goes on, on disks that fill up and in object stores that cannot append."""
+"""Files that grow during a run, on disks that fill up and in object stores that cannot append."""
 
 import time
 from collections.abc import Callable
@@ -15,41 +15,47 @@ PART_EVERY_S = 30.0
 class GrowingFile:
     """A file that grows: one file on a local disk, parts in an object store, which cannot append.
 
-    What cannot be written stays in hand and comes with what follows; half a line is never left
-    behind.
+    What cannot be written is kept and comes with what follows; half a line is never left behind.
     """
 
     def __init__(self, folder: str, path: str, part: Callable[[str], str], head: bytes = b""):
-        """Nothing is written yet.
+        """Remember the places; nothing is written yet.
 
         Args:
             folder: folder or URI of the run.
-            path: of the file below it, on a local disk.
-            part: path of the part that begins with something of this label, in an object store.
+            path: path of the file below `folder`, on a local disk.
+            part: label -> path of the part that begins with content of this label, in an object
+                store.
             head: begins the file, and every part.
         """
         fs, root = fsspec.core.url_to_fs(folder)
         self.local = Path(root, path) if isinstance(fs, LocalFileSystem) else None
-        self.folder, self.part, self.head = folder, part, head
-        self.held, self.label = b"", ""
+        self.folder = folder
+        self.part = part
+        self.head = head
+
+        # not written yet, with the label of its first piece
+        self.held = b""
+        self.label = ""
         self.due = 0.0
 
     def append(self, content: bytes, label: str = "") -> None:
-        """Write something; in an object store together with what comes within half a minute.
+        """Write content; in an object store together with what comes within half a minute.
 
         Raises:
-            OSError: it could not be written, and is still in hand.
+            OSError: it could not be written, and is kept.
         """
-        self.label = self.label if self.held else label
+        if not self.held:
+            self.label = label
         self.held += content
         if self.local or time.monotonic() >= self.due:
             self.persist()
 
     def persist(self) -> None:
-        """Write all that is in hand.
+        """Write all that is kept.
 
         Raises:
-            OSError: it could not be written, and is still in hand.
+            OSError: it could not be written, and is still kept.
         """
         if not self.held:
             return
@@ -57,12 +63,14 @@ class GrowingFile:
             _append(self.local, self.held, self.head)
         else:
             put_file(below(self.folder, self.part(self.label)), self.head + self.held)
-        self.held, self.due = b"", time.monotonic() + PART_EVERY_S
+        self.held = b""
+        self.due = time.monotonic() + PART_EVERY_S
 
 
 def _append(path: Path, content: bytes, head: bytes) -> None:
     """Append to a local file; on failure it is as it was."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    # unbuffered: a failed write is seen here, not when the file is closed
     with path.open("ab", buffering=0) as file:
         size = file.tell()
         left = memoryview(content if size else head + content)

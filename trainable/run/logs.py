@@ -1,4 +1,4 @@
-"""The workers' logs: on the console, and in `logs/rank-<r>.log` of the run."""
+"""The workers' logs: on the console, and in the run's folder."""
 
 import contextlib
 import logging
@@ -10,22 +10,27 @@ from pathlib import Path
 from urllib.parse import quote
 
 from data.files import below, put_file, read_file
+from trainable.run.format import LOGS, log_name
 
 log = logging.getLogger("bert_vits2_ray")
 
 
 def log_path(folder: str, rank: int) -> Path:
-    """Where a rank writes its log: in the run's folder, or for an object store on this machine, to be uploaded."""
-    local = (
-        Path(folder)
-        if "://" not in folder
-        else Path(tempfile.gettempdir()) / "bert-vits2-ray" / quote(folder, "")
-    )
-    return local / "logs" / f"rank-{rank}.log"
+    """Return the local file that a rank writes its log to.
+
+    It lies in the run's folder, or for an object store on this machine, to be uploaded.
+    """
+    if "://" in folder:
+        local = Path(tempfile.gettempdir()) / "bert-vits2-ray" / quote(folder, "")
+    else:
+        local = Path(folder)
+    return local / log_name(rank)
 
 
 def earlier_log(folder: str, rank: int) -> Path:
-    """Where a rank writes its log, with what it wrote on other machines: an object store has that.
+    """Return the local file of a rank's log, with what the rank wrote on other machines.
+
+    The object store has what was written there.
 
     Raises:
         OSError: the store is out of reach.
@@ -34,15 +39,15 @@ def earlier_log(folder: str, rank: int) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     if "://" in folder:
         with contextlib.suppress(FileNotFoundError):
-            stored = read_file(below(folder, f"logs/{path.name}"))
-            # else it has lines more
+            stored = read_file(below(folder, log_name(rank)))
+            # a log that begins so has more lines than were uploaded
             if not (path.exists() and path.read_bytes().startswith(stored)):
                 path.write_bytes(stored)
     return path
 
 
 def start_logging(folder: str, rank: int) -> Path:
-    """Log to the console and to `logs/rank-<r>.log` of the run, behind what it holds; returns the file.
+    """Log to the end of the rank's file, and on rank 0 to the console; return the file.
 
     Raises:
         OSError: the file cannot be read or written.
@@ -51,21 +56,23 @@ def start_logging(folder: str, rank: int) -> Path:
     handlers: list[logging.Handler] = [logging.FileHandler(path)]
     if rank == 0:
         handlers.append(logging.StreamHandler(sys.stdout))
+
+    line = logging.Formatter(f"%(asctime)s rank {rank} %(levelname)s %(message)s")
     for handler in handlers:
-        handler.setFormatter(
-            logging.Formatter(f"%(asctime)s rank {rank} %(levelname)s %(message)s")
-        )
-    log.handlers, log.propagate = handlers, False
+        handler.setFormatter(line)
+
+    log.handlers = handlers
+    log.propagate = False
     log.setLevel(logging.INFO)
     log.info("pid %d on %s", os.getpid(), platform.node())
     return path
 
 
 def upload_log(path: Path, folder: str) -> None:
-    """Copy the log to the run's folder where that is no local disk.
+    """Copy a log to the run's folder unless it lies there, on a local disk.
 
     Raises:
         OSError: the store is out of reach.
     """
     if "://" in folder:
-        put_file(below(folder, f"logs/{path.name}"), path.read_bytes())
+        put_file(below(folder, f"{LOGS}/{path.name}"), path.read_bytes())

@@ -9,19 +9,22 @@ from matplotlib.figure import Figure
 
 
 def spectrogram_image(spectrogram: np.ndarray) -> np.ndarray:
-    """A mel spectrogram [bands, frames] as an RGB image, uint8 [height, width, 3]."""
+    """Draw a mel spectrogram [bands, frames] as an RGB image, uint8 [height, width, 3]."""
     return _matrix(spectrogram, "frame", "mel band", size=(10, 3))
 
 
 def alignment_image(alignment: np.ndarray) -> np.ndarray:
-    """An alignment [frames, phones] as an RGB image, uint8 [height, width, 3]; phones on the vertical axis."""
+    """Draw an alignment [frames, phones] as an RGB image, uint8 [height, width, 3].
+
+    Phones are on the vertical axis.
+    """
     return _matrix(alignment.T, "frame", "phone", size=(6, 4))
 
 
 def line_plot(
     xs: Sequence[float], lines: Mapping[str, Sequence[float]], x: str, y: str
 ) -> np.ndarray:
-    """Named lines over common points as an RGB image, uint8 [height, width, 3]."""
+    """Draw named lines over common points as an RGB image, uint8 [height, width, 3]."""
     figure, axes = _figure((7, 3), x, y)
     for name, values in lines.items():
         axes.plot(xs, values, label=name, marker=".")
@@ -31,9 +34,8 @@ def line_plot(
 
 def _matrix(values: np.ndarray, x: str, y: str, size: tuple[float, float]) -> np.ndarray:
     figure, axes = _figure(size, x, y)
-    figure.colorbar(
-        axes.imshow(values, aspect="auto", origin="lower", interpolation="none"), ax=axes
-    )
+    image = axes.imshow(values, aspect="auto", origin="lower", interpolation="none")
+    figure.colorbar(image, ax=axes)
     return _pixels(figure)
 
 

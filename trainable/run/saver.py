@@ -1,4 +1,4 @@
-"""What a run writes, written beside the training: one thread, in the order in which it was handed over."""
+"""What a run writes, beside the training: one thread, in the order in which it was handed over."""
 
 import logging
 from collections.abc import Callable
@@ -8,7 +8,7 @@ from functools import partial
 from data.files import keep_trying
 from trainable.config import CheckpointConfig
 from trainable.learning.state import TrainState
-from trainable.run.checkpoint import HostCopy, take_snapshot, write_snapshot
+from trainable.run.checkpoint import HostCopy, Snapshot, take_snapshot, write_snapshot
 from trainable.run.format import CheckpointInfo
 from trainable.run.storage import owner, prune, write_checkpoint
 
@@ -17,14 +17,14 @@ FAILURES_IN_A_ROW = 3
 
 
 def nothing() -> None:
-    """Nothing else to write."""
+    """Do nothing: there is nothing else to write."""
 
 
 class Saver:
-    """The thread that writes the run's folder: records as they come, and checkpoints from a snapshot of the state.
+    """The thread that writes the run's folder: records as they come, checkpoints from snapshots.
 
     A checkpoint that cannot be written is tried again for `retry_s` seconds. Then it is given up
-    and said, and the run goes on to the next one; `problem` tells when it should not.
+    (logged), and the run continues to the next one; `problem` tells when it should not.
     """
 
     def __init__(self, folder: str, cfg: CheckpointConfig, owner: str | None = None):
@@ -32,27 +32,34 @@ class Saver:
 
         Args:
             folder: folder or URI of the run.
-            cfg: what is kept, and how long is tried.
-            owner: of the folder, by `claim`: nothing is saved where another job has claimed it
-                since; None: not asked.
+            cfg: what is kept, and how long a write is tried.
+            owner: this job's claim of the folder: nothing is saved once another job has claimed
+                it; None: claims are ignored.
         """
-        self.folder, self.cfg, self.owner = folder, cfg, owner
-        self.taken = ""  # over by whom
+        self.folder = folder
+        self.cfg = cfg
+        self.owner = owner
+        self.taken_by = ""  # another job that has claimed the folder
+        # one: what is handed over first is written first
         self.thread = ThreadPoolExecutor(1, "saver")
         self.host = HostCopy()
         self.writing: Future[None] | None = None
-        self.resumed = -1  # step that the run went on from
+        self.resumed = -1  # step that the run resumed from
         self.saved: list[int] = []  # steps of the durable checkpoints since then
-        self.failures, self.error = 0, ""  # in a row, and the last one
+        self.failures = 0  # in a row
+        self.error = ""  # the last one
 
     def submit(self, write: Callable[[], None]) -> None:
-        """Write something after all that was handed over before; what fails is said, and `write` keeps it in hand."""
+        """Write something after all that was handed over before.
+
+        A failure is logged; `write` keeps what it could not write.
+        """
 
         def attempt() -> None:
             try:
                 write()
             except OSError as error:
-                log.warning("%s: is written later", error)
+                log.warning("%s; it will be written later", error)
 
         self.thread.submit(attempt)
 
@@ -63,79 +70,93 @@ class Saver:
         config_yaml: str,
         first: Callable[[], None] = nothing,
     ) -> Future[None]:
-        """Copy the state, and begin to write it; waits for the checkpoint before, whose memory is used again.
+        """Copy the state, and begin to write it.
+
+        Waits for the checkpoint before, whose memory is used again.
 
         Args:
             state: what is trained.
-            info: of the checkpoint.
-            config_yaml: of the run.
-            first: what must be durable before the checkpoint: the records of the steps up to it.
+            info: what the checkpoint tells about itself.
+            config_yaml: resolved configuration of the run.
+            first: writes what must be durable before the checkpoint: the records of the steps up
+                to it.
 
         Returns:
             Done when the checkpoint is durable, or given up.
         """
         self.wait()
         snapshot = take_snapshot(state, info, config_yaml, self.host)
-
-        def write() -> None:
-            step, seconds = info.position.step, self.cfg.retry_s
-            try:
-                if (
-                    self.owner
-                    and (now := keep_trying(lambda: owner(self.folder), seconds)) != self.owner
-                ):
-                    self.taken = now.partition(" ")[2]
-                    return
-                keep_trying(first, seconds)
-                write_files = partial(write_snapshot, snapshot)
-                keep_trying(lambda: write_checkpoint(self.folder, step, write_files), seconds)
-            except OSError as error:
-                self.failures, self.error = (
-                    self.failures + 1,
-                    f"step {step} could not be saved: {error}",
-                )
-                log.error(
-                    "%s; %d in a row, %d end the run", self.error, self.failures, FAILURES_IN_A_ROW
-                )
-                return
-            self.failures = 0
-            self.saved.append(step)
-            try:
-                prune(self.folder, self.saved, self.cfg, self.resumed)
-            except OSError as error:
-                log.warning("old checkpoints stay until the next one is saved: %s", error)
-
-        self.writing = self.thread.submit(write)
+        self.writing = self.thread.submit(self._write, snapshot, first)
         return self.writing
 
+    def _write(self, snapshot: Snapshot, first: Callable[[], None]) -> None:
+        """Make a checkpoint durable and prune the older ones, or give it up; in the thread."""
+        step = snapshot.info.position.step
+        seconds = self.cfg.retry_s
+        write_files = partial(write_snapshot, snapshot)
+        try:
+            if self.owner:
+                # asked before each checkpoint: two jobs would prune each other's
+                now = keep_trying(lambda: owner(self.folder), seconds)
+                if now != self.owner:
+                    self.taken_by = now.partition(" ")[2]
+                    return
+            # a resume from this checkpoint writes no metrics of the steps before it again
+            keep_trying(first, seconds)
+            keep_trying(lambda: write_checkpoint(self.folder, step, write_files), seconds)
+        except OSError as error:
+            self.failures += 1
+            self.error = f"step {step} could not be saved: {error}"
+            log.error(
+                "%s (failure %d in a row; the run stops after %d)",
+                self.error,
+                self.failures,
+                FAILURES_IN_A_ROW,
+            )
+            return
+
+        self.failures = 0
+        self.saved.append(step)
+        try:
+            prune(self.folder, self.saved, self.cfg, self.resumed)
+        except OSError as error:
+            log.warning("old checkpoints are kept until the next one is saved: %s", error)
+
     def has(self, step: int) -> bool:
-        """Whether the newest durable checkpoint, or that which the run went on from, is of this step."""
+        """Tell whether the newest durable checkpoint is of this step.
+
+        The one that the run resumed from counts too.
+        """
         return step in (self.resumed, *self.saved[-1:])
 
     def wait(self) -> None:
-        """Until the checkpoint in flight is durable or given up."""
+        """Wait until the checkpoint in flight is durable or given up."""
         if self.writing is not None:
             self.writing.result()
 
     def finish(self) -> None:
-        """Until all that was handed over is written or given up."""
+        """Wait until all that was handed over is written or given up."""
         self.thread.submit(nothing).result()
 
     def problem(self, last: bool) -> str | None:
-        """Why the run should stop, if it should.
+        """Return why the run should stop; None if it should not.
 
         Args:
             last: nothing comes after the checkpoint just saved, so that it must not fail.
         """
-        if self.taken:
+        if self.taken_by:
             return (
-                f"another job trains the run {self.folder} ({self.taken}). This one, which was started earlier, stops; "
-                "give one of them another run.name if both are wanted"
+                f"another job trains the run {self.folder} ({self.taken_by}). "
+                "This job was started earlier, and stops; "
+                "if both are wanted, give one of them another run.name"
             )
         if self.failures < (1 if last else FAILURES_IN_A_ROW):
             return None
-        return f"{self.error}. The last good state is the newest checkpoint: make room or mend the storage, and go on"
+        return (
+            f"{self.error}. The last good state is the newest checkpoint: "
+            "free up space or fix the storage, then rerun the same command"
+        )
 
     def close(self) -> None:
-        """Until everything is written or given up."""
+        """Wait until everything is written or given up, and end the thread."""
         self.thread.shutdown()

@@ -1,4 +1,7 @@
-"""Checkpoints of a run where they lie: found, verified, fetched, written, pruned; on a disk or an object store."""
+"""Checkpoints of a run where they lie, on a disk or in an object store.
+
+They are found, verified, fetched, written and pruned here.
+"""
 
 import contextlib
 import logging
@@ -18,7 +21,12 @@ from fsspec.implementations.local import LocalFileSystem
 from data.files import PART_SUFFIX, below, put_file, reachable, read_file
 from trainable.config import CheckpointConfig
 from trainable.run.format import (
-    NAME,
+    CHECKPOINT_NAME,
+    CHECKPOINTS,
+    CHECKSUMS,
+    CONFIG,
+    OWNER,
+    STATE,
     CheckpointError,
     CheckpointInfo,
     checkpoint_name,
@@ -28,26 +36,30 @@ from trainable.run.format import (
 )
 
 log = logging.getLogger("bert_vits2_ray")
-BEST = "best"
-OWNER = "owner.txt"
+BEST = "best"  # `<run>/best` names a run's best checkpoint
 
 
 def claim(run: str) -> str:
-    """Take over a run's folder: a job that was started earlier, and still lives, saves nothing more in it.
+    """Take over a run's folder: an earlier job that still lives saves nothing more in it.
+
+    Args:
+        run: folder or URI of the run.
 
     Returns:
-        Who writes it from here on, for `owner`'s answers to be compared with.
+        The new owner, to be compared with what `owner` returns.
 
     Raises:
         OSError: the folder cannot be written.
     """
-    us = f"{uuid.uuid4().hex} on {platform.node()} since {datetime.now().astimezone():%Y-%m-%d %H:%M:%S %z}"
+    # the number tells two jobs of one machine apart; the rest is for whoever reads the message
+    since = f"{datetime.now().astimezone():%Y-%m-%d %H:%M:%S %z}"
+    us = f"{uuid.uuid4().hex} on {platform.node()} since {since}"
     put_file(below(run, OWNER), us.encode())
     return us
 
 
 def owner(run: str) -> str:
-    """Who has claimed a run's folder last.
+    """Return who has claimed a run's folder last.
 
     Raises:
         OSError: nobody has, or it cannot be read.
@@ -56,26 +68,28 @@ def owner(run: str) -> str:
 
 
 def checkpoints(uri: str) -> list[str]:
-    """Checkpoints of a run's folder or URI, newest first; damaged ones included, half-written ones not.
+    """Return the checkpoints of a run's folder or URI, newest first.
 
-    The folder is read rather than Ray Train's own list, which knows a checkpoint only some seconds
-    later.
+    Damaged ones are included, half-written ones are not. The folder is read rather than Ray Train's
+    own list, which knows a checkpoint only some seconds later.
     """
     with reachable(uri):
         fs, root = fsspec.core.url_to_fs(uri)
+        # another process has written since the last look, and object stores' listings are kept
         fs.invalidate_cache()
-        found = fs.glob(f"{root}/checkpoint_*/checksums.json")
-    names = (path.split("/")[-2] for path in found)
-    return [below(uri, name) for name in sorted(filter(NAME.fullmatch, names), reverse=True)]
+        found = fs.glob(f"{root}/{CHECKPOINTS}/{CHECKSUMS}")
+    names = filter(CHECKPOINT_NAME.fullmatch, (path.split("/")[-2] for path in found))
+    return [below(uri, name) for name in sorted(names, reverse=True)]
 
 
 @contextlib.contextmanager
 def fetched(uri: str) -> Iterator[Path]:
-    """A checkpoint as a local folder, for as long as the block lasts."""
+    """Give a checkpoint as a local folder, for as long as the block lasts."""
     fs, root = fsspec.core.url_to_fs(uri)
     if isinstance(fs, LocalFileSystem):
         yield Path(root)
         return
+
     with tempfile.TemporaryDirectory() as folder:
         with reachable(uri):
             fs.get(f"{root}/", folder, recursive=True)
@@ -83,57 +97,70 @@ def fetched(uri: str) -> Iterator[Path]:
 
 
 def good(uri: str) -> CheckpointInfo | None:
-    """What a checkpoint says of itself, or None where it is damaged, which is said."""
+    """Return what a checkpoint tells about itself; None (logged) if it is damaged."""
     with fetched(uri) as folder:
         try:
             return read_info(folder)
         except CheckpointError as error:
-            log.warning("passes over the checkpoint %s: %s", uri, error)
+            log.warning("skips the checkpoint %s: %s", uri, error)
             return None
 
 
 def newest_good(uri: str, wanted: Callable[[int], bool] = lambda step: True) -> str | None:
-    """The newest checkpoint of a run that is complete and undamaged; says which ones are passed over.
+    """Return the newest checkpoint of a run that is complete and undamaged; log which are skipped.
 
     Args:
         uri: folder or URI of the run.
-        wanted: whether a checkpoint of this step will do.
+        wanted: tells whether a checkpoint of this step will do.
     """
-    return next(
-        (found for found in checkpoints(uri) if wanted(step_of(found)) and good(found)), None
-    )
+    for found in checkpoints(uri):
+        if wanted(step_of(found)) and good(found):
+            return found
+    return None
 
 
 def read_state(uri: str) -> CheckpointInfo:
-    """What a checkpoint says of itself, without a look at its other files.
+    """Return what a checkpoint tells about itself, without a look at its other files.
 
     Raises:
         CheckpointError: its state.json is damaged.
     """
-    return parse_info(read_file(below(uri, "state.json")), below(uri, "state.json"))
+    state = below(uri, STATE)
+    return parse_info(read_file(state), state)
 
 
 def best(uri: str) -> str | None:
-    """The good checkpoint of a run with the best score, by the `train.checkpoint.metric` of the newest one."""
+    """Return the good checkpoint of a run with the best score.
+
+    What is best follows from `train.checkpoint` of the newest checkpoint.
+    """
     found = checkpoints(uri)
     if not found:
         return None
-    cfg = ranking(yaml.safe_load(read_file(below(found[0], "config.yaml"))) or {})
-    costs = {c: cfg.cost(scores_of(c)) for c in found}
-    ranked = sorted((cost, c) for c, cost in costs.items() if cost is not None)
-    return next((candidate for _, candidate in ranked if good(candidate)), None)
+    cfg = ranking(yaml.safe_load(read_file(below(found[0], CONFIG))) or {})
+
+    # scores first, as they are small: only the best candidates are verified, which reads them whole
+    costs = {checkpoint: cfg.cost(scores_of(checkpoint)) for checkpoint in found}
+    ranked = sorted((cost, checkpoint) for checkpoint, cost in costs.items() if cost is not None)
+    return next((checkpoint for _, checkpoint in ranked if good(checkpoint)), None)
 
 
 def ranking(config: Mapping[str, Any]) -> CheckpointConfig:
-    """What the content of a config.yaml says of which checkpoint is better; the defaults where it says nothing."""
+    """Return how a configuration ranks checkpoints; the defaults where it does not say.
+
+    Args:
+        config: content of a config.yaml.
+    """
     given = config.get("train", {}).get("checkpoint", {})
-    return CheckpointConfig(
-        **{key: given[key] for key in ("metric", "larger_is_better") if key in given}
-    )
+    keys = [key for key in ("metric", "larger_is_better") if key in given]
+    return CheckpointConfig(**{key: given[key] for key in keys})
 
 
 def scores_of(uri: str) -> dict[str, float]:
-    """Of the validation at a checkpoint's step; empty where there was none, or where nobody can tell."""
+    """Return the scores of the validation at a checkpoint's step.
+
+    They are empty if there was none, or if the checkpoint's state cannot be read.
+    """
     try:
         return read_state(uri).scores
     except (CheckpointError, FileNotFoundError):
@@ -141,22 +168,28 @@ def scores_of(uri: str) -> dict[str, float]:
 
 
 def resolve(uri: str) -> str:
-    """A checkpoint for a folder or URI: a checkpoint itself, a run's newest good one, or `<run>/best`.
+    """Return the checkpoint that a folder or URI means.
+
+    Args:
+        uri: a checkpoint itself, a run (its newest good checkpoint), or `<run>/best`.
 
     Raises:
         ValueError: there is none.
     """
     with reachable(uri):
         fs, root = fsspec.core.url_to_fs(uri)
-        if fs.exists(f"{root}/checksums.json"):
+        if fs.exists(f"{root}/{CHECKSUMS}"):
             return uri
+
     run, _, last = uri.rstrip("/").rpartition("/")
     if last == BEST:
         if (found := best(run)) is None:
             raise ValueError(
-                f"{run} holds no checkpoint with a score: it is saved where train.checkpoint.keep_best > 0"
+                f"{run} holds no checkpoint with a score: "
+                "it is saved where train.checkpoint.keep_best > 0"
             )
         return found
+
     if (found := newest_good(uri)) is None:
         raise ValueError(
             f"{uri} holds no checkpoint: give a run's folder (runs/<name>) or a checkpoint_* in it"
@@ -165,8 +198,9 @@ def resolve(uri: str) -> str:
 
 
 def is_here(path: str) -> bool:
-    """Whether a path is a file or folder of this machine, or `<run>/best` of a folder."""
-    return Path(path).exists() or (Path(path).name == BEST and Path(path).parent.is_dir())
+    """Tell whether a path is a file or folder of this machine, or `<run>/best` of a folder."""
+    local = Path(path)
+    return local.exists() or (local.name == BEST and local.parent.is_dir())
 
 
 Create = Callable[[str], contextlib.AbstractContextManager[IO[bytes]]]  # opens a file to write
@@ -192,9 +226,10 @@ def write_checkpoint(run: str, step: int, write: Callable[[Create], None]) -> No
         if isinstance(fs, LocalFileSystem):
             _write_local(Path(root), write)
             return
-        # of a damaged one that the run has passed over
+
+        # a damaged one that the run has skipped may lie there
         with contextlib.suppress(FileNotFoundError):
-            fs.rm_file(f"{root}/checksums.json")
+            fs.rm_file(f"{root}/{CHECKSUMS}")
         write(lambda name: fs.open(f"{root}/{name}", "wb"))
 
 
@@ -210,14 +245,15 @@ def _write_local(folder: Path, write: Callable[[Create], None]) -> None:
             os.fsync(file.fileno())
 
     try:
-        if part.exists():
+        if part.exists():  # of a process that was killed
             fs.rm(str(part), recursive=True)
         part.mkdir(parents=True)
         write(create)
         _sync(part)
-        if folder.exists():  # a damaged one that the run has passed over
+        if folder.exists():  # a damaged one that the run has skipped
             fs.rm(str(folder), recursive=True)
         part.rename(folder)
+        # the new name must be on the disk too
         _sync(folder.parent)
     except OSError:
         with contextlib.suppress(OSError):  # on a full disk it would stand in the way
@@ -234,7 +270,7 @@ def _sync(folder: Path) -> None:
 
 
 def kept(scores: dict[int, dict[str, float]], cfg: CheckpointConfig) -> set[int]:
-    """Which checkpoints stay.
+    """Return which checkpoints stay.
 
     Args:
         scores: step -> scores of each complete checkpoint.
@@ -242,49 +278,58 @@ def kept(scores: dict[int, dict[str, float]], cfg: CheckpointConfig) -> set[int]
 
     Returns:
         Steps: the newest `keep`, the `keep_best` with the best `metric`, and the newest scheduled
-        one, as the run may have to go back to a checkpoint that no notice of a going node placed.
+        one, as the run may have to return to a checkpoint that was not saved because of a notice.
     """
+    # the three sets overlap as a rule
     steps = sorted(scores)
+    newest = steps[-cfg.keep :]
+
     costs = {step: cfg.cost(own) for step, own in scores.items()}
     ranked = sorted((cost, -step) for step, cost in costs.items() if cost is not None)
+    best_scores = [-step for _, step in ranked[: cfg.keep_best]]
+
     scheduled = [step for step in steps if step % cfg.every_steps == 0]
-    return {*steps[-cfg.keep :], *(-step for _, step in ranked[: cfg.keep_best]), *scheduled[-1:]}
+    return {*newest, *best_scores, *scheduled[-1:]}
 
 
 def prune(run: str, saved: Sequence[int], cfg: CheckpointConfig, resumed: int = -1) -> None:
-    """Remove the checkpoints that need not stay, and what half-written ones have left; to be called after a save.
+    """Remove the checkpoints that need not stay, and what half-written ones have left.
 
-    What is later than the checkpoint that the run goes on from was damaged, or the run went back
-    behind it: it would be taken up again, or keep the place of a good one.
+    To be called after a save. A checkpoint that is later than the one that the run resumed from,
+    and was not saved since, was damaged, or the run was rolled back behind it: a later start would
+    resume from it, or it would take the place of a good one.
 
     Args:
         run: folder or URI.
         saved: steps of the checkpoints saved since the start; the last one is durable.
         cfg: what to keep.
-        resumed: step that the start went on from.
+        resumed: step that the start resumed from.
 
     Raises:
         OSError: the store is out of reach.
     """
-    newest, complete = saved[-1], {step_of(uri): uri for uri in checkpoints(run)}
+    newest = saved[-1]
+    complete = {step_of(uri): uri for uri in checkpoints(run)}
     assert newest in complete, f"checkpoint {newest} is not there"
+
     ours = {step for step in complete if step <= newest and (step <= resumed or step in saved)}
-    stay = {
-        checkpoint_name(step)
-        for step in kept({step: scores_of(complete[step]) for step in ours}, cfg)
-    }
+    scores = {step: scores_of(complete[step]) for step in ours}
+    stay = {checkpoint_name(step) for step in kept(scores, cfg)}
+
     with reachable(run):
         fs, root = fsspec.core.url_to_fs(run)
         for path in fs.ls(root, detail=False):
             name = path.rstrip("/").rpartition("/")[2]
-            found = NAME.fullmatch(name.removesuffix(PART_SUFFIX))
+            found = CHECKPOINT_NAME.fullmatch(name.removesuffix(PART_SUFFIX))
             if found is None or name in stay:
                 continue
-            if int(found[1]) not in ours:
+
+            step = int(found[1])
+            if step not in ours:
                 log.warning(
-                    "removes %s, which is damaged or which the run has gone back behind", name
+                    "removes %s: it is damaged, or later than what the run resumed from", name
                 )
             # from here on it is no checkpoint
-            if NAME.fullmatch(name) and int(found[1]) in complete:
-                fs.rm_file(f"{root}/{name}/checksums.json")
+            if CHECKPOINT_NAME.fullmatch(name) and step in complete:
+                fs.rm_file(f"{root}/{name}/{CHECKSUMS}")
             fs.rm(f"{root}/{name}", recursive=True)

@@ -1,7 +1,7 @@
 """Files of tensors: read without running what comes with them, written without a copy."""
 
 import json
-import pickle
+import pickle  # noqa: TID251  # for the name of torch's error
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -30,7 +30,7 @@ class Writable(Protocol):
 
 
 def load_tensors(path: Path) -> Any:
-    """What a torch file holds, of tensors and plain values alone.
+    """Return what a torch file holds: tensors and plain values alone.
 
     Raises:
         ValueError: it is damaged, or holds pickled code, which is not run.
@@ -40,31 +40,36 @@ def load_tensors(path: Path) -> Any:
     except OSError:  # of the storage: another attempt may succeed
         raise
     except Exception as error:  # a damaged pickle can fail in any way
-        code = (
-            re.search(r"GLOBAL (\S+)", str(error))
-            if isinstance(error, pickle.UnpicklingError)
-            else None
-        )
-        reason = (
-            f"holds pickled code ({code[1]}), which is not run"
-            if code
-            else "is truncated, damaged or no torch file"
-        )
-        raise ValueError(f"{path.name} is refused: it {reason}") from error
+        raise ValueError(f"{path.name} is refused: it {_fault_of(error)}") from error
+
+
+def _fault_of(error: Exception) -> str:
+    if isinstance(error, pickle.UnpicklingError):
+        code = re.search(r"GLOBAL (\S+)", str(error))
+        if code:
+            return f"holds pickled code ({code[1]}), which is not run"
+    return "is truncated, damaged or no torch file"
 
 
 def write_safetensors(tensors: Mapping[str, Tensor], file: Writable) -> None:
-    """The library's own format (a header's length, the header, the bytes), without its copies that hold up Python."""
-    header, end = {}, 0
+    """Write tensors in the format of the safetensors library, without its copies.
+
+    The copies hold up Python, and so the training beside. The format: the header's length, the
+    header, the bytes of each tensor.
+    """
+    header = {}
+    end = 0
     for key, t in tensors.items():
-        begin, end = end, end + t.nbytes
+        begin = end
+        end += t.nbytes
         header[key] = {
             "dtype": DTYPES[t.dtype],
             "shape": list(t.shape),
             "data_offsets": [begin, end],
         }
+
     text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)
+    text += b" " * (-len(text) % 8)  # the tensors begin at a multiple of 8 bytes
     file.write(len(text).to_bytes(8, "little") + text)
     for t in tensors.values():
         file.write(t.contiguous().view(-1).view(torch.uint8).numpy().data)

@@ -1,4 +1,7 @@
-"""Files of a model on the hub: fetched once into its cache, continued where they broke off, checked by their hash."""
+"""Files of a model on the hub, in its local cache.
+
+Each is fetched once, continued where a download broke off, and checked by its hash.
+"""
 
 import hashlib
 import logging
@@ -7,7 +10,7 @@ from pathlib import Path
 
 from huggingface_hub import HfApi
 from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
-from huggingface_hub.hf_api import RepoSibling
+from huggingface_hub.hf_api import ModelInfo, RepoSibling
 
 log = logging.getLogger("bert_vits2_ray")
 
@@ -27,45 +30,62 @@ def download(
 
     Raises:
         ValueError: there is no such model or revision, the token may not read it, nothing in it is
-            wanted, or a file keeps another hash than the hub says.
-        OSError: of the network.
+            wanted, or a file keeps another hash than the hub states.
+        OSError: the network fails.
     """
     repo, _, revision = name.partition("@")
     api = HfApi(endpoint=endpoint)
+    info = _describe(api, repo, revision or None, name)
+
+    siblings = {sibling.rfilename: sibling for sibling in info.siblings or []}
+    files = wanted(list(siblings))
+    if not files:
+        present = ", ".join(siblings) or "none"
+        raise ValueError(f"{name} on {api.endpoint} has no file that is wanted, only {present}")
+
+    for file in files:
+        # by the commit: all files are of one revision, also if the model changes meanwhile
+        path = Path(api.hf_hub_download(repo, file, revision=info.sha))
+        if intact(path, siblings[file]):
+            continue
+        log.warning(
+            "%s of %s differs from the hash that the hub states, and is fetched again", file, name
+        )
+        path = Path(api.hf_hub_download(repo, file, revision=info.sha, force_download=True))
+        if not intact(path, siblings[file]):
+            raise ValueError(
+                f"{file} of {name} differs from the hash that {api.endpoint} states: "
+                "use another mirror"
+            )
+    log.info("%s is at revision %s", name, info.sha)
+    return path.parent
+
+
+def _describe(api: HfApi, repo: str, revision: str | None, name: str) -> ModelInfo:
+    """Return what the hub states about a model and its files.
+
+    Raises:
+        ValueError: there is no such model or revision, or the token may not read it.
+        OSError: the network fails.
+    """
     try:
-        info = api.model_info(repo, revision=revision or None, files_metadata=True)
+        return api.model_info(repo, revision=revision, files_metadata=True)
     except GatedRepoError as error:
         raise ValueError(
             f"{name} on {api.endpoint} asks for an access token that may read it: set HF_TOKEN"
         ) from error
     except (RepositoryNotFoundError, RevisionNotFoundError) as error:
         raise ValueError(
-            f"{name} is no folder here and no model (or revision) on {api.endpoint} that this access token may read: "
-            "check the name, or set HF_TOKEN"
+            f"{name} is no folder here, and no model (or revision) on {api.endpoint} that this "
+            "access token may read: check the name, or set HF_TOKEN"
         ) from error
-    siblings = {sibling.rfilename: sibling for sibling in info.siblings or []}
-    files = wanted(list(siblings))
-    if not files:
-        raise ValueError(
-            f"{name} on {api.endpoint} has no file that is wanted, only {', '.join(siblings) or 'none'}"
-        )
-    for file in files:
-        path = Path(api.hf_hub_download(repo, file, revision=info.sha))
-        if not intact(path, siblings[file]):
-            log.warning(
-                "%s of %s has another hash than the hub says, and is fetched again", file, name
-            )
-            path = Path(api.hf_hub_download(repo, file, revision=info.sha, force_download=True))
-            if not intact(path, siblings[file]):
-                raise ValueError(
-                    f"{file} of {name} has another hash than {api.endpoint} says: use another mirror"
-                )
-    log.info("%s is at revision %s", name, info.sha)
-    return path.parent
 
 
 def intact(path: Path, sibling: RepoSibling) -> bool:
-    """Whether a file has the hash that the hub states: sha256 of a large one, git's blob hash of a small one."""
+    """Tell whether a file has the hash that the hub states.
+
+    It is the sha256 of a large file, git's blob hash of a small one.
+    """
     with path.open("rb") as file:
         if sibling.lfs is not None:
             return hashlib.file_digest(file, "sha256").hexdigest() == sibling.lfs.sha256

@@ -2,16 +2,16 @@
 
 G_*.pth, D_*.pth, DUR_*.pth, WD_*.pth are the reference's: a torch pickle of `model` (a state dict),
 `optimizer` (AdamW's state by number), `learning_rate` and `iteration` (epochs). G_*.safetensors and
-its like hold the state dict alone, with the two numbers in their metadata and the optimizer's state
-by name in G_*.optimizer.safetensors beside. Either comes from strangers: nothing but tensors and
-plain numbers is ever unpickled.
+so on hold the state dict alone, with the two numbers in their metadata and the optimizer's state by
+name in G_*.optimizer.safetensors beside. Either comes from strangers: nothing but tensors and plain
+numbers is ever unpickled.
 """
 
 import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -19,10 +19,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from trainable.learning.optimizer import Moments
+from trainable.networks.registry import networks
 from trainable.run.tensor_files import load_tensors
 
-PREFIXES = {"g": "G", "d": "D", "dur": "DUR", "wd": "WD"}  # network -> beginning of its file's name
-NETWORKS = {prefix: name for name, prefix in PREFIXES.items()}
 OPTIMIZER = ".optimizer.safetensors"
 ADAMW = ("step", "exp_avg", "exp_avg_sq")
 LEAVE = "train.skip_optimizer: true takes the weights alone"
@@ -30,12 +29,12 @@ LEAVE = "train.skip_optimizer: true takes the weights alone"
 
 @dataclass(frozen=True)
 class Published:
-    """One network's weights, and how far their training was.
+    """One network's weights, and how far they were trained.
 
     Attributes:
         weights: its state dict, parameters in the order of the network.
-        moments: AdamW's state of each parameter; None where the file has none.
-        learning_rate: of the next step.
+        moments: AdamW's state of each parameter; None if the file has none.
+        learning_rate: learning rate of the next step.
         epoch: epochs done.
     """
 
@@ -45,19 +44,35 @@ class Published:
     epoch: int = 0
 
 
+def prefixes() -> dict[str, str]:
+    """Return the beginning of each network's file name: network -> prefix."""
+    return {declared.name: declared.prefix for declared in networks()}
+
+
 def newest(names: Iterable[str]) -> dict[str, str]:
-    """Network -> name of its file with the highest number, out of the names of a folder; .pth before .safetensors."""
+    """Return each network's file with the highest number; .pth before .safetensors.
+
+    Args:
+        names: names of the files of a folder.
+
+    Returns:
+        Network -> name of its file.
+    """
+    network_of = {prefix: name for name, prefix in prefixes().items()}
+    pattern = re.compile(rf"({'|'.join(network_of)})_(\d+)\.(pth|safetensors)")
     found: dict[str, tuple[int, bool, str]] = {}
     for file in names:
-        match = re.fullmatch(rf"({'|'.join(NETWORKS)})_(\d+)\.(pth|safetensors)", file)
+        match = pattern.fullmatch(file)
         if match:
-            name, rank = NETWORKS[match[1]], (int(match[2]), match[3] == "pth", file)
+            name = network_of[match[1]]
+            # of equal numbers .pth wins: it is what the reference trainer wrote
+            rank = int(match[2]), match[3] == "pth", file
             found[name] = max(found.get(name, rank), rank)
     return {name: file for name, (_, _, file) in found.items()}
 
 
 def needed(names: Iterable[str]) -> list[str]:
-    """The files of `newest`, with the optimizers' beside them."""
+    """Return the files of `newest`, with the optimizers' files beside them."""
     present = set(names)
     files = list(newest(present).values())
     beside = [
@@ -70,36 +85,51 @@ def read_published(path: Path, buffers: Collection[str] = (), optimizer: bool = 
     """Read a file.
 
     Args:
-        path: of a local file of either format.
+        path: local file of either format.
         buffers: entries of the network's state dict that are no parameters.
         optimizer: read the optimizer's state too, if there is one.
 
     Raises:
         ValueError: names the file, and what is wrong with it.
     """
-    return (_read_safetensors if path.suffix == ".safetensors" else _read_pth)(
-        path, buffers, optimizer
-    )
+    read = _read_safetensors if path.suffix == ".safetensors" else _read_pth
+    return read(path, buffers, optimizer)
 
 
 def _read_pth(path: Path, buffers: Collection[str], optimizer: bool) -> Published:
     content = load_tensors(path)
     weights = content.get("model") if isinstance(content, dict) else None
-    if not isinstance(weights, dict) or not all(
-        isinstance(value, Tensor) for value in weights.values()
-    ):
+    if not _is_state_dict(weights):
         raise ValueError(f"{path.name} is refused: it has no key `model` with a network's tensors")
-    state, epoch = content.get("optimizer"), content.get("iteration")
+
+    state = content.get("optimizer")
+    epoch = content.get("iteration")
     epoch = epoch if isinstance(epoch, int) else 0
     if not (state and optimizer):
         return Published(weights, epoch=epoch)
-    moments, rate = _by_name(state, [key for key in weights if key not in buffers], path)
+
+    parameters = [key for key in weights if key not in buffers]
+    moments, rate = _by_name(state, parameters, path)
     return Published(weights, moments, rate, epoch)
 
 
+def _is_state_dict(weights: Any) -> TypeGuard[dict[str, Tensor]]:
+    return isinstance(weights, dict) and all(isinstance(t, Tensor) for t in weights.values())
+
+
 def _by_name(state: Any, names: list[str], path: Path) -> tuple[Moments, float]:
-    """An optimizer's state by parameter, and its learning rate; the file has numbers, in the network's order."""
+    """Return an optimizer's state by parameter, and its learning rate.
+
+    Args:
+        state: AdamW's state dict; it has numbers, in the network's order.
+        names: parameters of the network.
+        path: file, for messages.
+
+    Raises:
+        ValueError: it is not AdamW's, or it is not clear which number is whose.
+    """
     try:
+        # in use, with all decay; `learning_rate` of the file is what the run began with
         rate = float(state["param_groups"][0]["lr"])
         numbers = [i for group in state["param_groups"] for i in group["params"]]
         values = {
@@ -112,8 +142,9 @@ def _by_name(state: Any, names: list[str], path: Path) -> tuple[Moments, float]:
         ) from error
     if len(numbers) != len(names):
         raise ValueError(
-            f"{path.name} is refused: its optimizer has {len(numbers)} parameters, its network {len(names)}: which is "
-            f"whose cannot be told (its publisher may have frozen some); {LEAVE}"
+            f"{path.name} is refused: its optimizer has {len(numbers)} parameters, its network "
+            f"{len(names)}, so that it is not clear which belongs to which (its publisher may have "
+            f"frozen some); {LEAVE}"
         )
     return {name: values.get(i, {}) for i, name in zip(numbers, names, strict=True)}, rate
 
@@ -123,32 +154,52 @@ def _read_safetensors(path: Path, buffers: Collection[str], optimizer: bool) -> 
     moments: Moments | None = None
     beside = path.with_suffix(OPTIMIZER)
     if optimizer and beside.exists():
-        moments = {key: {} for key in weights if key not in buffers}
-        for key, value in _tensors(beside)[0].items():
-            name, _, kind = key.rpartition(".")
-            if name not in moments or kind not in ADAMW:
-                raise ValueError(
-                    f"{beside.name} is refused: {key} is of no parameter of {path.name}; {LEAVE}"
-                )
-            moments[name][kind] = value
-        partial = [name for name, entry in moments.items() if len(entry) not in (0, len(ADAMW))]
-        if partial:
-            raise ValueError(
-                f"{beside.name} is refused: {partial[0]} has not all of {', '.join(ADAMW)}; {LEAVE}"
-            )
+        parameters = [key for key in weights if key not in buffers]
+        moments = _read_moments(beside, parameters, path)
+
     try:
         rate = metadata.get("learning_rate")
-        return Published(
-            weights, moments, None if rate is None else float(rate), int(metadata.get("epoch", 0))
-        )
+        learning_rate = None if rate is None else float(rate)
+        epoch = int(metadata.get("epoch", 0))
     except ValueError as error:
         raise ValueError(f"{path.name} is refused: its metadata is damaged ({error})") from error
+    return Published(weights, moments, learning_rate, epoch)
+
+
+def _read_moments(path: Path, parameters: list[str], weights: Path) -> Moments:
+    """Read the optimizer's state of these parameters; an entry is whole, or empty.
+
+    Args:
+        path: file of the optimizer's state.
+        parameters: names of the network's parameters.
+        weights: file of the network's weights, for messages.
+
+    Raises:
+        ValueError: it is of other parameters, or of another optimizer.
+    """
+    moments: Moments = {key: {} for key in parameters}
+    for key, value in _tensors(path)[0].items():
+        name, _, kind = key.rpartition(".")
+        if name not in moments or kind not in ADAMW:
+            raise ValueError(
+                f"{path.name} is refused: {key} is of no parameter of {weights.name}; {LEAVE}"
+            )
+        moments[name][kind] = value
+
+    partial = [name for name, entry in moments.items() if len(entry) not in (0, len(ADAMW))]
+    if partial:
+        raise ValueError(
+            f"{path.name} is refused: {partial[0]} has not all of {', '.join(ADAMW)}; {LEAVE}"
+        )
+    return moments
 
 
 def _tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Return the tensors of a safetensors file by name, and its metadata."""
     try:
         with safe_open(path, "pt") as file:
-            return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+            return tensors, file.metadata() or {}
     except SafetensorError as error:
         raise ValueError(
             f"{path.name} is refused: it is truncated, damaged or no safetensors file ({error})"
@@ -159,41 +210,39 @@ def write_pth(path: Path, published: Published, adamw: Mapping[str, Any]) -> Non
     """Write the reference's format.
 
     Args:
-        path: of the new file.
+        path: new file.
         published: what to write.
         adamw: hyper-parameters of AdamW, for `optimizer`.
     """
-    names = [name for name in published.weights if name in (published.moments or {})]
-    rate = published.learning_rate
-    optimizer = (
-        {
-            "state": {
-                i: published.moments[name]
-                for i, name in enumerate(names)
-                if published.moments[name]
-            },
-            "param_groups": [
-                {**adamw, "lr": rate, "initial_lr": rate, "params": list(range(len(names)))}
-            ],
-        }
-        if published.moments is not None
-        else None
-    )
     content = {
         "model": published.weights,
         "iteration": published.epoch,
-        "optimizer": optimizer,
-        "learning_rate": rate,
+        "optimizer": _optimizer_of(published, adamw),
+        "learning_rate": published.learning_rate,
     }
     torch.save(content, path)
 
 
+def _optimizer_of(published: Published, adamw: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return AdamW's state dict, as torch has it: by number; None without one."""
+    moments = published.moments
+    if moments is None:
+        return None
+    names = [name for name in published.weights if name in moments]
+    state = {i: moments[name] for i, name in enumerate(names) if moments[name]}
+    rate = published.learning_rate
+    # schedulers of torch ask for initial_lr when they resume
+    group = {**adamw, "lr": rate, "initial_lr": rate, "params": list(range(len(names)))}
+    return {"state": state, "param_groups": [group]}
+
+
 def write_safetensors(path: Path, published: Published) -> None:
-    """Write the weights, and beside them the optimizer's state by name where there is one."""
+    """Write the weights, and beside them the optimizer's state by name if there is one."""
     metadata = {"epoch": str(published.epoch), "format": "pt"}
     if published.learning_rate is not None:
         metadata["learning_rate"] = repr(published.learning_rate)
     save_file(published.weights, path, metadata)
+
     if published.moments is not None:
         flat = {
             f"{name}.{kind}": t

@@ -1,12 +1,12 @@
-"""The WavLM of a configuration: a folder, a hub name, or a tiny random one."""
+"""The WavLM of a configuration: a folder, a name on the hub, or a tiny random one."""
 
 import torch
 from transformers import WavLMConfig, WavLMModel
 
 from trainable.config import SlmConfig
-from trainable.learning.losses import WavLMFeatures
+from trainable.networks.wavlm import WavLMFeatures
 
-# One frame every 320 samples as in the real one, at a hundredth of its size.
+# One frame per 320 samples as in the real one, at a hundredth of its size.
 TINY = WavLMConfig(
     hidden_size=32,
     num_hidden_layers=3,
@@ -25,10 +25,10 @@ TINY = WavLMConfig(
 
 
 def load_slm(cfg: SlmConfig, sampling_rate: int) -> WavLMFeatures:
-    """WavLM features for audio of `sampling_rate` Hz; `random` is the same model on every worker.
+    """Load WavLM for audio of `sampling_rate` Hz; `random` is the same model on every worker.
 
     Raises:
-        OSError: neither a folder nor a hub name (transformers' own message).
+        OSError: neither a folder nor a name on the hub (transformers' own message).
     """
     if cfg.path != "random":
         return WavLMFeatures.from_pretrained(
@@ -40,14 +40,13 @@ def load_slm(cfg: SlmConfig, sampling_rate: int) -> WavLMFeatures:
 
 
 def slm_sizes(cfg: SlmConfig) -> tuple[int, int]:
-    """Width and number of the hidden states, from the model's description alone.
+    """Return width and number of the hidden states, from the model's description alone.
 
     Raises:
-        OSError: neither a folder nor a hub name (transformers' own message).
+        OSError: neither a folder nor a name on the hub (transformers' own message).
     """
-    model = (
-        TINY
-        if cfg.path == "random"
-        else WavLMConfig.from_pretrained(cfg.path, revision=cfg.revision or "main")
-    )
+    if cfg.path == "random":
+        model = TINY
+    else:
+        model = WavLMConfig.from_pretrained(cfg.path, revision=cfg.revision or "main")
     return model.hidden_size, model.num_hidden_layers + 1

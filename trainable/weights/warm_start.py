@@ -12,25 +12,27 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from data.text.languages import LANGUAGES, PUBLISHED, count_tones
+from data.text.symbols import symbols
 from trainable.learning.optimizer import Moments, load_moments
 from trainable.run.checkpoint import mismatches, weights_file
-from trainable.run.format import read_info
+from trainable.run.format import CHECKSUMS, TRAINING, read_info, weights_name
 from trainable.run.storage import fetched, is_here, resolve
 from trainable.run.tensor_files import load_tensors
 from trainable.weights.hub import download
 from trainable.weights.published import (
     ADAMW,
     LEAVE,
-    PREFIXES,
     Published,
     needed,
     newest,
+    prefixes,
     read_published,
 )
 
 SPEAKERS = "emb_g.weight"  # [n_speakers, gin_channels]
-# early 2.x files have not all three
-PROJECTION = re.compile(r"enc_p\.(ja_|en_)?bert_proj\.(weight|bias)")
+# rows per symbol, tone and language
+OF_LANGUAGES = ("enc_p.emb.weight", "enc_p.tone_emb.weight", "enc_p.language_emb.weight")
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
 
 
@@ -39,13 +41,26 @@ class Taken:
     """What was taken over.
 
     Attributes:
-        report: what of each network was taken over, and every tensor that is missing, unknown or
+        report: what was taken over of each network, and every tensor that is missing, unknown or
             misshaped.
-        learning_rates: of the networks whose optimizers were taken over.
+        learning_rates: learning rates of the networks whose optimizers were taken over.
     """
 
     report: list[str] = field(default_factory=list)
     learning_rates: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """Published weights in the shapes of a network.
+
+    Attributes:
+        published: the whole state dict, with the optimizer's state that goes with it.
+        report: what was taken over and what was not.
+    """
+
+    published: Published
+    report: list[str]
 
 
 def warm_start(
@@ -54,77 +69,84 @@ def warm_start(
     optimizers: Mapping[str, torch.optim.Optimizer] | None = None,
     endpoint: str | None = None,
 ) -> Taken:
-    """Take over what fits of other weights, in place; nothing is changed before all of them are read and fit.
+    """Take over what fits of other weights, in place.
+
+    Nothing is changed before all of them are read and fit.
 
     Args:
         source: `train.init_from`: a folder or URI of published files, any combination of the
             networks, or of a run, its best checkpoint or another of this trainer; or a name on the
             hub.
         nets: name -> network, not wrapped.
-        optimizers: of the networks, to take over their states too; None leaves them.
+        optimizers: network -> its optimizer, to take over the states too; None leaves them.
         endpoint: mirror of the hub.
 
     Raises:
         ValueError: there is no file, or one is damaged, holds pickled code or NaN, is of another
             architecture, or has no optimizer state where that is asked for.
     """
+    with_optimizers = optimizers is not None
     try:
         with folder_of(source, endpoint) as folder:
-            found = read_folder(folder, nets, optimizers is not None)
+            found = read_folder(folder, nets, with_optimizers)
             fitted = {
-                name: fit(found[name][1], net, found[name][0], optimizers is not None)
+                name: fit(found[name][1], net, found[name][0], with_optimizers)
                 for name, net in nets.items()
                 if name in found
             }
     except ValueError as error:
         raise ValueError(f"train.init_from {source}: {error}") from error
-    taken = Taken()
-    for name, prefix in PREFIXES.items():
-        if name in nets and name not in found:
-            taken.report.append(
-                f"{prefix}_* is missing: network `{name}` keeps its initial weights"
-            )
-        elif name in found and name not in nets:
-            taken.report.append(
-                f"{found[name][0]} is not used: model.* asks for no network `{name}`"
-            )
-    for name, (published, notes) in fitted.items():
-        taken.report += notes
-        nets[name].load_state_dict(published.weights)
+
+    # from here on nothing fails
+    files = {name: file for name, (file, _) in found.items()}
+    taken = Taken(_unmatched(nets, files))
+    for name, own in fitted.items():
+        taken.report += own.report
+        nets[name].load_state_dict(own.published.weights)
         if optimizers is not None:
-            assert published.moments is not None
-            load_moments(nets[name], optimizers[name], published.moments)
-            if published.learning_rate is not None:
-                taken.learning_rates[name] = published.learning_rate
+            assert own.published.moments is not None
+            load_moments(nets[name], optimizers[name], own.published.moments)
+            if own.published.learning_rate is not None:
+                taken.learning_rates[name] = own.published.learning_rate
     return taken
+
+
+def _unmatched(nets: Mapping[str, nn.Module], files: Mapping[str, str]) -> list[str]:
+    """Name the networks without a file, and the files without a network.
+
+    Args:
+        nets: name -> network.
+        files: name of a network -> name of its file.
+    """
+    lines = []
+    for name, prefix in prefixes().items():
+        if name in nets and name not in files:
+            lines.append(f"{prefix}_* is missing: network `{name}` keeps its initial weights")
+        elif name in files and name not in nets:
+            lines.append(f"{files[name]} is not used: model.* asks for no network `{name}`")
+    return lines
 
 
 @contextlib.contextmanager
 def folder_of(source: str, endpoint: str | None) -> Iterator[Path]:
-    """The files of a source as a local folder: published ones, or a checkpoint of this trainer.
+    """Give the files of a source as a local folder: published ones, or a checkpoint's.
 
     Raises:
-        ValueError: there is nothing of the kind.
+        ValueError: there are none.
     """
-    if "://" not in source and not is_here(source) and HUB_NAME.fullmatch(source):
+    # a folder wins over a model of the hub of the same name
+    remote = "://" in source
+    if not remote and not is_here(source) and HUB_NAME.fullmatch(source):
         yield download(source, needed, endpoint)
         return
+
     fs, root = fsspec.core.url_to_fs(source)
-    names = (
-        [path.rpartition("/")[2] for path in fs.ls(root, detail=False)] if fs.isdir(root) else []
-    )
-    files = needed(names)
+    paths = fs.ls(root, detail=False) if fs.isdir(root) else []
+    files = needed(path.rpartition("/")[2] for path in paths)
     if not files:
-        try:
-            checkpoint = resolve(source)
-        except ValueError as error:
-            raise ValueError(
-                "holds neither published weights (G_*, D_*, DUR_*, WD_* .pth or .safetensors) nor a run or checkpoint "
-                f"of this trainer: {error}"
-            ) from error
-        with fetched(checkpoint) as folder:
+        with fetched(_checkpoint_of(source)) as folder:
             yield folder
-    elif "://" not in source:
+    elif not remote:
         yield Path(root)
     else:
         with tempfile.TemporaryDirectory() as copy:
@@ -133,33 +155,47 @@ def folder_of(source: str, endpoint: str | None) -> Iterator[Path]:
             yield Path(copy)
 
 
+def _checkpoint_of(source: str) -> str:
+    try:
+        return resolve(source)
+    except ValueError as error:
+        raise ValueError(
+            "holds neither published weights (G_*, D_*, DUR_*, WD_* .pth or .safetensors) nor a "
+            f"run or checkpoint of this trainer: {error}"
+        ) from error
+
+
 def read_folder(
     folder: Path, nets: Mapping[str, nn.Module], optimizer: bool
 ) -> dict[str, tuple[str, Published]]:
-    """Network -> (name of its file, what it holds).
+    """Return network -> (name of its file, what it holds).
+
+    Args:
+        folder: local folder of published files, or of a checkpoint.
+        nets: name -> network.
+        optimizer: read the optimizers' states too.
 
     Raises:
         ValueError: a file is damaged.
     """
-    if (folder / "checksums.json").exists():
-        return {
-            name: (f"{name}.safetensors", one)
-            for name, one in read_checkpoint(folder, optimizer).items()
-        }
-    buffers = {name: {key for key, _ in net.named_buffers()} for name, net in nets.items()}
-    return {
-        name: (file, read_published(folder / file, buffers.get(name, set()), optimizer))
-        for name, file in newest(path.name for path in folder.iterdir()).items()
-    }
+    if (folder / CHECKSUMS).exists():
+        networks = read_checkpoint(folder, optimizer)
+        return {name: (weights_name(name), own) for name, own in networks.items()}
+
+    found = {}
+    for name, file in newest(path.name for path in folder.iterdir()).items():
+        buffers = {key for key, _ in nets[name].named_buffers()} if name in nets else set()
+        found[name] = file, read_published(folder / file, buffers, optimizer)
+    return found
 
 
 def read_checkpoint(
     folder: Path, optimizer: bool = True, generator: str = "g"
 ) -> dict[str, Published]:
-    """The networks of a checkpoint of this trainer.
+    """Return the networks of a checkpoint of this trainer.
 
     Args:
-        folder: of the checkpoint.
+        folder: local folder of the checkpoint.
         optimizer: with the optimizers' states.
         generator: which of GENERATORS the generator has; averaged weights have no optimizer.
 
@@ -167,91 +203,65 @@ def read_checkpoint(
         CheckpointError: it is damaged, or holds no averaged weights.
     """
     epoch = read_info(folder).position.epoch
-    training = load_tensors(folder / "training.pt")
+    training = load_tensors(folder / TRAINING)
     found = {}
     for name, moments in training["moments"].items():
         source = generator if name == "g" else name
         tensors = load_file(weights_file(folder, source))
-        # safetensors sorts its entries
+        # safetensors sorts its entries; parameters come in the network's order, then the buffers
         order = [*moments, *(key for key in tensors if key not in moments)]
-        weights = {key: tensors[key] for key in order}
         found[name] = Published(
-            weights,
-            moments if optimizer and source == name else None,
-            training["learning_rates"][name],
-            epoch,
+            weights={key: tensors[key] for key in order},
+            moments=moments if optimizer and source == name else None,
+            learning_rate=training["learning_rates"][name],
+            epoch=epoch,
         )
     return found
 
 
-def fit(
-    published: Published, net: nn.Module, file: str, optimizer: bool
-) -> tuple[Published, list[str]]:
-    """Bring published weights to the shapes of a network; what does not fit keeps its initial value.
+def fit(published: Published, net: nn.Module, file: str, optimizer: bool) -> Fitted:
+    """Bring published weights to the shapes of a network; what does not fit keeps its value.
 
     Args:
         published: what the file holds.
         net: the network, which is not changed.
-        file: its name, for the report.
+        file: name of the file, for the report.
         optimizer: fit the optimizer's state too.
-
-    Returns:
-        The whole state dict, with the optimizer's state that goes with it; and lines of the report.
 
     Raises:
         ValueError: fewer than half of the network's tensors fit, or some hold NaN or infinity.
     """
     if optimizer and published.moments is None:
         raise ValueError(f"{file} holds no optimizer state: {LEAVE}")
-    own, weights, notes = net.state_dict(), dict(published.weights), []
+    own = net.state_dict()
+    weights = dict(published.weights)
+    notes: list[str] = []
     moments: Moments = {key: dict(entry) for key, entry in (published.moments or {}).items()}
-    theirs, ours = weights.get(SPEAKERS), own.get(SPEAKERS)
-    if (
-        theirs is not None
-        and ours is not None
-        and theirs.shape != ours.shape
-        and theirs.shape[1:] == ours.shape[1:]
-    ):
-        rows = min(len(theirs), len(ours))
-        weights[SPEAKERS] = resized(theirs, ours)
-        moments[SPEAKERS] = {
-            key: resized(t, torch.zeros_like(ours)) if t.shape == theirs.shape else t
-            for key, t in moments.get(SPEAKERS, {}).items()
-        }
-        notes.append(
-            f"{SPEAKERS} has {len(theirs)} rows: the first {rows} of the {len(ours)} here are taken over"
-        )
+    for table in tables_to_resize(weights, own):
+        notes.append(_resize(table, weights, moments, own))
+
     wrong = mismatches(weights, own)
     taken = {
         key: weights[key].to(t.dtype)
         for key, t in own.items()
         if key in weights and weights[key].shape == t.shape
     }
+    # a few tensors fit by chance; that would train from scratch unnoticed
     if 2 * len(taken) < len(own):
         raise ValueError(
-            f"{file} is of another architecture, only {len(taken)} of {len(own)} tensors fit: {'; '.join(wrong[:3])}. "
-            "Set model.* as its publisher did, or take the file out of the folder to start that network anew"
+            f"{file} is of another architecture, only {len(taken)} of {len(own)} tensors fit: "
+            f"{'; '.join(wrong[:3])}. Set model.* as its publisher did, "
+            "or take the file out of the folder to start that network from scratch"
         )
-    moments = {
-        key: moments[key]
-        for key, p in net.named_parameters()
-        if key in taken
-        and moments.get(key)
-        and all(moments[key][kind].shape == p.shape for kind in ADAMW[1:])
-    }
-    tensors = [
-        *taken.items(),
-        *((f"{key}.{kind}", t) for key, entry in moments.items() for kind, t in entry.items()),
-    ]
-    broken = [key for key, value in tensors if not torch.isfinite(value).all()]
-    if broken:
-        raise ValueError(
-            f"{file} is refused: NaN or infinity in {', '.join(broken[:3])} ({len(broken)} tensors)"
-        )
+    moments = _moments_of_taken(moments, taken, net)
+    _check_finite(file, taken, moments)
+
+    # early 2.x files lack some projections, and all files lack those of further languages
+    projections = tuple(f"enc_p.{language.projection}." for language in LANGUAGES.values())
     silent = {
         key: torch.zeros_like(t)
         for key, t in own.items()
-        if key not in weights and PROJECTION.fullmatch(key)
+        if key not in weights and key.startswith(projections)
     }
     notes += [
         f"{key} is set to zero, so that the voice speaks as it did before it had one"
@@ -260,15 +270,86 @@ def fit(
     lines = [f"{len(taken)} of {len(own)} tensors are taken over"]
     if optimizer:
         lines.append(
-            f"the optimizer's state of {len(moments)} parameters too, learning rate {published.learning_rate}"
+            f"the optimizer's state of {len(moments)} parameters too, "
+            f"learning rate {published.learning_rate}"
         )
     whole = replace(
         published, weights={**own, **taken, **silent}, moments=moments if optimizer else None
     )
-    return whole, [f"{file}: {line}" for line in (*lines, *notes, *wrong)]
+    return Fitted(whole, [f"{file}: {line}" for line in (*lines, *notes, *wrong)])
+
+
+def _resize(
+    table: str, weights: dict[str, Tensor], moments: Moments, own: Mapping[str, Tensor]
+) -> str:
+    """Bring a table of a file to the rows of ours, in place; return what to report.
+
+    Args:
+        table: its name.
+        weights: tensors of the file.
+        moments: optimizer's state of the file.
+        own: tensors of the network.
+    """
+    theirs = weights[table]
+    ours = own[table]
+    rows = min(len(theirs), len(ours))
+    weights[table] = resized(theirs, ours)
+    moments[table] = {
+        key: resized(t, torch.zeros_like(ours)) if t.shape == theirs.shape else t
+        for key, t in moments.get(table, {}).items()
+    }
+    return (
+        f"{table} has {len(theirs)} rows: the first {rows} of the {len(ours)} here are taken over"
+    )
+
+
+def tables_to_resize(theirs: Mapping[str, Tensor], ours: Mapping[str, Tensor]) -> list[str]:
+    """Return the tables that differ in their number of rows alone, and whose first rows are alike.
+
+    These are the table of speakers, and those of the text encoder where the network has languages
+    of `data.text.languages` that the weights have not: they are appended there.
+    """
+    rows: dict[str, set[int]] = {table: set() for table in OF_LANGUAGES}
+    known = tuple(LANGUAGES.values())
+    for count in range(len(PUBLISHED), len(known)):
+        languages = known[:count]
+        sizes = (len(symbols(languages)), count_tones(languages), count)
+        for table, size in zip(OF_LANGUAGES, sizes, strict=True):
+            rows[table].add(size)
+
+    found = []
+    for table in (SPEAKERS, *OF_LANGUAGES):
+        if table in theirs and table in ours and theirs[table].shape[1:] == ours[table].shape[1:]:
+            before, now = len(theirs[table]), len(ours[table])
+            if before != now and (table == SPEAKERS or (before in rows[table] and before < now)):
+                found.append(table)
+    return found
 
 
 def resized(theirs: Tensor, ours: Tensor) -> Tensor:
-    """A speaker table [n, gin] with the rows of `ours`; rows beyond those of `theirs` are ours."""
+    """Return a table [n, width] with the rows of `ours`: theirs as far as they go."""
     rows = min(len(theirs), len(ours))
     return torch.cat([theirs[:rows].to(ours), ours[rows:]])
+
+
+def _moments_of_taken(
+    moments: Moments, taken: Mapping[str, Tensor], net: nn.Module
+) -> dict[str, dict[str, Tensor]]:
+    """Return the optimizer's state of those parameters that are taken over, where it fits."""
+    return {
+        key: moments[key]
+        for key, p in net.named_parameters()
+        if key in taken
+        and moments.get(key)
+        and all(moments[key][kind].shape == p.shape for kind in ADAMW[1:])
+    }
+
+
+def _check_finite(file: str, taken: Mapping[str, Tensor], moments: Moments) -> None:
+    tensors = dict(taken)
+    for key, entry in moments.items():
+        tensors |= {f"{key}.{kind}": t for kind, t in entry.items()}
+    broken = [key for key, value in tensors.items() if not torch.isfinite(value).all()]
+    if broken:
+        names = ", ".join(broken[:3])
+        raise ValueError(f"{file} is refused: NaN or infinity in {names} ({len(broken)} tensors)")

@@ -1,1 +1,1 @@
-"""The loop of a Ray Train worker, and what watches over it."""
+"""What a Ray Train worker does: it sets up its parts, trains, saves, and leaves when it must."""

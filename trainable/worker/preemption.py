@@ -1,11 +1,30 @@
-"""Notices that the workers will be ended: a node is going (a spot reclaim, `ray drain-node`), or the run grows."""
+"""Notices that the workers will be ended: a node is leaving, or the run grows.
+
+A node leaves after a spot reclaim or `ray drain-node`.
+"""
 
 import time
 from collections.abc import Callable
 
-import ray.train
 from ray.exceptions import RayActorError
 from ray.train import PreemptionInfo
+
+from trainable.distributed.collectives import broadcast, collective
+
+Notice = PreemptionInfo
+
+
+def is_growth(notice: Notice) -> bool:
+    """Tell whether the workers are ended because the run grows, and no node leaves."""
+    return not notice.preempted_ranks
+
+
+def reason(notice: Notice) -> str:
+    """Return why the workers will be ended."""
+    if is_growth(notice):
+        return "the cluster has grown"
+    ranks = ", ".join(map(str, notice.preempted_ranks))
+    return f"the node of rank {ranks} is leaving"
 
 
 class PreemptedError(RayActorError):
@@ -15,42 +34,39 @@ class PreemptedError(RayActorError):
     that it is rather than as a failure of the training.
     """
 
-    def __init__(self, info: PreemptionInfo):
-        super().__init__(error_msg=reason(info), preempted=True)
-
-
-def reason(info: PreemptionInfo) -> str:
-    """Why the workers will be ended."""
-    ranks = info.preempted_ranks
-    return (
-        f"the node of rank {', '.join(map(str, ranks))} is going"
-        if ranks
-        else "the cluster has grown"
-    )
+    def __init__(self, notice: Notice):
+        super().__init__(error_msg=reason(notice), preempted=True)
 
 
 class Notices:
-    """Asks Ray Train for a notice every few seconds, in the same steps on all ranks."""
+    """Asks for a notice every few seconds, in the same steps on all ranks."""
 
-    def __init__(self, share: Callable[[int], int], seconds: float):
+    def __init__(self, ask: Callable[[], Notice | None], seconds: float):
         """Ask first at the first step.
 
         Args:
-            share: hands rank 0's number to all ranks.
-            seconds: between two questions; a question is a barrier of some milliseconds.
+            ask: returns the notice, if there is one; a collective call.
+            seconds: time between two questions.
         """
-        self.share, self.seconds = share, seconds
-        self.steps_to_go, self.steps, self.asked = 0, 1, time.monotonic()
+        self.ask = ask
+        self.seconds = seconds
+        self.steps = 1  # from the last question to the next
+        self.steps_to_go = 0
+        self.asked = time.monotonic()
 
-    def pending(self) -> PreemptionInfo | None:
-        """The notice, where there is one; to be called after every step by all ranks."""
+    @collective
+    def poll(self) -> Notice | None:
+        """Return the notice, if there is one; to be called after every step."""
         self.steps_to_go -= 1
         if self.steps_to_go > 0:
             return None
-        info = ray.train.get_preemption_info()
+
+        notice = self.ask()
         now = time.monotonic()
-        seconds_per_step = (now - self.asked) / self.steps
-        # every rank's clock says something else: rank 0's counts
-        self.steps = self.share(max(1, min(1000, int(self.seconds / max(seconds_per_step, 1e-3)))))
-        self.steps_to_go, self.asked = self.steps, now
-        return info
+        seconds_per_step = max((now - self.asked) / self.steps, 1e-3)
+        steps = max(1, min(1000, int(self.seconds / seconds_per_step)))
+        # every rank's clock differs: rank 0's counts
+        self.steps = broadcast(steps)
+        self.steps_to_go = self.steps
+        self.asked = now
+        return notice

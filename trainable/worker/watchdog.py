@@ -1,11 +1,12 @@
-"""Hangs: a worker of which no step ends says where it is, and ends, so that Ray Train starts the workers anew.
+"""Hangs: if no step finishes for too long, the worker logs its stack and exits.
+
+Ray Train then starts the workers again.
 
 Every worker watches itself, with a thread beside the training. A worker that waits for another one
 reports the collective that it waits in; one that is stuck by itself reports that; one whose process
 or node is gone or stopped reports nothing. Put together in a table they show who waits for whom.
 
-The reports lie in the run's folder, `logs/stuck-rank-<r>.txt`, as the workers may no longer be able
-to talk.
+The reports lie in the run's folder, as the workers may no longer be able to talk.
 """
 
 import json
@@ -19,10 +20,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from data.files import below, put_file, read_file
+from trainable.run.format import stuck_report_name
 
 log = logging.getLogger("bert_vits2_ray")
 
-EXIT_STATUS = 86  # of a worker that ended itself because it hung
+EXIT_STATUS = 86  # of a worker that exits because it hangs
 LONG = 3  # times the usual limit: a first step, a validation, a checkpoint
 COLLECT_S = 15  # for the others' reports: their last steps ended at about the same time
 END_WITHIN_S = 60
@@ -47,15 +49,19 @@ class Watchdog:
 
         Args:
             folder: folder or URI of the run.
-            rank: of this worker.
-            world_size: workers.
-            attempt: of this start of the workers, so that reports of an earlier one do not count.
+            rank: rank of this worker.
+            world_size: number of workers.
+            attempt: name of this start of the workers: reports of an earlier one do not count.
             limit_s: longest time between two signs of life.
             step: where the run stands.
             end: ends the process, once all is written.
         """
-        self.folder, self.rank, self.world_size, self.attempt = folder, rank, world_size, attempt
-        self.limit_s, self.end = limit_s, end
+        self.folder = folder
+        self.rank = rank
+        self.world_size = world_size
+        self.attempt = attempt
+        self.limit_s = limit_s
+        self.end = end
         self.thread = threading.get_ident()
         self.closed = threading.Event()
         self.alive(step, long=True)
@@ -68,18 +74,21 @@ class Watchdog:
         self.closed.set()
 
     def alive(self, step: int, long: bool = False) -> None:
-        """A sign of life of the thread.
+        """Give a sign of life of the thread.
 
         Args:
             step: global steps done.
             long: what follows may take LONG times the usual limit.
         """
-        self.sign = (step, time.monotonic(), self.limit_s * (LONG if long else 1))
+        allowed = self.limit_s * (LONG if long else 1)
+        # one assignment: the other thread sees the old sign or the new one
+        self.sign = (step, time.monotonic(), allowed)
 
     def _watch(self) -> None:
         while not self._expired():
             if self.closed.wait(self.limit_s / 10):
                 return
+
         # the store may be what everybody waits for
         backstop = threading.Timer(END_WITHIN_S, self.end)
         backstop.daemon = True
@@ -95,20 +104,24 @@ class Watchdog:
         return time.monotonic() - since > allowed
 
     def _report(self) -> None:
-        """Say where this worker is, and what the others say."""
+        """Write where this worker is, and what the others report."""
         step, since, _ = self.sign
         seconds = time.monotonic() - since
         frame = sys._current_frames()[self.thread]
-        where, stack = place(traceback.extract_stack(frame)), "".join(traceback.format_stack(frame))
+        where = place(traceback.extract_stack(frame))
+        stack = "".join(traceback.format_stack(frame))
         own = f"step {step + 1}, in {where}, {seconds:.0f} s"
-        log.error("no step has ended for too long (train.hang_timeout_s): %s\n%s", own, stack)
+        log.error("no step has finished within train.hang_timeout_s: %s\n%s", own, stack)
+
         head = json.dumps({"attempt": self.attempt, "rank": self.rank, "where": own})
         self._write(f"{head}\n\n{stack}")
         table = table_of(self._collect({self.rank: own}), self.world_size)
         log.error(
-            "the workers hang and are ended, to start anew from the newest checkpoint:\n%s", table
+            "the workers hang; they are ended, and start again from the newest checkpoint:\n%s",
+            table,
         )
         self._write(f"{head}\n\n{stack}\n{table}\n")
+
         for handler in log.handlers:
             handler.flush()
         if self.rank:
@@ -121,7 +134,11 @@ class Watchdog:
             log.error("the report cannot be written: %s", error)
 
     def _collect(self, found: dict[int, str]) -> dict[int, str]:
-        """The reports of all ranks that give one within COLLECT_S."""
+        """Return the reports of all ranks that give one within COLLECT_S.
+
+        Args:
+            found: rank -> where it is, as far as it is known; changed in place.
+        """
         deadline = time.monotonic() + COLLECT_S
         while len(found) < self.world_size and time.monotonic() < deadline:
             time.sleep(0.5)
@@ -136,25 +153,25 @@ class Watchdog:
 
 
 def report_uri(folder: str, rank: int) -> str:
-    """Where a rank's report lies."""
-    return below(folder, f"logs/stuck-rank-{rank}.txt")
+    """Return the path or URI of a rank's report."""
+    return below(folder, stuck_report_name(rank))
 
 
 def place(stack: traceback.StackSummary) -> str:
-    """Where a thread is: its innermost function of this project, and what that waits in."""
-    own = [
-        frame
-        for frame in stack
-        if frame.filename.startswith(f"{ROOT}/") and "site-packages" not in frame.filename
-    ]
-    innermost = stack[-1].name
+    """Return where a thread is: its innermost function of this project, and what that waits in."""
+    innermost = stack[-1]
+    own = [frame for frame in stack if _is_ours(frame)]
     if not own:
-        return innermost
+        return innermost.name
     name = f"{Path(own[-1].filename).stem}.{own[-1].name}:{own[-1].lineno}"
-    return name if own[-1] is stack[-1] else f"{name} ({innermost})"
+    return name if own[-1] is innermost else f"{name} ({innermost.name})"
+
+
+def _is_ours(frame: traceback.FrameSummary) -> bool:
+    return frame.filename.startswith(f"{ROOT}/") and "site-packages" not in frame.filename
 
 
 def table_of(reports: dict[int, str], world_size: int) -> str:
-    """One line a rank."""
+    """Return one line per rank."""
     silent = "no report: its process or its node is gone or stopped"
     return "\n".join(f"  rank {rank}: {reports.get(rank, silent)}" for rank in range(world_size))

@@ -1,4 +1,7 @@
-"""Mandarin: WeText spells numbers out, jieba finds the words, pypinyin reads them, sandhi sets the tones."""
+"""Mandarin: a text becomes pinyin with its tones.
+
+WeText spells numbers out, jieba finds the words, pypinyin reads them, sandhi sets the tones.
+"""
 
 import functools
 import re
@@ -22,11 +25,12 @@ _PUNCTUATION_OF = str.maketrans(
         "？": "?",
     }
 )
-# Hesitations that pypinyin reads as bare consonants, which the symbol set has not: their nearest
-# syllables.
+# Hesitations that pypinyin reads as bare consonants, which the symbol set lacks: the nearest
+# syllables stand in for them.
 _SYLLABLE_OF = str.maketrans("嗯呣", "恩母")
-_NOT_READ = re.compile(rf"[^一-龥{re.escape(''.join(PUNCTUATION))}]+")
-_CLAUSE = re.compile(rf"[{re.escape(''.join(PUNCTUATION))}]|[^{re.escape(''.join(PUNCTUATION))}]+")
+_MARKS = re.escape("".join(PUNCTUATION))
+_NOT_READ = re.compile(rf"[^一-龥{_MARKS}]+")
+_CLAUSE = re.compile(rf"[{_MARKS}]|[^{_MARKS}]+")
 
 
 @functools.cache
@@ -37,21 +41,23 @@ def _normalizer() -> Any:
 
 
 def normalise(text: str) -> str:
-    """Spells numbers out, and keeps simplified characters and the symbol set's punctuation only."""
+    """Spell numbers out, and keep only simplified characters and the symbol set's punctuation."""
     text = _normalizer().normalize(text).replace("...", "…")
     return _NOT_READ.sub("", text.translate(_PUNCTUATION_OF).translate(_SYLLABLE_OF))
 
 
 class ChineseFrontEnd:
-    """The FrontEnd of ZH: two phones a character, one a punctuation mark."""
+    """The front end of ZH: two phones per character, one per punctuation mark."""
 
     language = "ZH"
     version = "zh-2"
 
     def __call__(self, text: str) -> Phonemes:
-        """Reads a text; see `FrontEnd`."""
+        """Read a text; see `FrontEnd`."""
         norm_text = normalise(text)
-        phones, tones, word2ph = ["_"], [0], [1]
+        phones = ["_"]
+        tones = [0]
+        word2ph = [1]
         for clause in _CLAUSE.findall(norm_text):
             if clause in PUNCTUATION:
                 phones.append(clause)
@@ -64,18 +70,21 @@ class ChineseFrontEnd:
                     phones += split_syllable(syllable)
                     tones += [tone, tone]
                     word2ph.append(2)
-        phones, tones, word2ph = [*phones, "_"], [*tones, 0], [*word2ph, 1]
         result = Phonemes(
-            norm_text, phones, tones, word2ph, bert_text=norm_text, bert_tokens=list(norm_text)
+            norm_text=norm_text,
+            phones=[*phones, "_"],
+            tones=[*tones, 0],
+            word2ph=[*word2ph, 1],
+            bert_text=norm_text,
+            bert_tokens=list(norm_text),
         )
         return validate(result, self.language, text)
 
     def data_hash(self) -> str:
-        """A hash of jieba's dictionary and our own lists of words, and the versions of the packages."""
+        """Return a hash of jieba's dictionary and our lists of words, and all package versions."""
         lists = sorted(Path(__file__).parent.glob("*_words.txt"))
-        jieba = find_spec("jieba")  # found, not imported, for that would warn
+        jieba = find_spec("jieba")  # found, not imported, which warns
         assert jieba is not None and jieba.origin is not None
         dictionary = hash_files([Path(jieba.origin).with_name("dict.txt"), *lists])
-        return "-".join(
-            [dictionary, *(f"{name}-{version(name)}" for name in ("jieba", "pypinyin", "wetext"))]
-        )
+        versions = [f"{name}-{version(name)}" for name in ("jieba", "pypinyin", "wetext")]
+        return "-".join([dictionary, *versions])

@@ -1,8 +1,8 @@
-"""Tone sandhi of Mandarin: how a word's tones change in its company.
+"""Tone sandhi of Mandarin: how neighbouring words change a word's tones.
 
-Neighbouring words are first joined where they form one sandhi domain (不想, 走一走, 老李养); then each
-joined word gets the tones of 不 and 一, its neutral tones, and the change of third tones before third
-tones, in that order. Tones are 1 to 4, and 5 for the neutral tone.
+Neighbouring words are first joined where they form one sandhi domain (不想, 走一走, 老李养); then
+each joined word gets the tones of 不 and 一, its neutral tones, and the change of third tones
+before third tones, in that order. Tones are 1 to 4, and 5 for the neutral tone.
 """
 
 import functools
@@ -29,13 +29,13 @@ def _words_in(file: str) -> frozenset[str]:
 
 
 def tones(tagged: list[Tagged]) -> list[tuple[str, list[int]]]:
-    """The words of a clause, joined into domains of sandhi, with their tones.
+    """Join the words of a clause into domains of sandhi, and return these with their tones.
 
     Args:
-        tagged: The clause's words.
+        tagged: words of the clause.
 
     Returns:
-        A word and the tones of its characters each, the words joined and in order.
+        Pairs of a joined word and the tones of its characters, in order.
     """
     return [(word, _word_tones(word, tag, _read_tones(word))) for word, tag in _join(tagged)]
 
@@ -53,17 +53,21 @@ def _join(words: list[Tagged]) -> list[Tagged]:
     words = _join_around_yi(words)
     words = _join_yi(words)
     words = _join_repeated(words)
-    words = _join_third(
-        words, lambda before, after: set(_read_tones(before) + _read_tones(after)) == {3}
-    )
-    words = _join_third(
-        words, lambda before, after: _read_tones(before)[-1] == _read_tones(after)[0] == 3
-    )
+    words = _join_third(words, _third_throughout)
+    words = _join_third(words, _third_at_border)
     return _join_er(words)
 
 
+def _third_throughout(before: str, after: str) -> bool:
+    return set(_read_tones(before) + _read_tones(after)) == {3}
+
+
+def _third_at_border(before: str, after: str) -> bool:
+    return _read_tones(before)[-1] == _read_tones(after)[0] == 3
+
+
 def _join_bu(words: list[Tagged]) -> list[Tagged]:
-    """不 想 -> 不想, which is what 想 is."""
+    """Join 不 想 -> 不想, with the tag of 想."""
     joined: list[Tagged] = []
     for word, tag in words:
         if joined and joined[-1][0] == "不":
@@ -74,7 +78,7 @@ def _join_bu(words: list[Tagged]) -> list[Tagged]:
 
 
 def _join_yi(words: list[Tagged]) -> list[Tagged]:
-    """一 桌子 -> 一桌子, which stays a number: published models were trained so."""
+    """Join 一 桌子 -> 一桌子, with the tag of 一: published models were trained so."""
     joined: list[Tagged] = []
     for word, tag in words:
         if joined and joined[-1][0] == "一":
@@ -85,7 +89,7 @@ def _join_yi(words: list[Tagged]) -> list[Tagged]:
 
 
 def _join_around_yi(words: list[Tagged]) -> list[Tagged]:
-    """走 一 走 -> 走一走."""
+    """Join 走 一 走 -> 走一走."""
     joined: list[Tagged] = []
     for word, tag in words:
         if len(joined) > 1 and joined[-1][0] == "一" and joined[-2] == (word, tag) and tag == "v":
@@ -96,7 +100,7 @@ def _join_around_yi(words: list[Tagged]) -> list[Tagged]:
 
 
 def _join_repeated(words: list[Tagged]) -> list[Tagged]:
-    """商量 商量 -> 商量商量."""
+    """Join 商量 商量 -> 商量商量."""
     joined: list[Tagged] = []
     for word, tag in words:
         if joined and joined[-1][0] == word:
@@ -107,7 +111,10 @@ def _join_repeated(words: list[Tagged]) -> list[Tagged]:
 
 
 def _join_third(words: list[Tagged], belong: Callable[[str, str], bool]) -> list[Tagged]:
-    """Joins a word with the one before it where both belong together, at most two words and three characters."""
+    """Join a word with the one before it where both belong together.
+
+    At most two words and three characters are joined.
+    """
     joined: list[Tagged] = []
     just_joined = False
     for index, (word, tag) in enumerate(words):
@@ -124,7 +131,7 @@ def _join_third(words: list[Tagged], belong: Callable[[str, str], bool]) -> list
 
 
 def _join_er(words: list[Tagged]) -> list[Tagged]:
-    """门外 儿 -> 门外儿."""
+    """Join 门外 儿 -> 门外儿."""
     joined: list[Tagged] = []
     for word, tag in words:
         if word == "儿" and joined:
@@ -135,7 +142,7 @@ def _join_er(words: list[Tagged]) -> list[Tagged]:
 
 
 def _bu(word: str, tone: list[int]) -> list[int]:
-    """不 is neutral within three characters (好不好, 差不多), and second before a fourth tone."""
+    """Give 不 its tone: neutral inside three characters (好不好, 差不多), second before a 4th."""
     if len(word) == 3 and word[1] == "不":
         return [tone[0], 5, tone[2]]
     return [
@@ -145,7 +152,11 @@ def _bu(word: str, tone: list[int]) -> list[int]:
 
 
 def _yi(word: str, tone: list[int]) -> list[int]:
-    """一 keeps its tone in numbers, is neutral in 走一走, second before a fourth tone, and fourth before others."""
+    """Give 一 its tone.
+
+    It keeps its own in numbers, is neutral in 走一走, second before a fourth tone, and fourth
+    before others.
+    """
     if "一" not in word or all(char.isnumeric() for char in word):
         return tone
     if len(word) == 3 and word[1] == "一" and word[0] == word[2]:
@@ -180,7 +191,11 @@ def _neutral(word: str, tag: str, tone: list[int]) -> list[int]:
 
 
 def _ends_neutral(word: str, tag: str) -> bool:
-    """Particles, 的地得, 们 and 子 of nouns and pronouns, 上下里 of places, and 来去 after a direction."""
+    """Tell whether a word's last character is neutral.
+
+    These are particles, 的地得, 们 and 子 of nouns and pronouns, 上下里 of places, and 来去 after a
+    direction.
+    """
     last, before = word[-1], word[-2:-1]
     if last in _PARTICLES or last in _STRUCTURAL:
         return True
@@ -192,12 +207,12 @@ def _ends_neutral(word: str, tag: str) -> bool:
 
 
 def _measure_ge(word: str) -> int | None:
-    """Where 个 is a measure word: by itself, or after a number and the like."""
+    """Return where 个 is a measure word: by itself, or behind a number or such words as 几."""
     index = word.find("个")
-    measure = word == "个" or (
-        index > 0 and (word[index - 1].isnumeric() or word[index - 1] in _BEFORE_GE)
-    )
-    return index if measure else None
+    if word == "个":
+        return index
+    counted = index > 0 and (word[index - 1].isnumeric() or word[index - 1] in _BEFORE_GE)
+    return index if counted else None
 
 
 def _neutral_by_convention(word: str) -> bool:
@@ -205,10 +220,10 @@ def _neutral_by_convention(word: str) -> bool:
 
 
 def halves(word: str) -> list[str]:
-    """The two parts of a word, its shortest word apart from the rest: 老李养 -> 老李 养; of a simple word, itself.
+    """Cut a word in two, its shortest word apart from the rest; a simple word stays whole.
 
-    A shortest word that is inside stands for the end (不怎么样 -> 不怎 怎么): published models were trained
-    so.
+    老李养 -> 老李 养. A shortest word that is inside counts as the end (不怎么样 -> 不怎 怎么):
+    published models were trained so.
     """
     shortest = min(search_pieces(word), key=len)
     if shortest == word:
@@ -219,7 +234,7 @@ def halves(word: str) -> list[str]:
 
 
 def _third(word: str, tone: list[int]) -> list[int]:
-    """The first of two third tones is second; of three, it depends on how the word is built."""
+    """Make the first of two third tones second; of three, it depends on how the word is built."""
     if len(word) == 2:
         return _third_pair(tone)
     if len(word) == 4:
@@ -232,7 +247,8 @@ def _third(word: str, tone: list[int]) -> list[int]:
     if tone == [3, 3, 3]:
         return [2, 2, 3] if len(parts[0]) == 2 else [3, 2, 3]
     cut = len(parts[0])
-    first, second = tone[:cut], tone[cut:]
+    first = tone[:cut]
+    second = tone[cut:]
     if first[-1] == second[0] == 3 and second not in ([3], [3, 3]):
         first = [*first[:-1], 2]
     return _third_pair(first) + _third_pair(second)

@@ -10,7 +10,7 @@ _EMPTY_INITIALS = {"a": "AA", "e": "EE", "o": "OO"}
 
 @functools.cache
 def tagger() -> Any:
-    """Jieba's part-of-speech tagger, with its log and its imports kept quiet."""
+    """Return jieba's part-of-speech tagger, with its log and its imports kept quiet."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # jieba 0.42 imports pkg_resources and has invalid escapes
         import jieba
@@ -22,12 +22,12 @@ def tagger() -> Any:
 
 @functools.lru_cache(maxsize=65536)
 def search_pieces(word: str) -> tuple[str, ...]:
-    """The words that a search engine would index a word by: its parts, and itself last."""
+    """Return the words that a search engine indexes a word by: its parts, and itself last."""
     return tuple(tagger().tokenizer.cut_for_search(word))
 
 
 def split_syllable(syllable: str) -> tuple[str, str]:
-    """An initial and a final of the symbol set for a syllable of pinyin without its tone, ü written v.
+    """Cut a syllable of pinyin, without its tone and with ü as v, into initial and final.
 
     The final names its vowel as it sounds: shi -> sh ir, si -> s i0, yan -> y En, ye -> y E, yu ->
     y v, an -> AA an.
@@ -49,11 +49,18 @@ def split_syllable(syllable: str) -> tuple[str, str]:
 
 @functools.lru_cache(maxsize=65536)
 def read_word(word: str) -> list[tuple[str, int]]:
-    """Pypinyin's reading of a word by itself: a syllable without its tone, and the tone 1 to 5, a character."""
+    """Return pypinyin's reading of a word by itself.
+
+    Returns:
+        Per character its syllable without the tone, and the tone, 1 to 5.
+    """
     from pypinyin import Style, lazy_pinyin
 
     read = lazy_pinyin(word, style=Style.TONE3, neutral_tone_with_five=True)
-    return [
-        (syllable[:-1], int(syllable[-1])) if syllable[-1].isdigit() else (syllable, 5)
-        for syllable in read
-    ]
+    return [_cut_tone(syllable) for syllable in read]
+
+
+def _cut_tone(syllable: str) -> tuple[str, int]:
+    if syllable[-1].isdigit():
+        return syllable[:-1], int(syllable[-1])
+    return syllable, 5

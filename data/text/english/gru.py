@@ -1,4 +1,4 @@
-"""How an English word sounds that the dictionary has not: g2p_en's network guesses phones from letters.
+"""How an English word sounds that the dictionary lacks: g2p_en's network guesses from letters.
 
 A GRU reads the letters; a second one, which begins with the first one's last state, writes phones,
 each of which is its next input, until it ends (Cho et al. 2014, arXiv:1406.1078). Published models
@@ -13,7 +13,7 @@ import numpy as np
 
 WEIGHTS_FILE = Path(__file__).with_name("gru.npz")
 
-# The numbers of letters and phones that the weights were trained with.
+# numbers of letters and phones that the weights were trained with
 _UNKNOWN_LETTER, _END_OF_LETTERS, _FIRST_LETTER = 1, 2, 3
 _START, _END, _FIRST_PHONE = 2, 3, 4
 _VOWELS = "AA AE AH AO AW AY EH ER EY IH IY OW OY UH UW"
@@ -22,12 +22,15 @@ _PHONES = sorted(
     [*_CONSONANTS.split(), *(vowel + stress for vowel in _VOWELS.split() for stress in "012"), "UW"]
 )
 _MOST_PHONES = 20
-"""A guess is cut here, as the network may go on without end."""
+"""A guess is cut here, because the network may never end one."""
 
 
 @functools.cache
 def _weights() -> dict[str, np.ndarray]:
-    """The weights, the embeddings already multiplied with the gates' input weights: [symbols, 3 * width]."""
+    """Return the weights, with the embeddings multiplied by the gates' input weights.
+
+    These products, `enc_inputs` and `dec_inputs`, are [symbols, 3 * width].
+    """
     with np.load(WEIGHTS_FILE, allow_pickle=False) as file:
         weights = dict(file)
     for part in ("enc", "dec"):
@@ -38,7 +41,16 @@ def _weights() -> dict[str, np.ndarray]:
 
 
 def _gru(part: str, symbol: int, state: np.ndarray) -> np.ndarray:
-    """One step of the encoder ("enc") or decoder ("dec"): a symbol's number and a state [width] to the next state."""
+    """Take one step of the encoder ("enc") or the decoder ("dec").
+
+    Args:
+        part: "enc" or "dec".
+        symbol: number of the letter or phone that is read.
+        state: [width].
+
+    Returns:
+        The next state, [width].
+    """
     weights = _weights()
     width = len(state)
     given = weights[f"{part}_inputs"][symbol]
@@ -50,13 +62,18 @@ def _gru(part: str, symbol: int, state: np.ndarray) -> np.ndarray:
 
 
 def guess(word: str) -> str:
-    """The phones, in ARPAbet with stress, of a word in lower-case letters a to z; other characters are "unknown"."""
+    """Return the phones of a word in lower-case letters a to z, in ARPAbet with stress.
+
+    Other characters are read as "unknown".
+    """
     weights = _weights()
     state = np.zeros(weights["enc_w_hh"].shape[1], dtype=np.float32)
     for char in word:
-        letter = ord(char) - ord("a") + _FIRST_LETTER if "a" <= char <= "z" else _UNKNOWN_LETTER
+        known = "a" <= char <= "z"
+        letter = ord(char) - ord("a") + _FIRST_LETTER if known else _UNKNOWN_LETTER
         state = _gru("enc", letter, state)
     state = _gru("enc", _END_OF_LETTERS, state)
+
     phones: list[str] = []
     symbol = _START
     for _ in range(_MOST_PHONES):

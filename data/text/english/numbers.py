@@ -20,7 +20,10 @@ def _engine() -> Any:
 
 
 def spell_numbers(text: str) -> str:
-    """Puts words in the place of numerals: $12.50 -> twelve dollars, fifty cents; 1998 -> nineteen ninety-eight."""
+    """Write numerals as words.
+
+    $12.50 -> twelve dollars, fifty cents; 1998 -> nineteen ninety-eight.
+    """
     text = _GROUPED.sub(lambda match: match[0].replace(",", ""), text)
     text = _POUNDS.sub(r"\1 pounds", text)
     text = _DOLLARS.sub(lambda match: _dollars(match[1]), text)
@@ -39,7 +42,7 @@ def _dollars(amount: str) -> str:
 
 
 def _number(digits: str) -> str:
-    """A number in words; one between 1000 and 3000 is read as a year is."""
+    """Return a number in words; one between 1000 and 3000 is read as a year is."""
     number = int(digits) if len(digits) <= 36 else None
     if number is None:  # beyond the names of numbers
         return " ".join(_engine().number_to_words(digit) for digit in digits)

@@ -1,4 +1,6 @@
-"""Japanese: Open JTalk finds words, readings and accents; kana become phones, accents become a tone a mora.
+"""Japanese: Open JTalk finds words, readings and accents, which become phones and tones.
+
+Kana become phones, and the accents one tone per mora.
 
 Two builds of Open JTalk install the same import package, and read with different dictionaries:
   plus    pyopenjtalk-plus, whose wheel holds a modified dictionary;
@@ -27,12 +29,13 @@ from data.text.symbols import PUNCTUATION
 _PACKAGES = {"plus": "pyopenjtalk-plus", "strict": "pyopenjtalk"}
 _HOW_TO_INSTALL = {
     "plus": "pip uninstall pyopenjtalk; pip install '.[jp-plus]', with OPEN_JTALK_DICT_DIR unset",
-    "strict": "pip uninstall pyopenjtalk-plus; install the dictionary (Debian: open-jtalk-mecab-naist-jdic), set "
-    "OPEN_JTALK_DICT_DIR to its folder (/var/lib/mecab/dic/open-jtalk/naist-jdic), pip install '.[jp-strict]'",
+    "strict": "pip uninstall pyopenjtalk-plus; install the dictionary "
+    "(Debian: open-jtalk-mecab-naist-jdic), set OPEN_JTALK_DICT_DIR to its folder "
+    "(/var/lib/mecab/dic/open-jtalk/naist-jdic), pip install '.[jp-strict]'",
 }
 
 _MOST_CHARACTERS = 8192 // 3 - 1
-"""Open JTalk writes into 8192 bytes, three a character, without asking whether they suffice."""
+"""Open JTalk writes into 8192 bytes, three per character, without asking whether they suffice."""
 
 _PUNCTUATION_OF = str.maketrans(
     {
@@ -47,37 +50,44 @@ _NOT_READ = re.compile(rf"[^ぁ-ゖゝゞァ-ヺーヽヾ々〆〇一-鿿{re.esc
 
 @functools.cache
 def _open_jtalk(engine: str) -> Any:
-    """The module of an engine, after checking that it is this engine that is installed."""
+    """Return the module of an engine, after checking that it is this engine that is installed."""
+    if problem := _problem(engine):
+        raise ValueError(
+            f"the {engine!r} engine for JP cannot be used: {problem}. "
+            f"To install it: {_HOW_TO_INSTALL[engine]}"
+        )
+    # plus prints an advertisement for onnxruntime
+    with contextlib.redirect_stdout(io.StringIO()):
+        import pyopenjtalk
+    return pyopenjtalk
 
-    def installed(package: str) -> bool:
-        try:
-            version(package)
-        except PackageNotFoundError:
-            return False
-        return True
 
+def _problem(engine: str) -> str:
+    """Return what keeps an engine from being used, or nothing."""
+    own = _PACKAGES[engine]
     others = [package for name, package in _PACKAGES.items() if name != engine]
     dictionary = os.environ.get("OPEN_JTALK_DICT_DIR")
-    if not installed(_PACKAGES[engine]):
-        problem = f"{_PACKAGES[engine]} is not installed"
-    elif any(map(installed, others)):
-        problem = f"{_PACKAGES[engine]} and {', '.join(others)} are both installed and overwrite each other"
-    elif engine == "plus" and dictionary:
-        problem = f"OPEN_JTALK_DICT_DIR={dictionary} would replace its dictionary"
-    elif engine == "strict" and not (dictionary and (Path(dictionary) / "sys.dic").is_file()):
-        problem = f"OPEN_JTALK_DICT_DIR={dictionary or ''} names no folder with a sys.dic"
-    else:
-        # plus prints an advertisement for onnxruntime
-        with contextlib.redirect_stdout(io.StringIO()):
-            import pyopenjtalk
-        return pyopenjtalk
-    raise ValueError(
-        f"the {engine!r} engine for JP cannot be used: {problem}. To have it: {_HOW_TO_INSTALL[engine]}"
-    )
+    if not _installed(own):
+        return f"{own} is not installed"
+    if any(map(_installed, others)):
+        return f"{own} and {', '.join(others)} are both installed and overwrite each other"
+    if engine == "plus" and dictionary:
+        return f"OPEN_JTALK_DICT_DIR={dictionary} replaces its dictionary: unset it"
+    if engine == "strict" and not (dictionary and (Path(dictionary) / "sys.dic").is_file()):
+        return f"OPEN_JTALK_DICT_DIR={dictionary or ''} names no folder with a sys.dic"
+    return ""
+
+
+def _installed(package: str) -> bool:
+    try:
+        version(package)
+    except PackageNotFoundError:
+        return False
+    return True
 
 
 def normalise(text: str) -> str:
-    """Spells numbers out in kanji, and keeps kana, kanji and the symbol set's punctuation only."""
+    """Spell numbers out in kanji, and keep only kana, kanji and the symbol set's punctuation."""
     text = spell_numbers(unicodedata.normalize("NFKC", text))
     return _NOT_READ.sub("", text.translate(_PUNCTUATION_OF))
 
@@ -92,7 +102,10 @@ class _Word:
 
 
 def _accent_phrases(features: Iterable[dict[str, Any]]) -> Iterable[list[dict[str, Any]]]:
-    """Groups words that share an accent: a phrase ends before a word that does not chain, and at a pause."""
+    """Group words that share an accent.
+
+    A phrase ends before a word that does not chain, and at a pause.
+    """
     phrase: list[dict[str, Any]] = []
     for feature in features:
         pause = not moras(feature["pron"])
@@ -105,30 +118,36 @@ def _accent_phrases(features: Iterable[dict[str, Any]]) -> Iterable[list[dict[st
 
 
 def _is_high(mora: int, accent: int) -> bool:
-    """Whether a mora (from 1) of an accent phrase is high, by the rules of Tokyo.
+    """Tell whether a mora (from 1) of an accent phrase is high, by the rules of Tokyo.
 
     The pitch rises after the first mora, unless that is the accented one, and falls after the
     accented one.
     """
-    return mora == 1 if accent == 1 else mora >= 2 and (accent == 0 or mora <= accent)
+    if accent == 1:
+        return mora == 1
+    return mora >= 2 and (accent == 0 or mora <= accent)
 
 
 def _word_tones(high: list[bool]) -> list[int]:
-    """A word's tones, a mora each: 1 where it is higher than elsewhere in the word.
+    """Return the tone of each mora of a word: 1 where it is higher than elsewhere in the word.
 
-    A word that is high throughout gets 0 as one that is low throughout does: published models were
+    A word that is high throughout gets 0, as one that is low throughout: published models were
     trained so.
     """
     return [int(mora and not all(high)) for mora in high]
 
 
 def _read_phrase(phrase: list[dict[str, Any]]) -> Iterable[_Word]:
-    accent, said, last_phone = phrase[0]["acc"], 0, ""
+    """Read the words of an accent phrase, in order."""
+    accent = phrase[0]["acc"]
+    said = 0  # moras of the phrase
+    last_phone = ""
     for feature in phrase:
         surface = unicodedata.normalize("NFKC", feature["string"]).translate(_PUNCTUATION_OF)
         word_moras = moras(feature["pron"])
         high = [_is_high(said + mora, accent) for mora in range(1, len(word_moras) + 1)]
         said += len(word_moras)
+
         phones: list[str] = []
         tones: list[int] = []
         for mora_phones, tone in zip(word_moras, _word_tones(high), strict=True):
@@ -137,24 +156,28 @@ def _read_phrase(phrase: list[dict[str, Any]]) -> Iterable[_Word]:
             phones += mora_phones
             tones += [tone] * len(mora_phones)
             last_phone = phones[-1] if phones else ""
-        if not phones and set(surface) <= set(PUNCTUATION):
-            phones, tones = list(surface), [0] * len(surface)
-        elif not phones:
-            # no reading is known: a pause, for BERT as well
-            surface, phones, tones = ",", [","], [0]
+
+        if not phones and not set(surface) <= set(PUNCTUATION):
+            surface = ","  # no reading is known: a pause, for BERT as well
+        if not phones:
+            phones = list(surface)
+            tones = [0] * len(surface)
         yield _Word(surface, phones, tones)
 
 
 class JapaneseFrontEnd:
-    """The FrontEnd of JP: a character takes its share of its word's phones."""
+    """The front end of JP: a character takes its share of its word's phones."""
 
     language = "JP"
 
     def __init__(self, engine: str = "plus"):
-        """Checks that the engine is there.
+        """Check that the engine is there.
 
         Args:
             engine: "plus" or "strict", see the module.
+
+        Raises:
+            ValueError: an unknown engine, or one that cannot be used; says how to install it.
         """
         if engine not in _PACKAGES:
             raise ValueError(f"no JP engine {engine!r}: use one of {', '.join(_PACKAGES)}")
@@ -162,38 +185,44 @@ class JapaneseFrontEnd:
         self.version = f"jp-1-{engine}"
         self._open_jtalk = _open_jtalk(engine)
         # plus guesses 何 with a network where onnxruntime happens to be installed; the same text
-        # must read the same
+        # must read the same everywhere
         options = {"predict_nani": False} if engine == "plus" else {}
         self._run_frontend = functools.partial(self._open_jtalk.run_frontend, **options)
 
     def __call__(self, text: str) -> Phonemes:
-        """Reads a text; see `FrontEnd`."""
+        """Read a text; see `FrontEnd`."""
         norm_text = normalise(text)
         if len(norm_text) > _MOST_CHARACTERS:
             detail = f"{len(norm_text)} characters, but Open JTalk reads {_MOST_CHARACTERS}"
             raise FrontEndError("text_too_long", text, detail)
         features = self._run_frontend(norm_text) if norm_text else []
-        phones, tones, word2ph, bert_text = ["_"], [0], [1], ""
+
+        phones = ["_"]
+        tones = [0]
+        word2ph = [1]
+        bert_text = ""
         for phrase in _accent_phrases(features):
             for word in _read_phrase(phrase):
                 phones += word.phones
                 tones += word.tones
                 word2ph += share_out(len(word.phones), len(word.text))
                 bert_text += word.text
-        phones, tones, word2ph = [*phones, "_"], [*tones, 0], [*word2ph, 1]
-        return validate(
-            Phonemes(norm_text, phones, tones, word2ph, bert_text, list(bert_text)),
-            self.language,
-            text,
+        result = Phonemes(
+            norm_text=norm_text,
+            phones=[*phones, "_"],
+            tones=[*tones, 0],
+            word2ph=[*word2ph, 1],
+            bert_text=bert_text,
+            bert_tokens=list(bert_text),
         )
+        return validate(result, self.language, text)
 
     def data_hash(self) -> str:
-        """A hash of the dictionary, and the versions of the engine and of what corrects its readings."""
+        """Return a hash of the dictionary, and the versions of all that decides its readings."""
         folder = self._open_jtalk.OPEN_JTALK_DICT_DIR
         folder = Path(folder.decode() if isinstance(folder, bytes) else folder)
-        packages = [
-            _PACKAGES[self.engine],
-            *(["sudachidict_core"] if self.engine == "plus" else []),
-        ]
+        packages = [_PACKAGES[self.engine]]
+        if self.engine == "plus":
+            packages.append("sudachidict_core")
         versions = "-".join(f"{package}-{version(package)}" for package in packages)
         return f"{versions}-{hash_files([folder / 'sys.dic', folder / 'matrix.bin'])}"

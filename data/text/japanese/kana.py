@@ -1,10 +1,10 @@
-"""Kana to phones, a mora at a time."""
+"""Kana to phones, mora by mora."""
 
 import functools
 import re
 
-# Rows of the kana table: the consonant phone, and the kana before a, i, u, e, o ("." where the row
-# has none).
+# rows of the kana table: the consonant phone, and the kana before a, i, u, e, o ("." where the row
+# has none)
 _ROWS = {
     "": "アイウエオ ァィゥェォ .ヰ.ヱヲ",
     "k": "カキクケコ",
@@ -27,7 +27,7 @@ _ROWS = {
     "y": "ヤ.ユ.ヨ ャ.ュ.ョ",
     "w": "ワ.... ヮ....",
 }
-# A kana and a small one: the consonant, the kana, and the small kana that it is said with.
+# a kana and a small one: the consonant, the kana, and the small kana that follow it
 _PAIRS = [
     ("ky", "キ", "ャュェョ"),
     ("gy", "ギ", "ャュェョ"),
@@ -78,8 +78,9 @@ _MORA = re.compile("|".join(sorted(_MORAS, key=len, reverse=True)))
 
 @functools.lru_cache(maxsize=65536)
 def moras(kana: str) -> tuple[list[str], ...]:
-    """The phones of each mora of a reading in katakana; ["ー"] is a mora that lengthens the one before.
+    """Return the phones of each mora of a reading in katakana.
 
-    What is no kana has no mora: a pause mark, the sign for a voiceless vowel.
+    ["ー"] is a mora that lengthens the one before. What is no kana has no mora: a pause mark, the
+    sign for a voiceless vowel.
     """
     return tuple(_MORAS[kana] for kana in _MORA.findall(kana))

@@ -13,7 +13,7 @@ _NUMBER = re.compile(r"\d+(?:\.\d+)?")
 
 
 def spell_numbers(text: str) -> str:
-    """Puts kanji in the place of Arabic numerals: ¥12,800 -> 一万二千八百円."""
+    """Write Arabic numerals as kanji: ¥12,800 -> 一万二千八百円."""
     text = _GROUPED.sub(lambda match: match[0].replace(",", ""), text)
     text = _CURRENCY.sub(lambda match: match[2] + _CURRENCIES[match[1]], text)
     return _NUMBER.sub(lambda match: _spell(match[0]), text)
@@ -21,7 +21,7 @@ def spell_numbers(text: str) -> str:
 
 def _spell(number: str) -> str:
     whole, _, fraction = number.partition(".")
-    fraction = fraction.rstrip("0")  # 25.50 is said as 25.5
+    fraction = fraction.rstrip("0")  # 25.50 is spoken as 25.5
     return _spell_whole(whole) + ("点" + _spell_digits(fraction) if fraction else "")
 
 
@@ -34,7 +34,8 @@ def _spell_whole(number: str) -> str:
     if not number:
         return _DIGITS[0]
     if len(number) > 4 * len(_MYRIADS):
-        return _spell_digits(number)  # no counting words go so far
+        return _spell_digits(number)  # no counting words reach so far
+
     groups = [number[max(0, end - 4) : end] for end in range(len(number), 0, -4)]
     return "".join(
         _spell_group(group) + myriad
@@ -44,7 +45,7 @@ def _spell_whole(number: str) -> str:
 
 
 def _spell_group(group: str) -> str:
-    """Up to four digits; the one before ten, hundred and thousand is not said."""
+    """Spell up to four digits; the one before ten, hundred and thousand is silent."""
     spelled = ""
     for digit, place in zip(group, reversed(_PLACES[: len(group)]), strict=True):
         if digit != "0":

@@ -17,7 +17,7 @@ from data.audio.recording import (
     trim_silence,
 )
 from data.config import DataConfig
-from data.corpus.ledger import Reason, RejectedError
+from data.rejected import Reason, RejectedError
 
 RATE = 44100
 CFG = DataConfig()
@@ -79,7 +79,7 @@ def test_peak_scales_and_none_leaves_the_level() -> None:
 @pytest.mark.parametrize("seconds", [0.2, 1.0, 5.0])
 @pytest.mark.parametrize("level", [0.01, 0.5])
 def test_loudness_of_a_tone(seconds: float, level: float) -> None:
-    """A sine of 997 Hz and full scale has -3.01 LUFS, says BS.1770; 440 Hz is weighted 0.6 dB less."""
+    """BS.1770: a sine of 997 Hz and full scale has -3.01 LUFS; 440 Hz is weighted 0.6 dB less."""
     assert measure_loudness(tone(seconds, level=level), RATE) == pytest.approx(
         20 * np.log10(level) - 3.6, abs=0.2
     )

@@ -66,13 +66,14 @@ def test_each_phone_has_the_features_of_its_own_language(read):
     bert, index, spoken = (
         torch.from_numpy(a)[None] for a in (reading.bert, reading.token_index, reading.spoken)
     )
-    zh, jp, en = features_of_phones(bert, index, spoken, "zeros")
+    zh, jp, en = features_of_phones(bert, index, spoken, BertConfig())
     own = torch.from_numpy(reading.bert[reading.token_index].astype(np.float32)).T
     english = spoken[0] == 2
     assert torch.equal(en[0], own * english)
     assert torch.equal(zh[0], own * ~english)
     assert not jp.any()
-    noisy = features_of_phones(bert, index, spoken, "noise", torch.Generator().manual_seed(0))
+    noise = BertConfig(inactive="noise")
+    noisy = features_of_phones(bert, index, spoken, noise, torch.Generator().manual_seed(0))
     assert torch.equal(noisy[2][0, :, english], own[:, english])
     assert 0.5 < noisy[1].std() < 1.5
 
@@ -99,7 +100,7 @@ def test_a_training_batch_has_the_same_features(read):
             torch.from_numpy(a)[None] for a in (reading.bert, reading.token_index, reading.spoken)
         )
         for together, alone in zip(
-            batch.bert_features(), features_of_phones(*arrays, "zeros"), strict=True
+            batch.bert_features(), features_of_phones(*arrays, BertConfig()), strict=True
         ):
             assert torch.equal(together[i, :, :length], alone[0])
             assert not together[i, :, length:].any()

@@ -1,4 +1,4 @@
-"""What users feed it: every line ends in the ledger, or the run is refused in words that say what to change.
+"""Bad input: every line ends in the ledger, or the run is refused and told what to change.
 
 The preparation's own functions, without Ray: read_transcript, Surveyor, judge, write_rows.
 """
@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data.audio.recording import read_audio
-from data.config import LANGUAGES, BertConfig, DataConfig
+from data.config import BertConfig, DataConfig
 from data.corpus.features import BertActor, shard_block
 from data.corpus.ledger import Ledger
 from data.corpus.recipe import make_recipe
@@ -29,6 +29,7 @@ from data.corpus.writer import write_rows
 from data.files import UnreachableError, put_file
 from data.shards.manifest import known_speakers
 from data.shards.shard import list_shards
+from data.text.languages import LANGUAGES
 
 RATE = 44100
 HELLO = "Good morning, everybody."
@@ -130,14 +131,14 @@ KINDS = {
 
 @dataclass
 class Bench:
-    """A corpus of all kinds, and what surveys it."""
+    """A corpus of all kinds of lines, and a surveyor of it."""
 
     folder: Path
     cfg: DataConfig
     surveyor: Surveyor
 
     def account(self, content: bytes, name: str = "esd.list") -> tuple[Ledger, dict[int, str]]:
-        """The ledger of a transcript, and line -> reason or "kept"."""
+        """Return the ledger of a transcript, and line -> reason or "kept"."""
         ledger, rows, _ = self.judge(content, name)
         transcript = read_transcript(str(self.folder / name))
         outcomes = {transcript.lines[row["line"]].number: "kept" for row in rows}
@@ -182,6 +183,7 @@ def test_kept_and_rejected_are_the_lines_read(bench, kinds: list[str], bom: bool
     lines = [KINDS[kind] for kind in kinds]
     content = (b"\xef\xbb\xbf" if bom else b"") + end.encode().join(line for line, _ in lines)
     ledger, outcomes = bench.account(content)
+
     assert len(ledger.kept) + len(ledger.rejects) == ledger.lines == len(lines)
     assert sum(ledger.reasons().values()) == len(ledger.rejects)
     assert sorted(outcomes) == list(range(1, len(lines) + 1))
@@ -189,10 +191,10 @@ def test_kept_and_rejected_are_the_lines_read(bench, kinds: list[str], bom: bool
         path = line.split(b"|")[0]
         repeated = any(other.split(b"|")[0] == path for other, _ in lines[: number - 1])
         assert outcomes[number] == outcome or (repeated and outcomes[number] == "duplicate_id")
+
     ledger.save(str(bench.folder / "rejects.jsonl"))
-    assert len((bench.folder / "rejects.jsonl").read_text("utf-8").splitlines()) == len(
-        ledger.rejects
-    )
+    saved = (bench.folder / "rejects.jsonl").read_text("utf-8").splitlines()
+    assert len(saved) == len(ledger.rejects)
 
 
 def test_tables_name_split_and_id(bench) -> None:
@@ -209,17 +211,17 @@ def test_tables_name_split_and_id(bench) -> None:
 
 @pytest.fixture
 def no_s3(monkeypatch) -> Iterator[None]:
-    """An S3 that nobody listens for."""
+    """An S3 at whose address nobody listens."""
     import s3fs
 
     settings = {
         "AWS_ENDPOINT_URL": "http://127.0.0.1:9",
         "AWS_ACCESS_KEY_ID": "a",
         "AWS_SECRET_ACCESS_KEY": "b",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_MAX_ATTEMPTS": "1",
     }
-    for name, value in (
-        settings | {"AWS_DEFAULT_REGION": "us-east-1", "AWS_MAX_ATTEMPTS": "1"}
-    ).items():
+    for name, value in settings.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(s3fs.S3FileSystem, "retries", 1)
     s3fs.S3FileSystem.clear_instance_cache()
@@ -230,17 +232,13 @@ def no_s3(monkeypatch) -> Iterator[None]:
 @pytest.mark.usefixtures("no_s3")
 def test_a_bucket_that_does_not_answer_stops_the_run(bench) -> None:
     """What nobody could look at is neither kept nor rejected."""
-    for access in (
-        read_transcript,
-        read_audio,
-        known_speakers,
-        list_shards,
-        lambda uri: put_file(uri, b"x"),
-    ):
+    accesses = [read_transcript, read_audio, known_speakers, list_shards]
+    for access in (*accesses, lambda uri: put_file(uri, b"x")):
         with pytest.raises(UnreachableError, match="s3://nobody/some"):
             access("s3://nobody/some")
     with pytest.raises(UnreachableError):
         read_transcript("s3://nobody/*.list")
+
     (bench.folder / "far.list").write_text(f"s3://nobody/a.wav|anna|EN|{HELLO}")
     lines = line_rows(read_transcript(str(bench.folder / "far.list")))
     (found,) = bench.surveyor(pa.Table.from_pylist(lines, schema=LINE)).to_pylist()
@@ -250,7 +248,7 @@ def test_a_bucket_that_does_not_answer_stops_the_run(bench) -> None:
 
 @contextlib.contextmanager
 def full_disk(most: int) -> Iterator[None]:
-    """No file may grow beyond `most` bytes."""
+    """Let no file grow beyond `most` bytes."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (most, hard))
     try:
@@ -265,9 +263,11 @@ def test_a_full_disk_stops_the_run_and_leaves_nothing_half_written(bench, tmp_pa
     cfg = replace(bench.cfg, shards=str(tmp_path))
     with full_disk(20_000):
         (problem,) = write_rows(features, cfg, bench.surveyor.recipe).to_pylist()
+
     assert "File too large" in problem["problem"]
     assert str(tmp_path) in problem["problem"]
     assert list((tmp_path / "shards").iterdir()) == []
+
     (place,) = write_rows(features, cfg, bench.surveyor.recipe).to_pylist()
     assert [place["shard"]] == list_shards(str(tmp_path))
 

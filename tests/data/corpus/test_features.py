@@ -1,4 +1,4 @@
-"""The second pass without Ray: each row gets its own features, and its spectrogram where shards hold them."""
+"""The second pass without Ray: each row gets its own features, and its spectrogram if wanted."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 import soundfile
 
-from data.config import LANGUAGES, BertConfig, DataConfig
+from data.config import BertConfig, DataConfig
 from data.corpus import features
 from data.corpus.features import BertActor, shard_block
 from data.corpus.recipe import make_recipe
@@ -17,6 +17,7 @@ from data.corpus.transcript import read_transcript
 from data.corpus.writer import write_rows
 from data.shards.shard import ShardReader
 from data.text.front_end import Phonemes
+from data.text.languages import LANGUAGES
 
 RATE = 44100
 TEXTS = [
@@ -43,18 +44,18 @@ def cfg(tmp_path_factory) -> DataConfig:
 
 
 def survey(cfg: DataConfig) -> pa.Table:
-    """The block of the corpus' only shard."""
+    """Return the block of the corpus' only shard."""
     transcript = read_transcript(cfg.transcript)
-    surveyed = Surveyor(cfg, make_recipe(cfg, LANGUAGES), frozenset())(
-        pa.Table.from_pylist(line_rows(transcript), schema=LINE)
-    )
+    lines = pa.Table.from_pylist(line_rows(transcript), schema=LINE)
+    surveyed = Surveyor(cfg, make_recipe(cfg, LANGUAGES), frozenset())(lines)
     _, rows = judge(cfg, transcript, surveyed, {})
     return shard_block(surveyed, rows)
 
 
 def test_batches_are_of_like_length_and_rows_keep_their_own_features(cfg, monkeypatch) -> None:
     monkeypatch.setattr(features, "TEXTS_PER_BATCH", 2)
-    actor, batches = BertActor(cfg, "cpu"), []
+    actor = BertActor(cfg, "cpu")
+    batches = []
     compute = actor._features
 
     def watch(language: str, rows: pa.Table) -> list[np.ndarray]:
@@ -63,10 +64,12 @@ def test_batches_are_of_like_length_and_rows_keep_their_own_features(cfg, monkey
 
     monkeypatch.setattr(actor, "_features", watch)
     made = actor(survey(cfg)).to_pylist()
+
     assert [language for language, _ in batches] == ["EN", "EN", "ZH"]
     for language in ("EN", "ZH"):
         tokens = [n for other, lengths in batches if other == language for n in lengths]
         assert tokens == sorted(tokens)
+
     names = [field.name for field in features.fields(Phonemes)]
     for row in made:
         found = np.frombuffer(row["bert"], np.float16).reshape(-1, row["bert_width"])
@@ -77,9 +80,8 @@ def test_batches_are_of_like_length_and_rows_keep_their_own_features(cfg, monkey
 @pytest.mark.parametrize("where", ["pipeline", "shards"])
 def test_spectrograms_are_stored_where_they_are_asked_for(cfg, tmp_path, where: str) -> None:
     cfg = replace(cfg, shards=str(tmp_path), spectrogram_on=where)
-    places = write_rows(
-        BertActor(cfg, "cpu")(survey(cfg)), cfg, make_recipe(cfg, LANGUAGES)
-    ).to_pylist()
+    rows = BertActor(cfg, "cpu")(survey(cfg))
+    places = write_rows(rows, cfg, make_recipe(cfg, LANGUAGES)).to_pylist()
     assert [place["row"] for place in places] == list(range(len(TEXTS)))
     row = ShardReader(str(tmp_path)).row(places[0]["shard"], 0)
     assert len(row["spec"]) == (1025 * row["frames"] * 4 if where == "shards" else 0)

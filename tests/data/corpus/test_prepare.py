@@ -66,7 +66,7 @@ def config(folder: Path, **changes) -> DataConfig:
 
 @pytest.fixture(scope="module", autouse=True)
 def s3_bucket():
-    """An S3 of our own with the bucket `corpus`; started first, for Ray's workers inherit the environment."""
+    """An S3 with the bucket `corpus`; started first, as Ray's workers inherit the environment."""
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
     server.start()
     host, port = server.get_host_and_port()
@@ -104,14 +104,14 @@ def test_rows_hold_what_training_needs(corpus) -> None:
         speaker, language, text = TEXTS[int(Path(entry["id"]).stem)]
         assert (row["key"], row["id"]) == (entry["key"], entry["id"])
         assert (row["speaker"], row["language"], row["text"]) == (speaker, language, text)
+
         pcm, _ = soundfile.read(folder / entry["id"], dtype="float32")
         assert np.array_equal(decode_flac(row["audio"]), pcm)
         assert entry["samples"] == row["samples"] == len(pcm)
         assert entry["frames"] == row["frames"] == len(pcm) // 512
         assert len(row["phones"]) == len(row["tones"]) == sum(row["word2ph"]) == entry["phones"]
-        features = np.frombuffer(row["bert"], np.float16).reshape(
-            len(row["word2ph"]), row["bert_width"]
-        )
+        shape = (len(row["word2ph"]), row["bert_width"])
+        features = np.frombuffer(row["bert"], np.float16).reshape(shape)
         assert row["bert_width"] == 16
         assert np.isfinite(features).all()
         assert features.std() > 0
@@ -132,18 +132,17 @@ def test_header_and_split(corpus) -> None:
     assert header["counts"] == {"lines": 8, "kept": 8, "rejected": {}}
     assert (header["sampling_rate"], header["hop_length"], header["bert_width"]) == (44100, 512, 16)
     assert set(header["front_ends"]) == set(header["berts"]) == {"ZH", "JP", "EN"}
-    held_back = (
-        manifest.table.filter(manifest.column("split") == "validation")
-        .column("speaker")
-        .to_pylist()
-    )
+    held_back = manifest.column("speaker")[manifest.column("split") == "validation"]
     assert sorted(held_back) == ["anna", "hana", "mei"]
     assert read_manifest(manifest.uri).digest == manifest.digest
 
 
 @pytest.fixture(scope="module")
 def changed(corpus, tmp_path_factory):
-    """A copy of `corpus` prepared again after changes: speaker, text and recording of a line, a line less, one more."""
+    """A copy of `corpus`, prepared again after changes.
+
+    A line's speaker, a line's text and a line's recording differ; a line is gone, and one is new.
+    """
     folder = tmp_path_factory.mktemp("changed")
     shutil.copytree(corpus[0], folder, dirs_exist_ok=True)
     lines = (folder / "esd.list").read_text(encoding="utf-8").split("\n")
@@ -151,10 +150,8 @@ def changed(corpus, tmp_path_factory):
     write_wav(folder / "wavs/3.wav", 1.5, 999)
     lines = [lines[0].replace("anna", "aaron"), *lines[2:], "wavs/new.wav|anna|EN|Hello there."]
     (folder / "esd.list").write_text("\n".join(lines).replace("下雨", "下雪"), encoding="utf-8")
-    before = {
-        shard: (folder / "out" / shard).stat().st_mtime_ns
-        for shard in list_shards(str(folder / "out"))
-    }
+    out = folder / "out"
+    before = {shard: (out / shard).stat().st_mtime_ns for shard in list_shards(str(out))}
     with pytest.MonkeyPatch.context() as patch:
         computed = computed_ids(patch)
         manifest = prepare(config(folder))
@@ -184,9 +181,8 @@ def test_preparing_again_computes_what_changed(corpus, changed) -> None:
     reader = ShardReader(manifest.uri)
     for entry in manifest.table.to_pylist():
         row = reader.row(entry["shard"], entry["row"])
-        assert [row[name] for name in ("id", "key", "speaker")] == [
-            entry[name] for name in ("id", "key", "speaker")
-        ]
+        for name in ("id", "key", "speaker"):
+            assert row[name] == entry[name]
 
 
 def test_shards_are_immutable_and_removed_when_nothing_names_them(changed) -> None:
@@ -197,8 +193,8 @@ def test_shards_are_immutable_and_removed_when_nothing_names_them(changed) -> No
     assert all((folder / "out" / s).stat().st_mtime_ns == before[s] for s in shards & set(before))
 
 
-def test_an_interrupted_run_goes_on_where_it_was(corpus, tmp_path, monkeypatch) -> None:
-    """A run without a manifest, cut off in a shard; and a recording that changes while it goes on."""
+def test_an_interrupted_run_resumes_where_it_was(corpus, tmp_path, monkeypatch) -> None:
+    """It was interrupted in a shard, before its manifest; and a recording changes meanwhile."""
     folder, manifest = corpus
     shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
     cfg = config(tmp_path)
@@ -207,6 +203,7 @@ def test_an_interrupted_run_goes_on_where_it_was(corpus, tmp_path, monkeypatch) 
     (tmp_path / "out" / cut_off).rename(tmp_path / "out" / f"{cut_off}.0{PART_SUFFIX}")
     with pytest.raises(ManifestError):
         read_manifest(cfg.shards)
+
     computed = computed_ids(monkeypatch)
     missing = sorted(manifest.column("id")[manifest.column("shard") == cut_off])
     recording = (tmp_path / missing[0]).read_bytes()
@@ -220,6 +217,7 @@ def test_an_interrupted_run_goes_on_where_it_was(corpus, tmp_path, monkeypatch) 
         patch.setattr(data.corpus.prepare, "judge", change)
         with pytest.raises(ValueError, match=f"{missing[0]} changed while it was prepared"):
             prepare(cfg)
+
     (tmp_path / missing[0]).write_bytes(recording)
     assert prepare(cfg).digest == manifest.digest
     report = (tmp_path / "out/report.html").read_text("utf-8").replace(str(tmp_path), str(folder))
@@ -253,11 +251,9 @@ def write_bad_inputs(folder: Path) -> None:
     write_wav(folder / "wavs/long.wav", 20.5, 440)
     write_wav(folder / "wavs/fast.wav", 0.5, 440)
     write_wav(folder / "wavs/unsaid.wav", 1.0, 440)
-    content = (
-        "\n\n".join([*lines, *(line for line, _ in BAD)]).encode()
-        + b"\n\nwavs/7.wav|mei|ZH|\xff\xfe"
-    )
-    (folder / "esd.list").write_bytes(content)
+    lines += [line for line, _ in BAD]
+    not_utf_8 = b"\n\nwavs/7.wav|mei|ZH|\xff\xfe"
+    (folder / "esd.list").write_bytes("\n\n".join(lines).encode() + not_utf_8)
 
 
 def test_bad_inputs_end_in_the_ledger(tmp_path, ray_local, capsys) -> None:
@@ -266,14 +262,14 @@ def test_bad_inputs_end_in_the_ledger(tmp_path, ray_local, capsys) -> None:
     manifest = prepare(cfg)
     assert manifest.header["counts"]["kept"] == 5
     assert "17 lines, 5 kept" in capsys.readouterr().out
-    saved = [
-        json.loads(line)
-        for line in (tmp_path / "out/rejects.jsonl").read_text("utf-8").splitlines()
+
+    content = (tmp_path / "out/rejects.jsonl").read_text("utf-8")
+    saved = [json.loads(line) for line in content.splitlines()]
+    assert [reject["reason"] for reject in saved] == [reason for _, reason in BAD] + [
+        "malformed_line"
     ]
-    reasons = [reason for _, reason in BAD] + ["malformed_line"]
-    assert [(reject["line"], reject["reason"]) for reject in saved] == list(
-        zip(range(11, 11 + 2 * len(reasons), 2), reasons, strict=True)
-    )
+    # after five good lines; every second line is blank
+    assert [reject["line"] for reject in saved] == list(range(11, 11 + 2 * len(saved), 2))
     assert [reject["text"] for reject in saved[:-1]] == [line for line, _ in BAD]
 
 
@@ -300,17 +296,14 @@ def test_limits_hold_for_rows_that_a_shard_holds(tmp_path) -> None:
     cfg = DataConfig(min_seconds=0.8)
     ledger, rows = judge(cfg, transcript, surveyed, held)
     assert [row["id"] for row in rows] == ["a.wav"]
-    assert ledger.counts() == {
-        "lines": 3,
-        "kept": 1,
-        "rejected": {"too_many_phones": 1, "too_short": 1},
-    }
+    rejected = {"too_many_phones": 1, "too_short": 1}
+    assert ledger.counts() == {"lines": 3, "kept": 1, "rejected": rejected}
     # 43 phones are 87 entries with blanks, one more than the frames of a second
     assert len(judge(replace(cfg, add_blank=False), transcript, surveyed, held)[1]) == 2
 
 
 def test_object_store(changed, s3_bucket) -> None:
-    """Elsewhere, by a glob, anew and cut otherwise: the digest is that of the corpus that was brought up to date."""
+    """A fresh preparation from a glob, with other shards, has the digest of the updated corpus."""
     folder, manifest, _, _ = changed
     for path in (folder / "esd.list", *sorted((folder / "wavs").iterdir())):
         s3_bucket.put_file(str(path), f"corpus/{path.relative_to(folder)}")
@@ -325,11 +318,8 @@ def test_object_store(changed, s3_bucket) -> None:
 
 
 def test_split_is_stable_and_keeps_one_for_training() -> None:
-    speakers = {
-        f"{speaker}/{n}": speaker
-        for speaker, count in (("a", 200), ("b", 2), ("c", 1))
-        for n in range(count)
-    }
+    counts = {"a": 200, "b": 2, "c": 1}
+    speakers = {f"{name}/{n}": name for name, count in counts.items() for n in range(count)}
     splits = split_of(speakers, 1, 0.1)
 
     def held_back(speaker: str) -> int:

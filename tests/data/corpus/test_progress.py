@@ -1,4 +1,4 @@
-"""Progress where there is no terminal: a line now and then, with what is left, and one at the end."""
+"""Progress without a terminal: a line from time to time, and one at the end."""
 
 import pytest
 

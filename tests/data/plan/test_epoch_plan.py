@@ -1,12 +1,18 @@
-"""The epoch plan: exactly once, like lengths, any position, and the reference's buckets."""
+"""The epoch plan: every utterance exactly once, like lengths together, and what it costs."""
+
+import sys
+import tracemalloc
+from collections.abc import Callable
+from functools import partial
+from types import CodeType, FrameType
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data.plan.epoch_plan import EpochPlan, bucket_batches, plan_buckets, plan_epoch
+from data.plan import epoch_plan
+from data.plan.epoch_plan import EpochPlan, plan_epoch
 
 
 def batches(plan: EpochPlan) -> list[tuple[int, ...]]:
@@ -98,44 +104,47 @@ def test_padding_is_small(sigma):
     assert np.mean([len(b) for b in made]) >= 8
 
 
-def test_ten_million_utterances_plan_in_seconds():
-    # a tenth, as CI's cores are shared; the loop is one round a micro-batch
-    frames, phones = lengths(1_000_000, 0)
-    plan = make(frames, phones, max_frames=8000, max_utterances=64)
-    assert len(plan.order) >= 1_000_000
+def lines_run(function: Callable, code: CodeType) -> int:
+    """Return how many lines of one function Python runs in the course of a call."""
+    count = 0
+
+    def local(frame: FrameType, event: str, arg: object) -> Callable:
+        nonlocal count
+        count += event == "line"
+        return local
+
+    before = sys.gettrace()
+    sys.settrace(lambda frame, *_: local if frame.f_code is code else None)
+    try:
+        function()
+    finally:
+        sys.settrace(before)
+    return count
 
 
-def test_buckets_are_filled_and_what_lies_outside_is_named():
-    frames, _ = lengths(300, 3)
-    boundaries = (32, 300, 500, 900)
-    plan = plan_buckets(
-        np.arange(300),
-        frames,
-        seed=0,
-        epoch=2,
-        micro_batches_per_step=3,
-        batch_size=4,
-        boundaries=boundaries,
-    )
-    made = batches(plan)
-    assert {len(b) for b in made} == {4}
-    assert set(plan.left_out) == {i for i, n in enumerate(frames) if not 32 < n <= 900}
-    assert {i for b in made for i in b} | set(plan.left_out.tolist()) == set(range(300))
-    settings = {
-        "seed": 0,
-        "epoch": 0,
-        "micro_batches_per_step": 1,
-        "batch_size": 4,
-        "boundaries": boundaries,
-    }
-    with pytest.raises(ValueError, match="bucket_boundaries"):
-        plan_buckets(np.arange(2), np.array([1, 2]), **settings)
+def test_the_loop_runs_a_few_lines_per_micro_batch():
+    """The rest of the planning is numpy's, so that ten million utterances take seconds."""
+    for n in (2_000, 20_000, 200_000):
+        frames, phones = lengths(n, 0)
+        made = []
+        plan = partial(make, frames, phones, max_frames=8000, max_utterances=64, max_cells=10**6)
+        run = lines_run(lambda plan=plan, made=made: made.append(plan()), epoch_plan._cut.__code__)
+        assert run < 12 * len(made[0].offsets)
 
 
-@settings(deadline=None, max_examples=30)
-@given(n=st.integers(1, 300), epoch=st.integers(0, 2**31))
-def test_one_bucket_is_shuffled_as_torch_does(n, epoch):
-    generator = torch.Generator().manual_seed(epoch)
-    expected = torch.randperm(n, generator=generator).tolist()
-    order = torch.randperm(n, generator=generator).tolist()
-    assert bucket_batches([5] * n, 1, [0, 10], epoch=epoch) == [[expected[i]] for i in order]
+def peak_bytes(function: Callable[[], EpochPlan]) -> tuple[EpochPlan, int]:
+    """Return a plan, and the most memory that its making held at once."""
+    tracemalloc.start()
+    try:
+        return function(), tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("n", [100_000, pytest.param(10_000_000, marks=pytest.mark.slow)])
+def test_memory_per_utterance_does_not_grow_with_their_number(n):
+    frames, phones = lengths(n, 0)
+    plan, peak = peak_bytes(partial(make, frames, phones, max_frames=8000, max_utterances=64))
+    assert np.array_equal(np.unique(plan.order), np.arange(n) + 1000)
+    assert plan.order.nbytes + plan.offsets.nbytes + plan.begins.nbytes < 10 * n
+    assert peak < 150 * n

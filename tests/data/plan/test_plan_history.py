@@ -1,64 +1,52 @@
-"""Settings of the plan change between two starts of a run: every utterance is used once an epoch all the same."""
+"""Settings of the plan change between two starts: each utterance is still used once per epoch."""
 
 import json
 from dataclasses import asdict, replace
-from functools import cache
-from unittest.mock import patch
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data.config import DataConfig, PlanConfig
+from data.config import PlanConfig
 from data.plan.epoch_plan import EpochPlan, Position
-from data.plan.history import Change, Cut, History, change_of, changed, plan_through
-from data.stream.pipeline import StreamSpec, advance, dataset_rows
+from data.plan.history import Change, Cut, History, begun, change_of, changed, plan_through
+from data.plan.schedule import Schedule, dealt_rows
 
 Step = list[tuple[int, ...]]  # rows of each micro-batch
 CUT = Cut(0, 2, 0, True, PlanConfig(max_frames=3000, max_utterances=8))
 
 
-def plan(frames: list[int], history: History, epoch: int) -> EpochPlan:
+def lengths_of(frames: list[int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return rows, frames and phones."""
     lengths = np.asarray(frames)
-    return plan_through(history, np.arange(len(frames)), lengths, 1 + lengths % 97, epoch)
+    return np.arange(len(frames)), lengths, 1 + lengths % 97
 
 
-def planned(frames: list[int]):
-    """`data.stream.pipeline` planning these lengths in place of a manifest's."""
-    return patch(
-        "data.stream.pipeline.plan_of", cache(lambda spec, epoch: plan(frames, spec.changes, epoch))
-    )
+def plan(frames: list[int], history: History, epoch: int) -> EpochPlan:
+    return plan_through(history, *lengths_of(frames), epoch)
 
 
-def spec_of(history: History) -> StreamSpec:
-    cut = history[-1].cut
-    return StreamSpec(
-        DataConfig(plan=cut.plan),
-        "",
-        cut.seed,
-        cut.micro_batches_per_step,
-        cut.segment_frames,
-        history,
-    )
+def schedule_of(frames: list[int], history: History) -> Schedule:
+    return Schedule(history, *lengths_of(frames))
 
 
-def dealt(spec: StreamSpec, position: Position, world_size: int) -> Step:
-    """The micro-batches of one step, in the order of their slots, through the rows that W workers are dealt."""
-    rows = dataset_rows(spec, position, 1, world_size)
-    return [
-        tuple(row["rows"].tolist()) for row in rows if row["slot"] < spec.micro_batches_per_step
-    ]
+def dealt(schedule: Schedule, position: Position, world_size: int) -> Step:
+    """Return the micro-batches of one step, by slot, through the rows that W workers are dealt."""
+    rows = dealt_rows(schedule, position, 1, world_size)
+    G = schedule.cut.micro_batches_per_step
+    return [tuple(row["rows"].tolist()) for row in rows if row["slot"] < G]
 
 
 def replayed(frames: list[int], history: History, steps: int) -> list[Step]:
-    """What the history alone says of the first steps."""
-    position, made = Position(), []
+    """Return what the history alone says of the first steps."""
+    position = Position()
+    made = []
     for _ in range(steps):
         current = plan(frames, history, position.epoch)
         G = int(np.diff(current.begins)[position.epoch_step])
         made.append([tuple(current.micro_batch(position.epoch_step, j).tolist()) for j in range(G)])
-        position = advance(spec_of(history), position)
+        position = schedule_of(frames, history).after(position)
     return made
 
 
@@ -82,31 +70,33 @@ corpora = st.lists(st.integers(1, 1200), min_size=1, max_size=60)
 
 @settings(deadline=None, max_examples=150)
 @given(corpora, starts, st.data())
-def test_every_utterance_once_an_epoch_through_all_changes(frames, starts, data):
-    history, position, trace = (Change(0, 0, starts[0][0]),), Position(), []
-    with planned(frames):
-        for cut, steps in starts:
-            history = tuple(
-                change_of(c) for c in json.loads(json.dumps([asdict(c) for c in history]))
-            )
-            history = changed(history, position, cut)
-            W = data.draw(st.integers(1, cut.micro_batches_per_step), "W")
-            for _ in range(steps):
-                trace.append(dealt(spec_of(history), position, W))
-                position = advance(spec_of(history), position)
-        assert replayed(frames, history, len(trace)) == trace
-        for epoch in range(position.epoch + 1):
-            whole = plan(frames, history, epoch)
-            used = whole.order[: len(whole.order) - len(whole.filled_rows())]
-            assert sorted(used.tolist()) == list(range(len(frames)))
-            assert whole.begins[-1] == len(whole.offsets) - 1
-        last = history[-1].cut
-        rest = plan(frames, history, position.epoch)
-        # what is to come keeps the new budget
-        for m in range(rest.begins[position.epoch_step], rest.begins[-1]):
-            batch = rest.order[rest.offsets[m] : rest.offsets[m + 1]]
-            longest = max(frames[i] for i in batch)
-            assert len(batch) == 1 or len(batch) * longest <= last.plan.max_frames
+def test_every_utterance_once_per_epoch_through_all_changes(frames, starts, data):
+    history = begun(starts[0][0])
+    position = Position()
+    trace = []
+    for cut, steps in starts:
+        history = tuple(change_of(c) for c in json.loads(json.dumps([asdict(c) for c in history])))
+        history = changed(history, position, cut)
+        schedule = schedule_of(frames, history)
+        W = data.draw(st.integers(1, cut.micro_batches_per_step), "W")
+        for _ in range(steps):
+            trace.append(dealt(schedule, position, W))
+            position = schedule.after(position)
+    assert replayed(frames, history, len(trace)) == trace
+
+    for epoch in range(position.epoch + 1):
+        whole = plan(frames, history, epoch)
+        used = whole.order[: len(whole.order) - len(whole.filled_rows())]
+        assert sorted(used.tolist()) == list(range(len(frames)))
+        assert whole.begins[-1] == len(whole.offsets) - 1
+
+    last = history[-1].cut
+    rest = plan(frames, history, position.epoch)
+    # what is to come keeps the new budget
+    for m in range(rest.begins[position.epoch_step], rest.begins[-1]):
+        batch = rest.order[rest.offsets[m] : rest.offsets[m + 1]]
+        longest = max(frames[i] for i in batch)
+        assert len(batch) == 1 or len(batch) * longest <= last.plan.max_frames
 
 
 def test_the_order_without_changes_is_what_it_was():
@@ -114,7 +104,7 @@ def test_the_order_without_changes_is_what_it_was():
     frames = [20 + i * 37 % 400 for i in range(50)]
     lengths = np.asarray(frames)
     for epoch in (0, 3):
-        alone = CUT.of(np.arange(50), lengths, 1 + lengths % 97, epoch)
+        alone = CUT.epoch_plan(np.arange(50), lengths, 1 + lengths % 97, epoch)
         assert np.array_equal(plan(frames, (Change(0, 0, CUT),), epoch).order, alone.order)
 
 

@@ -55,7 +55,8 @@ def test_rows_come_back_in_any_order(tmp_path) -> None:
 
 def test_equal_rows_give_equal_files(tmp_path) -> None:
     rows = [make_row(n) for n in range(5)]
-    first, second = write_shard(str(tmp_path / "a"), rows), write_shard(str(tmp_path / "b"), rows)
+    first = write_shard(str(tmp_path / "a"), rows)
+    second = write_shard(str(tmp_path / "b"), rows)
     assert first == second
     assert (tmp_path / "a" / first).read_bytes() == (tmp_path / "b" / second).read_bytes()
     assert write_shard(str(tmp_path / "a"), [{**rows[0], "text": "您好。"}, *rows[1:]]) != first
@@ -126,10 +127,8 @@ def test_missing_and_cut_off_files(tmp_path) -> None:
 
 def test_unreferenced_shards_and_leftovers_are_removed(tmp_path) -> None:
     assert list_shards(str(tmp_path)) == []
-    kept, gone = (
-        write_shard(str(tmp_path), [make_row(0)]),
-        write_shard(str(tmp_path), [make_row(1)]),
-    )
+    kept = write_shard(str(tmp_path), [make_row(0)])
+    gone = write_shard(str(tmp_path), [make_row(1)])
     leftover = tmp_path / f"{kept}.0{PART_SUFFIX}"
     leftover.write_bytes(b"cut off")
     assert list_shards(str(tmp_path)) == sorted([kept, gone])
@@ -137,15 +136,14 @@ def test_unreferenced_shards_and_leftovers_are_removed(tmp_path) -> None:
     assert list_shards(str(tmp_path)) == [kept]
 
 
-def test_another_schema_version_is_refused_by_readers_and_prepared_anew(
+def test_another_schema_version_is_refused_by_readers_and_prepared_again(
     tmp_path, monkeypatch
 ) -> None:
     monkeypatch.setattr("data.shards.shard.SCHEMA_VERSION", SCHEMA_VERSION + 1)
     shard = write_shard(str(tmp_path), [make_row(0)])
     monkeypatch.undo()
-    with pytest.raises(
-        ShardError, match=f"schema version {SCHEMA_VERSION + 1}, this code reads {SCHEMA_VERSION}"
-    ):
+    refusal = f"schema version {SCHEMA_VERSION + 1}, this code reads {SCHEMA_VERSION}"
+    with pytest.raises(ShardError, match=refusal):
         ShardReader(str(tmp_path)).row(shard, 0)
     assert read_index(str(tmp_path), shard) == []
 
@@ -166,7 +164,9 @@ def test_an_epoch_reads_each_byte_about_once_from_an_object_store(monkeypatch) -
         shard = write_shard("memory://epoch", rows)
         written |= {(shard, i): row for i, row in enumerate(rows)}
     total = fsspec.filesystem("memory").du("/epoch")
-    sizes, read = [], MemoryFile.read
+
+    sizes: list[int] = []
+    read = MemoryFile.read
 
     def counted(file, *size):
         sizes.append(len(content := read(file, *size)))
@@ -176,11 +176,11 @@ def test_an_epoch_reads_each_byte_about_once_from_an_object_store(monkeypatch) -
     places = list(written)
     np.random.default_rng(0).shuffle(places)
     places = [(str(shard), int(i)) for shard, i in places]
+
     reader = ShardReader("memory://epoch")
     for begin in range(0, len(places), 12):
-        found = reader.rows(places[begin : begin + 12])
-        assert [row["key"] for row in found] == [
-            written[place]["key"] for place in places[begin : begin + 12]
-        ]
+        wanted = places[begin : begin + 12]
+        found = reader.rows(wanted)
+        assert [row["key"] for row in found] == [written[place]["key"] for place in wanted]
     reader.close()
     assert total <= sum(sizes) < 1.1 * total, sum(sizes) / total

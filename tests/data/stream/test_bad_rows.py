@@ -1,4 +1,4 @@
-"""Damaged rows in training: named, and by policy refused or replaced, alike for any number of workers."""
+"""Damaged rows in training: named, and refused or replaced alike for any number of workers."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -13,14 +13,16 @@ from data.files import UnreachableError
 from data.plan.epoch_plan import Position
 from data.shards.manifest import Manifest, read_manifest
 from data.shards.shard import ShardError, ShardReader
-from data.stream.loading import BadRowsError, RowLoader
-from data.stream.pipeline import StreamSpec, plan_of
-from tests.data.stream.test_pipeline import expected, make_corpus, take
+from data.stream.damage import BadRowsError
+from data.stream.loading import RowLoader
+from data.stream.spec import StreamSpec, schedule_of
+from tests.data.stream.corpus import make_corpus
+from tests.data.stream.ranks import expected, take
 
 
 @pytest.fixture(scope="module")
 def damaged(tmp_path_factory) -> tuple[StreamSpec, Manifest, set[int]]:
-    """Twenty utterances in ten shards: one shard is gone, one cut short, one has a flipped bit in one row's audio."""
+    """Ten shards: one is gone, one is cut short, one has a flipped bit in the audio of a row."""
     uri = str(tmp_path_factory.mktemp("shards"))
     spec = make_corpus(uri, rows_per_shard=2)
     manifest = read_manifest(uri)
@@ -36,10 +38,8 @@ def damaged(tmp_path_factory) -> tuple[StreamSpec, Manifest, set[int]]:
     path = Path(uri, places[cut]["shard"])
     path.write_bytes(path.read_bytes()[:-200])
     path = Path(uri, places[flipped]["shard"])
-    content, audio = (
-        bytearray(path.read_bytes()),
-        ShardReader(uri).row(places[flipped]["shard"], 0)["audio"],
-    )
+    content = bytearray(path.read_bytes())
+    audio = ShardReader(uri).row(places[flipped]["shard"], 0)["audio"]
     content[content.index(audio) + 900] ^= 4
     path.write_bytes(content)
     return spec, manifest, bad | {flipped}
@@ -50,7 +50,7 @@ def policy(spec: StreamSpec, bad_rows: str) -> StreamSpec:
 
 
 def nearest(manifest: Manifest, bad: set[int], row: int) -> int:
-    """The rule, written anew."""
+    """Return what replaces a row, by the rule written a second time."""
     alike = [r for r in range(20) if manifest.column("split")[r] == manifest.column("split")[row]]
     at = alike.index(row)
     intact = [i for i, r in enumerate(alike) if r not in bad]
@@ -61,7 +61,7 @@ def nearest(manifest: Manifest, bad: set[int], row: int) -> int:
 def test_any_number_of_workers_replaces_the_same_rows_by_the_same(damaged):
     spec, manifest, bad = damaged
     spec = policy(spec, "replace")
-    steps = plan_of(spec, 0).steps + 1
+    steps = schedule_of(spec).plan(0).steps + 1
     wanted = [
         {slot: [nearest(manifest, bad, row) for row in rows] for slot, rows in step.items()}
         for step in expected(spec, Position(), steps)
@@ -103,9 +103,8 @@ def test_a_replacement_names_utterance_shard_row_and_reason(damaged):
     assert loaded.arrays["rows"].tolist() == [nearest(manifest, bad, row)]
 
 
-def test_audio_that_cannot_be_decoded_is_damage(tmp_path, monkeypatch):
-    monkeypatch.setattr("tests.data.test_pipeline.encode_flac", lambda *_: b"no FLAC")
-    spec = make_corpus(str(tmp_path))
+def test_audio_that_cannot_be_decoded_is_damage(tmp_path):
+    spec = make_corpus(str(tmp_path), audio=b"no FLAC")
     loader = RowLoader(read_manifest(str(tmp_path)), spec.data, 8)
     assert "has no audio" in loader.load(np.array([0])).error
     everything = RowLoader(read_manifest(str(tmp_path)), policy(spec, "replace").data, 8)
@@ -147,7 +146,7 @@ def clean(tmp_path_factory) -> tuple[StreamSpec, Manifest]:
 
 @pytest.fixture
 def far(monkeypatch):
-    """The corpus in a store of objects, whose pauses are short here."""
+    """The corpus in an object store, which is asked again after short pauses."""
     monkeypatch.setattr("data.files.PATIENCE_S", 2)
     MemoryFileSystem.store.clear()
     yield policy(make_corpus("memory://far"), "replace")

@@ -9,14 +9,14 @@ import pytest
 
 from data.shards.manifest import read_manifest
 from data.stream.loading import RowLoader
+from tests.data.stream.corpus import make_corpus
 from tests.data.stream.test_bad_rows import policy
-from tests.data.stream.test_pipeline import make_corpus
 from tests.flaky import Flaky, flaky_bucket
 
 
 @pytest.fixture
 def store(monkeypatch) -> Iterator[Flaky]:
-    """A store of which botocore asks once."""
+    """A store that botocore asks only once."""
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
     with flaky_bucket() as (flaky, _):
         yield flaky
@@ -31,14 +31,13 @@ def test_503_is_asked_again_then_stops_the_run_and_is_never_damage(store, monkey
     manifest = read_manifest(spec.data.shards)
     rows = np.arange(20)
     count = itertools.count()
-    store.share, store.may_fail = 1.0, lambda request: reads_shard(request) and next(count) % 3 == 0
+    store.share = 1.0
+    store.may_fail = lambda request: reads_shard(request) and next(count) % 3 == 0
     loaded = RowLoader(manifest, spec.data, 8).load(rows)
     assert store.failed > 5
-    assert (loaded.arrays["rows"].tolist(), loaded.replaced, loaded.error) == (
-        rows.tolist(),
-        (),
-        "",
-    )
+    assert loaded.arrays["rows"].tolist() == rows.tolist()
+    assert (loaded.replaced, loaded.error) == ((), "")
+
     monkeypatch.setattr("data.files.PATIENCE_S", 2)
     store.may_fail = reads_shard
     loader = RowLoader(manifest, spec.data, 8)
@@ -46,6 +45,7 @@ def test_503_is_asked_again_then_stops_the_run_and_is_never_damage(store, monkey
     assert not loaded.arrays
     assert "cannot be reached" in loaded.error
     assert not loader.damaged
+
     store.share = 0.0
     row = manifest.rows("train")[3]
     fsspec.filesystem("s3").rm_file(f"bucket/corpus/{manifest.column('shard')[row]}")

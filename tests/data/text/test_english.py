@@ -1,4 +1,4 @@
-"""English: numbers, the dictionary, words that it has not, and pieces that share a word's phones."""
+"""English: numbers, the dictionary, words that it lacks, and pieces that share a word's phones."""
 
 import subprocess
 import sys
@@ -136,6 +136,7 @@ def test_other_data_have_another_hash(monkeypatch, tmp_path, file):
     assert EnglishFrontEnd().data_hash() != before
 
 
+@pytest.mark.processes
 def test_front_ends_say_nothing_on_their_own():
     code = (
         "from data.text.front_end import get_front_end\n"

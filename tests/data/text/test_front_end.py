@@ -2,17 +2,14 @@
 
 import importlib.metadata
 import pickle
-import sys
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data.corpus.ledger import Reason
+from data.rejected import Reason
 from data.text.front_end import (
-    _FRONT_ENDS,
     REASONS,
     FrontEndError,
     Phonemes,
@@ -22,7 +19,8 @@ from data.text.front_end import (
     to_sequence,
     validate,
 )
-from data.text.symbols import LANGUAGE_IDS, PUNCTUATION, SYMBOLS, TONE_COUNTS, TONE_STARTS
+from data.text.languages import LANGUAGES
+from data.text.symbols import PUNCTUATION, SYMBOLS, language_id
 
 # what the front ends treat specially, so that random texts come across it
 SPECIAL = (
@@ -38,7 +36,7 @@ TEXTS = st.one_of(
 SAID = {"ZH": "今天天气很好。", "JP": "今日はいい天気です。", "EN": "It's a fine day."}
 
 
-@pytest.mark.parametrize("language", LANGUAGE_IDS)
+@pytest.mark.parametrize("language", LANGUAGES)
 def test_any_text_has_phones_or_a_reason(language):
     front_end = get_front_end(language)
 
@@ -55,7 +53,7 @@ def test_any_text_has_phones_or_a_reason(language):
         assert result.phones[0] == result.phones[-1] == "_"
         assert result.word2ph[0] == result.word2ph[-1] == 1
         assert set(result.phones) <= set(SYMBOLS)
-        assert all(0 <= tone < TONE_COUNTS[language] for tone in result.tones)
+        assert all(0 <= tone < LANGUAGES[language].tones for tone in result.tones)
         assert all(
             result.tones[i] == 0 for i, phone in enumerate(result.phones) if phone in PUNCTUATION
         )
@@ -68,7 +66,7 @@ def test_any_text_has_phones_or_a_reason(language):
     check()
 
 
-@pytest.mark.parametrize("language", LANGUAGE_IDS)
+@pytest.mark.parametrize("language", LANGUAGES)
 @pytest.mark.parametrize("text", ["", " \n", "😂", "🎉🎉", "\u200b"])
 def test_nothing_to_say(language, text):
     with pytest.raises(FrontEndError) as caught:
@@ -91,7 +89,7 @@ def test_every_reason_is_one_of_the_ledger():
     assert set(REASONS) <= set(Reason)
 
 
-@pytest.mark.parametrize("language", LANGUAGE_IDS)
+@pytest.mark.parametrize("language", LANGUAGES)
 def test_version_and_data_hash_are_stable(language):
     first, second = get_front_end(language), get_front_end(language)
     assert first.language == language
@@ -118,31 +116,6 @@ def test_another_version_of_a_package_is_another_hash(monkeypatch, language, mod
         lambda name: "another" if name == package else installed(name),
     )
     assert front_end.data_hash() != before
-
-
-def test_a_new_language_is_a_file_and_its_registration(monkeypatch):
-    class KoreanFrontEnd:
-        language, version = "KO", "ko-1"
-
-        def __call__(self, text):
-            return validate(
-                Phonemes(text, ["_", "a", "_"], [0, 1, 0], [1, 1, 1], text, [text]), "KO", text
-            )
-
-    monkeypatch.setitem(
-        sys.modules, "data.text.korean", SimpleNamespace(KoreanFrontEnd=KoreanFrontEnd)
-    )
-    monkeypatch.setitem(_FRONT_ENDS, "KO", "data.text.korean:KoreanFrontEnd")
-    for table, number in ((LANGUAGE_IDS, 3), (TONE_COUNTS, 2), (TONE_STARTS, 12)):
-        monkeypatch.setitem(table, "KO", number)
-    result = get_front_end("KO")("아")
-    _, tones, languages = to_sequence(result.phones, result.tones, "KO", add_blank=False)
-    assert tones.tolist() == [12, 13, 12]
-    assert languages.tolist() == [3, 3, 3]
-
-
-def test_each_language_has_a_front_end():
-    assert list(_FRONT_ENDS) == list(LANGUAGE_IDS)
 
 
 def test_unknown_language_is_named():
@@ -189,7 +162,7 @@ def test_validate_returns_what_is_right():
     assert validate(phonemes(), "ZH", "a") == phonemes()
 
 
-@pytest.mark.parametrize("language", LANGUAGE_IDS)
+@pytest.mark.parametrize("language", LANGUAGES)
 def test_blanks_are_between_and_around(language):
     result = get_front_end(language)(SAID[language])
     with_blanks = to_sequence(result.phones, result.tones, language)
@@ -198,7 +171,7 @@ def test_blanks_are_between_and_around(language):
         assert len(blank) == 2 * len(plain) + 1
         assert not blank[::2].any()
         assert (blank[1::2] == plain).all()
-    assert (without[2] == LANGUAGE_IDS[language]).all()
+    assert (without[2] == language_id(language)).all()
 
 
 @given(st.lists(st.integers(0, 9), min_size=1, max_size=30), st.booleans())

@@ -102,7 +102,7 @@ def uncached():
         ("strict", {"pyopenjtalk", "pyopenjtalk-plus"}, "", "both installed"),
         ("strict", {"pyopenjtalk"}, "/no/such/folder", "/no/such/folder names no folder"),
         ("plus", {"pyopenjtalk"}, "", "pyopenjtalk-plus is not installed"),
-        ("plus", {"pyopenjtalk-plus"}, "/some/folder", "would replace its dictionary"),
+        ("plus", {"pyopenjtalk-plus"}, "/some/folder", "replaces its dictionary"),
     ],
 )
 def test_an_engine_that_is_not_there_is_refused(

@@ -32,7 +32,8 @@ def test_marks_hold_until_the_next_one():
         (
             "Hi. [ZH]早。",
             None,
-            r"the language of 'Hi. ' is not known: give a language \(ZH, JP, EN\) or a mark before it",
+            r"the language of 'Hi. ' is not known: "
+            r"give a language \(ZH, JP, EN\) or a mark before it",
         ),
         ("Hi.", "FR", "no language 'FR'; choose of ZH, JP, EN"),
         ("[ZH] ", None, "nothing to say"),

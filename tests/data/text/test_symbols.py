@@ -2,22 +2,13 @@
 
 import pytest
 
-from data.text.symbols import (
-    LANGUAGE_IDS,
-    NUM_SYMBOLS,
-    NUM_TONES,
-    SYMBOLS,
-    TONE_COUNTS,
-    TONE_STARTS,
-    language_id,
-    phone_ids,
-    tone_ids,
-)
+from data.text.languages import PUBLISHED, count_tones
+from data.text.symbols import SYMBOLS, first_tone, language_id, phone_ids, symbols, tone_ids
 
 
 def test_counts():
-    assert NUM_SYMBOLS == len(set(SYMBOLS)) == 112
-    assert NUM_TONES == 12
+    assert len(SYMBOLS) == len(set(SYMBOLS)) == len(symbols(PUBLISHED)) == 112
+    assert count_tones(PUBLISHED) == 12
 
 
 def test_numbers_of_published_weights():
@@ -25,13 +16,9 @@ def test_numbers_of_published_weights():
 
 
 def test_tones_of_languages_follow_each_other():
-    taken = [
-        tone
-        for language in LANGUAGE_IDS
-        for tone in tone_ids(range(TONE_COUNTS[language]), language)
-    ]
-    assert taken == list(range(NUM_TONES))
-    assert TONE_STARTS == {"ZH": 0, "JP": 6, "EN": 8}
+    taken = [tone for own in PUBLISHED for tone in tone_ids(range(own.tones), own.code)]
+    assert taken == list(range(12))
+    assert {own.code: first_tone(own.code) for own in PUBLISHED} == {"ZH": 0, "JP": 6, "EN": 8}
 
 
 @pytest.mark.parametrize(

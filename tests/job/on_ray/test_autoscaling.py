@@ -1,5 +1,7 @@
-"""Ray's autoscaler with the node types of cluster.yaml, its nodes being processes of this machine: none is there, a job
-asks, nodes come, the training grows, the job ends, nodes go."""
+"""Ray's autoscaler with the node types of cluster.yaml, its nodes being processes of this machine.
+
+There is none at first; a job asks, nodes come, the training grows, the job ends, nodes go.
+"""
 
 import json
 import sys
@@ -41,7 +43,7 @@ HEAD = "ray.head.default"
 
 
 def nodes_up(cluster: LocalCluster) -> list[tuple[str, list[str]]]:
-    """Type of each node that is up, and what keeps it busy; a line that says why where the cluster does not answer."""
+    """Return the type of each node and what keeps it busy, or why there is no answer."""
     done = cluster.run([sys.executable, "-c", STATUS, cluster.address])
     if done.returncode or not done.stdout.strip():
         return [("no answer", done.stderr.splitlines()[-3:])]

@@ -4,7 +4,7 @@ import pytest
 import ray
 
 from job.on_ray.cluster import use_gpu
-from job.settings.config import Config, ScalingConfig
+from job.settings.config import Config, ScalingSettings
 from tests.deploy.test_cluster_files import scaling
 
 
@@ -23,7 +23,7 @@ from tests.deploy.test_cluster_files import scaling
 def test_who_takes_a_gpu(monkeypatch, device, gpus, address, takes):
     monkeypatch.setenv("RAY_ADDRESS", address)
     monkeypatch.setattr(ray, "cluster_resources", lambda: {"GPU": float(gpus)} if gpus else {})
-    cfg = Config(scaling=ScalingConfig(device=device))
+    cfg = Config(scaling=ScalingSettings(device=device))
     if takes is None:
         with pytest.raises(ValueError, match=r"scaling\.device is cuda"):
             use_gpu(cfg)

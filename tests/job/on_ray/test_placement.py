@@ -1,34 +1,41 @@
-"""What a process cannot do without lives on its node: no other node that goes takes it away, or is kept by it."""
+"""What a process needs lives on its node: losing another node does not take it away."""
 
 import json
 import sys
 
+import pytest
+
 from tests.test_house import ROOT
 from tools.local_cluster import LocalCluster
+
+pytestmark = pytest.mark.cluster
 
 MAKES = """
 import json, sys
 from types import SimpleNamespace
 
 import ray
-from ray._private.state import state
 
 from data.config import DataConfig
-from data.epoch_plan import Position
-from data.pipeline import MicroBatchStream, StreamSpec
-from job.config import Config, RunConfig
+from data.stream.collectives import alone
+from data.stream.datasets import Datasets
+from data.stream.spec import StreamSpec
+from job.on_ray.private import cluster_state as state
+from job.settings.config import Config, RunSettings
 from tuning import trial
 
 def train(cfg, callbacks):
     made.append(callbacks[0].queue.actor)
 
 ray.init(log_to_driver=False)
-spec = StreamSpec(DataConfig(), "", seed=0, micro_batches_per_step=1, segment_frames=1)
-made = [MicroBatchStream(spec, Position(), 0, 0, 1, share=lambda thing: thing).pace for _ in range(6)]
+spec = StreamSpec.of_new_run(DataConfig(), "", seed=0, micro_batches_per_step=1, segment_frames=1)
+made = [Datasets(spec, 0, 0, 1, alone).pace for _ in range(6)]
 trial.train = train
-trial.tune = SimpleNamespace(get_context=lambda: SimpleNamespace(get_trial_id=lambda: "one"), report=print)
+context = SimpleNamespace(get_trial_id=lambda: "one")
+trial.tune = SimpleNamespace(get_context=lambda: context, report=print)
 for _ in range(2):
-    trial.train_in_one_go({}, trial.TrialConfig(Config(run=RunConfig("all", sys.argv[1])), "eval/mel"))
+    cfg = Config(run=RunSettings("all", sys.argv[1]))
+    trial.train_in_one_go({}, trial.TrialConfig(cfg, "eval/mel"))
 for actor in made:
     ray.get(actor.__ray_ready__.remote())
 nodes = [state.actor_table(actor._actor_id.hex())["Address"]["NodeID"] for actor in made]

@@ -1,4 +1,4 @@
-"""What Ray Train writes goes the way of the run's own files, and is missed by nobody where it cannot be written."""
+"""What Ray Train writes goes where the run's own files go; nothing depends on it."""
 
 import errno
 import os
@@ -11,8 +11,8 @@ import pytest
 import job.on_ray.storage
 from data.plan.epoch_plan import Position
 from job.on_ray.storage import forget_checkpoint_list, ray_storage
+from job.reports.outcome import is_finished
 from job.settings.cli import to_yaml
-from job.train import is_finished
 from tests.tiny import tiny_config, tiny_state
 from tests.trainable.run.test_checkpoint import INFO
 from trainable.run.checkpoint import save_checkpoint

@@ -1,4 +1,4 @@
-"""Notices of the clouds' metadata services, as their documentation describes them, spoken by a server on loopback."""
+"""Notices of the clouds' metadata services, as documented, from a server on loopback."""
 
 import json
 import threading

@@ -9,9 +9,10 @@ import fsspec
 import pytest
 
 from data.files import keep_trying, read_file
+from job.settings.checks import check
 from job.settings.cli import overridden, parse, parser, read_config, run, to_yaml
-from job.settings.config import Config, ScalingConfig
-from job.train import check, with_absolute_paths
+from job.settings.config import Config, ScalingSettings
+from job.settings.paths import with_absolute_paths
 
 PRESETS = sorted((Path(__file__).parents[3] / "job/presets").glob("*.yaml"))
 
@@ -68,7 +69,7 @@ def test_an_unknown_key_in_a_file_is_named_with_the_file(tmp_path):
 @pytest.mark.parametrize("workers", [0, [2, 1], [1, 2, 3], [0, 2]])
 def test_impossible_numbers_of_workers_are_refused(workers):
     with pytest.raises(ValueError, match=r"scaling\.num_workers"):
-        _ = ScalingConfig(num_workers=workers).bounds
+        _ = ScalingSettings(num_workers=workers).bounds
 
 
 def test_settings_that_do_not_fit_each_other_are_refused():

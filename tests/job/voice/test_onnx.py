@@ -6,13 +6,21 @@ import numpy as np
 import pytest
 
 from data.config import DataConfig
-from job import export
-from job.voice.onnx_graphs import DECODER, PRIOR, TEXT, TOLERANCE, largest_difference, write_onnx
+from job.export import main
+from job.voice import export
+from job.voice.onnx_graphs import (
+    DECODER,
+    PRIOR,
+    TOLERANCE,
+    largest_difference,
+    text_names,
+    write_onnx,
+)
 from tests.job.voices import tiny_checkpoint
 from tests.reference.rule import fill
 from tests.trainable.networks import tiny
 from trainable.config import ModelConfig, TrainConfig
-from trainable.learning.state import build_generator
+from trainable.networks.generator.build import build_generator
 
 onnxruntime = pytest.importorskip("onnxruntime")
 
@@ -68,15 +76,14 @@ def test_the_graphs_speak_as_documented(net, stem):
     text, decoder = (
         onnxruntime.InferenceSession(f"{stem}.{name}.onnx") for name in ("text", "decoder")
     )
-    assert [i.name for i in text.get_inputs()] == list(TEXT)
+    assert [i.name for i in text.get_inputs()] == text_names(net)
     assert [o.name for o in text.get_outputs()] == list(PRIOR)
     assert [i.name for i in decoder.get_inputs()] == list(DECODER)
     tokens, rng = 21, np.random.default_rng(0)
-    given = {
-        name: value.numpy()
-        for name, value in tiny.text(batch=1, tokens=tokens).items()
-        if name != "x_lengths"
-    }
+    said = tiny.text(batch=1, tokens=tokens)
+    given = {"x": said.x, "tone": said.tone, "language": said.language, "sid": said.sid}
+    given |= dict(zip(("bert", "ja_bert", "en_bert"), said.bert, strict=True))
+    given = {name: value.numpy() for name, value in given.items()}
     scales = {"noise_scale_w": 0.8, "length_scale": 1.0, "sdp_ratio": 0.2}
     given |= {name: np.array(value, np.float32) for name, value in scales.items()}
     given["noise"] = rng.standard_normal((1, 2, tokens), dtype=np.float32)
@@ -100,7 +107,7 @@ def test_a_voice_without_a_speaker_table_is_refused(tmp_path):
 
 
 def test_the_command_compares_what_it_writes(net, stem, monkeypatch, tmp_path, capsys):
-    """With the graphs of another network in their place: those of a whole checkpoint take long to trace."""
+    """With another network's graphs in their place: a whole checkpoint takes long to trace."""
     checkpoint = tiny_checkpoint(tmp_path)
 
     def write(_: object, target: str) -> None:
@@ -112,11 +119,11 @@ def test_the_command_compares_what_it_writes(net, stem, monkeypatch, tmp_path, c
         export, "largest_difference", lambda _, target: largest_difference(net, target)
     )
     argv = ["--checkpoint", str(checkpoint), "--out", str(tmp_path / "out"), "--format", "onnx"]
-    assert export.main(argv) == 0
+    assert main(argv) == 0
     assert "onnxruntime and torch agree" in capsys.readouterr().out
     names = {path.name for path in (tmp_path / "out").iterdir()}
     assert names == {"G_7.text.onnx", "G_7.decoder.onnx", "config.json"}
     monkeypatch.setattr(export, "largest_difference", lambda *_: 1e-3)
     with pytest.raises(ValueError, match=r"0\.001 apart"):
-        export.main([*argv[:3], str(tmp_path / "other"), *argv[4:]])
+        main([*argv[:3], str(tmp_path / "other"), *argv[4:]])
     assert not (tmp_path / "other").exists()

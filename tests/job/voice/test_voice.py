@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from job.voice.voice import Speech, Voice
+from job.voice.voice import SpeechRequest, Voice
 from tests.job.voices import SAID, tiny_voice
 
 
@@ -23,7 +23,10 @@ def speeches():
         {"noise_scale": 0.9, "sdp_ratio": 1.0},
     )
     said = zip(SAID.items(), styles, strict=True)
-    return [Speech(text, speaker, language, **style) for (language, (speaker, text)), style in said]
+    return [
+        SpeechRequest(text, speaker, language, **style)
+        for (language, (speaker, text)), style in said
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -68,12 +71,12 @@ def test_settings_are_heard(voice, speeches, alone):
 
 
 def test_languages_mix(voice):
-    mixed = Speech("[ZH]你好，[EN]my friend, [JP]ありがとう。", "zh")
+    mixed = SpeechRequest("[ZH]你好，[EN]my friend, [JP]ありがとう。", "zh")
     wave = voice.say(mixed)
     assert np.isfinite(wave).all()
     assert np.array_equal(wave, voice.say(mixed))
     parts = [
-        voice.say(Speech(text, "zh"))
+        voice.say(SpeechRequest(text, "zh"))
         for text in ("[ZH]你好，", "[EN]my friend,", "[JP]ありがとう。")
     ]
     assert 0.6 < len(wave) / sum(map(len, parts)) < 1.1
@@ -105,4 +108,4 @@ def test_noise_in_place_of_the_languages_that_are_not_spoken(voice, speeches, tm
 )
 def test_mistakes_say_what_to_change(voice, change, message):
     with pytest.raises(ValueError, match=message):
-        voice.read(Speech(**{"text": "Hello.", "speaker": "en", "language": "EN"} | change))
+        voice.read(SpeechRequest(**{"text": "Hello.", "speaker": "en", "language": "EN"} | change))

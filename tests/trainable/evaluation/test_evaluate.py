@@ -1,4 +1,4 @@
-"""Validation: the same numbers for any number of workers, and as an evaluation of the checkpoint finds them."""
+"""Validation: the same numbers for any number of workers, and in an evaluation afterwards."""
 
 from dataclasses import replace
 
@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 
-from data.stream.loading import Utterance
+from data.stream.evaluation import EvaluationUtterance
+from tests.processes import run_in_processes
 from tests.tiny import tiny_batch, tiny_config, tiny_state
 from trainable.evaluation.evaluate import Evaluation, check_metric, evaluate, score_tags
 
@@ -25,7 +25,7 @@ def scored(rank: int, world_size: int) -> Evaluation:
     g = tiny_state(cfg).nets["g"]
     languages = ("ZH", "JP", "EN")
     own = [
-        Utterance(n, n, tiny_batch(cfg, n, utterances=1, frames=60), "text", languages[n])
+        EvaluationUtterance(n, n, tiny_batch(cfg, n, utterances=1, frames=60), "text", languages[n])
         for n in range(rank, TOTAL, world_size)
     ]
     cfg_eval = replace(cfg.eval, syntheses=2, samples=1, max_frames=80)
@@ -49,8 +49,9 @@ def alone() -> Evaluation:
     return scored(0, 1)
 
 
+@pytest.mark.processes
 def test_two_workers_find_the_same_numbers(alone, tmp_path):
-    mp.start_processes(worker, (2, str(tmp_path)), nprocs=2, start_method="spawn")
+    run_in_processes(worker, 2, str(tmp_path), count=2)
     for rank in range(2):
         assert np.array_equal(np.load(tmp_path / f"{rank}.npy"), alone.table, equal_nan=True)
 
@@ -95,6 +96,6 @@ def test_a_metric_that_no_validation_gives_is_refused():
             check_metric(train, cfg.eval)
         else:
             with pytest.raises(
-                ValueError, match=r"train\.checkpoint\.metric is .*choose of eval/mel"
+                ValueError, match=r"train\.checkpoint\.metric is .*choose one of eval/mel"
             ):
                 check_metric(train, cfg.eval)

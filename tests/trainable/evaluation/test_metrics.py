@@ -1,4 +1,4 @@
-"""The metrics against other implementations (torchaudio, plain loops) and against formulas worked by hand."""
+"""The metrics against other implementations, and against formulas worked by hand."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from trainable.evaluation.metrics import (
     CEPSTRA,
     METRICS,
-    Speech,
+    Analysis,
     analyse,
     compare,
     distances,
@@ -97,7 +97,7 @@ def test_pitch_follows_a_glide():
 
 
 def test_pitch_is_torchaudios():
-    """Its normalised cross-correlation finds whole lags, and an octave too low above some 200 Hz."""
+    """The cross-correlation finds whole lags, and an octave too low above some 200 Hz."""
     for hertz in (90.0, 120.0, 180.0):
         sound = tone(hertz)
         theirs = F.detect_pitch_frequency(sound.float()[None], RATE, freq_low=60, freq_high=600)[
@@ -117,10 +117,10 @@ def test_noise_and_silence_have_no_pitch():
     assert not pitch(loud_then_faint, RATE, FRAME, HOP)[100:].any()
 
 
-def speech(f0: list[float], cepstra: list[float]) -> Speech:
+def speech(f0: list[float], cepstra: list[float]) -> Analysis:
     columns = np.zeros((len(f0), CEPSTRA))
     columns[:, 0] = cepstra
-    return Speech(columns, np.array(f0))
+    return Analysis(columns, np.array(f0))
 
 
 def test_scores_by_hand():

@@ -15,9 +15,15 @@ from transformers import (
     WavLMForXVector,
 )
 
-from data.stream.loading import Utterance
+from data.stream.evaluation import EvaluationUtterance
 from trainable.config import ScorerConfig
-from trainable.evaluation.scorers import load_scorers, units
+from trainable.evaluation.scorers import (
+    MOVED,
+    WEIGHTS_ONLY,
+    factory_of,
+    load_scorers,
+    units,
+)
 
 SIZES = {
     "hidden_size": 16,
@@ -42,8 +48,8 @@ def scorer(factory: str, path: object):
     )["x"]
 
 
-def utterance(text: str, language: str) -> Utterance:
-    return Utterance(0, 0, None, text, language)
+def utterance(text: str, language: str) -> EvaluationUtterance:
+    return EvaluationUtterance(0, 0, None, text, language)
 
 
 def test_errors_of_recognition(tmp_path):
@@ -103,3 +109,20 @@ def test_torchscript(tmp_path):
 def test_one_that_cannot_be_made_names_its_key(factory):
     with pytest.raises(ValueError, match=r"eval\.scorers\.utmos \("):
         load_scorers({"utmos": ScorerConfig(factory, "/does/not/exist")}, CPU)
+
+
+def test_names_that_users_have_written_before_the_modules_moved_are_still_known():
+    for before, now in MOVED.items():
+        for function in ("errors_of_recognition", "similarity_of_speakers", "torchscript"):
+            assert factory_of(f"{before}:{function}") is factory_of(f"{now}:{function}")
+    assert MOVED["trainable.scorers"] == "trainable.evaluation.scorers"
+
+
+def test_those_that_run_no_program_are_listed_under_all_their_names():
+    assert sorted(WEIGHTS_ONLY) == sorted(
+        f"{module}:{function}"
+        for module in ("trainable.scorers", "trainable.evaluation.scorers")
+        for function in ("errors_of_recognition", "similarity_of_speakers")
+    )
+    functions = {name.partition(":")[2] for name in WEIGHTS_ONLY}
+    assert "torchscript" not in functions

@@ -1,4 +1,4 @@
-"""The full 2.3 model: the reference's parameter counts, and one step on the CPU, in one process, without Ray."""
+"""The full 2.3 model: the reference's parameter counts, and one step on the CPU, without Ray."""
 
 import resource
 from dataclasses import replace
@@ -9,9 +9,9 @@ from transformers import WavLMConfig, WavLMModel
 
 from job.settings.cli import read_config
 from tests.tiny import tiny_batch
-from trainable.learning.losses import WavLMFeatures
 from trainable.learning.state import TrainState, build_networks
 from trainable.learning.step import TrainingStep
+from trainable.networks.wavlm import WavLMFeatures
 
 PARAMETERS = {"g": 61_020_017, "d": 46_747_132, "dur": 1_209_409, "wd": 1_173_634}
 

@@ -1,7 +1,7 @@
 from dataclasses import replace
 from types import SimpleNamespace
 
-from trainable.config import CheckpointConfig, EvalConfig, TrainConfig
+from trainable.config import CheckpointConfig, TrainConfig
 from trainable.evaluation.validation import Validator
 from trainable.learning.judgement import Validation, best_of, gives_up, overfits
 
@@ -31,7 +31,7 @@ def test_gives_up_after_so_many_without_a_better_one():
 
 
 def test_scores_of_another_metric_are_not_compared():
-    """The user has changed train.checkpoint.metric or larger_is_better between two starts of the run."""
+    """The user has changed train.checkpoint.metric or larger_is_better between two starts."""
     before = run([0.1, 0.2, 0.3])
     now = [replace(v, step=v.step + 30, ranks_by="eval/mcd") for v in run([7, 6, 8])]
     assert gives_up(before, 2, MEL)
@@ -51,8 +51,8 @@ def test_a_validation_remembers_what_its_score_is_of():
     state = SimpleNamespace(validations=tuple(run([0.1, 0.2])))
     for larger, remembered in ((False, "eval/mcd"), (True, "-eval/mcd")):
         train = TrainConfig(checkpoint=CheckpointConfig(metric="eval/mcd", larger_is_better=larger))
-        validator = SimpleNamespace(state=state, train=train, cfg=EvalConfig(stop_after=2), rank=0)
-        Validator.judge(validator, 30, {"eval/mcd": 7.0, "eval/mel": 0.5})
+        validator = SimpleNamespace(state=state, train=train)
+        Validator.remember(validator, 30, {"eval/mcd": 7.0, "eval/mel": 0.5})
         assert state.validations[-1] == Validation(
             30, -7.0 if larger else 7.0, 0.5, None, remembered
         )

@@ -86,6 +86,7 @@ def both(cfg, rank: int, world_size: int) -> list:
     return [trace(cfg, rank, world_size, when) for when in ("always", "never")]
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("reduction", ["fast", pytest.param("exact", marks=pytest.mark.slow)])
 def test_a_rehearsal_behind_ddp_leaves_the_bits_alone_and_waits_for_nobody(reduction, tmp_path):
     cfg = tiny_config(micro_batches_per_step=2, reduction=reduction)
@@ -117,7 +118,8 @@ ERRORS = [
     torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
     MemoryError("no"),
     RuntimeError(
-        "[enforce fail at alloc_cpu.cpp:124] . DefaultCPUAllocator: can't allocate memory: you tried to"
+        "[enforce fail at alloc_cpu.cpp:124] . DefaultCPUAllocator: can't allocate memory: "
+        "you tried to"
     ),
     RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 8 bytes."),
 ]

@@ -1,4 +1,4 @@
-"""Single steps in another arithmetic, each from the state that the reference's steps have reached before it.
+"""Single steps in another arithmetic, each from the state that the reference's steps have reached.
 
 That state is not stored: it is our own after the steps in fp32 on the CPU, which equals the
 reference's.
@@ -18,7 +18,7 @@ from tests.reference.goldens import GPUS, OWN
 from tests.reference.rule import Noise
 from tests.reference.training import GoldenBatch, run_steps
 from trainable.config import ClipNorm
-from trainable.learning.state import TrainState
+from trainable.learning.state import AUTOCAST_TYPES, TrainState
 from trainable.learning.step import TrainingStep
 
 FILE = OWN.json("train_steps")
@@ -62,6 +62,7 @@ def single_steps(device: str, precision: str) -> list[tuple[dict[str, float], di
         train = replace(
             state.train, precision=precision, clip_norm=ClipNorm("none", "none", "none", "none")
         )
+        state.slm.store_as(AUTOCAST_TYPES[precision])
         with Noise.of(FILE["noise"]):
             report = TrainingStep(state, train, data)([(0, batch.to(torch.device(device)))])
         found.append({tag: value.item() for tag, value in report.scalars.items()})
@@ -87,7 +88,7 @@ def test_bf16_is_within_two_percent(number, device):
 @pytest.mark.parametrize("device", GPUS)
 @pytest.mark.parametrize("number", STEPS)
 def test_fp32_on_a_gpu_gives_the_references_numbers(number, device):
-    """To what the order of a GPU's sums leaves, where that is more than the manifest's tolerance."""
+    """To what the order of a GPU's sums leaves, if that is more than the manifest's tolerance."""
     expected, (_, found) = FILE["steps"][number], single_steps(device, "fp32")[number]
     for tag, value in expected["scalars"].items():
         if tag != "learning_rate":

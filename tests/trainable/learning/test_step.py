@@ -1,4 +1,4 @@
-"""The training step: what it computes, how often, and that the number of workers does not matter."""
+"""The training step: what it computes, how often, and that the number of workers is no matter."""
 
 import hashlib
 import os
@@ -11,13 +11,13 @@ from functools import partial
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 import torch.nn.functional as F
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from data.plan.epoch_plan import Position
+from tests.processes import run_in_processes
 from tests.reference.rule import fill
 from tests.tiny import tiny_batch, tiny_config, tiny_state
 from trainable.config import LearningRates, LossWeights
@@ -81,7 +81,7 @@ def spread_of(work, cfg, world_size: int, tmp_path) -> list:
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]
-    mp.spawn(worker, (world_size, port, work, cfg, str(tmp_path)), nprocs=world_size, daemon=True)
+    run_in_processes(worker, world_size, port, work, cfg, str(tmp_path), count=world_size)
     return [torch.load(tmp_path / f"{r}.pt") for r in range(world_size)]
 
 
@@ -96,6 +96,7 @@ def alone() -> dict[str, dict]:
     return results
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("world_size", [2, 3, 4])
 def test_exact_gives_the_same_bits_for_any_number_of_workers(world_size, alone, tmp_path):
     results = spread(tiny_config(reduction="exact", micro_batches_per_step=G), world_size, tmp_path)
@@ -106,6 +107,7 @@ def test_exact_gives_the_same_bits_for_any_number_of_workers(world_size, alone, 
         ]
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("world_size", [2, 3])
 def test_fast_agrees_to_rounding_and_keeps_the_workers_equal(world_size, alone, tmp_path):
     results = spread(tiny_config(reduction="fast", micro_batches_per_step=G), world_size, tmp_path)
@@ -179,7 +181,10 @@ def test_wavlm_hears_each_sound_once(micro_batches, reduction):
 
 
 class WeightGradients(TorchDispatchMode):
-    """Counts, in the phase at hand, convolutions' backward passes through networks, with and without their weights'."""
+    """Counts convolutions' backward passes through networks, in the phase at hand.
+
+    With and without gradients of their weights.
+    """
 
     def __init__(self, nets: list[nn.Module]):
         super().__init__()

@@ -84,7 +84,7 @@ def test_spline_derivative_is_the_slope():
 
 @pytest.mark.parametrize("inverse", [False, True])
 def test_splines_are_finite_at_the_ends(inverse):
-    """Values and gradients at, beside and far beyond the bound; half precision is computed in fp32."""
+    """Values and gradients at, beside and far beyond the bound; half precision gets fp32."""
     ends = torch.tensor([-BOUND, BOUND, BOUND * (1 + 1e-7), -BOUND * (1 - 1e-7), 1e30, -1e30, 0.0])
     _, shape = random_spline(len(ends), torch.float32)
     parameters = [part.requires_grad_() for part in shape]

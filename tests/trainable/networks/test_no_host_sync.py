@@ -17,9 +17,7 @@ from transformers import WavLMConfig, WavLMModel
 from data.audio.spectrogram import mel_spectrogram, spec_to_mel, spectrogram
 from tests.tiny import tiny_batch, tiny_config, tiny_state
 from tests.trainable.networks import tiny
-from trainable.learning.gradients import grad_norm
 from trainable.learning.losses import (
-    WavLMFeatures,
     discriminator_loss,
     feature_loss,
     generator_loss,
@@ -28,11 +26,13 @@ from trainable.learning.losses import (
     wavlm_feature_loss,
     wavlm_generator_loss,
 )
+from trainable.learning.optimizer import grad_norm
 from trainable.learning.state import TrainState
 from trainable.learning.step import TrainingStep
 from trainable.networks.discriminators.duration import DurationDiscriminator
 from trainable.networks.discriminators.period import MultiPeriodDiscriminator
 from trainable.networks.discriminators.wavlm import WavLMDiscriminator
+from trainable.networks.wavlm import WavLMFeatures
 
 READS = ("_local_scalar_dense", "nonzero", "masked_select", "_unique2", "equal", "is_nonzero")
 # unseen as operators on the CPU
@@ -56,7 +56,7 @@ class NoReads(TorchDispatchMode):
 
 
 class NoHostMethods(TorchFunctionMode):
-    """Fails on methods that hand values to Python, but for those of `host`, which lie there, or that take them."""
+    """Fails on methods that hand values to Python or take them, but for tensors of `host`."""
 
     def __init__(self, host: tuple[Tensor, ...]):
         super().__init__()
@@ -114,7 +114,7 @@ def test_the_watch_sees_reads():
     ],
 )
 def test_global_step(reduction, precision, micro_batches):
-    """The whole step: networks, losses, backward passes, alignment, reduction, clipping, optimizers, report."""
+    """The whole step, from the networks to the report."""
     cfg = tiny_config(
         reduction=reduction, precision=precision, micro_batches_per_step=micro_batches
     )
@@ -152,7 +152,7 @@ def test_global_step_on_a_gpu(precision):
 def test_synthesizer(variant):
     net, text, speech = tiny.synthesizer(variant).train(), tiny.text(), tiny.speech()
     with no_host_sync():
-        out = net(**text, **speech)
+        out = net(text, **speech)
         kl = kl_loss(out.z_p, out.logs_q, out.m_p, out.logs_p, out.y_mask)
         (out.o.sum() + out.l_length.sum() + kl).backward()
         grad_norm(net.parameters())

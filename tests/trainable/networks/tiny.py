@@ -1,10 +1,14 @@
 """Tiny networks and batches."""
 
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from data.stream.inputs import TextInputs
+from data.text.languages import PUBLISHED
+from trainable.networks.generator.decoder import Generator
 from trainable.networks.generator.synthesizer import SynthesizerTrn
 
 SPEC, SEGMENT, HOP, GIN, HIDDEN, SYMBOL_COUNT = 33, 4, 8, 6, 8, 20
@@ -20,22 +24,22 @@ SIZES: dict[str, Any] = {
     "n_layers": 3,
     "kernel_size": 3,
     "p_dropout": 0.1,
+    "n_speakers": 3,
+    "gin_channels": GIN,
+    "n_flow_layer": 2,
+    "n_layers_trans_flow": 3,
+    "bert_channels": 5,
+}
+DECODER: dict[str, Any] = {
     "resblock": "1",
     "resblock_kernel_sizes": [3, 5],
     "resblock_dilation_sizes": [[1, 3], [1, 3]],
     "upsample_rates": [4, 2],
     "upsample_initial_channel": 8,
     "upsample_kernel_sizes": [8, 4],
-    "n_speakers": 3,
-    "gin_channels": GIN,
-    "n_flow_layer": 2,
-    "n_layers_trans_flow": 3,
-    "bert_channels": 5,
-    "num_tones": 4,
-    "num_languages": 2,
 }
 
-# changes of SIZES, each a kind of model that can be trained
+# changes of SIZES and DECODER, each a kind of model that can be trained
 VARIANTS: dict[str, dict[str, Any]] = {
     "vits2": {},
     "residual_flow": {"use_transformer_flow": False},
@@ -49,11 +53,22 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 def synthesizer(variant: str = "vits2", **changes: Any) -> SynthesizerTrn:
     torch.manual_seed(0)
-    return SynthesizerTrn(**{**SIZES, **VARIANTS[variant], **changes})
+    return with_hifigan(**{**SIZES, **DECODER, **VARIANTS[variant], **changes})
 
 
-def text(batch: int = 2, tokens: int = 7) -> dict[str, Tensor]:
-    """Inputs of `infer`: the last item is one token short."""
+def with_hifigan(*sizes: Any, **named: Any) -> SynthesizerTrn:
+    """A generator from the reference's arguments, among which are those of its decoder."""
+    hifigan = partial(
+        Generator,
+        named["inter_channels"],
+        **{name: named.pop(name) for name in DECODER},
+        gin_channels=named["gin_channels"],
+    )
+    return SynthesizerTrn(*sizes, **named, make_decoder=hifigan)
+
+
+def text(batch: int = 2, tokens: int = 7) -> TextInputs:
+    """Texts of three speakers; the last one is one token short."""
     generator = torch.Generator().manual_seed(1)
     lengths = torch.full((batch,), tokens)
     lengths[-1] -= 1
@@ -62,11 +77,20 @@ def text(batch: int = 2, tokens: int = 7) -> dict[str, Tensor]:
         "tone": torch.randint(0, 4, (batch, tokens), generator=generator),
         "language": torch.randint(0, 2, (batch, tokens), generator=generator),
     }
-    bert = {
-        key: torch.randn(batch, 5, tokens, generator=generator)
-        for key in ("bert", "ja_bert", "en_bert")
-    }
-    return {**ids, **bert, "x_lengths": lengths, "sid": torch.arange(batch) % 3}
+    bert = tuple(torch.randn(batch, 5, tokens, generator=generator) for _ in PUBLISHED)
+    return TextInputs(**ids, bert=bert, x_lengths=lengths, sid=torch.arange(batch) % 3)
+
+
+def item(text: TextInputs, i: int, tokens: int) -> TextInputs:
+    """One of the texts alone, cut after its tokens."""
+    return TextInputs(
+        x=text.x[i : i + 1, :tokens],
+        x_lengths=text.x_lengths[i : i + 1],
+        tone=text.tone[i : i + 1, :tokens],
+        language=text.language[i : i + 1, :tokens],
+        bert=tuple(features[i : i + 1, :, :tokens] for features in text.bert),
+        sid=None if text.sid is None else text.sid[i : i + 1],
+    )
 
 
 def speech(batch: int = 2, frames: int = 20) -> dict[str, Tensor]:

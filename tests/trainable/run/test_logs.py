@@ -3,18 +3,11 @@
 import logging
 import tempfile
 from pathlib import Path
-from types import SimpleNamespace
 
 import fsspec
 import pytest
 
-from data.files import StorageError
-from data.stream.loading import BadRowsError
-from trainable.config import CheckpointConfig
-from trainable.learning.not_finite import NotFiniteError
 from trainable.run.logs import log, start_logging, upload_log
-from trainable.run.saver import Saver
-from trainable.worker import loop as worker
 
 
 @pytest.fixture
@@ -54,22 +47,3 @@ def test_a_local_log_is_appended_to(folder, tmp_path):
         log.info(said)
     assert path == Path(tmp_path, "run/logs/rank-0.log")
     assert [line.split()[-1] for line in path.read_text().splitlines()[1::2]] == ["one", "two"]
-
-
-@pytest.mark.parametrize(
-    "error", [NotFiniteError("it blew up", 3), StorageError("it is full"), BadRowsError("torn")]
-)
-def test_the_store_has_the_error_that_a_run_ends_with(folder, monkeypatch, error):
-    def run():
-        raise error
-
-    own = SimpleNamespace(
-        cfg=SimpleNamespace(folder=folder),
-        logs=start_logging(folder, 0),
-        run=run,
-        save_now=lambda: None,
-        saver=Saver(folder, CheckpointConfig()),
-    )
-    monkeypatch.setattr(worker, "Worker", lambda cfg: own)
-    assert worker.train_loop({"worker": None}) == {"error": str(error)}
-    assert stored(folder).endswith(f"{error}\n")

@@ -1,4 +1,4 @@
-"""What is written beside the training: durable or given up with a line, on full disks and failing object stores."""
+"""What is written beside the training is durable, or given up with a line, on failing storage."""
 
 import errno
 import json
@@ -20,10 +20,11 @@ from tests.flaky import flaky_bucket
 from tests.tiny import tiny_config, tiny_state
 from tests.trainable.run.test_checkpoint import INFO
 from trainable.config import CheckpointConfig
-from trainable.learning.step import StepReport
+from trainable.learning.report import StepReport
 from trainable.run.checkpoint import load_checkpoint
 from trainable.run.format import step_of
-from trainable.run.records import RunLog, read_metrics
+from trainable.run.metrics_file import read_metrics
+from trainable.run.records import RunLog
 from trainable.run.saver import FAILURES_IN_A_ROW, Saver
 from trainable.run.storage import best, checkpoints, claim, fetched, kept, newest_good, resolve
 
@@ -110,7 +111,7 @@ def test_a_run_without_scores_has_no_best(state, tmp_path):
 
 
 def test_what_a_run_has_passed_over_does_not_outlive_it(state, tmp_path, caplog):
-    """A later checkpoint is damaged: the run has gone on from an earlier one, which must not be pruned for it."""
+    """A later checkpoint is damaged: the earlier one that the run resumed from must stay."""
     saver = Saver(str(tmp_path), replace(NOW, keep=2))
     save(saver, state, 20)
     save(saver, state, 30, mel=0.25)
@@ -120,7 +121,7 @@ def test_what_a_run_has_passed_over_does_not_outlive_it(state, tmp_path, caplog)
     again.resumed = 20
     save(again, state, 33, mel=0.5)
     assert steps(tmp_path) == [20, 33]
-    assert "removes checkpoint_000000030, which is damaged" in caplog.text
+    assert "removes checkpoint_000000030: it is damaged" in caplog.text
 
 
 def test_the_training_goes_on_while_a_checkpoint_is_written(state, tmp_path, monkeypatch):
@@ -163,13 +164,14 @@ def test_several_failures_in_a_row_or_a_last_one_end_a_run_with_its_state_intact
             assert saver.problem(last=False) is None
             save(saver, state, step)
             assert "No space left on device" in saver.problem(last=True)
-    assert "newest checkpoint: make room" in saver.problem(last=False)
+    assert "newest checkpoint: free up space" in saver.problem(last=False)
     assert f"step 20 could not be saved: [Errno {errno.ENOSPC}]" in caplog.text
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint_000000010"]
     save(saver, state, 50)  # somebody has made room
     assert saver.problem(last=True) is None
 
 
+@pytest.mark.processes
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="mounts a small tmpfs")
 def test_on_a_disk_too_small_for_another_checkpoint_the_one_there_stays(state, tmp_path):
     if os.system(f"mount -t tmpfs -o size=40m none {tmp_path}"):
@@ -187,7 +189,7 @@ def test_on_a_disk_too_small_for_another_checkpoint_the_one_there_stays(state, t
 
 
 def test_without_its_records_a_step_is_not_saved(state, tmp_path):
-    """Metrics of the steps before a checkpoint are never missing: a resume does not write them again."""
+    """Metrics before a checkpoint are never missing: a resume does not write them again."""
     saver = Saver(str(tmp_path), NOW)
     saver.save(state, info(10), "", first=full_disk).result()
     assert checkpoints(str(tmp_path)) == []
@@ -199,7 +201,10 @@ def test_records_that_a_full_disk_refuses_come_later_and_whole(tmp_path, monkeyp
 
     def step(number: int) -> None:
         report = StepReport(
-            {"loss/g/mel": torch.tensor(number / 8)}, torch.zeros(1).double(), torch.tensor([False])
+            {"loss/g/mel": torch.tensor(number / 8)},
+            present=torch.tensor([True]),
+            consumed=torch.zeros(1).double(),
+            broken=torch.tensor([False]),
         )
         log.add(report, step=number, **FIELDS)
         log.scalars(log.flush()[-1])
@@ -270,7 +275,10 @@ def test_a_store_that_answers_503_to_a_third_holds_everything(state, store, tmp_
     log = RunLog(run, 0, writes=True, submit=saver.submit)
     for number, mel in ((10, 0.25), (20, 0.5), (30, 0.75)):
         report = StepReport(
-            {"loss/g/mel": torch.tensor(1.0)}, torch.zeros(1).double(), torch.tensor([False])
+            {"loss/g/mel": torch.tensor(1.0)},
+            present=torch.tensor([True]),
+            consumed=torch.zeros(1).double(),
+            broken=torch.tensor([False]),
         )
         log.add(report, step=number, **FIELDS)
         log.scalars(log.flush()[-1])
@@ -313,4 +321,4 @@ def test_of_two_jobs_the_one_started_later_writes_the_folder(state, tmp_path):
     problem = first.problem(last=False)
     assert problem is not None
     assert problem.startswith(f"another job trains the run {run} (on ")
-    assert "make room" not in problem
+    assert "free up space" not in problem

@@ -170,7 +170,7 @@ def test_a_file_with_another_hash_is_fetched_again(hub, net):
 def test_a_file_that_keeps_another_hash_is_refused(hub, net):
     hub.spoil = 2
     with pytest.raises(
-        ValueError, match=r"G_7.pth of someone/voice has another hash than http.* says"
+        ValueError, match=r"G_7.pth of someone/voice differs from the hash that http.* states"
     ):
         load(hub)
 
@@ -185,7 +185,7 @@ def test_the_token_comes_from_the_environment(hub, net, monkeypatch):
 
 def test_no_such_model(hub, net):
     with pytest.raises(
-        ValueError, match=r"train.init_from someone/else: .* is no folder here and no model"
+        ValueError, match=r"train.init_from someone/else: .* is no folder here, and no model"
     ):
         load(hub, "someone/else")
 

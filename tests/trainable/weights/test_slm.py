@@ -72,7 +72,7 @@ class Products(TorchDispatchMode):
 
 
 def test_attention_copies_no_weight():
-    """A frozen weight times an input that is not contiguous: torch would copy the weight for every frame."""
+    """For an input that is not contiguous torch would copy a frozen weight for every frame."""
     slm = load_slm(RANDOM, RATE)
     with Products() as products:
         slm(torch.rand(2, 16384))

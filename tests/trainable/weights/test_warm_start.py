@@ -1,10 +1,8 @@
-"""Starting from other weights, and handing ours on: what is taken over, what is reported, and what is refused."""
+"""Starting from other weights, and handing ours on: what is taken over, reported, and refused."""
 
 import json
-import logging
 import os
 import pickle
-from types import SimpleNamespace
 
 import fsspec
 import pytest
@@ -12,17 +10,16 @@ import torch
 from torch import nn
 
 from data.plan.epoch_plan import Position
-from job.export import export
 from job.settings.cli import to_yaml
+from job.voice.export import export
 from tests.tiny import tiny_batch, tiny_config, tiny_state
+from tests.trainable.networks.tiny import with_hifigan
 from trainable.learning.optimizer import moments
 from trainable.learning.step import TrainingStep
-from trainable.networks.generator.synthesizer import SynthesizerTrn
 from trainable.run.checkpoint import save_checkpoint
 from trainable.run.format import CheckpointInfo
-from trainable.weights.published import ADAMW, PREFIXES, Published, write_safetensors
+from trainable.weights.published import ADAMW, Published, prefixes, write_safetensors
 from trainable.weights.warm_start import warm_start
-from trainable.worker.loop import Worker
 
 
 def network(speakers: int = 3, width: int = 4) -> nn.Module:
@@ -111,24 +108,6 @@ def test_all_that_does_not_fit_is_named(tmp_path):
     assert torch.equal(mine.get_parameter("0.weight"), published.get_parameter("0.weight"))
 
 
-def test_a_worker_starts_a_run_from_them(tmp_path, caplog):
-    """The networks themselves; optimizers and position stay those of a new run."""
-    published = tiny_state(tiny_config(seed=1))
-    for name, net in published.nets.items():
-        publish(tmp_path, f"{name.upper()}_0.pth", net)
-    cfg = tiny_config(seed=2, init_from=str(tmp_path))
-    state = tiny_state(cfg)
-    assert state.digest() != published.digest()
-    with caplog.at_level(logging.INFO, "bert_vits2_ray"):
-        Worker.start(SimpleNamespace(cfg=cfg, rank=0, state=state))  # type: ignore[arg-type]
-    assert state.digest() == published.digest()
-    for name, net in state.nets.items():
-        tensors = len(net.state_dict())
-        assert f"{name.upper()}_0.pth: {tensors} of {tensors} tensors are taken over" in caplog.text
-        assert not state.optimizers[name].state
-    assert state.position.step == 0
-
-
 def trained_state(**train):
     """A tiny state after one step, so that its optimizers have a history."""
     cfg = tiny_config(micro_batches_per_step=1, **train)
@@ -204,11 +183,11 @@ def test_import_export_import_leaves_every_bit(form, tmp_path):
 
 
 def test_an_exported_file_is_the_references(tmp_path):
-    """It loads with weights_only, has the reference's keys in its order, and its AdamW takes the optimizer's state."""
+    """It loads with weights_only, has the reference's keys, and its AdamW takes the state."""
     cfg, state = trained_state()
     out = tmp_path / "out"
     export(saved(tmp_path / "checkpoint", cfg, state), str(out), "reference")
-    for name, prefix in PREFIXES.items():
+    for name, prefix in prefixes().items():
         content = torch.load(out / f"{prefix}_1.pth", weights_only=True)
         assert content.keys() == {"model", "iteration", "optimizer", "learning_rate"}
         assert list(content["model"]) == list(state.nets[name].state_dict())
@@ -229,7 +208,7 @@ def test_an_exported_file_is_the_references(tmp_path):
         config["model"]["slm"]["hidden"] * config["model"]["slm"]["nlayers"]
         == state.nets["wd"].pre.in_channels
     )
-    SynthesizerTrn(  # as the reference's tools build it
+    with_hifigan(  # as the reference's tools build it
         112,
         config["data"]["filter_length"] // 2 + 1,
         config["train"]["segment_size"] // config["data"]["hop_length"],

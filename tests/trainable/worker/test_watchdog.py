@@ -27,7 +27,7 @@ def folder(request, tmp_path) -> str:
 def stuck_worker(
     folder: str, rank: int, wait: Callable[[], object], attempt: str = "b"
 ) -> threading.Event:
-    """A thread that ends three steps and then waits; the event is set when its watchdog ends the process."""
+    """A thread that takes three steps and then waits; the event is set when it would be ended."""
     ended = threading.Event()
 
     def work() -> None:

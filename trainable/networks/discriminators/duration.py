@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from trainable.networks.layers.modules import Dropout, LayerNorm
+from trainable.networks.registry import Blueprint
 
 
 class DurationDiscriminator(nn.Module):
@@ -11,9 +12,9 @@ class DurationDiscriminator(nn.Module):
 
     Args:
         in_channels: channels of the hidden text.
-        filter_channels: width.
-        kernel_size: of the convolutions, odd.
-        p_dropout: dropout.
+        filter_channels: channels inside the network.
+        kernel_size: kernel of the convolutions, odd.
+        p_dropout: share of activations that dropout sets to 0.
         gin_channels: channels of the speaker; 0 leaves it out.
     """
 
@@ -26,29 +27,27 @@ class DurationDiscriminator(nn.Module):
         gin_channels: int = 0,
     ) -> None:
         super().__init__()
+        width = filter_channels
+        padding = kernel_size // 2
         self.drop = Dropout(p_dropout)
-        self.conv_1 = nn.Conv1d(in_channels, filter_channels, kernel_size, padding=kernel_size // 2)
-        self.norm_1 = LayerNorm(filter_channels)
-        self.conv_2 = nn.Conv1d(
-            filter_channels, filter_channels, kernel_size, padding=kernel_size // 2
-        )
-        self.norm_2 = LayerNorm(filter_channels)
-        self.dur_proj = nn.Conv1d(1, filter_channels, 1)
-        self.LSTM = nn.LSTM(
-            2 * filter_channels, filter_channels, batch_first=True, bidirectional=True
-        )
+        self.conv_1 = nn.Conv1d(in_channels, width, kernel_size, padding=padding)
+        self.norm_1 = LayerNorm(width)
+        self.conv_2 = nn.Conv1d(width, width, kernel_size, padding=padding)
+        self.norm_2 = LayerNorm(width)
+        self.dur_proj = nn.Conv1d(1, width, 1)
+        self.LSTM = nn.LSTM(2 * width, width, batch_first=True, bidirectional=True)
         if gin_channels > 0:
             self.cond = nn.Conv1d(gin_channels, in_channels, 1)
-        self.output_layer = nn.Sequential(nn.Linear(2 * filter_channels, 1), nn.Sigmoid())
+        self.output_layer = nn.Sequential(nn.Linear(2 * width, 1), nn.Sigmoid())
 
     def forward(
         self, x: Tensor, x_mask: Tensor, dur_r: Tensor, dur_hat: Tensor, g: Tensor | None = None
     ) -> list[Tensor]:
-        """Judges real and predicted durations of the same text, as published weights' own forward does.
+        """Judge real and predicted durations of the same text.
 
         Args:
             x: [B, in, T_x] hidden text; no gradient flows into it.
-            x_mask: [B, 1, T_x].
+            x_mask: [B, 1, T_x], 1 on tokens.
             dur_r: [B, 1, T_x] real durations, logarithms of frames.
             dur_hat: [B, 1, T_x] predicted durations, logarithms of frames.
             g: [B, gin, 1] speaker, or None; no gradient flows into it.
@@ -62,11 +61,11 @@ class DurationDiscriminator(nn.Module):
     def judge(
         self, x: Tensor, x_mask: Tensor, durations: Tensor, g: Tensor | None = None
     ) -> Tensor:
-        """Judges durations, several for every text; the text is read once.
+        """Judge n durations of every text; the text is read once.
 
         Args:
             x: [B, in, T_x] hidden text; no gradient flows into it.
-            x_mask: [B, 1, T_x].
+            x_mask: [B, 1, T_x], 1 on tokens.
             durations: [n * B, 1, T_x] logarithms of frames.
             g: [B, gin, 1] speaker, or None; no gradient flows into it.
 
@@ -78,7 +77,21 @@ class DurationDiscriminator(nn.Module):
             x = x + self.cond(g.detach())
         x = self.drop(self.norm_1(torch.relu(self.conv_1(x * x_mask))))
         x = self.drop(self.norm_2(torch.relu(self.conv_2(x * x_mask))))
-        # as in published weights, the LSTM reads the padding too
+
+        # published weights were trained so that the LSTM reads the padding too
         texts = torch.cat([x] * (durations.size(0) // x.size(0)))
-        output, _ = self.LSTM(torch.cat([texts, self.dur_proj(durations)], dim=1).transpose(1, 2))
+        both = torch.cat([texts, self.dur_proj(durations)], dim=1)  # [n * B, 2 * width, T_x]
+        output, _ = self.LSTM(both.transpose(1, 2))
         return self.output_layer(output)
+
+
+def build(blueprint: Blueprint) -> DurationDiscriminator:
+    """Build the discriminator that the configuration asks for."""
+    model = blueprint.model
+    return DurationDiscriminator(
+        model.hidden_channels,
+        model.hidden_channels,
+        kernel_size=3,
+        p_dropout=0.1,
+        gin_channels=model.gin_channels,
+    )

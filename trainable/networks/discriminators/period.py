@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from trainable.networks.layers.modules import LRELU_SLOPE
 from trainable.networks.layers.recompute import recomputed
 from trainable.networks.layers.weight_norm import normed_conv1d, normed_conv2d
+from trainable.networks.registry import Blueprint
 
 PERIODS = (2, 3, 5, 7, 11)
 
@@ -46,7 +47,7 @@ class DiscriminatorP(nn.Module):
         )
 
     def forward(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """[B, 1, T] waveform -> logits [B, N] and feature maps, each [B, C, T', period]."""
+        """Judge a waveform: [B, 1, T] -> logits [B, N], feature maps of [B, C, T', period]."""
         missing = -x.size(2) % self.period
         if missing:
             # reflection; F.pad's backward pass is not deterministic on CUDA
@@ -91,7 +92,7 @@ class DiscriminatorS(nn.Module):
         )
 
     def forward(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """[B, 1, T] waveform -> logits [B, N] and feature maps, each [B, C, T']."""
+        """Judge a waveform: [B, 1, T] -> logits [B, N], feature maps of [B, C, T']."""
         fmap = []
         for conv in self.convs:
             x = F.leaky_relu(conv(x), LRELU_SLOPE)
@@ -102,12 +103,11 @@ class DiscriminatorS(nn.Module):
 
 
 class MultiPeriodDiscriminator(nn.Module):
-    """One DiscriminatorS and a DiscriminatorP for each of the periods 2, 3, 5, 7, 11.
+    """One DiscriminatorS, and a DiscriminatorP for each of the periods 2, 3, 5, 7, 11.
 
     Args:
         use_spectral_norm: spectral instead of weight normalisation.
-        width_divisor: channels and groups are divided by it, a power of two up to 16; for demos and
-            tests.
+        width_divisor: divides channels and groups, a power of two up to 16; for demos and tests.
 
     Attributes:
         recompute: whether activations are computed again in the backward pass, to save memory; the
@@ -132,7 +132,7 @@ class MultiPeriodDiscriminator(nn.Module):
             )
 
     def discriminate(self, y: Tensor) -> tuple[list[Tensor], list[list[Tensor]]]:
-        """Judges one batch of waveforms.
+        """Judge one batch of waveforms.
 
         Args:
             y: [B, 1, T] waveform.
@@ -140,7 +140,8 @@ class MultiPeriodDiscriminator(nn.Module):
         Returns:
             For each discriminator its logits [B, N], and its list of feature maps.
         """
-        logits, fmaps = [], []
+        logits: list[Tensor] = []
+        fmaps: list[list[Tensor]] = []
         for discriminator in self.discriminators:
             logit, fmap = recomputed(discriminator, y, enabled=self.recompute)
             logits.append(logit)
@@ -150,11 +151,11 @@ class MultiPeriodDiscriminator(nn.Module):
     def forward(
         self, y: Tensor, y_hat: Tensor
     ) -> tuple[list[Tensor], list[Tensor], list[list[Tensor]], list[list[Tensor]]]:
-        """Judges real and generated waveforms.
+        """Judge real and generated waveforms.
 
-        With weight normalisation both run as one batch, so that the weights are computed once;
-        spectral normalisation updates its buffers at every call, and is called for each, real
-        first.
+        With weight normalisation both run as one batch, so that the weights are computed once.
+        Spectral normalisation updates its buffers at every call, so there each batch has a call of
+        its own, real first.
 
         Args:
             y: [B, 1, T] real.
@@ -168,6 +169,7 @@ class MultiPeriodDiscriminator(nn.Module):
             y_d_rs, fmap_rs = self.discriminate(y)
             y_d_gs, fmap_gs = self.discriminate(y_hat)
             return y_d_rs, y_d_gs, fmap_rs, fmap_gs
+
         batch = y.size(0)
         logits, fmaps = self.discriminate(torch.cat([y, y_hat]))
         return (
@@ -176,3 +178,9 @@ class MultiPeriodDiscriminator(nn.Module):
             [[feature[:batch] for feature in fmap] for fmap in fmaps],
             [[feature[batch:] for feature in fmap] for fmap in fmaps],
         )
+
+
+def build(blueprint: Blueprint) -> MultiPeriodDiscriminator:
+    """Build the discriminator that the configuration asks for."""
+    model = blueprint.model
+    return MultiPeriodDiscriminator(model.use_spectral_norm, model.discriminator_width_divisor)

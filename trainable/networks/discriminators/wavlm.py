@@ -7,15 +7,18 @@ from torch import Tensor, nn
 
 from trainable.networks.layers.modules import LRELU_SLOPE
 from trainable.networks.layers.weight_norm import normed_conv1d
+from trainable.networks.registry import Blueprint
 
 
 class WavLMDiscriminator(nn.Module):
-    """Convolutions over the hidden states of a speech language model (StyleTTS 2, Li et al., 2023, 2306.07691).
+    """Convolutions over the hidden states of a speech language model.
+
+    StyleTTS 2 (Li et al., 2023, arXiv:2306.07691).
 
     Args:
         slm_hidden: width of the language model.
-        slm_layers: its hidden states: its layers and the input to the first.
-        initial_channel: width after the first convolution.
+        slm_layers: number of its hidden states: its layers and the input to the first.
+        initial_channel: channels after the first convolution.
         use_spectral_norm: spectral instead of weight normalisation.
     """
 
@@ -44,8 +47,19 @@ class WavLMDiscriminator(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, slm_hidden * slm_layers, T] stacked hidden states -> logits [B, T]."""
+        """Judge hidden states: [B, slm_hidden * slm_layers, T] stacked -> logits [B, T]."""
         x = self.pre(x)
         for conv in self.convs:
             x = F.leaky_relu(conv(x), LRELU_SLOPE)
         return self.conv_post(x).flatten(1)
+
+
+def build(blueprint: Blueprint) -> WavLMDiscriminator:
+    """Build the discriminator that the configuration asks for."""
+    model = blueprint.model
+    return WavLMDiscriminator(
+        blueprint.slm.hidden_size,
+        blueprint.slm.num_states,
+        model.slm.initial_channel,
+        use_spectral_norm=model.use_spectral_norm,
+    )

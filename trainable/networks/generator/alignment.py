@@ -1,4 +1,4 @@
-"""Monotonic alignment search (Glow-TTS, Kim et al., 2020, arXiv:2005.11129, algorithm 1; VITS section 2.2.1)."""
+"""Monotonic alignment search: Glow-TTS (Kim et al., 2020, arXiv:2005.11129), VITS section 2.2.1."""
 
 import torch
 from torch import Tensor
@@ -7,7 +7,7 @@ UNREACHABLE = -1e9
 
 
 def _best_scores(neg_cent: Tensor, tokens: Tensor, frames: Tensor) -> Tensor:
-    """Forward pass: the score of the best path to each cell.
+    """Compute the score of the best path to each cell: algorithm 1's forward pass.
 
     Args:
         neg_cent: [B, T_y, T_x] fp32.
@@ -22,7 +22,10 @@ def _best_scores(neg_cent: Tensor, tokens: Tensor, frames: Tensor) -> Tensor:
     # nothing is added above the diagonal, so what is unreachable stays exactly so
     gains = neg_cent.masked_fill(tokens > frames, 0.0).transpose(0, 1).contiguous().unbind(0)
     scores = neg_cent.new_full((t_y, batch, t_x + 1), UNREACHABLE)
-    stay, move = scores[:, :, 1:].unbind(0), scores[:, :, :-1].unbind(0)
+
+    # a path stays on its token, or comes from the token before: views of the same scores
+    stay = scores[:, :, 1:].unbind(0)
+    move = scores[:, :, :-1].unbind(0)
     stay[0][:, 0] = gains[0][:, 0]
     for y in range(1, t_y):
         torch.add(torch.maximum(stay[y - 1], move[y - 1]), gains[y], out=stay[y])
@@ -30,10 +33,10 @@ def _best_scores(neg_cent: Tensor, tokens: Tensor, frames: Tensor) -> Tensor:
 
 
 def _trace_back(came_from: Tensor, last: Tensor) -> Tensor:
-    """Backward pass: follows came_from from the last frame to the first.
+    """Follow came_from from the last frame to the first: algorithm 1's backward pass.
 
-    Composes the maps of neighbouring frames in log2(T_y) rounds, where following them one by one
-    would take T_y.
+    It composes the maps of neighbouring frames in log2(T_y) rounds, where following them one by one
+    takes T_y.
 
     Args:
         came_from: [T_y, B, T_x] int64, token in frame y -> token in frame y - 1.
@@ -53,9 +56,9 @@ def _trace_back(came_from: Tensor, last: Tensor) -> Tensor:
 
 @torch.no_grad()
 def maximum_path(neg_cent: Tensor, mask: Tensor) -> Tensor:
-    """Finds the best monotonic alignment that skips no token, for a batch, on the device.
+    """Find the best monotonic alignment that skips no token, for a batch, on the device.
 
-    The path starts at the first token, ends at the last, and moves on by at most one token a frame.
+    The path starts at the first token, ends at the last, and moves by at most one token per frame.
     On equal scores (followed from the end) it stays on the token. An item with more tokens than
     frames has no such path: all its frames go to the last token.
 
@@ -64,7 +67,7 @@ def maximum_path(neg_cent: Tensor, mask: Tensor) -> Tensor:
         mask: [B, T_y, T_x], nonzero inside each item's frames and tokens.
 
     Returns:
-        [B, T_y, T_x] path, one 1 a frame inside the mask, in the type of neg_cent.
+        [B, T_y, T_x] path, one 1 per frame inside the mask, in the type of neg_cent.
     """
     y_lengths = (mask[:, :, 0] != 0).sum(1)
     x_lengths = (mask[:, 0, :] != 0).sum(1)
@@ -78,7 +81,9 @@ def maximum_path(neg_cent: Tensor, mask: Tensor) -> Tensor:
     torch.lt(scores[:-1, :, 1:], scores[:-1, :, :-1], out=moved[1:])
     moved |= (tokens == frames).unsqueeze(1)
     moved[:, :, 0] = False
+
     inside = (frames < y_lengths).unsqueeze(2)  # [T_y, B, 1]
-    visited = _trace_back(tokens - (moved & inside).to(torch.long), (x_lengths - 1).clamp_min(0))
+    came_from = tokens - (moved & inside).to(torch.long)
+    visited = _trace_back(came_from, (x_lengths - 1).clamp_min(0))
     path = (visited.unsqueeze(2) == tokens) & inside  # [T_y, B, T_x]
     return path.transpose(0, 1).to(neg_cent.dtype)

@@ -41,7 +41,7 @@ class DDSConv(nn.Module):
         self.norms_2 = nn.ModuleList(LayerNorm(channels) for _ in range(n_layers))
 
     def forward(self, x: Tensor, x_mask: Tensor, g: Tensor | None = None) -> Tensor:
-        """[B, C, T], [B, 1, T], condition [B, C, T] or None -> [B, C, T]."""
+        """Map [B, C, T], mask [B, 1, T], condition [B, C, T] or None -> [B, C, T]."""
         if g is not None:
             x = x + g
         # as LayerNorm leaves them: of mixed layouts, gelu's backward pass is 4 times slower
@@ -55,7 +55,7 @@ class DDSConv(nn.Module):
 
 
 class ElementwiseAffine(nn.Module):
-    """Flow y = m + exp(logs) * x, a scale and a shift a channel; starts as the identity."""
+    """Flow y = m + exp(logs) * x, with a scale and a shift per channel; starts as the identity."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -63,17 +63,20 @@ class ElementwiseAffine(nn.Module):
         self.logs = nn.Parameter(torch.zeros(channels, 1))
 
     def forward(self, x: Tensor, x_mask: Tensor) -> tuple[Tensor, Tensor]:
-        """[B, C, T], [B, 1, T] -> y [B, C, T], log determinant [B]."""
+        """Map x [B, C, T], mask [B, 1, T] -> y [B, C, T], log determinant [B]."""
         y = (self.m + torch.exp(self.logs) * x) * x_mask
         return y, torch.sum(self.logs * x_mask, [1, 2])
 
     def inverse(self, y: Tensor, x_mask: Tensor) -> Tensor:
-        """[B, C, T], [B, 1, T] -> x [B, C, T]."""
+        """Map y [B, C, T], mask [B, 1, T] -> x [B, C, T]."""
         return (y - self.m) * torch.exp(-self.logs) * x_mask
 
 
 class ConvFlow(nn.Module):
-    """Neural spline coupling (Durkan et al., 2019, arXiv:1906.04032): x1 through a spline whose shape x0 decides."""
+    """Neural spline coupling (Durkan et al., 2019, arXiv:1906.04032).
+
+    x1 goes through a spline whose shape x0 decides.
+    """
 
     def __init__(
         self,
@@ -114,17 +117,17 @@ class ConvFlow(nn.Module):
         return torch.cat([x0, x1], dim=1) * x_mask, log_derivative
 
     def forward(self, x: Tensor, x_mask: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
-        """[B, C, T], [B, 1, T], condition [B, filter, T] -> [B, C, T], log determinant [B]."""
+        """Map x [B, C, T], mask [B, 1, T], condition [B, filter, T] -> y, log determinant [B]."""
         y, log_derivative = self._couple(x, x_mask, g, inverse=False)
         return y, torch.sum(log_derivative * x_mask, [1, 2])
 
     def inverse(self, y: Tensor, x_mask: Tensor, g: Tensor) -> Tensor:
-        """[B, C, T], [B, 1, T], condition [B, filter, T] -> [B, C, T]."""
+        """Map y [B, C, T], mask [B, 1, T], condition [B, filter, T] -> x [B, C, T]."""
         return self._couple(y, x_mask, g, inverse=True)[0]
 
 
 def _duration_flows(channels: int, kernel_size: int, n_flows: int) -> nn.ModuleList:
-    """An affine flow, then spline couplings each followed by a flip."""
+    """Make an affine flow, then spline couplings each followed by a flip."""
     flows = nn.ModuleList([ElementwiseAffine(2)])
     for _ in range(n_flows):
         flows.extend([ConvFlow(2, channels, kernel_size, n_layers=3), Flip()])
@@ -132,26 +135,31 @@ def _duration_flows(channels: int, kernel_size: int, n_flows: int) -> nn.ModuleL
 
 
 def _run_flows(flows: nn.ModuleList, z: Tensor, x_mask: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
-    """Applies the flows: [B, 2, T] -> [B, 2, T], log determinant [B]."""
+    """Apply the flows: [B, 2, T] -> [B, 2, T], log determinant [B]."""
     logdet_total = z.new_zeros(z.size(0))
     for flow in flows:
         if isinstance(flow, Flip):
             z = flow(z)
             continue
-        z, logdet = flow(z, x_mask) if isinstance(flow, ElementwiseAffine) else flow(z, x_mask, g)
+        if isinstance(flow, ElementwiseAffine):
+            z, logdet = flow(z, x_mask)
+        else:
+            z, logdet = flow(z, x_mask, g)
         logdet_total = logdet_total + logdet
     return z, logdet_total
 
 
 class StochasticDurationPredictor(nn.Module):
-    """Flow over durations with variational dequantisation and data augmentation (VITS section 2.2.2, appendix B).
+    """Flow over durations (VITS section 2.2.2 and appendix B).
+
+    It has variational dequantisation and variational data augmentation.
 
     Args:
         in_channels: channels of the hidden text, and the width of all layers.
         filter_channels: accepted for the sake of published configurations; the width is
             in_channels.
-        kernel_size: of the convolutions.
-        p_dropout: dropout.
+        kernel_size: kernel of the convolutions.
+        p_dropout: probability of dropout.
         n_flows: spline couplings of the duration flow; the posterior's has four.
         gin_channels: channels of the speaker; 0 leaves it out.
     """
@@ -179,14 +187,14 @@ class StochasticDurationPredictor(nn.Module):
             self.cond = nn.Conv1d(gin_channels, width, 1)
 
     def _condition(self, x: Tensor, x_mask: Tensor, g: Tensor | None) -> Tensor:
-        """Text and speaker for the flows, [B, width, T_x]; the encoder gets no gradient from here."""
+        """Return text and speaker for the flows, [B, width, T_x]; the encoder gets no gradient."""
         h = self.pre(x.detach())
         if g is not None:
             h = h + self.cond(g.detach())
         return self.proj(self.convs(h, x_mask)) * x_mask
 
     def _negative_log_likelihood(self, h: Tensor, x_mask: Tensor, w: Tensor) -> Tensor:
-        """Upper bound of -log p(w | text): equation 7 of VITS, for one draw of the noise."""
+        """Compute an upper bound of -log p(w | text): equation 7 of VITS, for one draw of noise."""
         h_w = self.post_proj(self.post_convs(self.post_pre(w), x_mask)) * x_mask
         e_q = torch.randn(w.size(0), 2, w.size(2), device=w.device, dtype=w.dtype) * x_mask
         z_q, logdet_q = _run_flows(self.post_flows, e_q, x_mask, h + h_w)
@@ -204,7 +212,7 @@ class StochasticDurationPredictor(nn.Module):
     def _sample(
         self, h: Tensor, x_mask: Tensor, noise_scale: float | Tensor, noise: Tensor | None
     ) -> Tensor:
-        """Draws logw by the inverse flow."""
+        """Draw logw by the inverse flow."""
         if noise is None:
             noise = torch.randn(h.size(0), 2, h.size(2), device=h.device, dtype=h.dtype)
         z = noise * noise_scale
@@ -229,7 +237,7 @@ class StochasticDurationPredictor(nn.Module):
         noise_scale: float | Tensor = 1.0,
         noise: Tensor | None = None,
     ) -> Tensor:
-        """Scores given durations, or draws some.
+        """Score given durations, or draw some.
 
         Args:
             x: [B, in, T_x] hidden text; no gradient flows into it.
@@ -252,13 +260,15 @@ class StochasticDurationPredictor(nn.Module):
 
 
 class DurationPredictor(nn.Module):
-    """Deterministic predictor of logw (FastSpeech's, as in Glow-TTS, Kim et al., 2020, arXiv:2005.11129).
+    """Deterministic predictor of logw.
+
+    It is FastSpeech's, as in Glow-TTS (Kim et al., 2020, arXiv:2005.11129).
 
     Args:
         in_channels: channels of the hidden text.
         filter_channels: width.
-        kernel_size: of the convolutions, odd.
-        p_dropout: dropout.
+        kernel_size: kernel of the convolutions, odd.
+        p_dropout: probability of dropout.
         gin_channels: channels of the speaker; 0 leaves it out.
     """
 
@@ -283,7 +293,7 @@ class DurationPredictor(nn.Module):
             self.cond = nn.Conv1d(gin_channels, in_channels, 1)
 
     def forward(self, x: Tensor, x_mask: Tensor, g: Tensor | None = None) -> Tensor:
-        """Predicts logw.
+        """Predict logw.
 
         Args:
             x: [B, in, T_x] hidden text; no gradient flows into it.

@@ -1,4 +1,4 @@
-"""Normalizing flows between the posterior's z and the prior's z_p (VITS section 2.2, VITS2 section 2.3).
+"""Normalizing flows between the posterior's z and the prior's z_p (VITS 2.2, VITS2 2.3).
 
 All couplings are mean-only, so the flows preserve volume and no log determinant is returned.
 """
@@ -14,18 +14,18 @@ from trainable.networks.layers.recompute import recomputed
 
 
 class Flip(nn.Module):
-    """Reverses the order of the channels; its own inverse."""
+    """Reversal of the channels' order; its own inverse."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, C, T] -> [B, C, T]."""
+        """Map [B, C, T] -> [B, C, T]."""
         return torch.flip(x, [1])
 
 
 class CouplingLayer(nn.Module):
-    """Mean-only affine coupling (Dinh et al., 2017, arXiv:1605.08803): x1 + m(x0), with x0 passed on.
+    """Mean-only affine coupling (Dinh et al., 2017, arXiv:1605.08803): x1 + m(x0); x0 passes.
 
     Args:
-        channels: of the variable, even.
+        channels: channels of the variable, even.
         hidden_channels: width of the encoder.
         enc: network (x [B, hidden, T], mask [B, 1, T], g) -> [B, hidden, T].
     """
@@ -45,7 +45,7 @@ class CouplingLayer(nn.Module):
     def forward(
         self, x: Tensor, x_mask: Tensor, g: Tensor | None = None, reverse: bool = False
     ) -> Tensor:
-        """[B, C, T], [B, 1, T], [B, gin, 1] -> [B, C, T]."""
+        """Map x [B, C, T], mask [B, 1, T], speaker [B, gin, 1] -> [B, C, T]."""
         x0, x1 = x.chunk(2, dim=1)
         m = self.post(self.enc(self.pre(x0) * x_mask, x_mask, g)) * x_mask
         x1 = (x1 - m) * x_mask if reverse else m + x1 * x_mask
@@ -71,7 +71,7 @@ class _CouplingBlock(nn.Module):
     def forward(
         self, x: Tensor, x_mask: Tensor, g: Tensor | None = None, reverse: bool = False
     ) -> Tensor:
-        """Maps z to z_p, or back.
+        """Map z to z_p, or back.
 
         Args:
             x: [B, C, T].
@@ -96,7 +96,7 @@ class ResidualCouplingBlock(_CouplingBlock):
     Args:
         channels: channels of z.
         hidden_channels: width of the WaveNet stacks.
-        kernel_size: of their convolutions.
+        kernel_size: kernel of their convolutions.
         dilation_rate: growth of the dilation.
         n_layers: layers of a stack.
         n_flows: couplings.
@@ -113,13 +113,11 @@ class ResidualCouplingBlock(_CouplingBlock):
         n_flows: int = 4,
         gin_channels: int = 0,
     ) -> None:
+        def encoder() -> WN:
+            return WN(hidden_channels, kernel_size, dilation_rate, n_layers, gin_channels)
+
         super().__init__(
-            CouplingLayer(
-                channels,
-                hidden_channels,
-                WN(hidden_channels, kernel_size, dilation_rate, n_layers, gin_channels),
-            )
-            for _ in range(n_flows)
+            CouplingLayer(channels, hidden_channels, encoder()) for _ in range(n_flows)
         )
 
 
@@ -132,8 +130,8 @@ class TransformerCouplingBlock(_CouplingBlock):
         filter_channels: width inside their position-wise networks.
         n_heads: attention heads.
         n_layers: layers of a transformer, at least 3 with a speaker.
-        kernel_size: of the position-wise networks.
-        p_dropout: dropout.
+        kernel_size: kernel of the position-wise networks.
+        p_dropout: probability of dropout.
         n_flows: couplings.
         gin_channels: channels of the speaker; 0 leaves it out.
         share_parameter: whether all couplings use one transformer.
@@ -152,6 +150,9 @@ class TransformerCouplingBlock(_CouplingBlock):
         gin_channels: int = 0,
         share_parameter: bool = False,
     ) -> None:
+        if n_layers < 3 and gin_channels > 0:
+            raise ValueError(f"n_layers_trans_flow must be at least 3, got {n_layers}")
+
         def encoder() -> Encoder:
             return Encoder(
                 hidden_channels,

@@ -14,7 +14,7 @@ class PosteriorEncoder(nn.Module):
         in_channels: bins of the linear spectrogram.
         out_channels: channels of z.
         hidden_channels: width of the stack.
-        kernel_size: of its convolutions.
+        kernel_size: kernel of its convolutions.
         dilation_rate: growth of the dilation from layer to layer.
         n_layers: number of layers.
         gin_channels: channels of the speaker; 0 leaves it out.
@@ -38,7 +38,7 @@ class PosteriorEncoder(nn.Module):
     def forward(
         self, x: Tensor, x_lengths: Tensor, g: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Draws z by the reparametrisation z = m_q + exp(logs_q) * noise.
+        """Draw z by the reparametrisation z = m_q + exp(logs_q) * noise.
 
         Args:
             x: [B, spec, T_y] linear spectrogram.
@@ -50,7 +50,7 @@ class PosteriorEncoder(nn.Module):
         """
         mask = sequence_mask(x_lengths, x.size(2)).unsqueeze(1).to(x.dtype)
         hidden = self.enc(self.pre(x) * mask, mask, g)
-        # fp32 as the mask, under autocast too: noise drawn in half precision would be other noise
+        # fp32 as the mask, under autocast too: in half precision other noise is drawn
         m_q, logs_q = (self.proj(hidden) * mask).chunk(2, dim=1)
         z = (m_q + torch.randn_like(m_q) * torch.exp(logs_q)) * mask
         return z, m_q, logs_q, mask

@@ -18,9 +18,10 @@ class ReferenceEncoder(nn.Module):
 
     def __init__(self, spec_channels: int, gin_channels: int = 0) -> None:
         super().__init__()
+        channels = zip((1, *FILTERS[:-1]), FILTERS, strict=True)
         self.convs = nn.ModuleList(
             WeightNormConv2d(n_in, n_out, kernel_size=3, stride=2, padding=1)
-            for n_in, n_out in zip((1, *FILTERS[:-1]), FILTERS, strict=True)
+            for n_in, n_out in channels
         )
         bins = spec_channels
         for _ in FILTERS:
@@ -29,7 +30,7 @@ class ReferenceEncoder(nn.Module):
         self.proj = nn.Linear(FILTERS[-1], gin_channels)
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """[B, T_y, spec] linear spectrogram, padding included -> [B, gin]."""
+        """Map linear spectrograms [B, T_y, spec], padding included -> [B, gin]."""
         x = inputs.unsqueeze(1)  # [B, 1, T_y, spec]
         for conv in self.convs:
             x = torch.relu(conv(x))

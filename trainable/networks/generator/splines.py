@@ -1,4 +1,4 @@
-"""Monotonic rational-quadratic splines (neural spline flows, Durkan et al., 2019, arXiv:1906.04032)."""
+"""Monotonic rational-quadratic splines (Durkan et al., 2019, arXiv:1906.04032)."""
 
 import math
 
@@ -14,7 +14,7 @@ MIN_DERIVATIVE = 1e-3
 
 
 def _knots(unnormalized: Tensor, minimum: float, bound: float) -> tuple[Tensor, Tensor]:
-    """Bins that fill [-bound, bound]: knot positions [..., K + 1] and bin sizes [..., K]."""
+    """Make bins that fill [-bound, bound]: knot positions [..., K + 1], bin sizes [..., K]."""
     n_bins = unnormalized.size(-1)
     shares = minimum + (1 - minimum * n_bins) * torch.softmax(unnormalized, dim=-1)
     inner = 2 * bound * shares.cumsum(-1)[..., :-1] - bound
@@ -25,12 +25,12 @@ def _knots(unnormalized: Tensor, minimum: float, bound: float) -> tuple[Tensor, 
 
 
 def _pick(values: Tensor, bins: Tensor) -> Tensor:
-    """values[..., K] at bins[..., 1], as [...]."""
+    """Return values[..., K] at bins[..., 1], as [...]."""
     return values.gather(-1, bins).squeeze(-1)
 
 
 def _solve(rise: Tensor, height: Tensor, delta: Tensor, slope_k: Tensor, curve: Tensor) -> Tensor:
-    """Place in the bin, 0 to 1, where the spline has risen by `rise`: equations 6-8 of the paper."""
+    """Find the place in the bin, 0 to 1, where the spline has risen by `rise`: equations 6-8."""
     a = rise * curve + height * (delta - slope_k)
     b = height * slope_k - rise * curve
     c = -delta * rise
@@ -48,7 +48,7 @@ def rational_quadratic_spline(
     inverse: bool = False,
     tail_bound: float = 1.0,
 ) -> tuple[Tensor, Tensor]:
-    """Elementwise monotonic spline on [-tail_bound, tail_bound], the identity outside.
+    """Apply an elementwise monotonic spline on [-tail_bound, tail_bound], identity outside.
 
     Equations 4-5 (forward), 6-8 (inverse) and 19 (derivative) of the paper. No boolean indexing:
     the tails are computed at the bound and replaced, which needs no wait for the device. Half

@@ -6,15 +6,16 @@ in frames, logw their logarithm, g speaker; T_x tokens, T_y frames.
 """
 
 import math
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from data.precision import widen
+from data.stream.inputs import TextInputs
+from data.text.languages import PUBLISHED, Language
 from trainable.networks.generator.alignment import maximum_path
-from trainable.networks.generator.decoder import Generator
 from trainable.networks.generator.duration import DurationPredictor, StochasticDurationPredictor
 from trainable.networks.generator.flows import ResidualCouplingBlock, TransformerCouplingBlock
 from trainable.networks.generator.posterior_encoder import PosteriorEncoder
@@ -22,12 +23,23 @@ from trainable.networks.generator.reference_encoder import ReferenceEncoder
 from trainable.networks.generator.text_encoder import TextEncoder
 from trainable.networks.layers.segments import generate_path, rand_slice_segments, sequence_mask
 
+# sizes that no published configuration changes
+POSTERIOR: dict[str, Any] = {"kernel_size": 5, "dilation_rate": 1, "n_layers": 16}
+FLOW_KERNEL = 5
+STOCHASTIC: dict[str, Any] = {
+    "filter_channels": 192,
+    "kernel_size": 3,
+    "p_dropout": 0.5,
+    "n_flows": 4,
+}
+DETERMINISTIC: dict[str, Any] = {"filter_channels": 256, "kernel_size": 3, "p_dropout": 0.5}
+
 
 class SynthesizerOutput(NamedTuple):
     """What `SynthesizerTrn.forward` returns; T_s is the segment in frames."""
 
     o: Tensor  # [B, 1, T_s * hop] generated segment
-    l_length: Tensor  # [B] duration loss, nats a token (its normaliser is the batch's tokens)
+    l_length: Tensor  # [B] duration loss, nats per token (its normaliser is the batch's tokens)
     attn: Tensor  # [B, 1, T_y, T_x] alignment, 0 or 1
     ids_slice: Tensor  # [B] int64 first frame of the segment
     x_mask: Tensor  # [B, 1, T_x]
@@ -54,15 +66,18 @@ class Prior(NamedTuple):
     g: Tensor  # [B, gin, 1] speaker
 
     def frames(self) -> Tensor:
-        """[B] int64 frames of each item, at least one."""
+        """Return the frames of each item, at least one: int64 [B]."""
         return self.w.sum([1, 2]).clamp_min(1).to(torch.long)
 
     def limited(self, frames: int) -> "Prior":
-        """The same without what comes after so many frames; durations that are not finite count as 0 or as all."""
-        ends = (
-            self.w.nan_to_num(nan=0.0, posinf=frames).clamp(max=frames).cumsum(-1).clamp(max=frames)
-        )
-        return self._replace(w=ends.diff(dim=-1, prepend=torch.zeros_like(ends[..., :1])))
+        """Return the same without what comes after so many frames.
+
+        Durations that are NaN count as 0, infinite ones as all that is left.
+        """
+        w = self.w.nan_to_num(nan=0.0, posinf=frames).clamp(max=frames)
+        ends = w.cumsum(-1).clamp(max=frames)
+        start = torch.zeros_like(ends[..., :1])
+        return self._replace(w=ends.diff(dim=-1, prepend=start))
 
 
 class InferenceOutput(NamedTuple):
@@ -89,32 +104,27 @@ class SynthesizerTrn(nn.Module):
         filter_channels: width inside the transformers' position-wise networks.
         n_heads: attention heads.
         n_layers: layers of the text encoder.
-        kernel_size: of the text encoder's position-wise networks.
-        p_dropout: dropout of the transformers.
-        resblock: residual blocks of the decoder, "1" or "2".
-        resblock_kernel_sizes: see `Generator`, as the next four.
-        resblock_dilation_sizes: dilations of the residual blocks.
-        upsample_rates: factors of the decoder's stages.
-        upsample_initial_channel: channels before the first stage.
-        upsample_kernel_sizes: kernel sizes of the stages.
+        kernel_size: kernel of the text encoder's position-wise networks.
+        p_dropout: probability of dropout in the transformers.
+        make_decoder: makes the decoder, see `trainable.networks.generator.decoder.Decoder`; called
+            once, between the other parts, so that initial weights follow from the seed alone.
         n_speakers: size of the speaker table; 0 reads the speaker off the spectrogram instead.
         gin_channels: channels of the speaker.
         n_flow_layer: couplings of the transformer flow, or layers in each of the four couplings of
             the residual flow.
         n_layers_trans_flow: layers of a transformer in the flow.
-        use_transformer_flow: the flow of VITS2 instead of that of VITS.
-        flow_share_parameter: one transformer for all couplings.
-        use_spk_conditioned_encoder: the speaker in the text encoder, as in VITS2.
-        use_noise_scaled_mas: noise on the alignment scores, as in VITS2.
-        mas_noise_scale_initial: its first scale, relative to the scores' standard deviation.
+        use_transformer_flow: whether the flow is that of VITS2 rather than that of VITS.
+        flow_share_parameter: whether all couplings have one transformer.
+        use_spk_conditioned_encoder: whether the text encoder hears the speaker, as in VITS2.
+        use_noise_scaled_mas: whether the alignment scores get noise, as in VITS2.
+        mas_noise_scale_initial: first scale of that noise, relative to the scores' standard
+            deviation.
         noise_scale_delta: what the trainer takes off the scale each step.
         bert_channels: width of the BERT features.
-        num_tones: tones of all languages together.
-        num_languages: languages.
+        languages: languages in the order of their numbers.
 
     Attributes:
-        current_mas_noise_scale: the scale in use, a plain number that the trainer sets before each
-            step.
+        current_mas_noise_scale: the scale in use, a plain number; see `anneal_alignment_noise`.
     """
 
     def __init__(
@@ -129,12 +139,7 @@ class SynthesizerTrn(nn.Module):
         n_layers: int,
         kernel_size: int,
         p_dropout: float,
-        resblock: str,
-        resblock_kernel_sizes: Sequence[int],
-        resblock_dilation_sizes: Sequence[Sequence[int]],
-        upsample_rates: Sequence[int],
-        upsample_initial_channel: int,
-        upsample_kernel_sizes: Sequence[int],
+        make_decoder: Callable[[], nn.Module],
         n_speakers: int = 256,
         gin_channels: int = 256,
         n_flow_layer: int = 4,
@@ -147,52 +152,44 @@ class SynthesizerTrn(nn.Module):
         noise_scale_delta: float = 2e-6,
         *,
         bert_channels: int = 1024,
-        num_tones: int = 12,
-        num_languages: int = 3,
+        languages: Sequence[Language] = PUBLISHED,
     ) -> None:
         super().__init__()
-        if gin_channels <= 0:
-            raise ValueError(
-                f"gin_channels must be > 0, got {gin_channels}: the speaker conditions every part"
-                + (
-                    ", the text encoder too (use_spk_conditioned_encoder)"
-                    if use_spk_conditioned_encoder
-                    else ""
-                )
-            )
-        if use_transformer_flow and n_layers_trans_flow < 3:
-            raise ValueError(f"n_layers_trans_flow must be at least 3, got {n_layers_trans_flow}")
+        _check_speaker(gin_channels, use_spk_conditioned_encoder)
         self.segment_size = segment_size
         self.n_speakers = n_speakers
         self.use_noise_scaled_mas = use_noise_scaled_mas
         self.mas_noise_scale_initial = mas_noise_scale_initial
         self.noise_scale_delta = noise_scale_delta
         self.current_mas_noise_scale = mas_noise_scale_initial
+
+        # in this order: initial weights are drawn one after the other
         self.enc_p = TextEncoder(
             n_vocab,
             inter_channels,
-            *(hidden_channels, filter_channels, n_heads, n_layers, kernel_size, p_dropout),
+            hidden_channels,
+            filter_channels,
+            n_heads,
+            n_layers,
+            kernel_size,
+            p_dropout,
             gin_channels=gin_channels if use_spk_conditioned_encoder else 0,
             bert_channels=bert_channels,
-            num_tones=num_tones,
-            num_languages=num_languages,
+            languages=languages,
         )
-        self.dec = Generator(
-            inter_channels,
-            *(resblock, resblock_kernel_sizes, resblock_dilation_sizes),
-            *(upsample_rates, upsample_initial_channel, upsample_kernel_sizes),
-            gin_channels=gin_channels,
-        )
+        self.dec = make_decoder()
         self.enc_q = PosteriorEncoder(
-            spec_channels, inter_channels, hidden_channels, 5, 1, 16, gin_channels
+            spec_channels, inter_channels, hidden_channels, **POSTERIOR, gin_channels=gin_channels
         )
         self.flow: TransformerCouplingBlock | ResidualCouplingBlock
         if use_transformer_flow:
-            widths = (inter_channels, hidden_channels, filter_channels, n_heads)
             self.flow = TransformerCouplingBlock(
-                *widths,
+                inter_channels,
+                hidden_channels,
+                filter_channels,
+                n_heads,
                 n_layers_trans_flow,
-                5,
+                FLOW_KERNEL,
                 p_dropout,
                 n_flow_layer,
                 gin_channels,
@@ -200,22 +197,31 @@ class SynthesizerTrn(nn.Module):
             )
         else:
             self.flow = ResidualCouplingBlock(
-                inter_channels, hidden_channels, 5, 1, n_flow_layer, gin_channels=gin_channels
+                inter_channels, hidden_channels, FLOW_KERNEL, 1, n_flow_layer, 4, gin_channels
             )
         self.sdp = StochasticDurationPredictor(
-            hidden_channels, 192, 3, 0.5, n_flows=4, gin_channels=gin_channels
+            hidden_channels, **STOCHASTIC, gin_channels=gin_channels
         )
-        self.dp = DurationPredictor(hidden_channels, 256, 3, 0.5, gin_channels=gin_channels)
+        self.dp = DurationPredictor(hidden_channels, **DETERMINISTIC, gin_channels=gin_channels)
         if n_speakers > 0:
             self.emb_g = nn.Embedding(n_speakers, gin_channels)
         else:
             self.ref_enc = ReferenceEncoder(spec_channels, gin_channels)
 
-    def speaker(self, sid: Tensor | None, y: Tensor | None) -> Tensor:
-        """The speaker vector: from the table by sid [B], or, without a table, from y [B, spec, T_y].
+    def anneal_alignment_noise(self, steps: int) -> None:
+        """Set the alignment noise's scale for the training step that follows `steps` steps."""
+        scale = self.mas_noise_scale_initial - self.noise_scale_delta * steps
+        self.current_mas_noise_scale = max(scale, 0.0)
 
-        Returns:
-            g [B, gin, 1].
+    def speaker(self, sid: Tensor | None, y: Tensor | None) -> Tensor:
+        """Return the speaker vector g [B, gin, 1].
+
+        Args:
+            sid: [B] int64 rows of the speaker table; not used without one.
+            y: [B, spec, T_y] linear spectrogram, which is listened to without a table.
+
+        Raises:
+            ValueError: there is neither a table nor y.
         """
         if self.n_speakers > 0:
             return self.emb_g(sid).unsqueeze(-1)
@@ -227,9 +233,9 @@ class SynthesizerTrn(nn.Module):
     def _align(
         self, z_p: Tensor, m_p: Tensor, logs_p: Tensor, x_mask: Tensor, y_mask: Tensor
     ) -> Tensor:
-        """Monotonic alignment search (VITS section 2.2.1), with VITS2's noise.
+        """Search the monotonic alignment (VITS section 2.2.1), with VITS2's noise.
 
-        In at least fp32, under autocast too.
+        It computes in at least fp32, under autocast too.
 
         Args:
             z_p: [B, inter, T_y].
@@ -245,26 +251,20 @@ class SynthesizerTrn(nn.Module):
             z_p, m_p, logs_p = widen(z_p), widen(m_p), widen(logs_p)
             precision = torch.exp(-2 * logs_p)
             # log N(z_p; m_p, exp(logs_p)) of each frame and token, the square multiplied out
-            constant = torch.sum(
-                -0.5 * math.log(2 * math.pi) - logs_p - 0.5 * m_p.square() * precision, 1
-            )
-            neg_cent = torch.matmul(-0.5 * z_p.square().transpose(1, 2), precision)
-            neg_cent = (
-                neg_cent
-                + torch.matmul(z_p.transpose(1, 2), m_p * precision)
-                + constant.unsqueeze(1)
-            )
+            log_norm = -0.5 * math.log(2 * math.pi) - logs_p
+            constant = torch.sum(log_norm - 0.5 * m_p.square() * precision, 1)
+            quadratic = torch.matmul(-0.5 * z_p.square().transpose(1, 2), precision)
+            linear = torch.matmul(z_p.transpose(1, 2), m_p * precision)
+            neg_cent = quadratic + linear + constant.unsqueeze(1)
             if self.use_noise_scaled_mas:
-                noise = (
-                    torch.std(neg_cent) * torch.randn_like(neg_cent) * self.current_mas_noise_scale
-                )
-                neg_cent = neg_cent + noise
+                noise = torch.std(neg_cent) * torch.randn_like(neg_cent)
+                neg_cent = neg_cent + noise * self.current_mas_noise_scale
         return maximum_path(neg_cent, y_mask.transpose(1, 2) * x_mask).unsqueeze(1)
 
     def _durations(
         self, hidden_x: Tensor, x_mask: Tensor, attn: Tensor, g: Tensor
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Both duration predictors on the durations that the alignment found.
+        """Score both duration predictors on the durations that the alignment found.
 
         Returns:
             Their loss l_length [B]: the bound of the stochastic one and the squared errors of both
@@ -278,47 +278,26 @@ class SynthesizerTrn(nn.Module):
         errors = torch.sum((logw - logw_).square() + (logw_sdp - logw_).square(), [1, 2])
         return (bound + errors) / x_mask.sum(), logw, logw_, logw_sdp
 
-    def forward(
-        self,
-        x: Tensor,
-        x_lengths: Tensor,
-        y: Tensor,
-        y_lengths: Tensor,
-        sid: Tensor,
-        tone: Tensor,
-        language: Tensor,
-        bert: Tensor,
-        ja_bert: Tensor,
-        en_bert: Tensor,
-    ) -> SynthesizerOutput:
-        """Encodes, aligns, and decodes a random segment.
+    def forward(self, text: TextInputs, y: Tensor, y_lengths: Tensor) -> SynthesizerOutput:
+        """Encode, align, and decode a random segment.
 
         Args:
-            x: [B, T_x] int64 symbols.
-            x_lengths: [B] int64 tokens.
+            text: texts of B utterances.
             y: [B, spec, T_y] linear spectrogram.
             y_lengths: [B] int64 frames.
-            sid: [B] int64 speakers.
-            tone: [B, T_x] int64.
-            language: [B, T_x] int64.
-            bert: [B, bert_channels, T_x] features, zero for other languages; ja_bert, en_bert
-                alike.
-            ja_bert: Japanese.
-            en_bert: English.
 
         Returns:
             See `SynthesizerOutput`.
         """
-        g = self.speaker(sid, y)
-        hidden_x, m_p, logs_p, x_mask = self.enc_p(
-            x, x_lengths, tone, language, bert, ja_bert, en_bert, g=g
-        )
+        g = self.speaker(text.sid, y)
+        hidden_x, m_p, logs_p, x_mask = self.enc_p(text, g=g)
         z, m_q, logs_q, y_mask = self.enc_q(y, y_lengths, g=g)
         z_p = self.flow(z, y_mask, g=g)
         attn = self._align(z_p, m_p, logs_p, x_mask, y_mask)
 
         l_length, logw, logw_, logw_sdp = self._durations(hidden_x, x_mask, attn, g)
-        m_p, logs_p = _lay_out(attn, m_p), _lay_out(attn, logs_p)
+        m_p = _lay_out(attn, m_p)
+        logs_p = _lay_out(attn, logs_p)
         z_slice, ids_slice = rand_slice_segments(z, y_lengths, self.segment_size)
         o = self.dec(z_slice, g=g)
         return SynthesizerOutput(
@@ -344,47 +323,33 @@ class SynthesizerTrn(nn.Module):
     @torch.no_grad()
     def plan(
         self,
-        x: Tensor,
-        x_lengths: Tensor,
-        sid: Tensor | None,
-        tone: Tensor,
-        language: Tensor,
-        bert: Tensor,
-        ja_bert: Tensor,
-        en_bert: Tensor,
+        text: TextInputs,
         noise: Tensor | None = None,
         noise_scale_w: float | Tensor = 0.8,
         length_scale: float | Tensor = 1.0,
         sdp_ratio: float | Tensor = 0.0,
         y: Tensor | None = None,
     ) -> Prior:
-        """First half of `infer`: how long each token is, and what it sounds like.
+        """Decide how long each token is and what it sounds like: the first half of `infer`.
 
         Args:
-            x: [B, T_x] int64 symbols; as the next seven, see `infer`.
-            x_lengths: [B] int64 tokens.
-            sid: [B] int64 speakers; None with n_speakers 0.
-            tone: [B, T_x] int64.
-            language: [B, T_x] int64.
-            bert: [B, bert_channels, T_x].
-            ja_bert: [B, bert_channels, T_x].
-            en_bert: [B, bert_channels, T_x].
+            text: what is spoken, and by whom.
             noise: [B, 2, T_x] standard normal, for the stochastic duration predictor; None draws
                 it.
-            noise_scale_w: its standard deviation; this and the next two are numbers or [B, 1, 1].
+            noise_scale_w: standard deviation of that noise; this and the next two are numbers or
+                [B, 1, 1].
             length_scale: factor on all durations.
             sdp_ratio: share of the stochastic duration predictor in logw; the rest is the other's.
             y: [B, spec, T_y] reference spectrogram, with n_speakers 0 only.
         """
-        g = self.speaker(sid, y)
-        hidden_x, m_p, logs_p, x_mask = self.enc_p(
-            x, x_lengths, tone, language, bert, ja_bert, en_bert, g=g
-        )
+        g = self.speaker(text.sid, y)
+        hidden_x, m_p, logs_p, x_mask = self.enc_p(text, g=g)
         logw_sdp = self.sdp(
             hidden_x, x_mask, g=g, reverse=True, noise_scale=noise_scale_w, noise=noise
         )
         logw = logw_sdp * sdp_ratio + self.dp(hidden_x, x_mask, g=g) * (1 - sdp_ratio)
-        return Prior(torch.ceil(torch.exp(logw) * x_mask * length_scale), m_p, logs_p, g)
+        w = torch.ceil(torch.exp(logw) * x_mask * length_scale)
+        return Prior(w, m_p, logs_p, g)
 
     @torch.no_grad()
     def render(
@@ -395,46 +360,36 @@ class SynthesizerTrn(nn.Module):
         max_len: int | None = None,
         apart: bool = False,
     ) -> InferenceOutput:
-        """Second half of `infer`: the sound.
+        """Make the sound: the second half of `infer`.
 
         Args:
-            prior: of `plan`.
+            prior: result of `plan`.
             noise: [B, inter, T_y] standard normal, T_y the most frames of any item; None draws it,
                 and waits for the device to know T_y.
-            noise_scale: its standard deviation, a number or [B, 1, 1].
+            noise_scale: standard deviation of the noise, a number or [B, 1, 1].
             max_len: longest output in frames; None for no limit.
-            apart: decode each item as if it were alone. Otherwise the decoder hears the padding
-                behind an item's end, as the reference trainer's does, and the last 0.2 s of the
-                shorter items depend on it.
+            apart: whether each item is decoded as if it were alone. Otherwise the decoder hears the
+                padding behind an item's end, as the reference trainer's does, and the last 0.2 s of
+                the shorter items depend on it.
         """
         w, m_p, logs_p, g = prior
-        y_mask = (
-            sequence_mask(prior.frames(), None if noise is None else noise.size(2))
-            .unsqueeze(1)
-            .to(m_p.dtype)
-        )
+        longest = None if noise is None else noise.size(2)
+        y_mask = sequence_mask(prior.frames(), longest).unsqueeze(1).to(m_p.dtype)
         attn = generate_path(w, y_mask.unsqueeze(-1))
-        m_p, logs_p = _lay_out(attn, m_p), _lay_out(attn, logs_p)
-        z_p = (
-            m_p
-            + (torch.randn_like(m_p) if noise is None else noise) * torch.exp(logs_p) * noise_scale
-        )
+        m_p = _lay_out(attn, m_p)
+        logs_p = _lay_out(attn, logs_p)
+        if noise is None:
+            noise = torch.randn_like(m_p)
+        z_p = m_p + noise * torch.exp(logs_p) * noise_scale
+
         z = self.flow(z_p, y_mask, g=g, reverse=True)
-        o = self.dec(
-            (z * y_mask)[:, :, :max_len], g=g, mask=y_mask[:, :, :max_len] if apart else None
-        )
+        mask = y_mask[:, :, :max_len] if apart else None
+        o = self.dec((z * y_mask)[:, :, :max_len], g=g, mask=mask)
         return InferenceOutput(o=o, attn=attn, y_mask=y_mask, z=z, z_p=z_p, m_p=m_p, logs_p=logs_p)
 
     def infer(
         self,
-        x: Tensor,
-        x_lengths: Tensor,
-        sid: Tensor | None,
-        tone: Tensor,
-        language: Tensor,
-        bert: Tensor,
-        ja_bert: Tensor,
-        en_bert: Tensor,
+        text: TextInputs,
         noise_scale: float = 0.667,
         length_scale: float = 1.0,
         noise_scale_w: float = 0.8,
@@ -442,18 +397,10 @@ class SynthesizerTrn(nn.Module):
         sdp_ratio: float = 0.0,
         y: Tensor | None = None,
     ) -> InferenceOutput:
-        """Speaks, with noise drawn from torch's global generator.
+        """Speak, with noise drawn from torch's global generator.
 
         Args:
-            x: [B, T_x] int64 symbols.
-            x_lengths: [B] int64 tokens.
-            sid: [B] int64 speakers; None with n_speakers 0.
-            tone: [B, T_x] int64.
-            language: [B, T_x] int64.
-            bert: [B, bert_channels, T_x] features, zero for other languages; ja_bert, en_bert
-                alike.
-            ja_bert: Japanese.
-            en_bert: English.
+            text: what is spoken, and by whom.
             noise_scale: standard deviation of the prior's noise.
             length_scale: factor on all durations.
             noise_scale_w: standard deviation of the stochastic duration predictor's noise.
@@ -464,17 +411,30 @@ class SynthesizerTrn(nn.Module):
         Returns:
             See `InferenceOutput`; with max_len only o is shortened.
         """
-        text = (x, x_lengths, sid, tone, language, bert, ja_bert, en_bert)
         prior = self.plan(
-            *text, noise_scale_w=noise_scale_w, length_scale=length_scale, sdp_ratio=sdp_ratio, y=y
+            text, noise_scale_w=noise_scale_w, length_scale=length_scale, sdp_ratio=sdp_ratio, y=y
         )
         return self.render(prior, noise_scale=noise_scale, max_len=max_len)
 
 
-def _lay_out(attn: Tensor, statistics: Tensor) -> Tensor:
-    """[B, 1, T_y, T_x], [B, C, T_x] -> [B, C, T_y]: each frame gets its token's statistics.
+def _check_speaker(gin_channels: int, use_spk_conditioned_encoder: bool) -> None:
+    if gin_channels <= 0:
+        encoder = ", the text encoder too (use_spk_conditioned_encoder)"
+        raise ValueError(
+            f"gin_channels must be > 0, got {gin_channels}: the speaker conditions every part"
+            f"{encoder if use_spk_conditioned_encoder else ''}"
+        )
 
-    In at least fp32.
+
+def _lay_out(attn: Tensor, statistics: Tensor) -> Tensor:
+    """Give each frame the statistics of its token, in at least fp32.
+
+    Args:
+        attn: [B, 1, T_y, T_x].
+        statistics: [B, C, T_x].
+
+    Returns:
+        [B, C, T_y].
     """
     # a product, not a gather: its backward pass adds up in a fixed order
     with torch.autocast(attn.device.type, enabled=False):

@@ -19,7 +19,9 @@ MASKED_SCORE = -1e4  # fits fp16; exp of it is 0
 
 
 def band_to_square(band: Tensor, window: int) -> Tensor:
-    """Writes per-row diagonals into a square matrix: out[i, j] = band[i, j - i + window], 0 outside the window.
+    """Write per-row diagonals into a square matrix.
+
+    out[i, j] = band[i, j - i + window], and 0 outside the window.
 
     Args:
         band: [B, H, T, 2 * window + 1].
@@ -36,7 +38,7 @@ def band_to_square(band: Tensor, window: int) -> Tensor:
 
 
 def square_to_band(square: Tensor, window: int) -> Tensor:
-    """Reads the diagonals of a square matrix, the inverse of `band_to_square` inside the window.
+    """Read the diagonals of a square matrix, the inverse of `band_to_square` inside the window.
 
     Args:
         square: [B, H, T, T].
@@ -78,11 +80,11 @@ class MultiHeadAttention(nn.Module):
             nn.init.xavier_uniform_(conv.weight)
 
     def _heads(self, x: Tensor) -> Tensor:
-        """[B, C, T] -> [B, H, T, C / H]."""
+        """Split the heads: [B, C, T] -> [B, H, T, C / H]."""
         return x.unflatten(1, (self.n_heads, self.k_channels)).transpose(2, 3)
 
     def forward(self, x: Tensor, padding: Tensor) -> Tensor:
-        """Attends from every position to all that are not padding.
+        """Attend from every position to all that are not padding.
 
         Args:
             x: [B, C, T].
@@ -96,11 +98,10 @@ class MultiHeadAttention(nn.Module):
         value = self._heads(self.conv_v(x))
         near = torch.matmul(query, self.emb_rel_k.transpose(1, 2))  # [B, H, T, 2 * window + 1]
         scores = torch.matmul(query, key.transpose(2, 3)) + band_to_square(near, self.window_size)
-        # [B, H, T, T]
-        weights = self.drop(torch.softmax(scores.masked_fill(padding, MASKED_SCORE), dim=-1))
-        output = torch.matmul(weights, value) + torch.matmul(
-            square_to_band(weights, self.window_size), self.emb_rel_v
-        )
+        scores = scores.masked_fill(padding, MASKED_SCORE)
+        weights = self.drop(torch.softmax(scores, dim=-1))  # [B, H, T, T]
+        nearby = square_to_band(weights, self.window_size)
+        output = torch.matmul(weights, value) + torch.matmul(nearby, self.emb_rel_v)
         return self.conv_o(output.transpose(2, 3).flatten(1, 2))
 
 
@@ -116,7 +117,7 @@ class FFN(nn.Module):
         self.drop = Dropout(p_dropout)
 
     def forward(self, x: Tensor, x_mask: Tensor) -> Tensor:
-        """[B, C, T], [B, 1, T] -> [B, C, T]."""
+        """Map x [B, C, T], mask [B, 1, T] -> [B, C, T]."""
         # LayerNorm leaves the channels last in memory, where they stay
         x = self.drop(torch.relu(self.conv_1(x * x_mask)))
         x_mask = x_mask.to(x.dtype)  # what autocast halved stays so
@@ -140,7 +141,8 @@ class Encoder(nn.Module):
         if gin_channels > 0:
             if n_layers <= COND_LAYER:
                 raise ValueError(
-                    f"n_layers must be at least {COND_LAYER + 1} with gin_channels > 0, got {n_layers}"
+                    f"n_layers must be at least {COND_LAYER + 1} with gin_channels > 0, "
+                    f"got {n_layers}"
                 )
             self.spk_emb_linear = nn.Linear(gin_channels, hidden_channels)
         self.gin_channels = gin_channels
@@ -156,7 +158,7 @@ class Encoder(nn.Module):
         self.norm_layers_2 = nn.ModuleList(LayerNorm(hidden_channels) for _ in layers)
 
     def forward(self, x: Tensor, x_mask: Tensor, g: Tensor | None = None) -> Tensor:
-        """Encodes a padded batch.
+        """Encode a padded batch.
 
         Args:
             x: [B, hidden, T].

@@ -1,4 +1,4 @@
-"""Building blocks shared by several networks: channel LayerNorm, WaveNet stack, HiFi-GAN residual blocks."""
+"""Building blocks shared by several networks: normalisation, dropout, WaveNet, residual blocks."""
 
 from collections.abc import Sequence
 
@@ -12,7 +12,7 @@ LRELU_SLOPE = 0.1  # HiFi-GAN's leaky ReLU
 
 
 def masked(x: Tensor, mask: Tensor | None) -> Tensor:
-    """[B, C, T], [B, 1, T] or None -> [B, C, T], zero where the mask is."""
+    """Return x [B, C, T], zero where the mask [B, 1, T] is; None masks nothing."""
     return x if mask is None else x * mask
 
 
@@ -27,28 +27,25 @@ class LayerNorm(nn.Module):
         self.beta = nn.Parameter(torch.zeros(channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, C, T] -> [B, C, T]."""
-        return F.layer_norm(
-            x.transpose(1, 2), (self.channels,), self.gamma, self.beta, self.eps
-        ).transpose(1, 2)
+        """Normalise [B, C, T] -> [B, C, T]."""
+        last = x.transpose(1, 2)
+        normed = F.layer_norm(last, (self.channels,), self.gamma, self.beta, self.eps)
+        return normed.transpose(1, 2)
 
 
 class Dropout(nn.Dropout):
-    """nn.Dropout that draws its masks three times as fast on a CPU, whose generator gives one number after another.
+    """nn.Dropout that draws its masks three times as fast on a CPU.
 
-    Four elements share a draw of 64 bits, so the probability is a multiple of 2^-16: 0.10000610 for
-    0.1.
+    A CPU's generator gives one number after another. Four elements share a draw of 64 bits, so the
+    probability is a multiple of 2^-16: 0.10000610 for 0.1.
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        """[...] -> [...]."""
+        """Drop elements of [...] -> [...]."""
         if not self.training or self.p == 0.0 or x.device.type != "cpu":
             return super().forward(x)
-        draws = (
-            torch.empty(-(-x.numel() // 4), dtype=torch.int64)
-            .random_(-(2**63), None)
-            .view(torch.int16)
-        )
+        quarter = -(-x.numel() // 4)
+        draws = torch.empty(quarter, dtype=torch.int64).random_(-(2**63), None).view(torch.int16)
         dropped = round(self.p * 2**16)
         keep = torch.empty_like(x)  # in the layout of x, filled in the order of memory
         flat = keep.as_strided((x.numel(),), (1,))
@@ -57,7 +54,7 @@ class Dropout(nn.Dropout):
 
 
 class WN(nn.Module):
-    """Non-causal WaveNet stack (WaveGlow, Prenger et al., 2019, arXiv:1811.00002; VITS section 2.5).
+    """Non-causal WaveNet stack (WaveGlow, Prenger et al., 2019, arXiv:1811.00002; VITS 2.5).
 
     Each layer is a dilated convolution with a tanh-sigmoid gate, a residual and a skip output; the
     speaker is added before the gate.
@@ -97,7 +94,7 @@ class WN(nn.Module):
         self.gin_channels = gin_channels
 
     def forward(self, x: Tensor, x_mask: Tensor, g: Tensor | None = None) -> Tensor:
-        """Runs the stack.
+        """Run the stack.
 
         Args:
             x: [B, hidden, T].
@@ -109,10 +106,9 @@ class WN(nn.Module):
         """
         hidden = self.hidden_channels
         conditions = self.cond_layer(g).chunk(self.n_layers, dim=1) if g is not None else None
+        layers = zip(self.in_layers, self.res_skip_layers, strict=True)
         skips: Tensor | None = None
-        for i, (in_layer, res_skip_layer) in enumerate(
-            zip(self.in_layers, self.res_skip_layers, strict=True)
-        ):
+        for i, (in_layer, res_skip_layer) in enumerate(layers):
             gates = in_layer(x)
             if conditions is not None:
                 gates = gates + conditions[i]
@@ -128,7 +124,10 @@ class WN(nn.Module):
 
 
 class ResBlock1(nn.Module):
-    """HiFi-GAN's residual block V1: pairs of a dilated and a plain convolution (Kong et al., 2020, 2010.05646)."""
+    """HiFi-GAN's residual block V1 (Kong et al., 2020, arXiv:2010.05646).
+
+    Pairs of a dilated and a plain convolution.
+    """
 
     def __init__(self, channels: int, kernel_size: int, dilation: Sequence[int]) -> None:
         super().__init__()
@@ -141,7 +140,12 @@ class ResBlock1(nn.Module):
         )
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """[B, C, T], [B, 1, T] or None -> [B, C, T]; every convolution reads zeros where the mask is zero."""
+        """Map x [B, C, T] -> [B, C, T]; all convolutions read zeros where the mask is zero.
+
+        Args:
+            x: [B, C, T].
+            mask: [B, 1, T]; None masks nothing.
+        """
         for dilated, plain in zip(self.convs1, self.convs2, strict=True):
             y = masked(dilated(F.leaky_relu(x, LRELU_SLOPE)), mask)
             x = masked(x + plain(F.leaky_relu(y, LRELU_SLOPE)), mask)
@@ -149,7 +153,7 @@ class ResBlock1(nn.Module):
 
 
 class ResBlock2(nn.Module):
-    """HiFi-GAN's lighter residual block (V3): two dilated convolutions; further dilations are not used."""
+    """HiFi-GAN's lighter residual block (V3): two dilated convolutions; more are not used."""
 
     def __init__(self, channels: int, kernel_size: int, dilation: Sequence[int]) -> None:
         super().__init__()
@@ -159,7 +163,12 @@ class ResBlock2(nn.Module):
         )
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """[B, C, T], [B, 1, T] or None -> [B, C, T]; every convolution reads zeros where the mask is zero."""
+        """Map x [B, C, T] -> [B, C, T]; all convolutions read zeros where the mask is zero.
+
+        Args:
+            x: [B, C, T].
+            mask: [B, 1, T]; None masks nothing.
+        """
         for dilated in self.convs:
             x = masked(x + dilated(F.leaky_relu(x, LRELU_SLOPE)), mask)
         return x

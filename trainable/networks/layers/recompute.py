@@ -1,4 +1,4 @@
-"""Activation checkpointing (Chen et al., 2016, arXiv:1604.06174): memory for time, with the same bits."""
+"""Activation checkpointing (Chen et al., 2016, arXiv:1604.06174): less memory, the same bits."""
 
 from typing import Any
 
@@ -8,12 +8,12 @@ from torch.utils.checkpoint import checkpoint
 
 
 def recomputed(module: nn.Module, *args: Any, enabled: bool) -> Any:
-    """Calls a module; where enabled, its activations are not kept but computed again in the backward pass.
+    """Call a module; where enabled, its backward pass computes its activations again.
 
     Args:
-        module: called with `args`; its dropout draws the same masks both times.
-        args: its arguments.
-        enabled: False calls it as ever.
+        module: module that is called with `args`; its dropout draws the same masks both times.
+        args: arguments of the module.
+        enabled: whether to do so; False calls the module as it is.
     """
     if not enabled or not torch.is_grad_enabled():
         return module(*args)

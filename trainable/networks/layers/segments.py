@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 def sequence_mask(lengths: Tensor, max_length: int | None = None) -> Tensor:
-    """Marks the positions inside each sequence.
+    """Mark the positions inside each sequence.
 
     Args:
         lengths: [B] int64.
@@ -26,7 +26,7 @@ def sequence_mask(lengths: Tensor, max_length: int | None = None) -> Tensor:
 
 
 def slice_segments(x: Tensor, ids_str: Tensor, segment_size: int) -> Tensor:
-    """Cuts one segment of equal length out of every item.
+    """Cut one segment of equal length out of every item.
 
     Args:
         x: [B, C, T].
@@ -45,7 +45,7 @@ def slice_segments(x: Tensor, ids_str: Tensor, segment_size: int) -> Tensor:
 
 
 def rand_slice_segments(x: Tensor, x_lengths: Tensor, segment_size: int) -> tuple[Tensor, Tensor]:
-    """Cuts a random segment out of every item (windowed generator training, VITS section 2.4).
+    """Cut a random segment out of every item (windowed generator training, VITS section 2.4).
 
     An item shorter than the segment is cut from its beginning, and its padding with it.
 
@@ -63,7 +63,7 @@ def rand_slice_segments(x: Tensor, x_lengths: Tensor, segment_size: int) -> tupl
 
 
 def generate_path(duration: Tensor, mask: Tensor) -> Tensor:
-    """Lays out durations as a monotonic alignment.
+    """Lay out durations as a monotonic alignment.
 
     Args:
         duration: [B, 1, T_x] whole numbers of frames.
@@ -74,6 +74,6 @@ def generate_path(duration: Tensor, mask: Tensor) -> Tensor:
     """
     ends = duration.cumsum(-1).unsqueeze(2)  # [B, 1, 1, T_x]
     starts = F.pad(ends, (1, 0))[..., :-1]
-    # [T_y, 1]
-    frames = torch.arange(mask.size(2), device=mask.device, dtype=duration.dtype).unsqueeze(1)
+    frames = torch.arange(mask.size(2), device=mask.device, dtype=duration.dtype)
+    frames = frames.unsqueeze(1)  # [T_y, 1]
     return ((frames >= starts) & (frames < ends)).to(mask.dtype) * mask

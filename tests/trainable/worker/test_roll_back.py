@@ -18,7 +18,7 @@ from trainable.learning.step import TrainingStep
 from trainable.run.checkpoint import load_checkpoint, save_checkpoint
 from trainable.run.format import CheckpointInfo, read_info
 from trainable.run.records import RunLog
-from trainable.run.roll_back import in_succession, pass_over, roll_back, scheduled_before
+from trainable.worker.roll_back import in_succession, pass_over, roll_back, scheduled_before
 
 BAD = 4  # the step whose audio is no numbers
 
@@ -65,14 +65,17 @@ def test_restored_and_passed_over_it_goes_on_as_if_it_had_never_seen_the_data(
     good = save(tmp_path / "checkpoint_000000002", state)
     train(cfg, state, records, 6)  # two steps more before anybody looks
     assert all(p.isfinite().all() for net in state.nets.values() for p in net.parameters())
-    said = r"step 4: network g: loss/g/total nan, grad_norm_g .*network d: loss/d/total nan, grad_norm_d nan.*"
+    said = (
+        "step 4: network g: loss/g/total nan, grad_norm_g .*"
+        "network d: loss/d/total nan, grad_norm_d nan.*"
+    )
     with pytest.raises(NotFiniteError, match=said + "; micro-batch 0 holds utterance 4") as caught:
         records.flush()
     assert caught.value.step == BAD
     with caplog.at_level(logging.WARNING, "bert_vits2_ray"):
         roll_back(state, good, caught.value, advance, lambda position: 10 + position.step)
-    assert "Rolls back to the checkpoint of step 2, 1 of 3 in succession" in caplog.text
-    assert "passes over steps 3 to 4 (25 utterances), goes on at step 5" in caplog.text
+    assert "Rolls back to the checkpoint of step 2 (roll-back 1 in a row, at most 3)" in caplog.text
+    assert "skips steps 3 to 4 (25 utterances), continues at step 5" in caplog.text
     assert state.position == Position(4, 0, 4)
 
     saved = save(tmp_path / "checkpoint_000000004", state)
@@ -100,7 +103,7 @@ def test_too_many_in_succession_stop(cfg, tmp_path):
         roll_back(state, good, NotFiniteError(f"step {bad}: nan", bad), advance, lambda _: 1)
         assert state.position.step == bad
     with pytest.raises(
-        NotFiniteError, match=r"step 9: nan\. 2 roll-backs in succession to step 0 .*max_roll_backs"
+        NotFiniteError, match=r"step 9: nan\. 2 roll-backs in a row to step 0 .*max_roll_backs"
     ):
         roll_back(state, good, NotFiniteError("step 9: nan", 9), advance, lambda _: 1)
 
@@ -162,11 +165,13 @@ def test_what_is_wrong_is_said_by_network():
     assert "grad_norm_d" not in faults(line, None, {"grad_norm_d"})
     assert describe(line, bad, {0: "a, b", 1: "c"}, [1]) == (
         "step 7: network dur: loss/dur_disc/total nan, grad_norm_dur 1, loss/dur_disc_r/0 nan; "
-        "network d: loss/d/total inf, grad_norm_d inf, loss/d_g/3 inf; network g: loss/g/total 9, grad_norm_g 70; "
+        "network d: loss/d/total inf, grad_norm_d inf, loss/d_g/3 inf; "
+        "network g: loss/g/total 9, grad_norm_g 70; "
         "micro-batch 1 holds c"
     )
     exploded = describe(line, ["grad_norm_g"], {0: "a, b", 1: "c"}, [])
     assert exploded == (
-        "step 7: network g: loss/g/total 9, grad_norm_g 70; each micro-batch's losses are finite, so that any of them "
+        "step 7: network g: loss/g/total 9, grad_norm_g 70; "
+        "each micro-batch's losses are finite, so that any of them "
         "may be at fault; micro-batch 0 holds a, b; micro-batch 1 holds c"
     )

@@ -1,13 +1,22 @@
-"""What fails on one worker alone stops all of them, with the one's words."""
+"""What workers do together; what fails on one worker alone stops all of them, with its words."""
 
 import json
 from pathlib import Path
 
 import pytest
+import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 
-from trainable.distributed.collectives import on_all_ranks
+from tests.processes import run_in_processes
+from trainable.distributed.collectives import (
+    all_gather,
+    all_gather_rows,
+    broadcast,
+    gather_on_rank_zero,
+    on_all_ranks,
+)
+
+pytestmark = pytest.mark.processes
 
 FAILURES = {
     "nothing": {},
@@ -15,6 +24,7 @@ FAILURES = {
     "wrong": {1: ValueError("x holds no weights")},
     "all": {0: ValueError("first"), 1: FileNotFoundError("second")},
 }
+CPU = torch.device("cpu")
 
 
 def worker(rank: int, folder: str) -> None:
@@ -31,6 +41,12 @@ def worker(rank: int, folder: str) -> None:
             met[name] = ["returned", str(on_all_ranks(action, 0.0))]
         except (OSError, ValueError) as error:
             met[name] = [type(error).__name__, str(error)]
+
+    met["broadcast"] = broadcast(f"of {rank}")
+    met["all_gather"] = all_gather(f"of {rank}")
+    met["gather_on_rank_zero"] = gather_on_rank_zero(f"of {rank}")
+    own = {rank: torch.tensor([rank + 0.5, rank + 1.5])}
+    met["all_gather_rows"] = all_gather_rows(own, 3, 2, CPU).tolist()
     Path(folder, f"{rank}.json").write_text(json.dumps(met))
     dist.destroy_process_group()
 
@@ -38,7 +54,7 @@ def worker(rank: int, folder: str) -> None:
 @pytest.fixture(scope="module")
 def met(tmp_path_factory) -> list[dict[str, list[str]]]:
     folder = tmp_path_factory.mktemp("two")
-    mp.start_processes(worker, (str(folder),), nprocs=2, start_method="spawn")
+    run_in_processes(worker, str(folder), count=2)
     return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(2)]
 
 
@@ -59,3 +75,21 @@ def test_all_hear_of_the_first_failure(met, name, kind, said):
     assert met[0][name][0] == kind
     assert met[0][name][1].startswith(said)
     assert ("not on all" in met[0][name][1]) == (name != "all")
+
+
+def test_objects_travel(met):
+    assert [each["broadcast"] for each in met] == ["of 0", "of 0"]
+    assert [each["all_gather"] for each in met] == [["of 0", "of 1"]] * 2
+    assert [each["gather_on_rank_zero"] for each in met] == [["of 0", "of 1"], []]
+
+
+def test_rows_make_one_table(met):
+    assert [each["all_gather_rows"] for each in met] == [[[0.5, 1.5], [1.5, 2.5], [0.0, 0.0]]] * 2
+
+
+def test_a_worker_alone_needs_no_process_group():
+    assert broadcast("mine") == "mine"
+    assert all_gather("mine") == ["mine"]
+    assert gather_on_rank_zero("mine") == ["mine"]
+    assert on_all_ranks(lambda: "mine", 0.0) == "mine"
+    assert all_gather_rows({1: torch.ones(2)}, 2, 2, CPU).tolist() == [[0, 0], [1, 1]]

@@ -1,0 +1,99 @@
+"""The order of a whole run: every epoch's plan, the position after a step, and who gets what."""
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from data.plan.epoch_plan import EpochPlan, Position
+from data.plan.history import Cut, History, plan_through
+
+PLANS_KEPT = 4  # a plan of 10 million utterances takes over 80 MB
+
+
+@dataclass(frozen=True, eq=False)
+class Schedule:
+    """Which utterances a run trains on at which step: a pure function of what it is made of.
+
+    Attributes:
+        history: changes of what epochs are cut by, the present cut the last one.
+        rows: what identifies an utterance of the training split, int64 [n].
+        frames: spectrogram frames of each, int64 [n].
+        phones: phones of each without blanks, int64 [n].
+    """
+
+    history: History
+    rows: np.ndarray
+    frames: np.ndarray
+    phones: np.ndarray
+
+    @property
+    def cut(self) -> Cut:
+        """What epochs are cut by from now on."""
+        return self.history[-1].cut
+
+    def plan(self, epoch: int) -> EpochPlan:
+        """Return the plan of an epoch, counted from 0; the last few are kept.
+
+        Raises:
+            ValueError: nothing is left to train on.
+        """
+        return self._plan(epoch)
+
+    def after(self, position: Position) -> Position:
+        """Return the position one global step on."""
+        if position.epoch_step + 1 < self.plan(position.epoch).steps:
+            return Position(position.step + 1, position.epoch, position.epoch_step + 1)
+        return Position(position.step + 1, position.epoch + 1, 0)
+
+    def utterances(self, position: Position) -> int:
+        """Return the number of utterances in the step at a position."""
+        return self.plan(position.epoch).utterances(position.epoch_step)
+
+    def check(self, position: Position) -> None:
+        """Refuse settings under which there is nothing to train on at a position.
+
+        Raises:
+            ValueError: no utterance is long enough, or lies within the buckets.
+        """
+        self.plan(position.epoch)
+
+    @functools.cached_property
+    def _plan(self) -> Callable[[int], EpochPlan]:
+        # per schedule, and gone with it: a cache of the method itself would keep all schedules
+        return functools.lru_cache(maxsize=PLANS_KEPT)(
+            functools.partial(plan_through, self.history, self.rows, self.frames, self.phones)
+        )
+
+
+def dealt_rows(schedule: Schedule, first: Position, steps: int, world_size: int) -> list[dict]:
+    """Return the micro-batches of some steps as they are dealt to W workers, in order.
+
+    Row i goes to rank i % W. A global step has ceil(G / W) x W rows; where W does not divide G the
+    last ones are empty. So micro-batch j of a step goes to rank j % W, for every W.
+
+    Args:
+        schedule: order of the run.
+        first: position of the first step.
+        steps: number of global steps.
+        world_size: W.
+
+    Returns:
+        Per row `step`, `epoch`, `slot` (the number j within the step) and `rows`, int64 [b].
+    """
+    micro_batches = schedule.cut.micro_batches_per_step
+    slots = -(-micro_batches // world_size) * world_size
+    nothing = np.zeros(0, np.int64)
+
+    rows = []
+    position = first
+    for _ in range(steps):
+        plan = schedule.plan(position.epoch)
+        for slot in range(slots):
+            empty = slot >= micro_batches
+            members = nothing if empty else plan.micro_batch(position.epoch_step, slot)
+            place = {"step": position.step, "epoch": position.epoch, "slot": slot}
+            rows.append({**place, "rows": members})
+        position = schedule.after(position)
+    return rows

@@ -1,0 +1,218 @@
+"""The schedule executed: this rank's micro-batches of each step, the same for any world size.
+
+Micro-batch j of a step goes to rank j % W. A dataset of Ray Data covers many global steps, over
+epoch ends too, and the next one is opened while the last steps of this one run, so that neither
+waits for the other. The first steps of a stream are loaded by the worker itself: Ray Data takes
+many seconds to start, and a run that was killed or resized must not wait for it.
+"""
+
+import logging
+from collections import deque
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from data.plan.epoch_plan import Position
+from data.stream.collate import TtsBatch, to_batch
+from data.stream.collectives import CollectiveBroadcast
+from data.stream.damage import Damage
+from data.stream.datasets import DatasetError, Datasets
+from data.stream.loading import Loaded, row_loader
+from data.stream.packing import unpack
+from data.stream.spec import StreamSpec, schedule_of
+
+log = logging.getLogger("bert_vits2_ray")
+
+ROWS_PER_DATASET = 2048
+# a block per row takes over a millisecond to make, and the first ones are waited for
+ROWS_OF_FIRST_DATASET = 512
+STEPS_AHEAD = 4  # a dataset is opened this many steps before its first
+
+# a rank's share of a global step: (number j of the micro-batch, what was loaded)
+Slots = list[tuple[int, Loaded]]
+
+
+@dataclass(frozen=True)
+class MicroBatch:
+    """One of a rank's micro-batches of a global step; `slot` is its number j within the G."""
+
+    slot: int
+    batch: TtsBatch
+
+
+@dataclass(frozen=True)
+class OpenDataset:
+    """A dataset that is being read.
+
+    Attributes:
+        first: position of its first step.
+        end: position behind its last step.
+        rows: this rank's rows of it.
+    """
+
+    first: Position
+    end: Position
+    rows: Iterator[pa.Table]
+
+
+class MicroBatchStream:
+    """This rank's micro-batches of each global step, in order, from a position to `max_steps`.
+
+    Taking the next step is a collective call.
+    """
+
+    def __init__(
+        self,
+        spec: StreamSpec,
+        first: Position,
+        max_steps: int,
+        rank: int,
+        world_size: int,
+        broadcast: CollectiveBroadcast,
+        pin: bool = False,
+        damage: Damage | None = None,
+        loader_resources: Mapping[str, float] | None = None,
+    ):
+        """Start the stream; all arguments but `rank` are the same on all ranks. A collective call.
+
+        Args:
+            spec: names the data and its order.
+            first: position of the first step.
+            max_steps: number of the run's steps.
+            rank: rank of this worker.
+            world_size: number of workers, W, at most G.
+            broadcast: hands rank 0's object to all ranks.
+            pin: whether to pin the batches' memory.
+            damage: notes damaged rows, and makes the collective call before each step.
+            loader_resources: further resources of the cluster that each loader takes.
+
+        Raises:
+            ValueError: there are more workers than micro-batches per step.
+        """
+        micro_batches = spec.cut.micro_batches_per_step
+        if world_size > micro_batches:
+            raise ValueError(
+                f"{world_size} workers cannot share {micro_batches} micro-batches per step: "
+                "raise train.micro_batches_per_step or lower scaling.num_workers"
+            )
+        self.spec = spec
+        self.first = first
+        self.max_steps = max_steps
+        self.rank = rank
+        self.world_size = world_size
+        self.pin = pin
+        self.damage = damage or Damage()
+
+        self.own_steps = min(STEPS_AHEAD, max_steps - first.step)
+        self.rows_per_step = -(-micro_batches // world_size)
+        self.datasets = Datasets(
+            spec, first.step + self.own_steps, rank, world_size, broadcast, loader_resources
+        )
+
+    def __iter__(self) -> Iterator[list[MicroBatch]]:
+        """Yield the micro-batches of each global step. Every `next` is a collective call.
+
+        Raises:
+            BadRowsError: on all ranks, before the step that would need the rows.
+        """
+        # first, so that Ray Data starts while this worker loads its own steps
+        dataset = self._open(self._ahead(self.first, self.own_steps), ROWS_OF_FIRST_DATASET)
+        for taken in self._loaded_here(self.first, self.own_steps):
+            yield self._checked_on_all_ranks(taken)
+
+        while dataset is not None:
+            following = None
+            steps = self._steps_of(dataset)
+            for step in range(dataset.first.step, dataset.end.step):
+                # the next one starts while the last steps of this one are trained on
+                if step == max(dataset.end.step - STEPS_AHEAD, dataset.first.step):
+                    following = self._open(dataset.end, ROWS_PER_DATASET)
+                self.datasets.reached(step)
+                yield self._checked_on_all_ranks(next(steps))
+            dataset = following
+
+    def stop(self) -> None:
+        """End the loaders in mid-stream, for another stream; no rank may take a step after it."""
+        self.datasets.stop()
+
+    def _open(self, first: Position, rows: int) -> OpenDataset | None:
+        """Open a dataset of about so many rows in the background; None at the end of the run."""
+        steps = max(rows // (self.rows_per_step * self.world_size), STEPS_AHEAD)
+        steps = min(steps, self.max_steps - first.step)
+        if steps <= 0:
+            return None
+        return OpenDataset(first, self._ahead(first, steps), self.datasets.open(first, steps))
+
+    def _ahead(self, position: Position, steps: int) -> Position:
+        """Return the position some global steps on."""
+        for _ in range(steps):
+            position = schedule_of(self.spec).after(position)
+        return position
+
+    def _loaded_here(self, first: Position, steps: int) -> Iterator[Slots]:
+        """Yield steps that a thread of this process loads, because there is no dataset for them."""
+        schedule = schedule_of(self.spec)
+        loader = row_loader(self.spec)
+        own = range(self.rank, self.spec.cut.micro_batches_per_step, self.world_size)
+
+        def load(position: Position) -> Slots:
+            plan = schedule.plan(position.epoch)
+            return [
+                (slot, loader.load(plan.micro_batch(position.epoch_step, slot))) for slot in own
+            ]
+
+        with ThreadPoolExecutor(1) as thread:
+            position = first
+            loading = deque[Future[Slots]]()
+            for _ in range(steps):
+                loading.append(thread.submit(load, position))
+                position = schedule.after(position)
+                if len(loading) == STEPS_AHEAD:
+                    yield loading.popleft().result()
+            while loading:
+                yield loading.popleft().result()
+
+    def _steps_of(self, dataset: OpenDataset) -> Iterator[Slots]:
+        """Yield the steps of a dataset; if it fails, this process loads the rest of them."""
+        position = dataset.first
+        while position != dataset.end:
+            try:
+                taken = self._take(dataset.rows, position.step)
+            except DatasetError as error:
+                log.warning(
+                    "step %d: Ray Data failed, this worker reads its shards itself: %s",
+                    position.step,
+                    error,
+                )
+                yield from self._loaded_here(position, dataset.end.step - position.step)
+                return
+            yield taken
+            position = self._ahead(position, 1)
+
+    def _take(self, rows: Iterator[pa.Table], step: int) -> Slots:
+        """Take this rank's micro-batches of a step out of the rows of a dataset."""
+        taken = []
+        for number in range(self.rows_per_step):
+            place, loaded = unpack(next(rows))
+            slot = number * self.world_size + self.rank
+            assert (place["step"], place["slot"]) == (step, slot), (
+                "Ray Data changed the order of the rows"
+            )
+            taken.append((slot, loaded))
+        return taken
+
+    def _checked_on_all_ranks(self, taken: Slots) -> list[MicroBatch]:
+        """Return a step's micro-batches if all ranks can train on theirs. A collective call."""
+        for _, loaded in taken:
+            self.damage.note(loaded.error, loaded.replaced)
+        # all stop alike: the others would wait for this rank when gradients are summed
+        self.damage.raise_on_all_ranks()
+
+        bert = self.spec.data.bert
+        return [
+            MicroBatch(slot, to_batch(loaded.arrays, self.pin, bert))
+            for slot, loaded in taken
+            if loaded.arrays
+        ]

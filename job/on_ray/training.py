@@ -1,0 +1,122 @@
+"""A training as Ray Train runs it: its data, its trainer, and what each worker is given."""
+
+import os
+from collections.abc import Sequence
+
+from data.corpus.prepare import prepare
+from data.shards.manifest import Manifest, ManifestError
+from job.on_ray.cluster import use_gpu
+from job.on_ray.private import FailureConfig, RunConfig, ScalingConfig, UserCallback
+from job.on_ray.process_group import ProcessGroupConfig
+from job.on_ray.scaling import ElasticTrainer
+from job.on_ray.storage import ray_storage
+from job.settings.checks import fitting_manifest
+from job.settings.cli import to_yaml
+from job.settings.config import Config
+from job.settings.description import code_version
+from job.settings.paths import run_folder
+from trainable.settings import check_fits
+from trainable.worker.config import WorkerConfig
+from trainable.worker.train import train_loop
+
+
+def prepared_manifest(cfg: Config) -> Manifest:
+    """Return the manifest of the shards; prepare them first if they are missing.
+
+    Raises:
+        ManifestError: there are no shards, and no transcript to prepare them from.
+        ValueError: shards and settings do not fit; names the keys.
+    """
+    try:
+        return fitting_manifest(cfg)
+    except ManifestError:
+        if not cfg.data.transcript:
+            raise
+    print(f"{cfg.data.shards} holds no shards yet: preparing {cfg.data.transcript}")
+    manifest = prepare(cfg.data)
+    check_fits(cfg.data, cfg.model, manifest)
+    return manifest
+
+
+def trainer_of(cfg: Config, owner: str, callbacks: Sequence[UserCallback] = ()) -> ElasticTrainer:
+    """Return Ray Train's trainer of a run; asks the cluster what it has.
+
+    Args:
+        cfg: the configuration.
+        owner: who has claimed the run's folder (`trainable.run.storage.claim`).
+        callbacks: called by Ray Train's controller.
+    """
+    filesystem, path = ray_storage(cfg.run.storage)
+    low, high = cfg.scaling.bounds
+    gpu = use_gpu(cfg)
+    # Ray Train reads its environment when the trainer is made
+    tune_ray_train(cfg)
+
+    return ElasticTrainer(
+        train_loop,
+        train_loop_config={"worker": worker_config(cfg, owner)},
+        scaling_config=ScalingConfig(
+            # a pair makes Ray Train choose its elastic policy
+            num_workers=high if low == high else (low, high),
+            use_gpu=gpu,
+            resources_per_worker=resources_per_worker(cfg, gpu),
+            elastic_resize_monitor_interval_s=cfg.scaling.resize_interval_s,
+        ),
+        torch_config=ProcessGroupConfig(
+            "nccl" if gpu else "gloo", timeout_s=int(cfg.scaling.collective_timeout_s)
+        ),
+        run_config=RunConfig(
+            name=cfg.run.name,
+            storage_path=path,
+            storage_filesystem=filesystem,
+            failure_config=FailureConfig(max_failures=cfg.scaling.max_failures),
+            callbacks=list(callbacks),
+        ),
+    )
+
+
+def resources_per_worker(cfg: Config, gpu: bool) -> dict[str, float]:
+    """Return what Ray reserves for each worker: resource -> amount."""
+    gpus = {"GPU": 1.0} if gpu else {}
+    return {"CPU": cfg.scaling.cpus_per_worker, **gpus, **cfg.scaling.worker_resources}
+
+
+def tune_ray_train(cfg: Config) -> None:
+    """Set those settings of Ray Train that it reads from the environment.
+
+    What the user has set in the environment takes precedence.
+    """
+    scaling = cfg.scaling
+    variables = {
+        "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": scaling.health_poll_s,
+        "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": scaling.start_timeout_s,
+        # the controller's looks; the workers look themselves (trainable/worker/preemption.py)
+        "RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S": scaling.notice_poll_s / 2,
+        # for a worker that does not answer at all: the others' report comes first
+        "RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S": scaling.collective_timeout_s,
+    }
+    for name, value in variables.items():
+        os.environ.setdefault(name, str(value))
+
+
+def worker_config(cfg: Config, owner: str) -> WorkerConfig:
+    """Return what each worker is given.
+
+    Args:
+        cfg: the configuration.
+        owner: who has claimed the run's folder.
+    """
+    return WorkerConfig(
+        data=cfg.data,
+        model=cfg.model,
+        train=cfg.train,
+        eval=cfg.eval,
+        folder=run_folder(cfg),
+        threads=cfg.scaling.threads_per_worker,
+        notice_poll_s=cfg.scaling.notice_poll_s,
+        collective_timeout_s=cfg.scaling.collective_timeout_s,
+        loader_resources=cfg.scaling.loader_resources,
+        owner=owner,
+        config_yaml=to_yaml(cfg),
+        code_version=code_version(),
+    )

@@ -1,0 +1,100 @@
+"""Files of texts to be spoken: one per line, plain or as a JSON object."""
+
+import json
+from dataclasses import dataclass, replace
+
+from data.files import read_file, stays_below
+from job.voice.voice import SpeechRequest
+
+# keys of a line's JSON object, beside `id`: the fields of SpeechRequest
+KEYS: dict[str, type] = {
+    **dict.fromkeys(("text", "speaker", "language"), str),
+    **dict.fromkeys(("sdp_ratio", "noise_scale", "noise_scale_w", "length_scale"), float),
+    "seed": int,
+}
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line of a file that is to be spoken.
+
+    Attributes:
+        number: number of the line in the file, from 1.
+        id: name of its recording, without suffix.
+        request: what to say, and how.
+    """
+
+    number: int
+    id: str
+    request: SpeechRequest
+
+
+def read_lines(path: str, default: SpeechRequest) -> tuple[list[Line], dict[int, str]]:
+    """Read a file of texts, UTF-8, one per line; blank lines are left out.
+
+    Args:
+        path: file or URI.
+        default: the fields that a line does not give.
+
+    Returns:
+        The lines; and for each other line, number -> what is wrong with it.
+
+    Raises:
+        ValueError: the file is not UTF-8.
+        OSError: it cannot be read.
+    """
+    try:
+        rows = read_file(path).decode("utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8 ({error}): save it as UTF-8") from error
+
+    lines: dict[str, Line] = {}
+    mistakes: dict[int, str] = {}
+    for number, row in enumerate(rows, start=1):
+        if not row.strip():
+            continue
+        try:
+            line = read_line(number, row.strip(), default)
+            if line.id in lines:
+                taken = lines[line.id].number
+                raise ValueError(f"the id {line.id!r} is that of line {taken}: give another one")
+        except ValueError as error:
+            mistakes[number] = str(error)
+        else:
+            lines[line.id] = line
+    return list(lines.values()), mistakes
+
+
+def read_line(number: int, row: str, default: SpeechRequest) -> Line:
+    """Read one line: a text, or a JSON object of `id` and the fields of SpeechRequest.
+
+    Args:
+        number: number of the line, from which it has its id if it gives none.
+        row: content of the line.
+        default: the fields that the line does not give.
+
+    Raises:
+        ValueError: a JSON object with an unknown key or an impossible value.
+    """
+    unnamed = f"{number:05}"
+    if not row.startswith("{"):
+        return Line(number, unnamed, replace(default, text=row))
+
+    given = json.loads(row)
+    own = given.pop("id", unnamed)
+    if not isinstance(own, str) or "/" in own or not stays_below(own):
+        raise ValueError(f"id is {own!r}: give the name of a file, without folder and suffix")
+    if "text" not in given:
+        raise ValueError("it has no text")
+    for key, value in given.items():
+        _check_type(key, value)
+    return Line(number, own, replace(default, **given))
+
+
+def _check_type(key: str, value: object) -> None:
+    """Refuse unknown keys, and values of another type than the field's."""
+    if key not in KEYS:
+        raise ValueError(f"unknown key {key!r}; known are id, {', '.join(KEYS)}")
+    wanted = (int, float) if KEYS[key] is float else KEYS[key]
+    if isinstance(value, bool) or not isinstance(value, wanted):
+        raise ValueError(f"{key} is {json.dumps(value)}, but must be of type {KEYS[key].__name__}")

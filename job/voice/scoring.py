@@ -1,0 +1,119 @@
+"""A checkpoint's scores on prepared data, as the validation of a training would find them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from data.config import DataConfig
+from data.shards.manifest import Manifest
+from data.stream.damage import BadRowsError, Damage
+from data.stream.evaluation import evaluation_rows, evaluation_set
+from data.stream.spec import StreamSpec
+from job.settings.checks import fitting_manifest
+from job.settings.config import Config
+from trainable.config import ScorerConfig
+from trainable.evaluation.evaluate import Evaluation, evaluate
+from trainable.evaluation.scorers import WEIGHTS_ONLY, load_scorers
+from trainable.hardware import set_up_torch
+from trainable.networks.generator.build import build_generator
+from trainable.networks.generator.synthesizer import SynthesizerTrn
+from trainable.run.checkpoint import load_weights
+from trainable.run.format import CheckpointInfo
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What an evaluation found, and on what.
+
+    Attributes:
+        evaluation: scores of each utterance, and samples.
+        rows: rows of the manifest that were scored, in the order of the scores.
+        manifest: the data.
+    """
+
+    evaluation: Evaluation
+    rows: np.ndarray
+    manifest: Manifest
+
+
+def harmless(scorers: Mapping[str, ScorerConfig]) -> dict[str, ScorerConfig]:
+    """Return those of a checkpoint's scorers that run our code alone; print which are left out."""
+    for name, cfg in scorers.items():
+        if cfg.factory not in WEIGHTS_ONLY:
+            print(
+                f"eval.scorers.{name} is left out: the checkpoint asks for {cfg.factory} with "
+                f"{cfg.path}, which may run any code. If you trust it: --trust-scorers"
+            )
+    return {name: cfg for name, cfg in scorers.items() if cfg.factory in WEIGHTS_ONLY}
+
+
+def load_generator(folder: Path, cfg: Config, info: CheckpointInfo, weights: str) -> SynthesizerTrn:
+    """Load the generator of a checkpoint in the state in which the training evaluates it.
+
+    Args:
+        folder: folder of the checkpoint.
+        cfg: its configuration.
+        info: what it says of itself.
+        weights: which of GENERATORS.
+
+    Raises:
+        CheckpointError: it does not hold these weights.
+    """
+    g = build_generator(cfg.model, cfg.train.segment_size, cfg.data)
+    load_weights(folder, weights, g)
+    # noise falls with the steps; the validation after step N has that of step N - 1
+    g.anneal_alignment_noise(max(info.position.step - 1, 0))
+    return g
+
+
+def score(g: SynthesizerTrn, cfg: Config, split: str) -> Scores:
+    """Score a generator on a split.
+
+    Args:
+        g: generator, on the device that computes.
+        cfg: configuration of its training.
+        split: one of SPLITS.
+
+    Raises:
+        ValueError: the data does not fit the networks, cannot be read, or has no such split.
+    """
+    device = next(g.parameters()).device
+    set_up_torch(cfg.train, cfg.scaling.threads_per_worker, device)
+    manifest = fitting_manifest(cfg)
+    spec = stream_spec(cfg.data, manifest, cfg)
+    rows = evaluation_rows(spec, split, cfg.eval.max_utterances)
+    if not len(rows):
+        raise ValueError(
+            f"{cfg.data.shards}: no utterance is of the split {split}; "
+            "see data.validation_per_speaker"
+        )
+
+    # rows that cannot be read are noted, and reported together at the end
+    damage = Damage()
+    evaluation = evaluate(
+        g,
+        evaluation_set(spec, rows, 0, 1, damage),
+        len(rows),
+        cfg.eval,
+        cfg.data,
+        cfg.train.seed,
+        load_scorers(cfg.eval.scorers, device),
+    )
+    try:
+        damage.raise_on_all_ranks()
+    except BadRowsError as error:
+        raise ValueError(f"not all utterances could be read: {error}") from error
+    return Scores(evaluation, rows, manifest)
+
+
+def stream_spec(data: DataConfig, manifest: Manifest, cfg: Config) -> StreamSpec:
+    """Return the description of the data that a training with this configuration would see."""
+    return StreamSpec.of_new_run(
+        data,
+        manifest.digest,
+        cfg.train.seed,
+        cfg.train.micro_batches_per_step,
+        segment_frames=cfg.train.segment_size // data.hop_length,
+    )

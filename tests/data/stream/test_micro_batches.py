@@ -1,0 +1,108 @@
+"""Ray Data executes the schedule: every worker gets its micro-batches, from any position."""
+
+import contextlib
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+import psutil
+import pytest
+import ray
+
+from data.plan.epoch_plan import Position
+from data.stream.collectives import alone
+from data.stream.micro_batches import MicroBatchStream
+from data.stream.spec import StreamSpec, schedule_of
+from tests.data.stream.corpus import G, make_corpus
+from tests.data.stream.ranks import expected, take
+
+
+@pytest.fixture(scope="module")
+def spec(tmp_path_factory) -> StreamSpec:
+    return make_corpus(str(tmp_path_factory.mktemp("shards")))
+
+
+@pytest.mark.usefixtures("ray_local")
+@pytest.mark.parametrize("world_size", [1, 2, 3])
+def test_any_number_of_workers_gets_the_plan(spec, world_size):
+    steps = 2 * schedule_of(spec).plan(0).steps + 1  # over epoch ends
+    assert take(spec, Position(), steps, world_size) == expected(spec, Position(), steps)
+
+
+@pytest.mark.usefixtures("ray_local")
+def test_a_stream_opens_at_any_position_and_over_several_datasets(spec, monkeypatch):
+    monkeypatch.setattr("data.stream.micro_batches.ROWS_OF_FIRST_DATASET", 0)
+    monkeypatch.setattr("data.stream.micro_batches.ROWS_PER_DATASET", 0)
+    schedule = schedule_of(spec)
+    first = schedule.after(schedule.after(Position()))
+    # 4 of its own, and datasets of 4, 4 and 1
+    assert take(spec, first, 15, 2) == expected(spec, first, 15)
+
+
+@pytest.mark.usefixtures("ray_local")
+def test_a_stopped_stream_leaves_room_for_another(spec):
+    """As after a roll-back: the loaders of either take all of the CPUs."""
+    wait_for(lambda: not processes("SplitCoordinator", "Pace"))  # of the tests before
+    spec = replace(spec, data=replace(spec.data, loaders=2, prefetch_steps=6))
+    stream = MicroBatchStream(spec, Position(), 40, 0, 1, alone)
+    steps = iter(stream)
+    first = Position()
+    for _ in range(3):
+        next(steps)
+        first = schedule_of(spec).after(first)
+    wait_for(lambda: len(processes("SplitCoordinator", "Pace")) == 2)
+
+    stream.stop()
+    assert take(spec, first, 9, 2) == expected(spec, first, 9)
+    wait_for(
+        lambda: (
+            ray.available_resources().get("CPU", 0) == 2
+            and not processes("SplitCoordinator", "Pace")
+        )
+    )
+
+
+@pytest.mark.usefixtures("ray_local")
+def test_a_stream_outlives_its_dataset(spec, caplog):
+    """As on a node that is going, where Ray places nothing any more."""
+    stream = MicroBatchStream(spec, Position(), 12, 0, 1, alone)
+    taken = []
+    for step, micro_batches in enumerate(stream):
+        taken.append({m.slot: m.batch.rows.tolist() for m in micro_batches})
+        if step == 5:  # of which 4 are the worker's own
+            ray.kill(stream.datasets.executions[-1])
+    assert taken == expected(spec, Position(), 12)
+    assert "this worker reads its shards itself" in caplog.text
+
+
+def wait_for(reached: Callable[[], bool], timeout: float = 30) -> None:
+    deadline = time.monotonic() + timeout
+    while not reached():
+        assert time.monotonic() < deadline, f"still there: {processes('')}"
+        time.sleep(0.2)
+
+
+def processes(*names: str) -> list[str]:
+    """Ray's processes below this one that have one of these names."""
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):  # it has just ended
+            found.append(process.name())
+    return [
+        name for name in found if name.startswith("ray::") and any(part in name for part in names)
+    ]
+
+
+def test_more_workers_than_micro_batches_are_refused(spec):
+    with pytest.raises(ValueError, match=r"train\.micro_batches_per_step"):
+        MicroBatchStream(spec, Position(), 1, 0, G + 1, alone)
+
+
+def test_another_manifest_is_refused(spec):
+    with pytest.raises(ValueError, match="prepared again"):
+        schedule_of(replace(spec, digest="0" * 64))
+
+
+def test_shards_without_spectrograms_are_refused_where_they_are_asked_for(spec):
+    with pytest.raises(ValueError, match=r"data\.spectrogram_on is shards"):
+        schedule_of(replace(spec, data=replace(spec.data, spectrogram_on="shards")))

@@ -1,0 +1,49 @@
+"""A test starts what its markers say: `make test-quick` relies on it."""
+
+import multiprocessing
+import os
+import subprocess
+import sys
+from contextlib import AbstractContextManager
+
+import pytest
+
+from tests.conftest import CLUSTER_FIXTURES, pytest_collection_modifyitems
+
+
+class FakeItem:
+    def __init__(self, fixturenames: list[str]):
+        self.fixturenames = fixturenames
+        self.markers: list[str] = []
+
+    def add_marker(self, name: str) -> None:
+        self.markers.append(name)
+
+
+def refused(what: str) -> AbstractContextManager:
+    return pytest.raises(pytest.fail.Exception, match=f"starts {what} and is not marked so")
+
+
+def test_what_is_not_marked_starts_nothing():
+    with refused("a process"):
+        subprocess.run([sys.executable, "-c", ""])
+    with refused("a process"):
+        os.system("true")
+    for method in ("spawn", "forkserver", "fork"):
+        with refused("a process"):
+            multiprocessing.get_context(method).Process(target=print).start()
+
+
+@pytest.mark.processes
+def test_what_starts_processes_does_not_start_ray():
+    assert subprocess.run([sys.executable, "-c", ""]).returncode == 0
+    for program in ("gcs_server", "raylet"):
+        with refused("Ray"):
+            subprocess.Popen([f"/anywhere/{program}", "--port=0"])
+
+
+@pytest.mark.parametrize("fixture", sorted(CLUSTER_FIXTURES))
+def test_a_fixture_that_starts_ray_marks_its_test(fixture):
+    item = FakeItem([fixture])
+    pytest_collection_modifyitems([item, other := FakeItem(["tmp_path"])])
+    assert (item.markers, other.markers) == (["cluster"], [])

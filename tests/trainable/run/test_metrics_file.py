@@ -1,0 +1,99 @@
+"""metrics.jsonl: every step once, also after a resume, on disks and object stores."""
+
+import json
+
+import fsspec
+import pytest
+
+from trainable.run.metrics_file import MetricsFile, read_metrics
+
+
+def lines(first: int, last: int) -> list[dict]:
+    return [{"step": step, "loss": step / 3} for step in range(first, last + 1)]
+
+
+@pytest.fixture(params=["local", "memory"])
+def folder(request, tmp_path):
+    """A local folder, and fsspec's in-memory file system for what cannot append."""
+    return str(tmp_path / "run") if request.param == "local" else f"memory://{tmp_path.name}/run"
+
+
+def test_a_resume_forgets_what_lies_behind_it(folder):
+    assert read_metrics(folder) == []
+    metrics = MetricsFile(folder, 0)
+    metrics.add(lines(1, 4))
+    metrics.add(lines(5, 9))
+    metrics.persist()
+    assert read_metrics(folder) == lines(1, 9)
+    metrics = MetricsFile(folder, 6)
+    assert read_metrics(folder) == lines(1, 6)
+    metrics.add(lines(7, 8))
+    metrics.persist()
+    assert read_metrics(folder) == lines(1, 8)
+
+
+def test_steps_that_were_passed_over_are_marked_as_long_as_that_is_so(folder):
+    metrics = MetricsFile(folder, 0)
+    metrics.add(lines(1, 4))
+    metrics.persist()
+    metrics = MetricsFile(folder, 3, ((3, 3),))
+    metrics.add(lines(4, 4))
+    metrics.add(lines(5, 9))
+    metrics.persist()
+    metrics = MetricsFile(folder, 7, ((3, 3), (6, 7)))
+    marked = [
+        line | {"rolled_back": True} if line["step"] in (3, 6, 7) else line for line in lines(1, 7)
+    ]
+    assert read_metrics(folder) == marked
+    metrics.add(lines(8, 8))
+    metrics.persist()
+    MetricsFile(folder, 6, ((3, 3),))  # killed before the second one was saved
+    assert read_metrics(folder) == [*marked[:5], lines(6, 6)[0]]
+
+
+def test_marks_reach_over_many_parts_and_go_again(folder):
+    in_parts(folder, 10, 2)
+    MetricsFile(folder, 9, ((4, 9),))
+    assert read_metrics(folder) == lines(1, 3) + [
+        line | {"rolled_back": True} for line in lines(4, 9)
+    ]
+    MetricsFile(folder, 8)  # killed before that was saved
+    assert read_metrics(folder) == lines(1, 8)
+
+
+def in_parts(folder: str, last: int, size: int) -> None:
+    metrics = MetricsFile(folder, 0)
+    for first in range(1, last, size):
+        metrics.add(lines(first, first + size - 1))
+        metrics.persist()
+
+
+def test_a_resume_reads_one_part_of_many(tmp_path, monkeypatch):
+    folder = f"memory://{tmp_path.name}/run"
+    in_parts(folder, 400, 4)
+    fs, read = fsspec.filesystem("memory"), []
+    cat_file = type(fs).cat_file
+    monkeypatch.setattr(
+        type(fs), "cat_file", lambda self, path, **k: read.append(path) or cat_file(self, path, **k)
+    )
+    MetricsFile(folder, 350, ((9, 22),))
+    assert [path.rpartition("/")[2] for path in read] == ["000000349.jsonl"]
+    read.clear()
+    MetricsFile(folder, 348, ((9, 22), (339, 348)))  # a roll-back: those that it marks
+    assert [path.rpartition("/")[2] for path in read] == [f"{n:09d}.jsonl" for n in (345, 341, 337)]
+    assert [line["step"] for line in read_metrics(folder)] == [*range(1, 349)]
+    assert [line["step"] for line in read_metrics(folder) if "rolled_back" in line] == [
+        *range(339, 349)
+    ]
+
+
+def test_half_a_line_of_a_killed_process_is_left_out(tmp_path):
+    metrics = MetricsFile(str(tmp_path), 0)
+    metrics.add(lines(1, 3))
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 4, "lo')
+    metrics = MetricsFile(str(tmp_path), 3)
+    metrics.add(lines(4, 4))
+    assert [
+        json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()
+    ] == lines(1, 4)

@@ -1,0 +1,128 @@
+"""Where a run begins: its newest good checkpoint, other weights, or behind a bad step."""
+
+import logging
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from data.plan.epoch_plan import Position
+from data.plan.history import Change
+from data.stream.spec import StreamSpec
+from tests.tiny import tiny_config, tiny_state
+from tests.trainable.run.test_checkpoint import INFO
+from tests.trainable.weights.test_warm_start import publish
+from tests.trainable.worker.fakes import schedule, worker_config
+from trainable.config import CheckpointConfig
+from trainable.learning.not_finite import NotFiniteError
+from trainable.run.checkpoint import save_checkpoint
+from trainable.run.saver import Saver
+from trainable.worker.resume import restore_before, resume_or_start
+
+DIGEST = "d" * 64
+
+
+@pytest.fixture(autouse=True)
+def logged(caplog):
+    with caplog.at_level(logging.INFO, "bert_vits2_ray"):
+        yield caplog
+
+
+@pytest.fixture
+def cfg(tmp_path):
+    return worker_config(tiny_config(), str(tmp_path / "run"))
+
+
+def spec_of(cfg, micro_batches: int = 4) -> StreamSpec:
+    return StreamSpec.of_new_run(cfg.data, DIGEST, 1, micro_batches, 8)
+
+
+def save(cfg, state, position: Position, **changes) -> None:
+    folder = Path(cfg.folder, f"checkpoint_{position.step:09d}")
+    folder.mkdir(parents=True)
+    state.position = position
+    info = replace(INFO, position=position, manifest=DIGEST, **changes)
+    save_checkpoint(folder, state, info, "train: {seed: 1}\n")
+
+
+def resume(cfg, state, spec=None) -> tuple[StreamSpec, Saver]:
+    saver = Saver(cfg.folder, CheckpointConfig())
+    return resume_or_start(cfg, 0, spec or spec_of(cfg), state, saver), saver
+
+
+def test_a_run_starts_from_other_weights(tmp_path, caplog):
+    """The networks themselves; optimizers and position stay those of a new run."""
+    published = tiny_state(tiny_config(seed=1))
+    weights = tmp_path / "weights"
+    weights.mkdir()
+    for name, net in published.nets.items():
+        publish(weights, f"{name.upper()}_0.pth", net)
+    cfg = worker_config(tiny_config(seed=2, init_from=str(weights)), str(tmp_path / "run"))
+    state = tiny_state(tiny_config(seed=2))
+    assert state.digest() != published.digest()
+    resume(cfg, state)
+    assert state.digest() == published.digest()
+    for name, net in state.nets.items():
+        tensors = len(net.state_dict())
+        assert f"{name.upper()}_0.pth: {tensors} of {tensors} tensors are taken over" in caplog.text
+        assert not state.optimizers[name].state
+    assert state.position.step == 0
+    assert f"starts from {weights}" in caplog.text
+
+
+def test_a_run_starts_from_random_weights(cfg, caplog):
+    state = tiny_state(tiny_config())
+    before = state.digest()
+    spec, saver = resume(cfg, state)
+    assert spec == spec_of(cfg)
+    assert (state.digest(), saver.resumed) == (before, -1)
+    assert "starts from random weights" in caplog.text
+
+
+def test_it_resumes_from_the_newest_good_one(cfg, caplog):
+    written = tiny_state(tiny_config(seed=7))
+    for step in (10, 20, 30):
+        save(cfg, written, Position(step, 1, step - 8))
+    Path(cfg.folder, "checkpoint_000000030/g.safetensors").write_bytes(b"damaged")
+    state = tiny_state(tiny_config())
+    spec, saver = resume(cfg, state)
+    assert state.digest() == written.digest()
+    assert state.position == Position(20, 1, 12)
+    assert saver.resumed == 20
+    assert spec == spec_of(cfg)
+    assert "skips the checkpoint" in caplog.text
+    assert f"resumes at step 20 from {cfg.folder}/checkpoint_000000020" in caplog.text
+
+
+def test_what_differs_is_logged(cfg, caplog):
+    save(cfg, tiny_state(tiny_config()), Position(10))
+    resume(
+        replace(cfg, config_yaml="train: {seed: 2}\n", code_version="new"),
+        tiny_state(tiny_config()),
+    )
+    assert "resumes with code new; the checkpoint was written by code" in caplog.text
+    assert "resumes with other settings: train.seed 1 -> 2" in caplog.text
+
+
+def test_other_data_is_refused(cfg):
+    save(cfg, tiny_state(tiny_config()), Position(10))
+    other = replace(spec_of(cfg), digest="e" * 64)
+    with pytest.raises(ValueError, match=r"manifest dddddddddddd, .* has eeeeeeeeeeee\): restore"):
+        resume(cfg, tiny_state(tiny_config()), other)
+
+
+def test_a_changed_cut_holds_from_here_on(cfg, caplog):
+    before = spec_of(cfg)
+    save(cfg, tiny_state(tiny_config()), Position(10, 0, 10), history=before.history)
+    now = spec_of(cfg, micro_batches=2)
+    spec, _ = resume(cfg, tiny_state(tiny_config()), now)
+    assert spec.history == (*before.history, Change(0, 10, now.cut))
+    assert "what epoch 0 has not used yet is planned again" in caplog.text
+
+
+def test_there_may_be_nothing_to_roll_back_to(cfg):
+    state = tiny_state(tiny_config())
+    with pytest.raises(
+        NotFiniteError, match=r"step 3: nan\. No checkpoint .* nothing to roll back"
+    ):
+        restore_before(NotFiniteError("step 3: nan", 3), cfg, 0, state, schedule(10))

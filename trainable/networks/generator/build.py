@@ -1,0 +1,44 @@
+"""The generator that a configuration asks for, for training and for synthesis."""
+
+from functools import partial
+
+from data.config import DataConfig
+from data.text.symbols import symbols
+from trainable.config import ModelConfig
+from trainable.networks.generator.decoder import build_decoder
+from trainable.networks.generator.synthesizer import SynthesizerTrn
+from trainable.networks.registry import Blueprint
+
+
+def build(blueprint: Blueprint) -> SynthesizerTrn:
+    """Build the generator for a training."""
+    return build_generator(blueprint.model, blueprint.train.segment_size, blueprint.data)
+
+
+def build_generator(model: ModelConfig, segment_size: int, data: DataConfig) -> SynthesizerTrn:
+    """Build the generator alone, with initial weights from torch's random state."""
+    languages = data.bert.languages()
+    return SynthesizerTrn(
+        n_vocab=len(symbols(languages)),
+        spec_channels=data.filter_length // 2 + 1,
+        segment_size=segment_size // data.hop_length,
+        inter_channels=model.inter_channels,
+        hidden_channels=model.hidden_channels,
+        filter_channels=model.filter_channels,
+        n_heads=model.n_heads,
+        n_layers=model.n_layers,
+        kernel_size=model.kernel_size,
+        p_dropout=model.p_dropout,
+        make_decoder=partial(build_decoder, model),
+        n_speakers=model.n_speakers,
+        gin_channels=model.gin_channels,
+        n_flow_layer=model.n_flow_layer,
+        n_layers_trans_flow=model.n_layers_trans_flow,
+        use_transformer_flow=model.use_transformer_flow,
+        use_spk_conditioned_encoder=model.use_spk_conditioned_encoder,
+        use_noise_scaled_mas=model.use_noise_scaled_mas,
+        mas_noise_scale_initial=model.mas_noise_scale_initial,
+        noise_scale_delta=model.noise_scale_delta,
+        bert_channels=model.bert_channels,
+        languages=languages,
+    )

@@ -1,0 +1,80 @@
+"""What the records and rank 0's log tell about a run's steps."""
+
+import logging
+import resource
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from data.plan.epoch_plan import EpochPlan
+from data.stream.micro_batches import MicroBatch
+from trainable.run.records import RunLog
+
+log = logging.getLogger("bert_vits2_ray")
+
+
+def announce(epoch: int, plan: EpochPlan, names: np.ndarray) -> None:
+    """Log what an epoch uses twice and what it leaves out.
+
+    Args:
+        epoch: number of the epoch.
+        plan: plan of the epoch.
+        names: utterances' ids by row of the manifest.
+    """
+    log.info("epoch %d: %d global steps", epoch, plan.steps)
+    for what, rows in (
+        ("fills its last step with", plan.filled_rows()),
+        ("leaves out", plan.left_out),
+    ):
+        if len(rows):
+            ids = ", ".join(names[rows])
+            log.info("epoch %d %s %d utterances: %s", epoch, what, len(rows), ids)
+
+
+def show_progress(records: RunLog, max_steps: int) -> None:
+    """Read and write the scalars of the steps since the last time, and show the last one.
+
+    Args:
+        records: the run's records.
+        max_steps: number of the run's steps.
+
+    Raises:
+        NotFiniteError: as of `RunLog.flush`.
+    """
+    lines = records.flush()
+    if not (lines and records.writes):
+        return
+    line = lines[-1]
+    records.scalars(line)
+
+    seconds = [x["seconds"] for x in lines]
+    log.info(
+        "step %d/%d epoch %d: mel %.3f kl %.3f g %.2f d %.3f"
+        " | %.2f s/step, %.1f utterances/s, %d workers",
+        line["step"],
+        max_steps,
+        line["epoch"],
+        line["loss/g/mel"],
+        line["loss/g/kl"],
+        line["loss/g/total"],
+        line["loss/d/total"],
+        np.mean(seconds),
+        sum(x["utterances"] for x in lines) / sum(seconds),
+        line["world_size"],
+    )
+
+
+def padding_share(micro_batches: Sequence[MicroBatch]) -> float:
+    """Return the padded share of this worker's spectrogram frames."""
+    lengths = [m.batch.spec_lengths for m in micro_batches]
+    used = sum(int(n.sum()) for n in lengths)
+    padded = sum(int(n.max()) * len(n) for n in lengths)
+    return 1 - used / padded
+
+
+def peak_gib(device: torch.device) -> float:
+    """Return the most memory that this worker has had: the GPU's, or the process's on a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**30
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20

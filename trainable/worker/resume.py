@@ -1,0 +1,154 @@
+"""Where a run begins: at its newest checkpoint, at other weights, or from scratch.
+
+After numbers blew up it begins again at a scheduled checkpoint, behind the bad step.
+"""
+
+import logging
+from dataclasses import replace
+
+from data.plan.history import changed
+from data.plan.schedule import Schedule
+from data.stream.spec import StreamSpec
+from trainable.config import TrainConfig
+from trainable.distributed.collectives import broadcast, collective, on_all_ranks
+from trainable.distributed.wrapping import unwrapped
+from trainable.learning.not_finite import NotFiniteError
+from trainable.learning.state import TrainState
+from trainable.run.checkpoint import load_checkpoint
+from trainable.run.format import CONFIG, CheckpointInfo
+from trainable.run.saver import Saver
+from trainable.run.storage import fetched, newest_good
+from trainable.settings import changed_settings
+from trainable.weights.warm_start import warm_start
+from trainable.worker.config import WorkerConfig
+from trainable.worker.roll_back import roll_back, scheduled_before
+
+log = logging.getLogger("bert_vits2_ray")
+
+
+@collective
+def resume_or_start(
+    cfg: WorkerConfig, rank: int, spec: StreamSpec, state: TrainState, saver: Saver
+) -> StreamSpec:
+    """Restore the newest good checkpoint of the run's folder, or start the run.
+
+    All ranks take the same checkpoint.
+
+    Args:
+        cfg: what the worker is told.
+        rank: rank of this worker.
+        spec: names the data and its order, as for a new run.
+        state: restored in place.
+        saver: is told which step the run resumed from.
+
+    Returns:
+        `spec`, with the changes of the order since the run's beginning.
+
+    Raises:
+        ValueError: the checkpoint does not fit, or there is nothing to start from.
+        StorageError: the storage failed for too long.
+    """
+    # rank 0 chooses: the folder may change while the ranks look
+    own = on_all_ranks(lambda: newest_good(cfg.folder) if rank == 0 else None, cfg.retry_s)
+    newest = broadcast(own)
+    if newest is None:
+        on_all_ranks(lambda: start(cfg.train, rank, state), cfg.retry_s)
+        return spec
+
+    def load() -> tuple[CheckpointInfo, list[str]]:
+        with fetched(newest) as folder:
+            before = (folder / CONFIG).read_text()
+            info = load_checkpoint(folder, state)
+        return info, changed_settings(before, cfg.config_yaml)
+
+    info, differences = on_all_ranks(load, cfg.retry_s)
+    saver.resumed = info.position.step
+    check_same_data(info, spec)
+    if info.code_version != cfg.code_version:
+        log.warning(
+            "resumes with code %s; the checkpoint was written by %s",
+            cfg.code_version,
+            info.code_version,
+        )
+    if differences:
+        log.info("resumes with other settings: %s", "; ".join(differences))
+
+    history = changed(info.history or spec.history, info.position, spec.cut)
+    if info.history and history != info.history:
+        log.warning("what epoch %d has not used yet is planned again", info.position.epoch)
+    log.info("resumes at step %d from %s", info.position.step, newest)
+    return replace(spec, history=history)
+
+
+def check_same_data(info: CheckpointInfo, spec: StreamSpec) -> None:
+    """Refuse to resume on other data.
+
+    Raises:
+        ValueError: says what to do.
+    """
+    if info.manifest != spec.digest:
+        raise ValueError(
+            f"the run was trained on other data (manifest {info.manifest[:12]}, "
+            f"{spec.data.shards} has {spec.digest[:12]}): "
+            "restore the shards or choose another run.name"
+        )
+
+
+def start(train: TrainConfig, rank: int, state: TrainState) -> None:
+    """Start a run: take over the weights of `train.init_from`, if given; every rank reads them.
+
+    Args:
+        train: the training.
+        rank: rank of this worker; 0 logs what was taken over.
+        state: changed in place.
+    """
+    log.info("starts from %s", train.init_from or "random weights")
+    if train.init_from is None:
+        return
+
+    nets = {name: unwrapped(net) for name, net in state.nets.items()}
+    optimizers = None if train.skip_optimizer else state.optimizers
+    taken = warm_start(train.init_from, nets, optimizers, train.hub_endpoint)
+    state.base_rates |= taken.learning_rates
+    if state.averaged is not None:
+        # the average is of the weights that were there before
+        state.averaged.restart()
+    if rank == 0:
+        log.info("%s", "\n".join(taken.report))
+
+
+@collective
+def restore_before(
+    error: NotFiniteError, cfg: WorkerConfig, rank: int, state: TrainState, schedule: Schedule
+) -> None:
+    """Restore the last scheduled checkpoint before a bad step, and stand behind that step.
+
+    Args:
+        error: what is wrong with the step.
+        cfg: what the worker is told.
+        rank: rank of this worker.
+        state: restored in place.
+        schedule: order of the run's data.
+
+    Raises:
+        NotFiniteError: there is no such checkpoint, or there were too many roll-backs in a row.
+        StorageError: the storage failed for too long.
+    """
+    every = cfg.train.checkpoint.every_steps
+
+    def find() -> str | None:
+        return scheduled_before(cfg.folder, error.step, every) if rank == 0 else None
+
+    found = broadcast(on_all_ranks(find, cfg.retry_s))
+    if found is None:
+        raise NotFiniteError(
+            f"{error}. No checkpoint of train.checkpoint.every_steps {every} lies before it: "
+            "there is nothing to roll back to",
+            error.step,
+        )
+
+    def restore() -> None:
+        with fetched(found) as folder:
+            roll_back(state, folder, error, schedule.after, schedule.utterances)
+
+    on_all_ranks(restore, cfg.retry_s)

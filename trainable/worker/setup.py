@@ -1,0 +1,190 @@
+"""A worker's parts, made in an order that is the same on all ranks: most make collective calls."""
+
+import uuid
+from functools import partial
+
+from data.plan.epoch_plan import Position
+from data.plan.schedule import Schedule
+from data.shards.manifest import Manifest, read_manifest
+from data.stream.damage import Damage
+from data.stream.micro_batches import MicroBatchStream
+from data.stream.spec import StreamSpec, schedule_of
+from trainable.distributed.agreement import Agreement
+from trainable.distributed.collectives import all_gather, broadcast, collective, on_all_ranks
+from trainable.evaluation.validation import Validator
+from trainable.hardware import set_up_torch
+from trainable.learning.rehearsal import rehearse
+from trainable.learning.state import TrainState, build_networks
+from trainable.learning.step import TrainingStep
+from trainable.run.logs import start_logging
+from trainable.run.records import RunLog
+from trainable.run.saver import Saver
+from trainable.settings import check_fits
+from trainable.weights.slm import load_slm
+from trainable.worker.config import WorkerConfig
+from trainable.worker.loop import TrainingLoop
+from trainable.worker.ray_worker import Worker
+from trainable.worker.resume import resume_or_start
+from trainable.worker.saving import Checkpoints
+from trainable.worker.watchdog import Watchdog
+
+
+@collective
+def set_up(cfg: WorkerConfig, worker: Worker) -> TrainingLoop:
+    """Make the parts of this worker's loop; its state is restored from the newest checkpoint.
+
+    Args:
+        cfg: what the worker is told.
+        worker: this worker.
+
+    Raises:
+        ValueError: something does not fit; the same on all ranks.
+        StorageError: the storage failed for too long; the same on all ranks.
+    """
+    # the process
+    rank = worker.rank
+    log_file = on_all_ranks(lambda: start_logging(cfg.folder, rank), cfg.retry_s)
+    set_up_torch(cfg.train, cfg.threads, worker.device)
+    saver = Saver(cfg.folder, cfg.train.checkpoint, cfg.owner)
+
+    # the data
+    manifest = read_shared_manifest(cfg)
+    agreement = Agreement(cfg.collective_timeout_s)
+    damage = Damage(agreement.first_error)
+    check_fits(cfg.data, cfg.model, manifest)
+
+    # what is trained, and where it stands
+    state = build_state(cfg, worker)
+    spec = resume_or_start(cfg, rank, spec_of_new_run(cfg, manifest), state, saver)
+    schedule = schedule_of(spec)
+    # nothing to train on is an error of the settings: no restart would help
+    schedule.check(state.position)
+    train_step = TrainingStep(state, cfg.train, cfg.data)
+    check_memory(train_step, schedule, manifest, agreement)
+
+    # what is written and watched
+    records = on_all_ranks(lambda: open_records(cfg, rank, state, saver), cfg.retry_s)
+    validator = Validator(
+        cfg.eval, cfg.train, spec, manifest, state, rank, damage, agreement.first_error
+    )
+    watchdog = start_watchdog(cfg, worker, state.position.step)
+    checkpoints = Checkpoints(
+        cfg, worker, manifest, spec.history, state, saver, records, watchdog, log_file
+    )
+    return TrainingLoop(
+        cfg=cfg,
+        worker=worker,
+        names=manifest.column("id"),
+        schedule=schedule,
+        open_stream=partial(open_stream, cfg, worker, spec, damage),
+        state=state,
+        train_step=train_step,
+        records=records,
+        validator=validator,
+        checkpoints=checkpoints,
+        watchdog=watchdog,
+    )
+
+
+@collective
+def read_shared_manifest(cfg: WorkerConfig) -> Manifest:
+    """Read the manifest of the data.
+
+    Raises:
+        ValueError: it cannot be read, or the nodes have different ones.
+        StorageError: the storage failed for too long.
+    """
+    manifest = on_all_ranks(lambda: read_manifest(cfg.data.shards), cfg.retry_s)
+    if len(set(all_gather(manifest.digest))) > 1:
+        raise ValueError(
+            f"data.shards {cfg.data.shards} differs between the nodes: "
+            "give a folder that they share"
+        )
+    return manifest
+
+
+def spec_of_new_run(cfg: WorkerConfig, manifest: Manifest) -> StreamSpec:
+    """Return what names the data and its order, for a run that begins with these settings."""
+    return StreamSpec.of_new_run(
+        data=cfg.data,
+        digest=manifest.digest,
+        seed=cfg.train.seed,
+        micro_batches_per_step=cfg.train.micro_batches_per_step,
+        segment_frames=cfg.train.segment_size // cfg.data.hop_length,
+    )
+
+
+@collective
+def build_state(cfg: WorkerConfig, worker: Worker) -> TrainState:
+    """Build the networks with initial weights, and all that is trained with them."""
+    load = partial(load_slm, cfg.model.slm, cfg.data.sampling_rate)
+    slm = on_all_ranks(load, cfg.retry_s).to(worker.device)
+    nets = build_networks(cfg.model, cfg.train, cfg.data, slm)
+    wrapped = {name: worker.wrap(net) for name, net in nets.items()}
+    return TrainState(wrapped, slm, cfg.model, cfg.train)
+
+
+@collective
+def check_memory(
+    train_step: TrainingStep, schedule: Schedule, manifest: Manifest, agreement: Agreement
+) -> None:
+    """Try out the costliest micro-batches to come, as `train.rehearse` says.
+
+    Raises:
+        ValueError: one does not fit a rank's memory; the same on all ranks.
+    """
+    error = agreement.first_error(rehearse(train_step, schedule.plan, manifest))
+    if error:
+        raise ValueError(error)
+
+
+def open_records(cfg: WorkerConfig, rank: int, state: TrainState, saver: Saver) -> RunLog:
+    """Open the records of the run's steps, which rank 0 writes.
+
+    Raises:
+        OSError: those of earlier starts cannot be read or written.
+    """
+    return RunLog(
+        cfg.folder,
+        resume_step=state.position.step,
+        writes=rank == 0,
+        not_finite=cfg.train.not_finite,
+        loss_scaling=cfg.train.precision == "fp16",
+        passed_over=state.passed_over,
+        submit=saver.submit,
+    )
+
+
+@collective
+def start_watchdog(cfg: WorkerConfig, worker: Worker, step: int) -> Watchdog:
+    """Begin to watch this thread; all ranks know this start of the workers by the same name."""
+    attempt = broadcast(uuid.uuid4().hex)
+    return Watchdog(
+        cfg.folder, worker.rank, worker.world_size, attempt, cfg.train.hang_timeout_s, step
+    )
+
+
+@collective
+def open_stream(
+    cfg: WorkerConfig, worker: Worker, spec: StreamSpec, damage: Damage, first: Position
+) -> MicroBatchStream:
+    """Return the micro-batches from a position on.
+
+    Args:
+        cfg: what the worker is told.
+        worker: this worker.
+        spec: names the data and its order.
+        damage: notes damaged rows.
+        first: position of the first step.
+    """
+    return MicroBatchStream(
+        spec,
+        first,
+        cfg.train.max_steps,
+        worker.rank,
+        worker.world_size,
+        broadcast,
+        pin=worker.device.type == "cuda",
+        damage=damage,
+        loader_resources=cfg.loader_resources,
+    )

@@ -1,0 +1,51 @@
+"""What Ray Train runs on each worker."""
+
+import logging
+from typing import Any
+
+from data.files import StorageError
+from data.stream.damage import BadRowsError
+from trainable.distributed.collectives import collective
+from trainable.learning.not_finite import NotFiniteError
+from trainable.worker.loop import TrainingLoop
+from trainable.worker.ray_worker import RayWorker
+from trainable.worker.setup import set_up
+
+log = logging.getLogger("bert_vits2_ray")
+
+
+@collective
+def train_loop(config: dict) -> dict[str, Any]:
+    """Train until `train.max_steps`, from the newest checkpoint on.
+
+    Args:
+        config: `worker` is a WorkerConfig.
+
+    Returns:
+        `step`, where the run stands; or `error`, if it cannot continue in any number of attempts,
+        the same on all workers. Whatever else goes wrong is raised, and Ray Train starts the
+        workers again.
+    """
+    try:
+        loop = set_up(config["worker"], RayWorker())
+    except (ValueError, StorageError) as error:
+        log.error("%s", error)
+        return {"error": str(error)}
+    return run_to_end(loop)
+
+
+@collective
+def run_to_end(loop: TrainingLoop) -> dict[str, Any]:
+    """Run a loop; see `train_loop` for what it returns."""
+    try:
+        try:
+            loop.train_to_end()
+        except BadRowsError:  # between two steps: the state is good
+            loop.checkpoints.save_now()
+            raise
+    except (NotFiniteError, StorageError, BadRowsError) as error:
+        log.error("%s", error)
+        return {"error": str(error)}
+    finally:
+        loop.checkpoints.close()
+    return {"step": loop.state.position.step}
