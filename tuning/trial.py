@@ -17,12 +17,11 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import fsspec
 from ray import tune
 from ray.train import Checkpoint
 from ray.util.queue import Empty, Queue
 
-from data.files import below, reachable
+from data.files import below, located, reachable
 from data.stream.datasets import on_this_node
 from job.on_ray.private import TrainRunContext, UserCallback
 from job.settings.cli import overridden
@@ -237,8 +236,8 @@ def adopt(source: Config, target: Config, step: int) -> None:
     ours = below(run_folder(target), checkpoint_name(step))
     theirs = below(run_folder(source), checkpoint_name(step))
     with reachable(ours):
-        fs, root = fsspec.core.url_to_fs(ours)
-        _, origin = fsspec.core.url_to_fs(theirs)
+        fs, root = located(ours)
+        _, origin = located(theirs)
         fs.makedirs(root, exist_ok=True)
         for path in fs.find(origin):
             fs.cp_file(path, f"{root}/{path.rpartition('/')[2]}")

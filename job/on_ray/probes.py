@@ -12,11 +12,10 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-import fsspec
 import ray
 import torch
 
-from data.files import below, put_file, reachable, read_file
+from data.files import below, located, put_file, reachable, read_file
 
 STORAGE_BYTES = 16 * 2**20
 CONNECT_WITHIN_S = 5.0
@@ -143,7 +142,7 @@ def try_storage(storage: str) -> tuple[float | None, float | None, str]:
         same = read_file(uri) == content
         read = time.monotonic()
         with reachable(uri):
-            fs, path = fsspec.core.url_to_fs(uri)
+            fs, path = located(uri)
             fs.rm_file(path)
     except (OSError, ValueError) as error:
         return None, None, str(error)

@@ -7,11 +7,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import fsspec
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from data.files import is_local, located
 from data.text.languages import LANGUAGES, PUBLISHED, count_tones
 from data.text.symbols import symbols
 from trainable.learning.optimizer import Moments, load_moments
@@ -135,12 +135,12 @@ def folder_of(source: str, endpoint: str | None) -> Iterator[Path]:
         ValueError: there are none.
     """
     # a folder wins over a model of the hub of the same name
-    remote = "://" in source
+    remote = not is_local(source)
     if not remote and not is_here(source) and HUB_NAME.fullmatch(source):
         yield download(source, needed, endpoint)
         return
 
-    fs, root = fsspec.core.url_to_fs(source)
+    fs, root = located(source)
     paths = fs.ls(root, detail=False) if fs.isdir(root) else []
     files = needed(path.rpartition("/")[2] for path in paths)
     if not files:
