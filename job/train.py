@@ -16,9 +16,10 @@ from job.settings.checks import check
 from job.settings.cli import parse, parser, run
 from job.settings.config import Config
 from job.settings.description import save_description
+from job.settings.models import check_models, check_start_weights, of_training
 from job.settings.paths import run_folder, with_absolute_paths
 from trainable.run.logs import earlier_log
-from trainable.run.storage import claim
+from trainable.run.storage import checkpoints, claim
 
 
 def main(argv: Sequence[str]) -> int:
@@ -53,6 +54,7 @@ def train(cfg: Config, callbacks: Sequence[UserCallback] = ()) -> Result | None:
     if keep_trying(lambda: is_finished(cfg), retry_s):
         print(summary(cfg, cfg.train.max_steps))
         return None
+    look_for_models(cfg)
 
     with ray_session(cfg):
         prepared_manifest(cfg)
@@ -71,6 +73,20 @@ def train(cfg: Config, callbacks: Sequence[UserCallback] = ()) -> Result | None:
         raise ValueError(outcome["error"])
     print(summary(cfg, outcome["step"]))
     return result
+
+
+def look_for_models(cfg: Config) -> None:
+    """Refuse models that are nowhere, before Ray starts.
+
+    Raises:
+        ValueError: names the key.
+        OSError: a store or the hub does not answer.
+    """
+    hub_is_needed = not on_cluster()
+    check_models(of_training(cfg), hub_is_needed)
+    # a run that has a checkpoint goes on from there
+    if not checkpoints(run_folder(cfg)):
+        check_start_weights(cfg, hub_is_needed)
 
 
 def show_progress(folder: str, retry_s: float) -> contextlib.AbstractContextManager[None]:

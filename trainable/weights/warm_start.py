@@ -9,9 +9,11 @@ from pathlib import Path
 
 import fsspec
 import torch
+from huggingface_hub import HfApi
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from data.files import reachable
 from data.text.languages import LANGUAGES, PUBLISHED, count_tones
 from data.text.symbols import symbols
 from trainable.learning.optimizer import Moments, load_moments
@@ -19,7 +21,7 @@ from trainable.run.checkpoint import mismatches, weights_file
 from trainable.run.format import CHECKSUMS, TRAINING, read_info, weights_name
 from trainable.run.storage import fetched, is_here, resolve
 from trainable.run.tensor_files import load_tensors
-from trainable.weights.hub import download
+from trainable.weights.hub import download, look_up
 from trainable.weights.published import (
     ADAMW,
     LEAVE,
@@ -153,6 +155,28 @@ def folder_of(source: str, endpoint: str | None) -> Iterator[Path]:
             for file in files:
                 fs.get_file(f"{root}/{file}", f"{copy}/{file}")
             yield Path(copy)
+
+
+def look_for(source: str, endpoint: str | None) -> None:
+    """Refuse a source of `warm_start` that holds no weights, without reading them.
+
+    Raises:
+        ValueError: it holds none, or is nowhere; names the key.
+        OSError: its store or the hub does not answer.
+    """
+    remote = "://" in source
+    try:
+        if not remote and not is_here(source) and HUB_NAME.fullmatch(source):
+            look_up(HfApi(endpoint=endpoint), source, needed)
+            return
+        fs, root = fsspec.core.url_to_fs(source)
+        with reachable(source):
+            paths = fs.ls(root, detail=False) if fs.isdir(root) else []
+        names = {path.rpartition("/")[2] for path in paths}
+        if not needed(names) and not (remote and CHECKSUMS in names):
+            _checkpoint_of(source)
+    except ValueError as error:
+        raise ValueError(f"train.init_from {source}: {error}") from error
 
 
 def _checkpoint_of(source: str) -> str:
