@@ -134,25 +134,48 @@ def folder_of(source: str, endpoint: str | None) -> Iterator[Path]:
     Raises:
         ValueError: there are none.
     """
-    # a folder wins over a model of the hub of the same name
-    remote = "://" in source
-    if not remote and not is_here(source) and HUB_NAME.fullmatch(source):
+    if _is_of_hub(source):
         yield download(source, needed, endpoint)
         return
 
     fs, root = fsspec.core.url_to_fs(source)
-    paths = fs.ls(root, detail=False) if fs.isdir(root) else []
-    files = needed(path.rpartition("/")[2] for path in paths)
+    files = _published_files(source)
     if not files:
         with fetched(_checkpoint_of(source)) as folder:
             yield folder
-    elif not remote:
+    elif "://" not in source:
         yield Path(root)
     else:
         with tempfile.TemporaryDirectory() as copy:
             for file in files:
                 fs.get_file(f"{root}/{file}", f"{copy}/{file}")
             yield Path(copy)
+
+
+def check_source(source: str) -> None:
+    """Refuse a local `train.init_from` that holds nothing to start from.
+
+    Raises:
+        ValueError: it holds neither published weights nor a checkpoint.
+    """
+    if "://" in source or _is_of_hub(source) or _published_files(source):
+        return
+    try:
+        _checkpoint_of(source)
+    except ValueError as error:
+        raise ValueError(f"train.init_from {source}: {error}") from error
+
+
+def _is_of_hub(source: str) -> bool:
+    """Tell whether a source names a model of the hub; a folder of the same name wins over it."""
+    return "://" not in source and not is_here(source) and bool(HUB_NAME.fullmatch(source))
+
+
+def _published_files(source: str) -> list[str]:
+    """Return the names of the published files in a folder or URI that would be read."""
+    fs, root = fsspec.core.url_to_fs(source)
+    paths = fs.ls(root, detail=False) if fs.isdir(root) else []
+    return needed(path.rpartition("/")[2] for path in paths)
 
 
 def _checkpoint_of(source: str) -> str:
