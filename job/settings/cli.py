@@ -3,6 +3,7 @@
 import argparse
 import json
 import re
+import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, fields, is_dataclass
@@ -199,10 +200,15 @@ def _plain(value: object) -> object:
     return value
 
 
+class CommandFailedError(RuntimeError):
+    """A command has failed without a mistake of its user; the message says what to do."""
+
+
 def run(main: Callable[[Sequence[str]], int]) -> None:
     """Run a command and exit with its status.
 
-    A user's mistake ends it with one clear line and status 2 instead of a traceback.
+    A user's mistake ends it with one clear line and status 2 instead of a traceback, and a failure
+    that is reported by a CommandFailedError with status 1.
     """
     try:
         # before anything is parsed, since errors show what was given
@@ -217,6 +223,12 @@ def run(main: Callable[[Sequence[str]], int]) -> None:
             raise
         print(f"error: {error}{how}", file=sys.stderr)
         status = 2
+    except CommandFailedError as error:
+        print(f"error: {error}", file=sys.stderr)
+        status = 1
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        status = 128 + signal.SIGINT
     sys.exit(status)
 
 

@@ -19,7 +19,7 @@ from data.text.symbols import symbols
 from trainable.learning.optimizer import Moments, load_moments
 from trainable.run.checkpoint import mismatches, weights_file
 from trainable.run.format import CHECKSUMS, TRAINING, read_info, weights_name
-from trainable.run.storage import fetched, is_here, resolve
+from trainable.run.storage import BEST, checkpoints, fetched, is_here, resolve
 from trainable.run.tensor_files import load_tensors
 from trainable.weights.hub import download, look_up
 from trainable.weights.published import (
@@ -136,19 +136,16 @@ def folder_of(source: str, endpoint: str | None) -> Iterator[Path]:
     Raises:
         ValueError: there are none.
     """
-    # a folder wins over a model of the hub of the same name
-    remote = "://" in source
-    if not remote and not is_here(source) and HUB_NAME.fullmatch(source):
+    if _is_of_hub(source):
         yield download(source, needed, endpoint)
         return
 
     fs, root = fsspec.core.url_to_fs(source)
-    paths = fs.ls(root, detail=False) if fs.isdir(root) else []
-    files = needed(path.rpartition("/")[2] for path in paths)
+    files = _published_files(source)
     if not files:
         with fetched(_checkpoint_of(source)) as folder:
             yield folder
-    elif not remote:
+    elif "://" not in source:
         yield Path(root)
     else:
         with tempfile.TemporaryDirectory() as copy:
@@ -164,19 +161,34 @@ def look_for(source: str, endpoint: str | None) -> None:
         ValueError: it holds none, or is nowhere; names the key.
         OSError: its store or the hub does not answer.
     """
-    remote = "://" in source
     try:
-        if not remote and not is_here(source) and HUB_NAME.fullmatch(source):
+        if _is_of_hub(source):
             look_up(HfApi(endpoint=endpoint), source, needed)
-            return
-        fs, root = fsspec.core.url_to_fs(source)
-        with reachable(source):
-            paths = fs.ls(root, detail=False) if fs.isdir(root) else []
-        names = {path.rpartition("/")[2] for path in paths}
-        if not needed(names) and not (remote and CHECKSUMS in names):
+        elif not _published_files(source) and not ("://" in source and _has_checkpoints(source)):
             _checkpoint_of(source)
     except ValueError as error:
         raise ValueError(f"train.init_from {source}: {error}") from error
+
+
+def _is_of_hub(source: str) -> bool:
+    """Tell whether a source names a model of the hub; a folder of the same name wins over it."""
+    return "://" not in source and not is_here(source) and bool(HUB_NAME.fullmatch(source))
+
+
+def _published_files(source: str) -> list[str]:
+    """Return the names of the published files in a folder or URI that would be read."""
+    fs, root = fsspec.core.url_to_fs(source)
+    with reachable(source):
+        paths = fs.ls(root, detail=False) if fs.isdir(root) else []
+    return needed(path.rpartition("/")[2] for path in paths)
+
+
+def _has_checkpoints(uri: str) -> bool:
+    """Tell whether a URI holds checkpoints, or is one; they are not read, as that may take long."""
+    fs, root = fsspec.core.url_to_fs(uri)
+    run = uri.rstrip("/").removesuffix(f"/{BEST}")
+    with reachable(uri):
+        return fs.exists(f"{root}/{CHECKSUMS}") or bool(checkpoints(run))
 
 
 def _checkpoint_of(source: str) -> str:
