@@ -14,8 +14,10 @@ from job.on_ray.private import (
     ForgivingPolicy,
     TrainingFailedError,
     WorkerGroupError,
+    raised_by_worker,
 )
 from job.settings.cli import CommandFailedError
+from trainable.distributed.faults import PermanentError
 from trainable.run.format import DRIVER_LOG, step_of
 from trainable.run.storage import checkpoints
 
@@ -47,13 +49,27 @@ class FailuresInARow(ForgivingPolicy):
 
     def make_decision(self, training_failed_error: TrainingFailedError) -> FailureDecision:
         """Return whether the workers are started again."""
-        if self.gives_up:
+        if self.gives_up or permanent_error(training_failed_error) is not None:
             return FailureDecision.RAISE
         step = self.newest()
         if step > self.reached:
             self.forget()
             self.reached = step
         return super().make_decision(training_failed_error)
+
+
+def permanent_error(error: BaseException) -> PermanentError | None:
+    """Return the error of a worker that would come again in any start; None if there is none.
+
+    When one worker has such an error, the others fail too, but for the lack of an answer.
+    """
+    failures = error.worker_failures.values() if isinstance(error, WorkerGroupError) else ()
+    return next(filter(None, map(_permanent, failures)), None)
+
+
+def _permanent(failure: Exception) -> PermanentError | None:
+    raised = raised_by_worker(failure)
+    return raised if isinstance(raised, PermanentError) else None
 
 
 def newest_step(folder: str) -> int:
@@ -77,11 +93,15 @@ def told_in_a_line(error: BaseException, folder: str) -> Exception:
         error: what `fit` has raised.
         folder: folder or URI of the run.
     """
+    told = where_all_is_told(error, folder)
     step = newest_step(folder)
     stands = f"its newest checkpoint is of step {step}" if step >= 0 else "it has no checkpoint yet"
+    if (permanent := permanent_error(error)) is not None:
+        # no start would cure it, so nobody is told to start it again as it is
+        return CommandFailedError(f"{permanent}. The run is given up, {stands}; {told}")
     return CommandFailedError(
         f"the run has failed: {reason(error)}. {stands[0].upper()}{stands[1:]}, and the same "
-        f"command continues from there; {where_all_is_told(error, folder)}"
+        f"command continues from there; {told}"
     )
 
 

@@ -1,4 +1,4 @@
-"""Whether what a run reads is there: its transcript, its models, the weights that it starts from."""
+"""Whether what a run reads is there: transcript, models, the weights that it starts from."""
 
 from collections.abc import Iterator, Sequence
 

@@ -44,6 +44,9 @@ from ray.train.v2._internal.constants import (
     get_env_vars_to_propagate,
 )
 
+# A worker's error, as its controller is told of it. Ray 2.60.0
+from ray.train.v2._internal.exceptions import UserExceptionWithTraceback
+
 # What callbacks are told of their run: its name and storage. Ray 2.60.0
 from ray.train.v2._internal.execution.context import TrainRunContext
 
@@ -124,6 +127,7 @@ __all__ = [
     "get_or_create_usage_collection_actor",
     "is_over",
     "judge_controllers_by",
+    "raised_by_worker",
     "start_cleaners_of",
     "start_on_loopback",
 ]
@@ -267,6 +271,14 @@ class TransparentController(TrainController):
     def scaling_policy(self) -> Any:
         """What decides how many workers there are, and reserves resources for them."""
         return self._scaling_policy
+
+
+def raised_by_worker(failure: Exception) -> BaseException:
+    """Return the error that a worker has raised, from what its controller was told.
+
+    Needs `_base_exc` of Ray Train's wrapper. Ray 2.60.0
+    """
+    return failure._base_exc if isinstance(failure, UserExceptionWithTraceback) else failure
 
 
 def is_over(job: str) -> bool:

@@ -5,6 +5,8 @@ import json
 import re
 import signal
 import sys
+import tempfile
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
@@ -205,10 +207,10 @@ class CommandFailedError(RuntimeError):
 
 
 def run(main: Callable[[Sequence[str]], int]) -> None:
-    """Run a command and exit with its status.
+    """Run a command and exit with its status; whatever fails is told in one line.
 
-    A user's mistake ends it with one clear line and status 2 instead of a traceback, and a failure
-    that is reported by a CommandFailedError with status 1.
+    A user's mistake has status 2, a failure that a CommandFailedError reports or that nobody has
+    foreseen status 1; the traceback of the latter goes to a file.
     """
     try:
         # before anything is parsed, since errors show what was given
@@ -216,20 +218,32 @@ def run(main: Callable[[Sequence[str]], int]) -> None:
             refuse_credentials(option if option.startswith("--") else "an argument", value)
         status = main(sys.argv[1:])
     except (ValueError, OSError) as error:
-        print(f"error: {error}{how_to_install(error)}", file=sys.stderr)
-        status = 2
-    except ImportError as error:
-        if not (how := how_to_install(error)):
-            raise
-        print(f"error: {error}{how}", file=sys.stderr)
-        status = 2
+        status = _say(2, f"{error}{how_to_install(error)}")
     except CommandFailedError as error:
-        print(f"error: {error}", file=sys.stderr)
-        status = 1
+        status = _say(1, str(error))
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         status = 128 + signal.SIGINT
+    except Exception as error:  # noqa: BLE001  # the last one: nobody else can tell it
+        how = how_to_install(error)
+        status = _say(2, f"{error}{how}") if how else _say(1, _unforeseen(error))
     sys.exit(status)
+
+
+def _say(status: int, what: str) -> int:
+    """Print an error in one line; return the status."""
+    print(f"error: {' '.join(what.split())}", file=sys.stderr)
+    return status
+
+
+def _unforeseen(error: Exception) -> str:
+    """Write the traceback of an error to a file; return what to say of it."""
+    told = "".join(traceback.format_exception(error))
+    with tempfile.NamedTemporaryFile(
+        "w", prefix="bert-vits2-ray-", suffix=".log", encoding="utf-8", delete=False
+    ) as file:
+        file.write(told)
+    return f"{type(error).__name__}: {error}; {file.name} has the whole traceback"
 
 
 def how_to_install(error: BaseException) -> str:

@@ -1,7 +1,9 @@
 """What an error of a worker means: would it come again, or was it the storage's or a node's?"""
 
+import contextlib
 import re
 import traceback
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -34,7 +36,8 @@ def is_permanent(error: BaseException) -> bool:
 
     An error of a node, of the network between nodes, or of a storage would not.
     """
-    of_ray = type(error).__module__.startswith("ray.")  # an actor or a node that is gone
+    # an actor or a node that is gone, or a worker that leaves because of a notice
+    of_ray = any(kind.__module__.startswith("ray.") for kind in type(error).__mro__)
     if of_ray or isinstance(error, NODE_ERRORS):
         return False
     if isinstance(error, OSError):
@@ -44,27 +47,36 @@ def is_permanent(error: BaseException) -> bool:
     return isinstance(error, Exception)
 
 
-def in_one_line(error: BaseException, log_name: str) -> str:
-    """Return what a user is told of an error.
+@contextlib.contextmanager
+def permanent_errors_named() -> Iterator[None]:
+    """Turn an error that would come again into a PermanentError.
 
-    Args:
-        error: what was raised.
-        log_name: file of the run that has the whole traceback.
+    Raises:
+        PermanentError: such an error; its cause is the error itself.
     """
+    try:
+        yield
+    except PermanentError:
+        raise
+    except Exception as error:
+        if not is_permanent(error):
+            raise
+        raise PermanentError(in_one_line(error)) from error
+
+
+def in_one_line(error: BaseException) -> str:
+    """Return what a user is told of an error: for one that is no user's, where it came from."""
     told = " ".join(str(error).split())
     if isinstance(error, ValueError | OSError):
         return told
-    place = _place(error)
-    kind = type(error).__name__
-    return f"{kind}{f': {told}' if told else ''} ({place}; the traceback is in {log_name})"
+    return f"{type(error).__name__}{f': {told}' if told else ''} ({_place(error)})"
 
 
 def _place(error: BaseException) -> str:
     """Return the innermost line of this project that an error went through."""
     frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if Path(frame.filename).is_relative_to(ROOT / "trainable")]
-    own += [frame for frame in frames if Path(frame.filename).is_relative_to(ROOT / "data")]
-    if not own:
-        return "no line of this project"
-    last = own[-1]
-    return f"{Path(last.filename).relative_to(ROOT)}:{last.lineno}"
+    own = [frame for frame in frames if Path(frame.filename).is_relative_to(ROOT)]
+    last = (own or list(frames))[-1]
+    file = Path(last.filename)
+    shown = file.relative_to(ROOT) if file.is_relative_to(ROOT) else file.name
+    return f"{shown}:{last.lineno}"

@@ -6,6 +6,7 @@ from typing import Any
 from data.files import StorageError
 from data.stream.damage import BadRowsError
 from trainable.distributed.collectives import collective
+from trainable.distributed.faults import permanent_errors_named
 from trainable.learning.not_finite import NotFiniteError
 from trainable.run.heartbeat import STOPPED, write_status
 from trainable.worker.loop import TrainingLoop
@@ -25,15 +26,19 @@ def train_loop(config: dict) -> dict[str, Any]:
 
     Returns:
         `step`, where the run stands, and `stopped` if it was stopped there; or `error`, if it
-        cannot continue in any number of attempts, the same on all workers. Whatever else goes wrong
-        is raised, and Ray Train starts the workers again.
+        cannot continue in any number of attempts, the same on all workers.
+
+    Raises:
+        PermanentError: this worker alone, perhaps, cannot continue: the run is given up.
+        Exception: whatever else goes wrong; Ray Train starts the workers again.
     """
-    try:
-        loop = set_up(config["worker"], RayWorker())
-    except (ValueError, StorageError) as error:
-        log.error("%s", error)
-        return {"error": str(error)}
-    return run_to_end(loop)
+    with permanent_errors_named():
+        try:
+            loop = set_up(config["worker"], RayWorker())
+        except (ValueError, StorageError) as error:
+            log.error("%s", error)
+            return {"error": str(error)}
+        return run_to_end(loop)
 
 
 @collective
