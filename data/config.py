@@ -1,14 +1,22 @@
 """Configuration of the data: where recordings and shards lie, and what is computed from them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from itertools import pairwise
+from typing import Annotated, Literal
 
+from data.declared import Line, Range, Settings, Size, Text
 from data.text.languages import LANGUAGES, PUBLISHED, Language, find
+
+Count = Annotated[int, Range(1)]
+Hertz = Annotated[int, Range(1000, 384_000)]
+Share = Annotated[float, Range(0, 1)]
+Seed = Annotated[int, Range(0, 2**63 - 1)]
+Amount = Annotated[float, Range(0)]  # of seconds, of a weight, of noise
 
 
 @dataclass(frozen=True)
-class BertSource:
+class BertSource(Settings, section="data.bert.others"):
     """The BERT model of a language beyond the published ones.
 
     Attributes:
@@ -16,12 +24,12 @@ class BertSource:
         revision: hub revision of `path`.
     """
 
-    path: str
-    revision: str | None = None
+    path: Text
+    revision: Text | None = None
 
 
 @dataclass(frozen=True)
-class BertConfig:
+class BertConfig(Settings, section="data.bert"):
     """One BERT model per language: a folder, a name on the hub, or `random` (tiny, made here).
 
     Attributes:
@@ -40,25 +48,26 @@ class BertConfig:
             device from the step's random numbers.
     """
 
-    zh: str = "hfl/chinese-roberta-wwm-ext-large"
-    jp: str = "ku-nlp/deberta-v2-large-japanese-char-wwm"
-    en: str = "microsoft/deberta-v3-large"
-    revision_zh: str | None = None
-    revision_jp: str | None = None
-    revision_en: str | None = None
+    zh: Text = "hfl/chinese-roberta-wwm-ext-large"
+    jp: Text = "ku-nlp/deberta-v2-large-japanese-char-wwm"
+    en: Text = "microsoft/deberta-v3-large"
+    revision_zh: Text | None = None
+    revision_jp: Text | None = None
+    revision_en: Text | None = None
     others: dict[str, BertSource] = field(default_factory=dict, hash=False)
-    random_width: int = 32
+    random_width: Count = 32
     inactive: Literal["zeros", "noise"] = "zeros"
 
-    def __post_init__(self) -> None:
+    def problems(self) -> Iterator[str]:
+        """Yield further models of languages that there are not, or that have a key of their own."""
         for code in self.others:
             if code not in LANGUAGES:
-                raise ValueError(
+                yield (
                     f"data.bert.others.{code}: no such language; declare it in "
                     f"data/text/languages.py, or use one of {', '.join(LANGUAGES)}"
                 )
-            if LANGUAGES[code] in PUBLISHED:
-                raise ValueError(f"data.bert.others.{code}: set data.bert.{code.lower()} instead")
+            elif LANGUAGES[code] in PUBLISHED:
+                yield f"data.bert.others.{code}: set data.bert.{code.lower()} instead"
 
     def key(self, language: str) -> str:
         """Return the configuration key of a language's model."""
@@ -99,7 +108,7 @@ class BertConfig:
 
 
 @dataclass(frozen=True)
-class PlanConfig:
+class PlanConfig(Settings, section="data.plan"):
     """How an epoch is cut into micro-batches (data.plan.epoch_plan).
 
     Attributes:
@@ -115,14 +124,33 @@ class PlanConfig:
     """
 
     mode: Literal["budget", "buckets"] = "budget"
-    max_frames: int = 8000
-    max_utterances: int = 64
-    max_cells: int | None = None
-    bucket_boundaries: tuple[int, ...] = (32, 300, 400, 500, 600, 700, 800, 900, 1000)
+    max_frames: Count = 8000
+    max_utterances: Count = 64
+    max_cells: Count | None = None
+    bucket_boundaries: Annotated[tuple[Count, ...], Size(2)] = (
+        32,
+        300,
+        400,
+        500,
+        600,
+        700,
+        800,
+        900,
+        1000,
+    )
+
+    def problems(self) -> Iterator[str]:
+        """Yield boundaries that do not ascend."""
+        bounds = self.bucket_boundaries
+        if any(low >= high for low, high in pairwise(bounds)):
+            yield (
+                f"data.plan.bucket_boundaries is {list(bounds)}: give numbers of frames of which "
+                "each is larger than the one before"
+            )
 
 
 @dataclass(frozen=True)
-class DataConfig:
+class DataConfig(Settings, section="data"):
     """Recordings, shards and features.
 
     Attributes:
@@ -169,32 +197,75 @@ class DataConfig:
             collate.
     """
 
-    transcript: str = ""
-    audio_root: str | None = None
-    shards: str = "shards"
-    sampling_rate: int = 44100
-    filter_length: int = 2048
-    hop_length: int = 512
-    win_length: int = 2048
-    n_mel_channels: int = 128
-    mel_fmin: float = 0.0
-    mel_fmax: float | None = None
+    transcript: Line = ""
+    audio_root: Text | None = None
+    shards: Text = "shards"
+    sampling_rate: Hertz = 44100
+    filter_length: Annotated[int, Range(2)] = 2048
+    hop_length: Count = 512
+    win_length: Annotated[int, Range(2)] = 2048
+    n_mel_channels: Count = 128
+    mel_fmin: Amount = 0.0
+    mel_fmax: Annotated[float, Range(above=0)] | None = None
     add_blank: bool = True
     spectrogram_on: Literal["shards", "pipeline", "device"] = "pipeline"
     bert: BertConfig = field(default_factory=BertConfig)
     japanese_engine: Literal["plus", "strict"] = "plus"
-    min_seconds: float = 0.4
-    max_seconds: float = 20.0
-    trim_db: float | None = None
-    trim_margin: float = 0.1
-    peak: float | None = None
-    loudness: float | None = None
-    split_seed: int = 0
-    validation_per_speaker: int = 1
-    validation_share: float = 0.01
-    max_reject_share: float = 0.05
-    rows_per_shard: int = 256
+    min_seconds: Amount = 0.4
+    max_seconds: Annotated[float, Range(above=0)] = 20.0
+    trim_db: Annotated[float, Range(above=0)] | None = None
+    trim_margin: Amount = 0.1
+    peak: Annotated[float, Range(above=0, high=1)] | None = None
+    loudness: Annotated[float, Range(-70, 0)] | None = None
+    split_seed: Seed = 0
+    validation_per_speaker: Annotated[int, Range(0)] = 1
+    validation_share: Annotated[float, Range(0, below=1)] = 0.01
+    max_reject_share: Share = 0.05
+    rows_per_shard: Count = 256
     bad_rows: Literal["refuse", "replace"] = "refuse"
     plan: PlanConfig = field(default_factory=PlanConfig)
-    prefetch_steps: int = 8
-    loaders: int = 4
+    prefetch_steps: Count = 8
+    loaders: Count = 4
+
+    def problems(self) -> Iterator[str]:
+        """Yield lengths, frequencies and seconds that do not fit each other."""
+        if self.win_length > self.filter_length:
+            yield (
+                f"data.win_length is {self.win_length}: it may not be longer than "
+                f"data.filter_length {self.filter_length}"
+            )
+        if self.hop_length > self.win_length:
+            yield (
+                f"data.hop_length is {self.hop_length}: it may not be longer than data.win_length "
+                f"{self.win_length}, or samples lie in no frame"
+            )
+        if self.n_mel_channels > self.filter_length // 2 + 1:
+            yield (
+                f"data.n_mel_channels is {self.n_mel_channels}: data.filter_length "
+                f"{self.filter_length} gives only {self.filter_length // 2 + 1} bins for them"
+            )
+        yield from self._problems_of_the_mel_bank()
+        if self.min_seconds >= self.max_seconds:
+            yield (
+                f"data.min_seconds is {self.min_seconds:g}: it must be less than "
+                f"data.max_seconds {self.max_seconds:g}"
+            )
+        if self.peak is not None and self.loudness is not None:
+            yield (
+                f"data.peak is {self.peak:g} and data.loudness is {self.loudness:g}: each decides "
+                "the level of a recording; set one of them"
+            )
+
+    def _problems_of_the_mel_bank(self) -> Iterator[str]:
+        highest = self.sampling_rate / 2
+        top = highest if self.mel_fmax is None else self.mel_fmax
+        if top > highest:
+            yield (
+                f"data.mel_fmax is {top:g}: it may not be above half of data.sampling_rate, "
+                f"{highest:g}"
+            )
+        if self.mel_fmin >= top:
+            yield (
+                f"data.mel_fmin is {self.mel_fmin:g}: it must be below data.mel_fmax, which is "
+                f"{top:g}"
+            )

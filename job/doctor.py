@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import ray
 
-from job.on_ray import fitness, nodes
+from job.on_ray import fitness, needs, nodes
 from job.on_ray.cluster import ray_session
 from job.on_ray.fitness import Check
 from job.reports.console import table
@@ -41,8 +41,12 @@ def examine(cfg: Config) -> list[Check]:
         up = nodes.alive()
         return [
             *fitness.configuration(cfg),
+            *needs.transcript(cfg),
+            *needs.models(cfg, reports),
             *fitness.versions(reports),
             *fitness.gpus(cfg, reports),
+            *fitness.full_size_without_gpu(cfg, reports),
+            fitness.locales(reports),
             *fitness.storage(cfg, reports),
             fitness.clocks(skew),
             *fitness.room(reports),

@@ -3,9 +3,11 @@
 from collections.abc import Sequence
 
 from data.corpus.prepare import prepare
+from data.corpus.transcript import read_transcript
 from data.files import below
-from job.on_ray.cluster import ray_session
+from job.on_ray.cluster import on_cluster, ray_session
 from job.settings.cli import parse, parser, run
+from job.settings.models import berts, check_models
 from job.settings.paths import with_absolute_paths
 
 
@@ -14,8 +16,11 @@ def main(argv: Sequence[str]) -> int:
     made = parser("python -m job.prepare", "Turn recordings and a transcript into shards.")
     cfg, _ = parse(made, argv)
     cfg = with_absolute_paths(cfg)
+    transcript = read_transcript(cfg.data.transcript, cfg.data.audio_root)
+    languages = {line.language for line in transcript.lines}
+    check_models(berts(cfg.data, sorted(languages)), hub_is_needed=not on_cluster())
     with ray_session(cfg):
-        manifest = prepare(cfg.data)
+        manifest = prepare(cfg.data, transcript)
 
     utterances = manifest.table.num_rows
     print(f"shards: {manifest.uri}, {utterances} utterances, {len(manifest.speakers)} speakers")

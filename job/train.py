@@ -1,24 +1,32 @@
 """Train a voice, or continue: `python -m job.train --config C [--section.key VALUE ...]`."""
 
 import contextlib
+import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 from ray.train import Result
 
 from data.files import keep_trying
 from job.on_ray.cluster import on_cluster, ray_session
+from job.on_ray.failures import FAILURES, newest_step, told_in_a_line
 from job.on_ray.private import UserCallback
+from job.on_ray.scaling import ElasticTrainer
+from job.on_ray.stopping import Signals
 from job.on_ray.storage import forget_checkpoint_list
-from job.on_ray.training import prepared_manifest, trainer_of
+from job.on_ray.training import prepared_manifest, trainer_of, worker_config
 from job.reports.console import follow
 from job.reports.outcome import is_finished, summary
 from job.settings.checks import check
 from job.settings.cli import parse, parser, run
 from job.settings.config import Config
 from job.settings.description import save_description
+from job.settings.models import check_models, check_start_weights, of_training
 from job.settings.paths import run_folder, with_absolute_paths
+from trainable.run.heartbeat import FAILED, FINISHED, STOPPED, Heartbeat, beating
 from trainable.run.logs import earlier_log
-from trainable.run.storage import claim
+from trainable.run.storage import checkpoints, claim
+from trainable.worker.start_check import check_start
 
 
 def main(argv: Sequence[str]) -> int:
@@ -43,34 +51,109 @@ def train(cfg: Config, callbacks: Sequence[UserCallback] = ()) -> Result | None:
     Raises:
         ValueError: settings that do not fit; names the keys.
         OSError: the run's folder cannot be read or written.
+        CommandFailedError: it was given up.
+        SystemExit: a signal has stopped it, in the main thread.
     """
     cfg = with_absolute_paths(cfg)
     check(cfg)
 
-    folder = run_folder(cfg)
-    retry_s = cfg.train.checkpoint.retry_s
     # before Ray starts, as a finished run needs no cluster
-    if keep_trying(lambda: is_finished(cfg), retry_s):
+    if keep_trying(lambda: is_finished(cfg), cfg.train.checkpoint.retry_s):
         print(summary(cfg, cfg.train.max_steps))
         return None
+    look_for_models(cfg)
 
-    with ray_session(cfg):
-        prepared_manifest(cfg)
-        keep_trying(lambda: save_description(cfg), retry_s)
-        # Ray Train would not start with a list that names a checkpoint which is gone
-        keep_trying(lambda: forget_checkpoint_list(folder), retry_s)
-        # from here on, a driver of this run that was started earlier saves nothing more
-        owner = keep_trying(lambda: claim(folder), retry_s)
+    with Signals() as signals, ray_session(cfg):
+        signals.catch()
+        owner = look_and_claim(cfg)
         trainer = trainer_of(cfg, owner, callbacks)
-        with show_progress(folder, retry_s):
-            result = trainer.fit()
+        with beating(run_folder(cfg), owner) as heart:
+            return train_to_end(cfg, trainer, signals, heart)
 
-    outcome = result.return_value  # type: ignore[attr-defined]
-    # the workers stopped together for a reason that no restart would cure
-    if "error" in outcome:
-        raise ValueError(outcome["error"])
-    print(summary(cfg, outcome["step"]))
+
+def look_and_claim(cfg: Config) -> str:
+    """Refuse what cannot train, then take over the run's folder; return the claim.
+
+    Raises:
+        ValueError: settings do not fit the shards or the run's checkpoints; nothing was written.
+        OSError: the run's folder cannot be read or written.
+    """
+    folder = run_folder(cfg)
+    retry_s = cfg.train.checkpoint.retry_s
+    manifest = prepared_manifest(cfg)
+    keep_trying(lambda: check_start(worker_config(cfg, owner=""), manifest), retry_s)
+
+    keep_trying(lambda: save_description(cfg), retry_s)
+    # Ray Train would not start with a list that names a checkpoint which is gone
+    keep_trying(lambda: forget_checkpoint_list(folder), retry_s)
+    # from here on, a driver of this run that was started earlier saves nothing more
+    return keep_trying(lambda: claim(folder), retry_s)
+
+
+def train_to_end(
+    cfg: Config, trainer: ElasticTrainer, signals: Signals, heart: Heartbeat
+) -> Result:
+    """Train until the end, a failure or a signal; tell in the run's folder which it was.
+
+    Raises:
+        ValueError: the workers have stopped for a reason that no restart would cure.
+        CommandFailedError: it was given up.
+        SystemExit: a signal has stopped it.
+    """
+    folder = run_folder(cfg)
+    try:
+        with show_progress(folder, cfg.train.checkpoint.retry_s), signals.asking(trainer.stop):
+            result = trainer.fit()
+        outcome = result.return_value  # type: ignore[attr-defined]
+        if "error" in outcome:
+            raise ValueError(outcome["error"])
+    except FAILURES as error:
+        if signals.caught is not None:
+            say_where_it_stopped(signals, heart, max(newest_step(folder), 0))
+        failure = told_in_a_line(error, folder)
+        heart.ended(FAILED, error=str(failure))
+        raise failure from None
+    except ValueError as error:
+        heart.ended(FAILED, error=str(error))
+        raise
+    except SystemExit:  # a second signal
+        heart.ended(STOPPED, step=max(newest_step(folder), 0))
+        raise
+
+    step = outcome["step"]
+    if "stopped" in outcome:
+        say_where_it_stopped(signals, heart, step)
+    heart.ended(FINISHED, step)
+    print(summary(cfg, step))
     return result
+
+
+def look_for_models(cfg: Config) -> None:
+    """Refuse models that are nowhere, before Ray starts.
+
+    Raises:
+        ValueError: names the key.
+        OSError: a store or the hub does not answer.
+    """
+    hub_is_needed = not on_cluster()
+    check_models(of_training(cfg), hub_is_needed)
+    # a run that has a checkpoint goes on from there
+    if not checkpoints(run_folder(cfg)):
+        check_start_weights(cfg, hub_is_needed)
+
+
+def say_where_it_stopped(signals: Signals, heart: Heartbeat, step: int) -> NoReturn:
+    """End a command whose run a signal has stopped.
+
+    Args:
+        signals: those of this process.
+        heart: what the run's folder says of it.
+        step: where the run stands, and is saved.
+    """
+    heart.ended(STOPPED, step)
+    stands = f"stopped at step {step}, saved" if step else "stopped before its first step"
+    print(f"{stands}: the same command continues", flush=True)
+    sys.exit(signals.status)
 
 
 def show_progress(folder: str, retry_s: float) -> contextlib.AbstractContextManager[None]:

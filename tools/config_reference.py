@@ -6,10 +6,12 @@ import types
 from collections.abc import Iterator
 from dataclasses import MISSING, Field, fields, is_dataclass
 from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
+from data.declared import declared
 from job.settings.config import Config
 
+UNSAID = ("in one line", "(not empty)")  # of nearly every text
 PAGE = Path(__file__).parents[1] / "docs/configuration.md"
 HEAD = """\
 # Configuration
@@ -19,8 +21,10 @@ not edit.
 
 A configuration is a YAML file of sections and keys, or several (`--config A --config B`, later ones
 win), then what the command line overrides: `--train.learning_rate 1e-4`,
-`--scaling.num_workers '[2, 8]' --train.micro_batches_per_step 8`. Unknown keys and wrong types are
-refused by name. A run's resolved configuration lies in its folder and in each of its checkpoints.
+`--scaling.num_workers '[2, 8]' --train.micro_batches_per_step 8`. Files are UTF-8. An unknown key,
+a key given twice, and a value that its key may not have are refused before anything starts, in one
+line with the key, and with file and line if it stands in a file. A run's resolved configuration
+lies in its folder and in each of its checkpoints.
 Presets are in [job/presets](../job/presets).
 """
 
@@ -33,7 +37,7 @@ def page() -> str:
 def _section(cls: type, key: str) -> Iterator[str]:
     """Yield the tables of a dataclass and of those in it, at a dotted key."""
     meanings = attributes(cls)
-    hints = get_type_hints(cls)
+    hints = declared(cls)
     inner = [f for f in fields(cls) if is_dataclass(hints[f.name])]
     own = [f for f in fields(cls) if f not in inner]
     if key:
@@ -70,6 +74,9 @@ def _type(hint: Any) -> str:
     """Return a type as a user would write its values."""
     origin = get_origin(hint)
     args = get_args(hint)
+    if origin is Annotated:
+        limits = [repr(limit) for limit in args[1:] if repr(limit) not in UNSAID]
+        return " ".join([_type(args[0]), *limits])
     if origin is Literal:
         return " or ".join(map(str, args))
     if origin in (Union, types.UnionType):

@@ -1,13 +1,18 @@
 """Configuration of the networks and of their training."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
+from data.config import Amount, Count, Hertz, Seed
+from data.declared import Line, Range, Settings, Size, Text
 from trainable.networks.registry import AVERAGED, GENERATOR, Network, Term, network, networks, terms
 
 # files of the generator's weights: its own, and the averaged ones (train.ema_decay)
 GENERATORS = (GENERATOR, AVERAGED)
+Counts = Annotated[tuple[Count, ...], Size(1)]
+Beta = Annotated[float, Range(0, below=1)]
+Limit = Annotated[float, Range(above=0)]
 Keys = Mapping[str, tuple[Any, Any, str]]  # name -> type, default and meaning
 
 
@@ -30,7 +35,7 @@ def with_keys(keys: Keys) -> Callable[[type], type]:
 
 
 @dataclass(frozen=True)
-class SlmConfig:
+class SlmConfig(Settings, section="model.slm"):
     """The speech language model behind the WavLM discriminator.
 
     Attributes:
@@ -41,14 +46,14 @@ class SlmConfig:
             WavLM.
     """
 
-    path: str = "microsoft/wavlm-base-plus"
-    revision: str | None = None
-    sampling_rate: int = 16000
-    initial_channel: int = 64
+    path: Text = "microsoft/wavlm-base-plus"
+    revision: Text | None = None
+    sampling_rate: Hertz = 16000
+    initial_channel: Count = 64
 
 
 @dataclass(frozen=True)
-class ModelConfig:
+class ModelConfig(Settings, section="model"):
     """Sizes of Bert-VITS2 2.3's networks; the defaults are its own.
 
     Attributes:
@@ -84,39 +89,94 @@ class ModelConfig:
         slm: the speech language model.
     """
 
-    n_speakers: int = 850
-    gin_channels: int = 512
-    inter_channels: int = 192
-    hidden_channels: int = 192
-    filter_channels: int = 768
-    n_heads: int = 2
-    n_layers: int = 6
-    n_layers_trans_flow: int = 4
-    n_flow_layer: int = 4
-    kernel_size: int = 3
-    p_dropout: float = 0.1
-    decoder: str = "hifigan"
+    n_speakers: Annotated[int, Range(0)] = 850
+    gin_channels: Count = 512
+    inter_channels: Annotated[int, Range(2)] = 192
+    hidden_channels: Count = 192
+    filter_channels: Count = 768
+    n_heads: Count = 2
+    n_layers: Annotated[int, Range(3)] = 6
+    n_layers_trans_flow: Annotated[int, Range(3)] = 4
+    n_flow_layer: Count = 4
+    kernel_size: Count = 3
+    p_dropout: Annotated[float, Range(0, below=1)] = 0.1
+    decoder: Text = "hifigan"
     resblock: Literal["1", "2"] = "1"
-    resblock_kernel_sizes: tuple[int, ...] = (3, 7, 11)
-    resblock_dilation_sizes: tuple[tuple[int, ...], ...] = ((1, 3, 5), (1, 3, 5), (1, 3, 5))
-    upsample_rates: tuple[int, ...] = (8, 8, 2, 2, 2)
-    upsample_initial_channel: int = 512
-    upsample_kernel_sizes: tuple[int, ...] = (16, 16, 8, 2, 2)
+    resblock_kernel_sizes: Counts = (3, 7, 11)
+    resblock_dilation_sizes: Annotated[tuple[Counts, ...], Size(1)] = (
+        (1, 3, 5),
+        (1, 3, 5),
+        (1, 3, 5),
+    )
+    upsample_rates: Counts = (8, 8, 2, 2, 2)
+    upsample_initial_channel: Count = 512
+    upsample_kernel_sizes: Counts = (16, 16, 8, 2, 2)
     use_transformer_flow: bool = True
     use_spk_conditioned_encoder: bool = True
     use_noise_scaled_mas: bool = True
-    mas_noise_scale_initial: float = 0.01
-    noise_scale_delta: float = 2e-6
+    mas_noise_scale_initial: Amount = 0.01
+    noise_scale_delta: Amount = 2e-6
     use_duration_discriminator: bool = True
     use_spectral_norm: bool = False
     discriminator_width_divisor: Literal[1, 2, 4, 8, 16] = 1
-    bert_channels: int = 1024
+    bert_channels: Count = 1024
     slm: SlmConfig = field(default_factory=SlmConfig)
+
+    def problems(self) -> Iterator[str]:
+        """Yield sizes that do not fit each other."""
+        if self.inter_channels % 2:
+            yield f"model.inter_channels is {self.inter_channels}: the flow needs an even number"
+        if self.hidden_channels % self.n_heads:
+            yield (
+                f"model.n_heads is {self.n_heads}: it must divide model.hidden_channels "
+                f"{self.hidden_channels}"
+            )
+        if self.n_speakers == 0 and self.use_spk_conditioned_encoder:
+            yield (
+                "model.use_spk_conditioned_encoder needs a speaker table: set model.n_speakers to "
+                "the number of speakers, or turn it off to train without one (the voice is then "
+                "taken from the recording itself)"
+            )
+        yield from self._problems_of_the_residual_blocks()
+        yield from self._problems_of_the_up_sampling()
+
+    def _problems_of_the_residual_blocks(self) -> Iterator[str]:
+        kernels = self.resblock_kernel_sizes
+        dilations = self.resblock_dilation_sizes
+        if len(kernels) != len(dilations):
+            yield (
+                f"model.resblock_dilation_sizes has {len(dilations)} lists: give one for each of "
+                f"the {len(kernels)} model.resblock_kernel_sizes"
+            )
+        if even := [kernel for kernel in kernels if kernel % 2 == 0]:
+            yield f"model.resblock_kernel_sizes has {even[0]}: give odd numbers"
+
+    def _problems_of_the_up_sampling(self) -> Iterator[str]:
+        rates = self.upsample_rates
+        kernels = self.upsample_kernel_sizes
+        if len(rates) != len(kernels):
+            yield (
+                f"model.upsample_kernel_sizes has {len(kernels)} numbers: give one for each of "
+                f"the {len(rates)} model.upsample_rates"
+            )
+            return
+        for rate, kernel in zip(rates, kernels, strict=True):
+            if kernel < rate or (kernel - rate) % 2:
+                yield (
+                    f"model.upsample_kernel_sizes has {kernel} for the rate {rate}: give the rate "
+                    "plus an even number"
+                )
+        if self.upsample_initial_channel < 2 ** len(rates):
+            yield (
+                f"model.upsample_initial_channel is {self.upsample_initial_channel}: give "
+                f"{2 ** len(rates)} or more, as each of the {len(rates)} model.upsample_rates "
+                "halves it"
+            )
 
 
 @dataclass(frozen=True)
-@with_keys({term.name: (float, term.weight, term.help) for term in terms()})
-class LossWeights:
+@with_keys({term.name: (Amount, term.weight, term.help) for term in terms()})
+class LossWeights(Settings, section="train.loss_weights"):
     """Weights of the generator's sum; the defaults are the reference trainer's."""
 
     def of(self, term: Term) -> float:
@@ -124,8 +184,8 @@ class LossWeights:
         return getattr(self, term.name, term.weight)
 
 
-Clip = float | Literal["none", "reference"]
-Rate = float | None
+Clip = Limit | Literal["none", "reference"]
+Rate = Limit | None
 
 
 def _meaning_of_clip(net: Network) -> str:
@@ -136,7 +196,7 @@ def _meaning_of_clip(net: Network) -> str:
 
 @dataclass(frozen=True)
 @with_keys({net.name: (Clip, "reference", _meaning_of_clip(net)) for net in networks()})
-class ClipNorm:
+class ClipNorm(Settings, section="train.clip_norm"):
     """Largest gradient norm of each network: a number, `none`, or `reference`, as listed here."""
 
     def limit(self, name: str, precision: str) -> float | None:
@@ -151,7 +211,7 @@ class ClipNorm:
 @with_keys(
     {net.name: (Rate, net.learning_rate, f"rate of {net.description}.") for net in networks()}
 )
-class LearningRates:
+class LearningRates(Settings, section="train.learning_rates"):
     """Learning rates at step 0 of single networks; none: train.learning_rate."""
 
     def of(self, name: str) -> float | None:
@@ -160,7 +220,7 @@ class LearningRates:
 
 
 @dataclass(frozen=True)
-class NotFiniteConfig:
+class NotFiniteConfig(Settings, section="train.not_finite"):
     """What happens when a loss or a gradient is not a finite number, or a gradient explodes.
 
     Attributes:
@@ -175,13 +235,13 @@ class NotFiniteConfig:
     """
 
     policy: Literal["stop", "skip", "roll_back"] = "stop"
-    max_grad_norm: float | None = None
-    max_in_a_row: int = 10
-    max_roll_backs: int = 3
+    max_grad_norm: Limit | None = None
+    max_in_a_row: Annotated[int, Range(0)] = 10
+    max_roll_backs: Annotated[int, Range(0)] = 3
 
 
 @dataclass(frozen=True)
-class CheckpointConfig:
+class CheckpointConfig(Settings, section="train.checkpoint"):
     """How often a run saves itself, and what it keeps.
 
     Attributes:
@@ -196,19 +256,12 @@ class CheckpointConfig:
             three checkpoints in a row that could not be saved stop the run.
     """
 
-    every_steps: int = 1000
-    keep: int = 3
-    keep_best: int = 1
-    metric: str = "eval/mel"
+    every_steps: Count = 1000
+    keep: Count = 3
+    keep_best: Annotated[int, Range(0)] = 1
+    metric: Text = "eval/mel"
     larger_is_better: bool = False
-    retry_s: float = 60.0
-
-    def __post_init__(self) -> None:
-        for key, low in (("every_steps", 1), ("keep", 1), ("keep_best", 0)):
-            if getattr(self, key) < low:
-                raise ValueError(
-                    f"train.checkpoint.{key} is {getattr(self, key)}: give a number from {low}"
-                )
+    retry_s: Amount = 60.0
 
     def cost(self, scores: Mapping[str, float]) -> float | None:
         """Return the metric as a number of which smaller is better; None if there is no score."""
@@ -222,7 +275,7 @@ class CheckpointConfig:
 
 
 @dataclass(frozen=True)
-class TrainConfig:
+class TrainConfig(Settings, section="train"):
     """Training.
 
     Attributes:
@@ -276,48 +329,41 @@ class TrainConfig:
             step, a validation and a checkpoint.
     """
 
-    seed: int = 42
-    max_steps: int = 500_000
-    micro_batches_per_step: int = 1
-    segment_size: int = 16384
+    seed: Seed = 42
+    max_steps: Count = 500_000
+    micro_batches_per_step: Count = 1
+    segment_size: Count = 16384
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     reduction: Literal["fast", "exact"] = "fast"
-    learning_rate: float = 2e-4
+    learning_rate: Limit = 2e-4
     learning_rates: LearningRates = field(default_factory=LearningRates)
-    lr_decay: float = 0.99995
+    lr_decay: Annotated[float, Range(above=0, high=1)] = 0.99995
     lr_decay_by: Literal["epoch", "step"] = "epoch"
-    warmup_steps: int = 0
-    betas: tuple[float, float] = (0.8, 0.99)
-    eps: float = 1e-9
-    weight_decay: float = 0.01
+    warmup_steps: Annotated[int, Range(0)] = 0
+    betas: tuple[Beta, Beta] = (0.8, 0.99)
+    eps: Limit = 1e-9
+    weight_decay: Amount = 0.01
     clip_norm: ClipNorm = field(default_factory=ClipNorm)
     not_finite: NotFiniteConfig = field(default_factory=NotFiniteConfig)
     loss_weights: LossWeights = field(default_factory=LossWeights)
     duration_discriminator_loss: Literal["faithful", "corrected"] = "faithful"
-    freeze: tuple[str, ...] = ()
-    init_from: str | None = None
+    freeze: tuple[Text, ...] = ()
+    init_from: Text | None = None
     skip_optimizer: bool = True
-    hub_endpoint: str | None = None
+    hub_endpoint: Text | None = None
     matmul_precision: Literal["auto", "highest", "high", "medium"] = "auto"
     activation_checkpointing: bool = False
     deterministic: bool = False
     rehearse: Literal["auto", "always", "never"] = "auto"
-    log_every_steps: int = 10
-    image_every_steps: int = 200
+    log_every_steps: Count = 10
+    image_every_steps: Count = 200
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
-    ema_decay: float = 0.0
-    hang_timeout_s: float = 600.0
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.ema_decay < 1:
-            raise ValueError(
-                f"train.ema_decay is {self.ema_decay}: give a number from 0 to below 1, "
-                "such as 0.999"
-            )
+    ema_decay: Annotated[float, Range(0, below=1)] = 0.0
+    hang_timeout_s: Limit = 600.0
 
 
 @dataclass(frozen=True)
-class ScorerConfig:
+class ScorerConfig(Settings, section="eval.scorers"):
     """A further score of a synthesis.
 
     Attributes:
@@ -325,12 +371,12 @@ class ScorerConfig:
         path: weights of the scorer.
     """
 
-    factory: str
-    path: str
+    factory: Text
+    path: Line
 
 
 @dataclass(frozen=True)
-class EvalConfig:
+class EvalConfig(Settings, section="eval"):
     """Validation.
 
     Attributes:
@@ -349,11 +395,11 @@ class EvalConfig:
             ends; 0: it continues to train.max_steps.
     """
 
-    every_steps: int = 1000
-    max_utterances: int = 64
-    syntheses: int = 16
-    samples: int = 4
-    max_frames: int = 1000
-    sentences: dict[str, str] = field(default_factory=dict)
+    every_steps: Count = 1000
+    max_utterances: Count = 64
+    syntheses: Annotated[int, Range(0)] = 16
+    samples: Annotated[int, Range(0)] = 4
+    max_frames: Count = 1000
+    sentences: dict[str, Annotated[str, Size(1)]] = field(default_factory=dict)
     scorers: dict[str, ScorerConfig] = field(default_factory=dict)
-    stop_after: int = 0
+    stop_after: Annotated[int, Range(0)] = 0

@@ -15,13 +15,12 @@ from fsspec.implementations.local import LocalFileSystem
 from data.bert.tokenizer import load_tokenizer
 from data.config import DataConfig
 from data.files import PART_SUFFIX, located
+from data.models import RANDOM
 from data.text.front_end import FrontEnd, get_front_end
 from data.text.languages import find
 
 if TYPE_CHECKING:
     from data.bert.features import BertFeatures
-
-RANDOM = "random"
 
 
 def front_end(cfg: DataConfig, language: str) -> FrontEnd:

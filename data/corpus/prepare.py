@@ -58,11 +58,12 @@ class PreparationError(ValueError):
     """Preparation cannot continue, whatever the lines say; what was written is kept."""
 
 
-def prepare(cfg: DataConfig) -> Manifest:
+def prepare(cfg: DataConfig, transcript: Transcript | None = None) -> Manifest:
     """Prepare a corpus, or bring one up to date. Ray must have been started by the caller.
 
     Args:
         cfg: names the transcript to read and the folder or URI of shards to write.
+        transcript: the transcript, if it has been read.
 
     Returns:
         The manifest that now lies at `cfg.shards`; its digest depends on the input and the settings
@@ -73,7 +74,7 @@ def prepare(cfg: DataConfig) -> Manifest:
             rejected, a store does not answer or is full, or a recording changed meanwhile.
         OSError: the transcript cannot be read, or the shards' folder cannot be used.
     """
-    transcript = read_transcript(cfg.transcript, cfg.audio_root)
+    transcript = transcript or read_transcript(cfg.transcript, cfg.audio_root)
     known = known_speakers(cfg.shards)
     recipe = make_recipe(cfg, {line.language for line in transcript.lines})
     held = _held_rows(cfg.shards)

@@ -15,6 +15,7 @@ from job.on_ray.probes import NodeReport
 from job.settings.checks import check, fitting_manifest
 from job.settings.config import Config
 from job.settings.paths import run_folder
+from trainable.config import ModelConfig
 
 LOCK = Path(__file__).resolve().parents[2] / "requirements.lock"
 # their versions decide whether nodes understand each other, and which numbers come out
@@ -97,6 +98,22 @@ def shards(cfg: Config) -> Check:
 
     utterances = f"{manifest.table.num_rows} utterances, {manifest.header['hours']:.1f} h"
     return Check("shards", "ok", f"{utterances}, {len(manifest.speakers)} speakers")
+
+
+def locales(reports: Sequence[NodeReport]) -> Check:
+    """Check whether all nodes write names of files in UTF-8."""
+    other = sorted({f"{r.encoding} on {r.node}" for r in reports if r.encoding != "utf-8"})
+    fix = "set LC_ALL=C.UTF-8 there, or names beyond ASCII are written differently by each node"
+    return verdict("locale", not other, ", ".join(other) or "UTF-8", fix)
+
+
+def full_size_without_gpu(cfg: Config, reports: Sequence[NodeReport]) -> Iterator[Check]:
+    """Warn of networks of full size where no node has a GPU."""
+    full = cfg.model.upsample_initial_channel >= ModelConfig().upsample_initial_channel
+    may_come = cfg.scaling.device == "cuda" and on_cluster()
+    if full and not may_come and not any(report.gpus for report in reports):
+        found = "networks of full size on a CPU: a step takes ten seconds and more"
+        yield Check("size", "warn", found, "use a GPU, or a small model such as the demo's")
 
 
 def versions(reports: Sequence[NodeReport]) -> Iterator[Check]:

@@ -8,7 +8,7 @@ tests/job/test_elastic.py. Nothing here imports torch.
 """
 
 import os
-from typing import Any
+from typing import Any, ClassVar
 
 import ray
 from ray import ObjectRef
@@ -18,6 +18,9 @@ from ray._private import ray_constants
 
 # The cluster's control service: which nodes are draining, which actors live. Ray 2.60.0
 from ray._private.state import state as cluster_state
+
+# The label by which an actor is placed on a node. Ray 2.60.0
+from ray._raylet import RAY_NODE_ID_KEY  # type: ignore[attr-defined]  # compiled
 
 # The four actors that Ray Data never ends, to be placed where they block no node. Ray 2.60.0
 from ray.data._internal.cluster_autoscaler.default_autoscaling_coordinator import (
@@ -34,16 +37,33 @@ from ray.train._internal.base_worker_group import BaseWorkerGroup
 from ray.train.v2._internal.callbacks import placement_group_callback
 from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
 
-# The name of the list of checkpoints that Ray Train keeps in a run's folder. Ray 2.60.0
-from ray.train.v2._internal.constants import CHECKPOINT_MANAGER_SNAPSHOT_FILENAME
+# The name of the list of checkpoints that Ray Train keeps in a run's folder, and the environment
+# that its controller is given. Ray 2.60.0
+from ray.train.v2._internal.constants import (
+    CHECKPOINT_MANAGER_SNAPSHOT_FILENAME,
+    get_env_vars_to_propagate,
+)
+
+# A worker's error, as its controller is told of it. Ray 2.60.0
+from ray.train.v2._internal.exceptions import UserExceptionWithTraceback
 
 # What callbacks are told of their run: its name and storage. Ray 2.60.0
 from ray.train.v2._internal.execution.context import TrainRunContext
 
-# That actor itself, and how it finds out that the controller is dead. Ray 2.60.0
-from ray.train.v2._internal.execution.controller import placement_group_cleaner
+# The actor that runs the workers; the one that frees what a dead one held, and how that one finds
+# out that the controller is dead. Ray 2.60.0
+from ray.train.v2._internal.execution.controller import TrainController, placement_group_cleaner
 from ray.train.v2._internal.execution.controller.placement_group_cleaner import (
     PlacementGroupCleaner,
+)
+
+# The state of a controller whose run is coming to its end. Ray 2.60.0
+from ray.train.v2._internal.execution.controller.state import ShuttingDownState
+
+# The policy for failures, to be subclassed, and what it answers. Ray 2.60.0
+from ray.train.v2._internal.execution.failure_handling import (
+    DefaultFailurePolicy,
+    FailureDecision,
 )
 
 # The policies for the number of workers, to be subclassed, and what they answer. Ray 2.60.0
@@ -68,15 +88,19 @@ from ray.train.v2._internal.execution.worker_group import WorkerGroupPollStatus,
 from ray.train.v2.api.callback import UserCallback
 from ray.train.v2.api.config import FailureConfig, RunConfig, ScalingConfig
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
+from ray.train.v2.api.exceptions import ControllerError, TrainingFailedError, WorkerGroupError
 
 __all__ = [
     "CHECKPOINT_MANAGER_SNAPSHOT_FILENAME",
     "BaseWorkerGroup",
+    "ControllerError",
     "DataParallelTrainer",
     "ElasticPolicy",
     "ElasticScalingPolicy",
     "FailureConfig",
+    "FailureDecision",
     "FixedScalingPolicy",
+    "ForgivingPolicy",
     "NamedReservation",
     "NoopDecision",
     "PlacementGroupCleaner",
@@ -88,7 +112,10 @@ __all__ = [
     "TailoredController",
     "TrainAutoscalingCoordinatorClient",
     "TrainRunContext",
+    "TrainingFailedError",
+    "TransparentController",
     "UserCallback",
+    "WorkerGroupError",
     "WorkerGroupPollStatus",
     "WorkerGroupState",
     "announce_preemption",
@@ -98,7 +125,9 @@ __all__ = [
     "get_or_create_autoscaling_coordinator",
     "get_or_create_stats_actor",
     "get_or_create_usage_collection_actor",
+    "is_over",
     "judge_controllers_by",
+    "raised_by_worker",
     "start_cleaners_of",
     "start_on_loopback",
 ]
@@ -196,15 +225,107 @@ class ElasticPolicy(ElasticScalingPolicy):
         return self.reserved_resources()
 
 
-class TailoredController(DataParallelTrainer):
-    """A trainer that may change what its controller is started with.
+class ForgivingPolicy(DefaultFailurePolicy):
+    """Ray Train's policy for failures, which can forget those that it has counted.
 
-    Needs `_initialize_and_run_controller` of Ray's trainers. Ray 2.60.0
+    Needs `_worker_group_failures`, `_controller_failures` and `_preemption_failures` of Ray's
+    policy. Ray 2.60.0
     """
+
+    def forget(self) -> None:
+        """Count from zero again."""
+        self._worker_group_failures = 0
+        self._controller_failures = 0
+        self._preemption_failures = 0
+
+
+class TransparentController(TrainController):
+    """Ray Train's controller, with a view of its state, workers and policies.
+
+    Needs `_worker_group`, `_failure_policy` and `_scaling_policy` of Ray's controller, and
+    `_worker_group_state` of its group. Ray 2.60.0
+    """
+
+    @property
+    def workers(self) -> WorkerGroupState | None:
+        """The workers; None if there are none now."""
+        group = self._worker_group
+        return None if group is None else group._worker_group_state
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the run has come to its end, good or bad."""
+        return self.get_state().is_terminal()
+
+    @property
+    def is_ending(self) -> bool:
+        """Whether the run comes to its end without another start of the workers, or has ended."""
+        return self.has_ended or isinstance(self.get_state(), ShuttingDownState)
+
+    @property
+    def failure_policy(self) -> Any:
+        """What decides whether the workers are started again after a failure."""
+        return self._failure_policy
+
+    @property
+    def scaling_policy(self) -> Any:
+        """What decides how many workers there are, and reserves resources for them."""
+        return self._scaling_policy
+
+
+def raised_by_worker(failure: Exception) -> BaseException:
+    """Return the error that a worker has raised, from what its controller was told.
+
+    Needs `_base_exc` of Ray Train's wrapper. Ray 2.60.0
+    """
+    return failure._base_exc if isinstance(failure, UserExceptionWithTraceback) else failure
+
+
+def is_over(job: str) -> bool:
+    """Tell whether the driver of a job has ended, in whatever way.
+
+    Needs `job_table` of the control service's state. Ray 2.60.0
+
+    Args:
+        job: Ray's id of the job.
+    """
+    return any(each["JobID"] == job and each["IsDead"] for each in cluster_state.job_table())
+
+
+class TailoredController(DataParallelTrainer):
+    """A trainer that may change its controller, and how it waits for it.
+
+    Needs `_initialize_and_run_controller` of Ray's trainers. This one starts the controller as
+    Ray's own does, but leaves the signals to `followed`: Ray's would end the workers at once.
+    Ray 2.60.0
+    """
+
+    controller_class: ClassVar[type] = TrainController
+    controller_options: ClassVar[dict[str, Any]] = {}
 
     def tailored(self, controller: dict[str, Any]) -> dict[str, Any]:
         """Return the arguments of the controller, from those that Ray Train made."""
         return controller
 
+    def followed(self, controller: Any) -> Any:
+        """Return the result of a controller that was started, once it has one."""
+        ray.get(controller.run.remote())
+        return ray.get(controller.get_result.remote())
+
+    def lifetime(self) -> str | None:
+        """Return `detached` if the controller is to live on when this process ends."""
+        return None
+
     def _initialize_and_run_controller(self, **controller: Any) -> Any:
-        return super()._initialize_and_run_controller(**self.tailored(controller))
+        env = get_env_vars_to_propagate()
+        env.setdefault("RAY_WARN_BLOCKING_GET_INSIDE_ASYNC", "0")
+        here = {RAY_NODE_ID_KEY: ray.get_runtime_context().get_node_id()}
+        options: dict[str, Any] = {
+            "num_cpus": 0,
+            "label_selector": here,
+            "runtime_env": {"env_vars": env},
+            "lifetime": self.lifetime(),
+            **self.controller_options,
+        }
+        started: Any = ray.remote(**options)(self.controller_class)
+        return self.followed(started.remote(**self.tailored(controller)))

@@ -5,6 +5,7 @@ import platform
 import shutil
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 import uuid
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import ray
 import torch
+from huggingface_hub.constants import HF_HUB_CACHE
 
 from data.files import below, located, put_file, reachable, read_file
 
@@ -38,6 +40,9 @@ class NodeReport:
         write_s: seconds that it took to write STORAGE_BYTES to the storage; None if that failed.
         read_s: seconds that it took to read them back; None if that failed.
         storage_error: why it failed; empty if it did not.
+        encoding: how the node's locale writes the names of files.
+        cache: folder where models of the hub are kept.
+        cache_error: why nothing can be written there; empty if it can.
     """
 
     node: str
@@ -52,6 +57,9 @@ class NodeReport:
     write_s: float | None
     read_s: float | None
     storage_error: str
+    encoding: str = "utf-8"
+    cache: str = ""
+    cache_error: str = ""
 
 
 def look(packages: tuple[str, ...], storage: str) -> NodeReport:
@@ -77,6 +85,9 @@ def look(packages: tuple[str, ...], storage: str) -> NodeReport:
         write_s=write_s,
         read_s=read_s,
         storage_error=error,
+        encoding=sys.getfilesystemencoding(),
+        cache=HF_HUB_CACHE,
+        cache_error=try_folder(HF_HUB_CACHE),
     )
 
 
@@ -122,6 +133,16 @@ def free_memory() -> int:
     if limit.is_file() and used.is_file() and (most := limit.read_text().strip()) != "max":
         free = min(free, int(most) - int(used.read_text()))
     return free
+
+
+def try_folder(folder: str) -> str:
+    """Return why nothing can be written in a folder, which is made if need be; empty if it can."""
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return ""
+    except OSError as error:
+        return error.strerror or str(error)
 
 
 def try_storage(storage: str) -> tuple[float | None, float | None, str]:

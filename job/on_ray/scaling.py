@@ -15,8 +15,10 @@ trainer's private hook is used; Ray is pinned, and tests/job/test_elastic.py fai
 changes it.
 """
 
+import threading
 import time
-from typing import Any
+from functools import partial
+from typing import Any, ClassVar
 
 import ray
 from ray.train import PreemptionInfo
@@ -24,6 +26,7 @@ from ray.train import PreemptionInfo
 # the class that ray.train.torch holds at run time; by this path, mypy knows it too
 from ray.train.v2.torch.torch_trainer import TorchTrainer
 
+from job.on_ray.failures import FailuresInARow, newest_step
 from job.on_ray.private import (
     ElasticPolicy,
     ElasticScalingPolicy,
@@ -44,10 +47,11 @@ from job.on_ray.private import (
     judge_controllers_by,
     start_cleaners_of,
 )
+from job.on_ray.stopping import CONCURRENCY, SAVE_WITHIN_S, Controller
 
-# growth can wait: workers that have not saved by then are ended nevertheless
-SAVE_WITHIN_S = 1800
 ANSWER_WITHIN_S = 5
+LOOK_EVERY_S = 0.1  # at signals
+STOPS = "stops: the workers finish their step and save (a second signal ends them at once)"
 
 
 def requester_id(run: str) -> str:
@@ -147,14 +151,62 @@ def lives(actor_id: str, timeout: float) -> bool:
 
 
 class ElasticTrainer(TailoredController, TorchTrainer):
-    """A TorchTrainer that scales by `PromptScaling`, or by `FixedScaling` for a fixed number."""
+    """A TorchTrainer that scales by our policies, counts failures by ours, and can be stopped.
+
+    It scales by `PromptScaling`, or by `FixedScaling` for a fixed number.
+
+    Attributes:
+        stop: once it is set, the workers save and the run ends.
+    """
+
+    controller_class = Controller
+    controller_options: ClassVar[dict[str, Any]] = {"concurrency_groups": CONCURRENCY}
+
+    def __init__(self, *args: Any, **settings: Any):
+        super().__init__(*args, **settings)
+        self.stop = threading.Event()
 
     def tailored(self, controller: dict[str, Any]) -> dict[str, Any]:
-        """Replace Ray Train's policy and cleaner by ours."""
+        """Replace Ray Train's policies and cleaner by ours."""
         given = controller["scaling_policy"]
-        ours = PromptScaling if isinstance(given, ElasticScalingPolicy) else FixedScaling
+        scaling = PromptScaling if isinstance(given, ElasticScalingPolicy) else FixedScaling
+        folder = self.train_loop_config["worker"].folder  # type: ignore[index]
+        failures = FailuresInARow(
+            controller["failure_policy"].failure_config, partial(newest_step, folder)
+        )
         callbacks = [
             CleanerCallback() if isinstance(callback, PlacementGroupCleanerCallback) else callback
             for callback in controller["callbacks"]
         ]
-        return controller | {"scaling_policy": ours(given.scaling_config), "callbacks": callbacks}
+        return controller | {
+            "scaling_policy": scaling(given.scaling_config),
+            "failure_policy": failures,
+            "callbacks": callbacks,
+        }
+
+    def lifetime(self) -> str | None:
+        """Let the controller outlive a driver, for the workers to save; a trial's ends with it."""
+        return "detached" if ray.get_runtime_context().get_actor_id() is None else None
+
+    def followed(self, controller: Any) -> Any:
+        """Return the controller's result; pass on that the run is to stop.
+
+        Whatever ends the waiting ends the controller too, and gives back what it had reserved.
+        """
+        running = controller.run.remote()
+        told = False
+        try:
+            while not ray.wait([running], timeout=LOOK_EVERY_S)[0]:
+                if self.stop.is_set() and not told:
+                    controller.stop.remote()
+                    told = True
+                    print(STOPS, flush=True)
+            ray.get(running)
+            result = ray.get(controller.get_result.remote())
+        except BaseException:
+            ray.kill(controller)
+            give_back(f"{self.run_config.storage_path}/{self.run_config.name}")
+            raise
+        # nobody else ends a detached one
+        ray.kill(controller)
+        return result

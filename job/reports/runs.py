@@ -10,6 +10,7 @@ import yaml
 from data.files import below, located, reachable, read_file
 from trainable.config import CheckpointConfig
 from trainable.run.format import CHECKSUMS, CONFIG, METRICS, METRICS_PARTS, checkpoint_name, step_of
+from trainable.run.heartbeat import Status, read_status
 from trainable.run.storage import checkpoints, names_in, ranking, scores_of
 
 # since the last write; a worker that hangs is ended after ten minutes (train.hang_timeout_s)
@@ -27,6 +28,7 @@ class Run:
         best: the best score among its checkpoints; None without one.
         metric: the metric of that score.
         written: time of the last write.
+        status: what its driver has told last; None if it has told nothing, as older code.
     """
 
     name: str
@@ -35,11 +37,17 @@ class Run:
     best: float | None
     metric: str
     written: datetime
+    status: Status | None = None
 
     def state(self, now: datetime) -> str:
-        """Return `finished`, `running` if it wrote lately, or `stopped`."""
+        """Return `finished`, `running`, `stopped`, `failed`, or `lost` if no driver answers.
+
+        Of a run of older code, `running` if it wrote lately, or else `stopped`.
+        """
         if self.step >= self.goal:
             return "finished"
+        if self.status is not None:
+            return self.status.seen(now)
         return "running" if now - self.written < RUNS_WITHIN else "stopped"
 
 
@@ -114,6 +122,7 @@ def describe(folder: str) -> Run:
         best=_best_score(saved, cfg),
         metric=cfg.metric,
         written=last_write(folder),
+        status=read_status(folder),
     )
 
 

@@ -6,6 +6,7 @@ from job.settings.paths import run_folder
 from trainable.evaluation.evaluate import check_metric
 from trainable.learning.state import check_sizes
 from trainable.settings import check_fits
+from trainable.worker.watchdog import LONG
 
 # between the time that workers report where they hang and the end of what they hang in
 REPORT_S = 60
@@ -56,16 +57,19 @@ def check_workers(cfg: Config) -> None:
 def check_timeouts(cfg: Config) -> None:
     """Refuse timeouts by which workers would end before they report where they hang.
 
+    The watchdog waits three times as long for a first step, a validation and a checkpoint.
+
     Raises:
         ValueError: names both keys.
     """
     hang = cfg.train.hang_timeout_s
     collective = cfg.scaling.collective_timeout_s
-    if collective < hang + REPORT_S:
+    needed = LONG * hang + REPORT_S
+    if collective < needed:
         raise ValueError(
-            f"scaling.collective_timeout_s {collective:g} must be {REPORT_S} s longer than "
-            f"train.hang_timeout_s {hang:g}, or the workers end before they have reported where "
-            "they hang: raise it, or lower the other"
+            f"scaling.collective_timeout_s is {collective:g}: give {needed:g} or more, which is "
+            f"{LONG} x train.hang_timeout_s {hang:g} and {REPORT_S} s, or the workers end before "
+            "they have reported where they hang; or lower train.hang_timeout_s"
         )
 
 

@@ -1,19 +1,26 @@
 """Command lines: presets, dotted overrides, errors that name the key. Only here is jsonargparse."""
 
 import argparse
-import difflib
+import json
+import re
+import signal
 import sys
+import tempfile
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
+from data.declared import declared, refusal
 from data.dotted_keys import assign, flat
 from data.files import UnreachableError, has_credentials
 from job.settings.config import Config
+from job.settings.keys import declared_at, did_you_mean, unknown
+from job.settings.yaml_file import read_yaml
 
 # package of a store's client -> what to install, with the versions that are tested
 PINNED = {"s3fs": "--requirement requirements.lock", "gcsfs": "--requirement deploy/cloud.lock"}
@@ -24,7 +31,9 @@ def parser(prog: str, description: str) -> ArgumentParser:
 
     Later arguments win.
     """
-    made = ArgumentParser(prog=prog, description=description, exit_on_error=False)
+    made = ArgumentParser(
+        prog=prog, description=description, exit_on_error=False, allow_abbrev=False
+    )
     made.add_argument(
         "--config",
         action="config",
@@ -53,16 +62,62 @@ def parse(made: ArgumentParser, argv: Sequence[str]) -> tuple[Config, Namespace]
     """Parse a command line of `parser`: the configuration, and all arguments.
 
     Raises:
-        ValueError: an unknown key, a value of the wrong type, or a password in a URI; names the
-            key.
+        ValueError: an unknown key, a value that its key may not have, or a password in a URI; names
+            the key, and the file and line of one that stands in a file.
+        OSError: a file cannot be read.
     """
+    words = _with_content_of_files(argv)
     try:
-        args = made.instantiate_classes(made.parse_args(list(argv)))
+        args = made.instantiate_classes(made.parse_args(words))
     except ArgumentError as error:
-        files = [argv[i + 1] for i, word in enumerate(argv[:-1]) if word == "--config"]
-        where = f" (with --config {' '.join(files)})" if files else ""
-        raise ValueError(f"{error}{where}") from error
+        raise ValueError(_in_one_line(str(error), made)) from error
     return _config(args), args
+
+
+def _with_content_of_files(argv: Sequence[str]) -> list[str]:
+    """Return the arguments with the settings of each --config in place of its file's name."""
+    words = [part for word in argv for part in _split(word)]
+    for option in (word.partition("=")[0] for word in words if word.startswith("--")):
+        key = option.removeprefix("--")
+        if is_dataclass(section := declared_at(key)):
+            example = next(iter(declared(section)))  # type: ignore[arg-type]
+            raise ValueError(
+                f"{option} is a section: give its keys one by one, as {option}.{example}"
+            )
+    for i, word in enumerate(words[:-1]):
+        if word == "--config":
+            words[i + 1] = json.dumps(_content_of(words[i + 1]))
+    return words
+
+
+def _content_of(file: str) -> dict[str, Any]:
+    try:
+        return read_yaml(file)
+    except OSError as error:
+        raise ValueError(f"--config {file}: {error.strerror or error}: give a YAML file") from error
+
+
+def _split(word: str) -> list[str]:
+    """Return `--config=FILE` as two arguments."""
+    return word.split("=", 1) if word.startswith("--config=") else [word]
+
+
+def _in_one_line(error: str, made: ArgumentParser) -> str:
+    """Return an error of jsonargparse, which may have ten lines, as one that says what to give."""
+    told = " ".join(error.split())
+    if stray := re.match(r"unrecognized arguments: (--\S+)", told):
+        option = stray[1].partition("=")[0]
+        options = [name for action in made._actions for name in action.option_strings]
+        near = did_you_mean(option.lstrip("-"), [name.lstrip("-") for name in options])
+        return f"{option} is no option of this command{near.replace('mean ', 'mean --')}"
+
+    key = ".".join(re.findall(r'Parser key "([^"]+)"', told))
+    if stray := re.search(r"Option '([^']+)' is not accepted", told):
+        return unknown(f"{key}.{stray[1]}")
+    value = re.search(r"(?:Got|Given) value: (.*)$|path string: (.*)$", told)
+    if value is not None and (hint := declared_at(key)) is not None:
+        return refusal(key, value[1] or value[2], hint)
+    return f"{key}: {': '.join(told.rsplit(': ', 2)[-2:])}" if key else told
 
 
 def overridden(config: Config, values: Mapping[str, object]) -> Config:
@@ -81,16 +136,14 @@ def overridden(config: Config, values: Mapping[str, object]) -> Config:
     known = flat(content)
     for key, value in values.items():
         if key not in known:
-            near = difflib.get_close_matches(key, known, 1)
-            hint = f": did you mean {near[0]}?" if near else ""
-            raise ValueError(f"{key} is no key of the configuration{hint}")
+            raise ValueError(unknown(key))
         assign(content, key, value)
 
     made = parser("config", "")
     try:
         return _config(made.instantiate_classes(made.parse_object(content)))
     except ArgumentError as error:
-        raise ValueError(f"{', '.join(values)}: {error}") from error
+        raise ValueError(_in_one_line(str(error), made)) from error
 
 
 def _config(args: Namespace) -> Config:
@@ -149,10 +202,15 @@ def _plain(value: object) -> object:
     return value
 
 
-def run(main: Callable[[Sequence[str]], int]) -> None:
-    """Run a command and exit with its status.
+class CommandFailedError(RuntimeError):
+    """A command has failed without a mistake of its user; the message says what to do."""
 
-    A user's mistake ends it with one clear line and status 2 instead of a traceback.
+
+def run(main: Callable[[Sequence[str]], int]) -> None:
+    """Run a command and exit with its status; whatever fails is told in one line.
+
+    A user's mistake has status 2, a failure that a CommandFailedError reports or that nobody has
+    foreseen status 1; the traceback of the latter goes to a file.
     """
     try:
         # before anything is parsed, since errors show what was given
@@ -160,14 +218,32 @@ def run(main: Callable[[Sequence[str]], int]) -> None:
             refuse_credentials(option if option.startswith("--") else "an argument", value)
         status = main(sys.argv[1:])
     except (ValueError, OSError) as error:
-        print(f"error: {error}{how_to_install(error)}", file=sys.stderr)
-        status = 2
-    except ImportError as error:
-        if not (how := how_to_install(error)):
-            raise
-        print(f"error: {error}{how}", file=sys.stderr)
-        status = 2
+        status = _say(2, f"{error}{how_to_install(error)}")
+    except CommandFailedError as error:
+        status = _say(1, str(error))
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        status = 128 + signal.SIGINT
+    except Exception as error:  # noqa: BLE001  # the last one: nobody else can tell it
+        how = how_to_install(error)
+        status = _say(2, f"{error}{how}") if how else _say(1, _unforeseen(error))
     sys.exit(status)
+
+
+def _say(status: int, what: str) -> int:
+    """Print an error in one line; return the status."""
+    print(f"error: {' '.join(what.split())}", file=sys.stderr)
+    return status
+
+
+def _unforeseen(error: Exception) -> str:
+    """Write the traceback of an error to a file; return what to say of it."""
+    told = "".join(traceback.format_exception(error))
+    with tempfile.NamedTemporaryFile(
+        "w", prefix="bert-vits2-ray-", suffix=".log", encoding="utf-8", delete=False
+    ) as file:
+        file.write(told)
+    return f"{type(error).__name__}: {error}; {file.name} has the whole traceback"
 
 
 def how_to_install(error: BaseException) -> str:

@@ -1,14 +1,18 @@
 """The whole configuration: sections, each beside its owner, and what belongs to the job itself."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
 
-from data.config import DataConfig
+from data.config import Count, DataConfig
+from data.declared import Range, Settings, Text
 from trainable.config import EvalConfig, ModelConfig, TrainConfig
+
+Above0 = Annotated[float, Range(above=0)]
 
 
 @dataclass(frozen=True)
-class RunSettings:
+class RunSettings(Settings, section="run"):
     """Where a run lives.
 
     Attributes:
@@ -16,12 +20,12 @@ class RunSettings:
         storage: folder or URI; the run's folder is `<storage>/<name>`.
     """
 
-    name: str = "run"
-    storage: str = "runs"
+    name: Text = "run"
+    storage: Text = "runs"
 
 
 @dataclass(frozen=True)
-class ScalingSettings:
+class ScalingSettings(Settings, section="scaling"):
     """How many workers, and what each is given.
 
     Attributes:
@@ -44,40 +48,39 @@ class ScalingSettings:
             looked at again.
         notice_poll_s: seconds between looks for a notice that a node goes (a spot reclaim).
         collective_timeout_s: seconds after which a collective operation fails that not all workers
-            have joined, and the workers are restarted; longer than train.hang_timeout_s, whose
-            report says who waits for whom.
+            have joined, and the workers are restarted; at least 3 x train.hang_timeout_s + 60, as
+            the report of a hang, which says who waits for whom, must come first.
     """
 
-    num_workers: int | list[int] = 1
-    threads_per_worker: int = 1
+    num_workers: Count | list[Count] = 1
+    threads_per_worker: Count = 1
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    cpus_per_worker: float = 1.0
-    worker_resources: dict[str, float] = field(default_factory=dict)
-    loader_resources: dict[str, float] = field(default_factory=dict)
-    max_failures: int = 8
-    resize_interval_s: float = 15.0
-    health_poll_s: float = 0.5
-    start_timeout_s: float = 10.0
-    notice_poll_s: float = 2.0
-    collective_timeout_s: float = 900.0
+    cpus_per_worker: Above0 = 1.0
+    worker_resources: dict[str, Above0] = field(default_factory=dict)
+    loader_resources: dict[str, Above0] = field(default_factory=dict)
+    max_failures: Annotated[int, Range(-1)] = 8
+    resize_interval_s: Above0 = 15.0
+    health_poll_s: Above0 = 0.5
+    start_timeout_s: Above0 = 10.0
+    notice_poll_s: Above0 = 2.0
+    collective_timeout_s: Above0 = 1900.0
 
     @property
     def bounds(self) -> tuple[int, int]:
-        """Fewest and most workers.
-
-        Raises:
-            ValueError: not a positive number or an ascending pair of positive numbers.
-        """
+        """Fewest and most workers."""
         given = self.num_workers
-        pair = [given, given] if isinstance(given, int) else given
-        if len(pair) != 2 or not 1 <= pair[0] <= pair[1]:
-            raise ValueError(f"scaling.num_workers is {given}: give a number from 1, or [min, max]")
-        low, high = pair
+        low, high = [given, given] if isinstance(given, int) else given
         return low, high
+
+    def problems(self) -> Iterator[str]:
+        """Yield a number of workers that is no number and no ascending pair."""
+        given = self.num_workers
+        if isinstance(given, list) and (len(given) != 2 or given[0] > given[1]):
+            yield f"scaling.num_workers is {given}: give a number from 1, or [min, max]"
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(Settings):
     """The resolved configuration of a command.
 
     Attributes:

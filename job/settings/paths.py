@@ -1,17 +1,21 @@
-"""Where a configuration's files lie: the run's folder, and local paths made absolute."""
+"""Where a command's files lie: the run's folder, local paths made absolute, where it may write."""
 
 import os
-from collections.abc import Callable
+import tempfile
+from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
+from functools import partial
 
-from data.config import DataConfig
-from data.files import PathError, below, is_local, is_uri, local_path, located, stays_below
+from fsspec.implementations.local import LocalFileSystem
+
+from data.files import PathError, below, is_uri, located, reachable, stays_below
 from job.settings.config import Config
 from trainable.run.format import CHECKPOINT_NAME, CHECKSUMS
 from trainable.run.storage import BEST, is_here
 
 LONGEST_NAME = 255  # bytes of a file's name, on all usual file systems
+JOINERS = "\u200c\u200d"  # unseen, and part of words and emoji
+READ_ONLY = ("http://", "https://")
 
 
 def run_folder(cfg: Config) -> str:
@@ -77,7 +81,12 @@ def _path(key: str, value: str) -> str:
 def _model(key: str, value: str) -> str:
     """Return `_path` of a key's value, unless it is the name of a model on the hub."""
     # a hub name looks like a relative path, and is taken for one only if something is there
-    return _path(key, value) if is_uri(value) or is_here(value) else value
+    if value.startswith(("/", "~", ".")) or is_uri(value):
+        return _path(key, value)
+    try:
+        return absolute(value) if is_here(value) else value
+    except PathError as error:
+        raise ValueError(f"{key}: {error}") from error
 
 
 def absolute(path: str) -> str:
@@ -90,33 +99,63 @@ def absolute(path: str) -> str:
     return os.path.realpath(where) if isinstance(fs, LocalFileSystem) else path
 
 
-def output(option: str, out: str) -> str:
-    """Return where a command is asked to write, with local paths absolute.
+def output_file(option: str, out: str) -> str:
+    """Return where a command is asked to write a file; local paths absolute. Nothing is written.
 
     Args:
-        option: the option that says so, for messages.
+        option: the option that asks, for messages.
         out: path or URI.
 
     Raises:
-        ValueError: it is no path or URI, or lies in the folder of a checkpoint, which never
-            changes.
+        ValueError: it is no path or URI, is a folder, cannot be written, or lies in the folder of a
+            checkpoint, which never changes.
     """
+    return _output(option, out, folder=False)
+
+
+def output_folder(option: str, out: str) -> str:
+    """Return where a command is asked to write files; see `output_file`."""
+    return _output(option, out, folder=True)
+
+
+def _output(option: str, out: str, folder: bool) -> str:
     where = _path(option, out)
-    for folder in (where, *_parents(where)):
-        name = folder.rpartition("/")[2]
-        if CHECKPOINT_NAME.fullmatch(name):
-            raise ValueError(
-                f"{option} {out} lies in the checkpoint {name}, which never changes: give a place "
-                "outside of it"
-            )
+    if where.lower().startswith(READ_ONLY):
+        raise ValueError(f"{option} {out} cannot be written to: give a folder, or s3://...")
+    fs, path = located(where)
+    with reachable(where):
+        if fs.isfile(path) if folder else fs.isdir(path) or out.endswith("/"):
+            wanted = "the name of a folder" if folder else "the name of a file in it"
+            raise ValueError(f"{option} {out} is a {'file' if folder else 'folder'}: give {wanted}")
+        inside = next((each for each in _upwards(path) if fs.exists(f"{each}/{CHECKSUMS}")), None)
+    if inside is not None:
+        raise ValueError(
+            f"{option} {out} lies in the checkpoint {inside}, which never changes: "
+            "give a place outside of it"
+        )
+    if isinstance(fs, LocalFileSystem):
+        _check_local(option, path)
     return where
 
 
-def output_file(option: str, out: str) -> str:
-    """Return `output` for a file, which may be there already; make sure that it can be written.
+def _upwards(path: str) -> Iterator[str]:
+    """Yield a path and the folders that it lies in, without the root or bucket."""
+    while path.strip("/"):
+        yield path
+        path = path.rpartition("/")[0]
 
-    Raises:
-        ValueError: see `output`; or it is a folder, or may not be written.
-    """
 
-
+def _check_local(option: str, path: str) -> None:
+    """Refuse a place where nothing can be written; a file without a name shows it."""
+    folder = next(filter(os.path.exists, _upwards(path)), "/")
+    try:
+        if os.path.isfile(path):  # noqa: PTH113
+            folder = os.path.dirname(path)  # noqa: PTH120
+            with open(path, "ab"):  # noqa: PTH123
+                pass
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ValueError(
+            f"{option} {path} cannot be written: {error.strerror} ({folder}): give another place"
+        ) from error

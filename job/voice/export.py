@@ -6,7 +6,6 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-
 from data.files import located
 from job.settings.cli import read_config
 from job.settings.reference_config import reference_config

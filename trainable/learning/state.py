@@ -68,12 +68,6 @@ def check_sizes(model: ModelConfig, train: TrainConfig, data: DataConfig) -> Non
     Raises:
         ValueError: names the keys.
     """
-    if model.n_speakers == 0 and model.use_spk_conditioned_encoder:
-        raise ValueError(
-            "model.use_spk_conditioned_encoder needs a speaker table: set model.n_speakers to the "
-            "number of speakers, or turn it off to train without one (the voice is then taken from "
-            "the recording itself)"
-        )
     decoder = decoder_of(model)
     samples = decoder.samples_per_frame(model)
     if samples != data.hop_length:

@@ -191,8 +191,18 @@ def weights_file(folder: Path, name: str) -> Path:
         raise CheckpointError(
             f"{folder} holds no averaged weights: it was trained with train.ema_decay 0"
         )
-    raise CheckpointError(
-        f"{folder} holds no network `{name}`: it was trained with other model.* settings"
+    raise without_network(str(folder), name)
+
+
+def without_network(checkpoint: str, name: str) -> CheckpointError:
+    """Return the error of a checkpoint that lacks a network.
+
+    Args:
+        checkpoint: path or URI of the checkpoint.
+        name: name of the network.
+    """
+    return CheckpointError(
+        f"{checkpoint} holds no network `{name}`: it was trained with other model.* settings"
     )
 
 
@@ -204,14 +214,27 @@ def load_weights(folder: Path, name: str, net: nn.Module) -> None:
     """
     path = weights_file(folder, name)
     weights = load_file(path)
-    wrong = mismatches(weights, net.state_dict())
-    if wrong:
+    check_architecture(str(path), weights, net)
+    net.load_state_dict(weights)
+
+
+def check_architecture(path: str, weights: Mapping[str, Tensor], net: nn.Module) -> None:
+    """Refuse weights of another architecture.
+
+    Args:
+        path: path or URI of their file, for the message.
+        weights: tensors of the file; on the meta device they have shapes alone.
+        net: the network.
+
+    Raises:
+        CheckpointError: names the tensors that do not fit.
+    """
+    if wrong := mismatches(weights, net.state_dict()):
         raise CheckpointError(
             f"{path} is of another architecture ({len(wrong)} tensors differ): "
             f"{'; '.join(wrong[:3])}. "
             f"Set model.* as in the checkpoint's {CONFIG}, or choose another run.name"
         )
-    net.load_state_dict(weights)
 
 
 def mismatches(weights: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> list[str]:

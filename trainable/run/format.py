@@ -5,11 +5,13 @@ No other module spells these names. This one needs no torch, so that listing run
 config.yaml              resolved configuration of the last start
 environment.json         code version and installed packages of the last start
 owner.txt                the job that was started last; an earlier one saves nothing more
+status.json              whether it runs, and how it ended (heartbeat.py)
 metrics.jsonl            one JSON object per global step; in an object store, which cannot append,
                          parts: metrics/<first step>.jsonl
 tensorboard/             events of the training; tensorboard/eval/ those of the validations
 logs/rank-<r>.log        log of each rank
 logs/stuck-rank-<r>.txt  where a rank was when it hung
+logs/driver.log          tracebacks of the run's failures
 checkpoint_<step>/       a checkpoint after that many global steps
 
 The files of a checkpoint:
@@ -47,11 +49,13 @@ from trainable.networks.registry import NAME as NETWORK_NAME
 CONFIG = "config.yaml"
 ENVIRONMENT = "environment.json"
 OWNER = "owner.txt"
+STATUS = "status.json"
 METRICS = "metrics.jsonl"
 METRICS_PARTS = "metrics"
 TENSORBOARD = "tensorboard"
 TENSORBOARD_EVAL = "tensorboard/eval"
 LOGS = "logs"
+DRIVER_LOG = f"{LOGS}/driver.log"
 
 # of a checkpoint, which has a CONFIG too
 CHECKSUMS = "checksums.json"

@@ -202,7 +202,7 @@ def resolve(uri: str) -> str:
     with reachable(uri):
         fs, root = located(uri)
         if fs.exists(f"{root}/{CHECKSUMS}"):
-            return uri
+            return uri.rstrip("/")
 
     run, _, last = uri.rstrip("/").rpartition("/")
     if last == BEST:
@@ -222,8 +222,11 @@ def resolve(uri: str) -> str:
 
 def is_here(path: str) -> bool:
     """Tell whether a path is a file or folder of this machine, or `<run>/best` of a folder."""
-    local = Path(path)
-    return local.exists() or (local.name == BEST and local.parent.is_dir())
+    fs, where = located(path)
+    local = Path(where)
+    return isinstance(fs, LocalFileSystem) and (
+        local.exists() or (local.name == BEST and local.parent.is_dir())
+    )
 
 
 Create = Callable[[str], contextlib.AbstractContextManager[IO[bytes]]]  # opens a file to write

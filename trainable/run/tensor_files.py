@@ -10,6 +10,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from data.files import located, reachable
+
 DTYPES = {  # their names in safetensors
     torch.float64: "F64",
     torch.float32: "F32",
@@ -49,6 +51,24 @@ def _fault_of(error: Exception) -> str:
         if code:
             return f"holds pickled code ({code[1]}), which is not run"
     return "is truncated, damaged or no torch file"
+
+
+def read_shapes(uri: str) -> dict[str, Tensor]:
+    """Return the tensors of a safetensors file on the meta device: their shapes alone are read.
+
+    Args:
+        uri: path or URI of the file.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is damaged.
+    """
+    with reachable(uri):
+        fs, path = located(uri)
+        length = int.from_bytes(fs.cat_file(path, start=0, end=8), "little")
+        header = json.loads(fs.cat_file(path, start=8, end=8 + length))
+    header.pop("__metadata__", None)
+    return {key: torch.empty(entry["shape"], device="meta") for key, entry in header.items()}
 
 
 def write_safetensors(tensors: Mapping[str, Tensor], file: Writable) -> None:

@@ -12,6 +12,8 @@ from huggingface_hub import HfApi
 from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 from huggingface_hub.hf_api import ModelInfo, RepoSibling
 
+from data.models import HubUnreachableError, unreachable
+
 log = logging.getLogger("bert_vits2_ray")
 
 
@@ -33,16 +35,10 @@ def download(
             wanted, or a file keeps another hash than the hub states.
         OSError: the network fails.
     """
-    repo, _, revision = name.partition("@")
     api = HfApi(endpoint=endpoint)
-    info = _describe(api, repo, revision or None, name)
-
+    repo = name.partition("@")[0]
+    info, files = look_up(api, name, wanted)
     siblings = {sibling.rfilename: sibling for sibling in info.siblings or []}
-    files = wanted(list(siblings))
-    if not files:
-        present = ", ".join(siblings) or "none"
-        raise ValueError(f"{name} on {api.endpoint} has no file that is wanted, only {present}")
-
     for file in files:
         # by the commit: all files are of one revision, also if the model changes meanwhile
         path = Path(api.hf_hub_download(repo, file, revision=info.sha))
@@ -61,12 +57,37 @@ def download(
     return path.parent
 
 
+def look_up(
+    api: HfApi, name: str, wanted: Callable[[list[str]], list[str]]
+) -> tuple[ModelInfo, list[str]]:
+    """Return what the hub states about a model, and which of its files are wanted.
+
+    Args:
+        api: the hub, or its mirror.
+        name: `user/model` or `user/model@revision`.
+        wanted: picks files out of the names of all.
+
+    Raises:
+        ValueError: there is no such model or revision, the token may not read it, or nothing in it
+            is wanted.
+        HubUnreachableError: the network fails.
+    """
+    repo, _, revision = name.partition("@")
+    info = _describe(api, repo, revision or None, name)
+    names = [sibling.rfilename for sibling in info.siblings or []]
+    files = wanted(names)
+    if not files:
+        present = ", ".join(names) or "none"
+        raise ValueError(f"{name} on {api.endpoint} has no file that is wanted, only {present}")
+    return info, files
+
+
 def _describe(api: HfApi, repo: str, revision: str | None, name: str) -> ModelInfo:
     """Return what the hub states about a model and its files.
 
     Raises:
         ValueError: there is no such model or revision, or the token may not read it.
-        OSError: the network fails.
+        HubUnreachableError: the network fails.
     """
     try:
         return api.model_info(repo, revision=revision, files_metadata=True)
@@ -79,6 +100,9 @@ def _describe(api: HfApi, repo: str, revision: str | None, name: str) -> ModelIn
             f"{name} is no folder here, and no model (or revision) on {api.endpoint} that this "
             "access token may read: check the name, or set HF_TOKEN"
         ) from error
+    except Exception as error:  # of the network, by the names of several libraries
+        message = unreachable("train.init_from", name, api.endpoint, error)
+        raise HubUnreachableError(message) from error
 
 
 def intact(path: Path, sibling: RepoSibling) -> bool:

@@ -8,18 +8,19 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
+from huggingface_hub import HfApi
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from data.files import is_local, located
+from data.files import is_local, is_uri, located, reachable
 from data.text.languages import LANGUAGES, PUBLISHED, count_tones
 from data.text.symbols import symbols
 from trainable.learning.optimizer import Moments, load_moments
 from trainable.run.checkpoint import mismatches, weights_file
 from trainable.run.format import CHECKSUMS, TRAINING, read_info, weights_name
-from trainable.run.storage import fetched, is_here, resolve
+from trainable.run.storage import BEST, checkpoints, fetched, is_here, resolve
 from trainable.run.tensor_files import load_tensors
-from trainable.weights.hub import download
+from trainable.weights.hub import download, look_up
 from trainable.weights.published import (
     ADAMW,
     LEAVE,
@@ -134,25 +135,59 @@ def folder_of(source: str, endpoint: str | None) -> Iterator[Path]:
     Raises:
         ValueError: there are none.
     """
-    # a folder wins over a model of the hub of the same name
-    remote = not is_local(source)
-    if not remote and not is_here(source) and HUB_NAME.fullmatch(source):
+    if _is_of_hub(source):
         yield download(source, needed, endpoint)
         return
 
     fs, root = located(source)
-    paths = fs.ls(root, detail=False) if fs.isdir(root) else []
-    files = needed(path.rpartition("/")[2] for path in paths)
+    files = _published_files(source)
     if not files:
         with fetched(_checkpoint_of(source)) as folder:
             yield folder
-    elif not remote:
+    elif is_local(source):
         yield Path(root)
     else:
         with tempfile.TemporaryDirectory() as copy:
             for file in files:
                 fs.get_file(f"{root}/{file}", f"{copy}/{file}")
             yield Path(copy)
+
+
+def look_for(source: str, endpoint: str | None) -> None:
+    """Refuse a source of `warm_start` that holds no weights, without reading them.
+
+    Raises:
+        ValueError: it holds none, or is nowhere; names the key.
+        OSError: its store or the hub does not answer.
+    """
+    try:
+        if _is_of_hub(source):
+            look_up(HfApi(endpoint=endpoint), source, needed)
+        elif not _published_files(source) and not (is_uri(source) and _has_checkpoints(source)):
+            _checkpoint_of(source)
+    except ValueError as error:
+        raise ValueError(f"train.init_from {source}: {error}") from error
+
+
+def _is_of_hub(source: str) -> bool:
+    """Tell whether a source names a model of the hub; a folder of the same name wins over it."""
+    return not is_uri(source) and not is_here(source) and bool(HUB_NAME.fullmatch(source))
+
+
+def _published_files(source: str) -> list[str]:
+    """Return the names of the published files in a folder or URI that would be read."""
+    fs, root = located(source)
+    with reachable(source):
+        paths = fs.ls(root, detail=False) if fs.isdir(root) else []
+    return needed(path.rpartition("/")[2] for path in paths)
+
+
+def _has_checkpoints(uri: str) -> bool:
+    """Tell whether a URI holds checkpoints, or is one; they are not read, as that may take long."""
+    fs, root = located(uri)
+    run = uri.rstrip("/").removesuffix(f"/{BEST}")
+    with reachable(uri):
+        return fs.exists(f"{root}/{CHECKSUMS}") or bool(checkpoints(run))
 
 
 def _checkpoint_of(source: str) -> str:

@@ -84,6 +84,7 @@ class TrainingLoop:
             BadRowsError: the next step needs damaged rows; the state is that of the step before.
             StorageError: checkpoints could not be written.
             PreemptedError: the workers must end; the run is saved.
+            StoppedError: the run is stopped, and is saved.
         """
         with self.watchdog:
             if self.owes_validation():
@@ -156,7 +157,7 @@ class TrainingLoop:
             if number % train.log_every_steps == 0 or number == 1 or is_last:
                 show_progress(self.records, train.max_steps)
 
-            # a node that leaves may not have the time for a validation
+            # a node that leaves may not have the time for a validation, nor has a user
             notice = None if is_last else notices.poll()
             if notice is not None:
                 self.checkpoints.leave(notice)

@@ -1,4 +1,4 @@
-"""Notices that the workers will be ended: a node is leaving, or the run grows.
+"""Notices that the workers will be ended: a node is leaving, the run grows, or it is stopped.
 
 A node leaves after a spot reclaim or `ray drain-node`.
 """
@@ -12,15 +12,32 @@ from ray.train import PreemptionInfo
 from trainable.distributed.collectives import broadcast, collective
 
 Notice = PreemptionInfo
+STOP = "the run is stopped"  # in place of a node's id
+
+
+def stop_notice(seconds: float) -> Notice:
+    """Return the notice that the run is stopped.
+
+    Args:
+        seconds: time that the workers have for saving.
+    """
+    return Notice(int((time.time() + seconds) * 1000), {STOP: []})
+
+
+def is_stop(notice: Notice) -> bool:
+    """Tell whether the workers are ended because the run is stopped."""
+    return STOP in notice.preempted_node_to_ranks
 
 
 def is_growth(notice: Notice) -> bool:
     """Tell whether the workers are ended because the run grows, and no node leaves."""
-    return not notice.preempted_ranks
+    return not notice.preempted_node_to_ranks
 
 
 def reason(notice: Notice) -> str:
     """Return why the workers will be ended."""
+    if is_stop(notice):
+        return STOP
     if is_growth(notice):
         return "the cluster has grown"
     ranks = ", ".join(map(str, notice.preempted_ranks))
@@ -36,6 +53,10 @@ class PreemptedError(RayActorError):
 
     def __init__(self, notice: Notice):
         super().__init__(error_msg=reason(notice), preempted=True)
+
+
+class StoppedError(Exception):
+    """Ends a worker whose run has been saved because it is stopped; nothing is started again."""
 
 
 class Notices:

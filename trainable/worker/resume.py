@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from data.plan.history import changed
 from data.plan.schedule import Schedule
+from data.shards.manifest import Manifest
 from data.stream.spec import StreamSpec
 from trainable.config import TrainConfig
 from trainable.distributed.collectives import broadcast, collective, on_all_ranks
@@ -24,6 +25,17 @@ from trainable.worker.config import WorkerConfig
 from trainable.worker.roll_back import roll_back, scheduled_before
 
 log = logging.getLogger("bert_vits2_ray")
+
+
+def spec_of_new_run(cfg: WorkerConfig, manifest: Manifest) -> StreamSpec:
+    """Return what names the data and its order, for a run that begins with these settings."""
+    return StreamSpec.of_new_run(
+        data=cfg.data,
+        digest=manifest.digest,
+        seed=cfg.train.seed,
+        micro_batches_per_step=cfg.train.micro_batches_per_step,
+        segment_frames=cfg.train.segment_size // cfg.data.hop_length,
+    )
 
 
 @collective

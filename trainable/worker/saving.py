@@ -20,7 +20,14 @@ from trainable.run.logs import upload_log
 from trainable.run.records import RunLog
 from trainable.run.saver import Saver
 from trainable.worker.config import WorkerConfig
-from trainable.worker.preemption import Notice, PreemptedError, is_growth, reason
+from trainable.worker.preemption import (
+    Notice,
+    PreemptedError,
+    StoppedError,
+    is_growth,
+    is_stop,
+    reason,
+)
 from trainable.worker.progress import show_progress
 from trainable.worker.ray_worker import Worker
 from trainable.worker.watchdog import Watchdog
@@ -105,12 +112,14 @@ class Checkpoints:
 
     @collective
     def leave(self, notice: Notice) -> None:
-        """Save before a node leaves or the run grows, and end, for the workers to be started again.
+        """Save and end: a node leaves or the run grows, and the workers start again, or it stops.
 
         While the storage fails the run does not grow but continues: steps would be repeated for
         nothing.
 
         Raises:
+            StoppedError: the run is stopped, and is saved.
+            StorageError: the run is stopped, and could not be saved.
             PreemptedError: otherwise; always before a node leaves.
         """
         grows = is_growth(notice)
@@ -121,11 +130,15 @@ class Checkpoints:
         try:
             self.save_now()
         except StorageError:
+            if is_stop(notice):
+                raise
             if grows:
                 log.warning("the run will grow once a checkpoint can be written")
                 return
             log.warning("the steps since the newest checkpoint will be repeated")
         self.records.close()
+        if is_stop(notice):
+            raise StoppedError
         raise PreemptedError(notice)
 
     def close(self) -> None:

@@ -24,7 +24,7 @@ from trainable.weights.slm import load_slm
 from trainable.worker.config import WorkerConfig
 from trainable.worker.loop import TrainingLoop
 from trainable.worker.ray_worker import Worker
-from trainable.worker.resume import resume_or_start
+from trainable.worker.resume import resume_or_start, spec_of_new_run
 from trainable.worker.saving import Checkpoints
 from trainable.worker.watchdog import Watchdog
 
@@ -101,17 +101,6 @@ def read_shared_manifest(cfg: WorkerConfig) -> Manifest:
             "give a folder that they share"
         )
     return manifest
-
-
-def spec_of_new_run(cfg: WorkerConfig, manifest: Manifest) -> StreamSpec:
-    """Return what names the data and its order, for a run that begins with these settings."""
-    return StreamSpec.of_new_run(
-        data=cfg.data,
-        digest=manifest.digest,
-        seed=cfg.train.seed,
-        micro_batches_per_step=cfg.train.micro_batches_per_step,
-        segment_frames=cfg.train.segment_size // cfg.data.hop_length,
-    )
 
 
 @collective

@@ -59,24 +59,20 @@ def test_a_mistake_is_named(argv, named):
         cfg(*argv)
 
 
-def test_an_unknown_key_in_a_file_is_named_with_the_file(tmp_path):
-    file = tmp_path / "mine.yaml"
-    file.write_text("train: {sed: 3}\n")
-    with pytest.raises(ValueError, match=r"(?s)train.*sed.*mine\.yaml"):
-        cfg("--config", str(file))
-
-
 @pytest.mark.parametrize("workers", [0, [2, 1], [1, 2, 3], [0, 2]])
 def test_impossible_numbers_of_workers_are_refused(workers):
     with pytest.raises(ValueError, match=r"scaling\.num_workers"):
-        _ = ScalingSettings(num_workers=workers).bounds
+        ScalingSettings(num_workers=workers)
 
 
 def test_settings_that_do_not_fit_each_other_are_refused():
     config = read_config(PRESETS[-1])
     wrong = {
         r"model\.upsample_rates": replace(
-            config, model=replace(config.model, upsample_rates=(8, 8, 2, 2))
+            config,
+            model=replace(
+                config.model, upsample_rates=(8, 8, 2, 2), upsample_kernel_sizes=(16, 16, 8, 2)
+            ),
         ),
         r"train\.segment_size": replace(config, train=replace(config.train, segment_size=8191)),
         r"train\.micro_batches_per_step": replace(
@@ -87,7 +83,7 @@ def test_settings_that_do_not_fit_each_other_are_refused():
             model=replace(config.model, use_spectral_norm=True),
             train=replace(config.train, reduction="exact"),
         ),
-        r"scaling\.collective_timeout_s 900 .* train\.hang_timeout_s 880": replace(
+        r"scaling\.collective_timeout_s is 1900: give 2700": replace(
             config, train=replace(config.train, hang_timeout_s=880)
         ),
     }
