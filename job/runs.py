@@ -1,21 +1,18 @@
 """List runs with step, best score and state: `python -m job.runs runs`, `... s3://bucket/runs`."""
 
-import argparse
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from job.reports.console import cell, table
 from job.reports.runs import Run, runs_and_others
-from job.settings.cli import run
+from job.settings.cli import Arguments, run
 
 HEAD = ("run", "state", "step", "of", "best", "score of", "written")
 
 
 def main(argv: Sequence[str]) -> int:
     """Run the command."""
-    made = argparse.ArgumentParser(
-        "python -m job.runs", description="List the runs at a storage URI."
-    )
+    made = Arguments("python -m job.runs", "List the runs at a storage URI.")
     made.add_argument("storage", help="folder or URI: run.storage")
     found, wrong = runs_and_others(made.parse_args(list(argv)).storage)
     now = datetime.now(UTC)

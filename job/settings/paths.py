@@ -54,12 +54,12 @@ def with_absolute_paths(cfg: Config) -> Config:
     slm = replace(cfg.model.slm, path=_model("model.slm.path", cfg.model.slm.path))
     return replace(
         cfg,
-        run=replace(cfg.run, storage=_path("run.storage", cfg.run.storage)),
+        run=replace(cfg.run, storage=named_path("run.storage", cfg.run.storage)),
         data=replace(
             data,
-            transcript=data.transcript and _path("data.transcript", data.transcript),
-            audio_root=data.audio_root and _path("data.audio_root", data.audio_root),
-            shards=_path("data.shards", data.shards),
+            transcript=data.transcript and named_path("data.transcript", data.transcript),
+            audio_root=data.audio_root and named_path("data.audio_root", data.audio_root),
+            shards=named_path("data.shards", data.shards),
             bert=data.bert.with_paths(partial(_model, "data.bert")),
         ),
         model=replace(cfg.model, slm=slm),
@@ -70,8 +70,12 @@ def with_absolute_paths(cfg: Config) -> Config:
     )
 
 
-def _path(key: str, value: str) -> str:
-    """Return `absolute` of a key's value; name the key if it is no path."""
+def named_path(key: str, value: str) -> str:
+    """Return `absolute` of the value of a key or option.
+
+    Raises:
+        ValueError: it is no path; names the key.
+    """
     try:
         return absolute(value)
     except PathError as error:
@@ -82,7 +86,7 @@ def _model(key: str, value: str) -> str:
     """Return `_path` of a key's value, unless it is the name of a model on the hub."""
     # a hub name looks like a relative path, and is taken for one only if something is there
     if value.startswith(("/", "~", ".")) or is_uri(value):
-        return _path(key, value)
+        return named_path(key, value)
     try:
         return absolute(value) if is_here(value) else value
     except PathError as error:
@@ -119,7 +123,7 @@ def output_folder(option: str, out: str) -> str:
 
 
 def _output(option: str, out: str, folder: bool) -> str:
-    where = _path(option, out)
+    where = named_path(option, out)
     if where.lower().startswith(READ_ONLY):
         raise ValueError(f"{option} {out} cannot be written to: give a folder, or s3://...")
     fs, path = located(where)

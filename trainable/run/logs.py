@@ -1,6 +1,7 @@
 """The workers' logs: on the console, and in the run's folder."""
 
 import contextlib
+import io
 import logging
 import os
 import platform
@@ -54,6 +55,9 @@ def start_logging(folder: str, rank: int) -> Path:
     path = earlier_log(folder, rank)
     handlers: list[logging.Handler] = [logging.FileHandler(path, encoding="utf-8")]
     if rank == 0:
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            # names that this locale does not have are shown escaped
+            sys.stdout.reconfigure(errors="backslashreplace")
         handlers.append(logging.StreamHandler(sys.stdout))
 
     line = logging.Formatter(f"%(asctime)s rank {rank} %(levelname)s %(message)s")
