@@ -39,12 +39,12 @@ def main(argv: Sequence[str]) -> int:
     """Run the command."""
     args = command_line().parse_args(argv)
     check(args)
-    text = read_text() if args.text == STDOUT else args.text or ""
+    text = text_of_input() if args.text == STDOUT else args.text or ""
     fields = {name: getattr(args, name) for name in KEYS if name != "text"}
     default = SpeechRequest(text, **fields)
     # nothing is kept of a checkpoint that was fetched from an object store
     with fetched(resolve(named_path("--checkpoint", args.checkpoint))) as folder:
-        if not args.lines:  # which name their own speakers
+        if args.lines is None:  # lines name their own speakers
             speaker_row(args.speaker, speakers_of(folder))
         speak = speech_of(default, args)
         voice = Voice.load(folder, args.device, args.reference, args.weights, args.max_seconds)
@@ -67,7 +67,7 @@ def check(args: argparse.Namespace) -> None:
         raise ValueError(f"--batch is {args.batch}: give 1 to {LARGEST_BATCH} lines")
     if not 0 < args.max_seconds < math.inf:
         raise ValueError(f"--max-seconds is {args.max_seconds}: give a number above 0")
-    if args.lines and (args.stream or args.out == STDOUT):
+    if args.lines is not None and (args.stream or args.out == STDOUT):
         raise ValueError(
             "--lines writes one file per line: leave out --stream, and give a folder as --out"
         )
@@ -88,7 +88,7 @@ def speech_of(default: SpeechRequest, args: argparse.Namespace) -> Callable[[Voi
         ValueError: there is nothing to speak, or the place cannot be written to; names the option.
         OSError: the lines cannot be read.
     """
-    if args.lines:
+    if args.lines is not None:
         out = output_folder("--out", args.out)
         lines, unread = read_lines(named_path("--lines", args.lines), default)
 
@@ -106,7 +106,7 @@ def speech_of(default: SpeechRequest, args: argparse.Namespace) -> Callable[[Voi
     return lambda voice: speak_text(voice, requests, place, args.pause)
 
 
-def read_text() -> str:
+def text_of_input() -> str:
     """Return the text of standard input.
 
     Raises:

@@ -209,7 +209,7 @@ def _kept_longer(trial: TrialConfig, interval: int) -> CheckpointConfig:
 def _tell(told: dict[str, Any], place: Place) -> None:
     """Report a chunk to Tune, with the place where it ended."""
     with tempfile.TemporaryDirectory() as folder:
-        (Path(folder) / PLACE).write_text(json.dumps(asdict(place)))
+        (Path(folder) / PLACE).write_text(json.dumps(asdict(place)), encoding="utf-8")
         tune.report(told, checkpoint=tune.Checkpoint.from_directory(folder))
 
 
@@ -219,7 +219,7 @@ def _told_place() -> Place | None:
     if told is None:
         return None
     with told.as_directory() as folder:
-        return Place(**json.loads((Path(folder) / PLACE).read_text()))
+        return Place(**json.loads((Path(folder) / PLACE).read_text(encoding="utf-8")))
 
 
 def adopt(source: Config, target: Config, step: int) -> None:

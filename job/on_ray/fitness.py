@@ -136,7 +136,7 @@ def versions(reports: Sequence[NodeReport]) -> Iterator[Check]:
 
 def _pins() -> dict[str, str]:
     """Return the locked version of each package that this platform needs."""
-    lines = LOCK.read_text().splitlines()
+    lines = LOCK.read_text(encoding="utf-8").splitlines()
     locked = [Requirement(line) for line in lines if line and line[0] not in " #"]
     return {
         each.name: str(each.specifier).lstrip("=")
