@@ -4,10 +4,13 @@ import hashlib
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
 
+from job import evaluate
+from tests.job.voices import tiny_checkpoint
 from trainable.run.storage import newest_good, read_state
 
 CHROMIUM = (
@@ -160,3 +163,45 @@ def test_what_cannot_be_scored_is_said(call, two_workers, tmp_path):
     done = call("job.evaluate", "--checkpoint", str(tmp_path))
     assert (done.returncode, done.stdout) == (2, "")
     assert "holds no checkpoint" in done.stderr
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory) -> Path:
+    return tiny_checkpoint(tmp_path_factory.mktemp("voice"))
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--utterances", "0"], "--utterances is 0: give a number from 1"),
+        (["--utterances=-1"], "--utterances is -1"),
+        (["--syntheses=-1"], "--syntheses is -1: give a number from 0"),
+        (["--samples=-1"], "--samples is -1: give a number from 0"),
+        (["--device", "gpu"], "--device is 'gpu'"),
+        (["--out", ""], "--out: '' is no path"),
+        (["--out", "{}"], "lies in the checkpoint"),
+        (["--out", "{}/report"], "lies in the checkpoint"),
+        (["--out", "{}/state.json"], "is a file: give the name of a folder"),
+        (["--out", "https://127.0.0.1/x"], "cannot be written to"),
+        (["--shards", "C:\\shards"], "--shards: .* of Windows"),
+    ],
+)
+def test_options_that_make_no_sense(checkpoint, monkeypatch, argv, message):
+    monkeypatch.setattr(evaluate, "score", None)
+    words = [word.format(checkpoint) if "{}" in word else word for word in argv]
+    with pytest.raises(ValueError, match=message):
+        evaluate.main(["--checkpoint", str(checkpoint), "--device", "cpu", *words])
+
+
+@pytest.mark.parametrize("given", ["{}", "{}/", "{}/.", "."])
+def test_the_report_lies_beside_the_checkpoint(checkpoint, monkeypatch, given):
+    found = SimpleNamespace(evaluation=SimpleNamespace(samples=[]))
+    monkeypatch.setattr(evaluate, "score", lambda *_: found)
+    monkeypatch.setattr(evaluate, "described", lambda *_: {"scores": {}})
+    monkeypatch.setattr(evaluate, "report_page", lambda *_: "")
+    monkeypatch.chdir(checkpoint)
+    before = sorted(path.name for path in checkpoint.iterdir())
+    argv = ["--checkpoint", given.format(checkpoint), "--device", "cpu"]
+    assert evaluate.main(argv) == 0
+    assert sorted(path.name for path in checkpoint.iterdir()) == before
+    assert (checkpoint.parent / "evaluation_000000007/evaluation.json").exists()

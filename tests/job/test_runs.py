@@ -1,6 +1,7 @@
 """The list of runs: step, best score and state, on a disk and in an object store."""
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import asdict
@@ -64,6 +65,49 @@ def test_the_last_write_tells_a_stopped_run():
     run = Run("a", 5, 20, None, "eval/mel", now - timedelta(minutes=5))
     assert run.state(now) == "running"
     assert run.state(now + timedelta(hours=1)) == "stopped"
+
+
+@pytest.mark.parametrize("kind", ["disk", "s3"])
+def test_what_is_no_run_hides_none(kind, tmp_path, request, capsys):
+    storage = str(tmp_path) if kind == "disk" else request.getfixturevalue("bucket") + "/runs"
+    make_run(storage, "good", 20, {10: 0.5})
+    broken = {
+        "tab": b"a:\n\tb: 1",
+        "bytes": bytes(range(256)),
+        "gbk": "name: 声音".encode("gbk"),
+        "list": b"[1]",
+        "empty": b"",
+        "other": b"other: 1",
+        "train": b"train: 5",
+        "steps": b"train: {max_steps: many}",
+        "checkpoint": b"train: {max_steps: 5, checkpoint: 3}",
+        "metric": b"train: {max_steps: 5, checkpoint: {metric: 3}}",
+        "deep": b"[" * 5000,
+    }
+    for name, content in broken.items():
+        put_file(f"{storage}/{name}/config.yaml", content)
+    put_file(f"{storage}/notes.txt", b"")
+    put_file(f"{storage}/good/checkpoint_5/checksums.json", b"{}")
+    put_file(f"{storage}/good/checkpoint_000000011/checksums.json", b"{}")
+    put_file(f"{storage}/good/checkpoint_000000011/state.json", b"[" * 5000)
+    put_file(f"{storage}/good/status.json", b"[" * 5000)
+    assert main([storage]) == 0
+    out = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in out[:2]] == ["run", "good"]
+    told = {line.split(": ")[1]: line for line in out[2:]}
+    assert told.keys() == broken.keys()
+    assert all(line.startswith("not shown: ") for line in told.values())
+    assert "config.yaml has no train.max_steps" in told["steps"]
+    assert [run.name for run in runs(storage)] == ["good"]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
+def test_a_run_that_may_not_be_read_hides_none(tmp_path, capsys):
+    for name in ("a", "b"):
+        make_run(str(tmp_path), name, 20, {})
+    (tmp_path / "a/config.yaml").chmod(0)
+    assert main([str(tmp_path)]) == 0
+    assert "not shown: a: " in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 import soundfile
 
+from data.files import read_file
 from job.synthesize import main
 from job.voice.lines import Line, read_lines
-from job.voice.voice import SpeechRequest, Voice
+from job.voice.voice import SpeechRequest, Voice, speaker_row
+from job.voice.wave import WaveWriter, endings
 from tests.job.voices import SAID, tiny_checkpoint
 
 DEFAULT = SpeechRequest("", "en", "EN")
@@ -167,3 +169,158 @@ def test_a_sentence_that_cannot_be_read_stops_no_other(speak, voice, tmp_path, c
 def test_impossible_commands(speak, argv, message):
     with pytest.raises((ValueError, OSError), match=message):
         speak(*argv)
+
+
+SAY = ["--text", "Yes.", "--language", "EN"]
+
+
+@pytest.mark.parametrize(
+    ("ending", "subtype"),
+    [
+        ("wav", "PCM_16"),
+        ("WAV", "PCM_16"),
+        ("flac", "PCM_16"),
+        ("ogg", "VORBIS"),
+        ("mp3", "MPEG_LAYER_III"),
+        ("aiff", "PCM_16"),
+        ("aif", "PCM_16"),
+        ("caf", "PCM_16"),
+        ("au", "PCM_16"),
+        ("w64", "PCM_16"),
+    ],
+)
+def test_the_ending_names_the_format(speak, voice, tmp_path, ending, subtype):
+    out = tmp_path / f"new folder/a [b].{ending}"
+    assert speak(*SAY, "--out", out) == 0
+    found = soundfile.info(out)
+    assert (found.subtype, found.samplerate) == (subtype, voice.data.sampling_rate)
+    assert found.frames >= len(voice.say(SpeechRequest("Yes.", "en", "EN")))
+
+
+def test_all_formats_that_can_be_written_can_be_read(tmp_path):
+    wave = np.zeros(4000, np.float32)
+    for ending in endings().keys() - {"opus"}:
+        with WaveWriter(str(tmp_path / f"x.{ending}"), 16000) as writer:
+            writer.write(wave)
+            writer.write(wave)
+        found = soundfile.info(tmp_path / f"x.{ending}")
+        assert (found.samplerate, found.channels) == (16000, 1), ending
+    with pytest.raises(ValueError, match=r"OPUS.* does not have .*44100 Hz"):
+        WaveWriter(str(tmp_path / "x.opus"), 44100)
+
+
+def test_sounds_go_to_stores(speak, bucket, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "lines").write_text("Yes.\nNo.\n")
+    assert speak(*SAY, "--out", f"{bucket}/a/x.ogg") == 0
+    argv = ["--lines", tmp_path / "lines", "--language", "EN", "--out", f"{bucket}/b"]
+    assert speak(*argv) == 0
+    stored = ("a/x.ogg", "b/00001.wav", "b/00002.wav")
+    assert all(soundfile.info(io.BytesIO(read_file(f"{bucket}/{each}"))).frames for each in stored)
+    assert [path.name for path in tmp_path.iterdir()] == ["lines"]
+
+
+@pytest.fixture
+def refused(speak, monkeypatch, tmp_path):
+    """Return by which line a command is refused before the networks are loaded."""
+
+    def loaded(*_: object, **__: object) -> None:
+        raise AssertionError("the networks were loaded")
+
+    def run(*argv: object) -> str:
+        monkeypatch.setattr(Voice, "load", loaded)
+        with pytest.raises((ValueError, OSError)) as caught:
+            speak(*argv)
+        assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+        return str(caught.value)
+
+    return run
+
+
+def test_places_that_cannot_be_written(refused, checkpoint, tmp_path):
+    (tmp_path / "folder").mkdir()
+    told = {
+        "": "--out",
+        "x": "endings of sounds: .aif, .*flac, .*mp3, .*ogg, .*wav",
+        "x.docx": "endings of sounds",
+        ".wav": "endings of sounds",
+        f"{tmp_path}/folder": "--out .*folder is a folder",
+        f"{tmp_path}/x.wav/": "is a folder",
+        "/dev/null/x.wav": "cannot be written: Not a directory",
+        "/proc/x.wav": "cannot be written",
+        "~nobody_here/x.wav": "no home folder ~nobody_here",
+        "C:\\x.wav": "of Windows",
+        "s3:/x.wav": "two slashes",
+        "https://127.0.0.1/x.wav": "cannot be written to",
+        f"{checkpoint}/x.wav": "lies in the checkpoint",
+        f"{checkpoint}/more/x.wav": "lies in the checkpoint",
+    }
+    for out, message in told.items():
+        line = refused(*SAY, f"--out={out}")
+        assert re.search(message, line), (out, line)
+        assert len(line.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--length-scale", "1000"], "length_scale is 1000.0: give a factor from 0.01 to 100"),
+        (["--length-scale", "nan"], "length_scale is nan"),
+        (["--length-scale", "0"], "length_scale is 0"),
+        (["--length-scale=-1"], "length_scale is -1"),
+        (["--noise-scale", "inf"], "noise_scale is inf: give a number from 0 to 10"),
+        (["--noise-scale-w", "1e9"], "noise_scale_w is 1000000000.0"),
+        (["--sdp-ratio", "nan"], "sdp_ratio is nan"),
+        (["--pause", "inf"], "--pause is inf"),
+        (["--batch", "100000"], "--batch is 100000"),
+        (["--max-seconds", "0"], "--max-seconds is 0"),
+        (["--device", "foo"], "--device is 'foo': give cpu, cuda or cuda:N"),
+        (["--device", "cuda:99"], "--device is cuda:99"),
+        (["--device", "mps"], "--device is mps"),
+        (["--speaker", "EN"], "no speaker 'EN'.*this voice has: en, jp, zh"),
+        (["--language", "EN", "--text", "  "], "nothing to say"),
+    ],
+)
+def test_requests_that_are_refused(refused, tmp_path, argv, message):
+    assert re.search(message, refused(*SAY, "--out", tmp_path / "x.wav", *argv))
+
+
+def test_speakers_are_told(checkpoint, tmp_path):
+    argv = ["--checkpoint", str(checkpoint), "--device", "cpu", "--out", f"{tmp_path}/x.wav", *SAY]
+    with pytest.raises(ValueError, match=r"no speaker is given \(this voice has: en, jp, zh\)"):
+        main(argv)
+    many = {f"speaker{number:03}": number for number in range(1000)}
+    with pytest.raises(ValueError, match=r"did you mean speaker099\?.*speaker009 and 990 more"):
+        speaker_row("speeker099", many)
+
+
+def test_what_is_too_long_is_refused_before_memory_is_taken(voice, monkeypatch):
+    monkeypatch.setattr(voice, "max_seconds", 0.5)
+    long = SpeechRequest("Good morning. " * 3, "en", "EN", length_scale=100)
+    with pytest.raises(ValueError, match=r"0\.5 s are spoken.*--stream.*length_scale below 100"):
+        voice.say(long)
+    # neither the text nor its features are read
+    monkeypatch.setattr(voice, "reader", None)
+    with pytest.raises(ValueError, match="--max-seconds"):
+        voice.say(SpeechRequest("x" * 100, "en", "EN"))
+
+
+def test_a_line_that_is_too_long_stops_no_other(speak, tmp_path, capsys):
+    rows = ["Yes.", json.dumps({"text": "Good morning.", "length_scale": 100}), "No."]
+    (tmp_path / "lines").write_text("\n".join(rows), encoding="utf-8")
+    argv = ["--lines", tmp_path / "lines", "--language", "EN", "--out", tmp_path / "out"]
+    assert speak(*argv, "--max-seconds", "5") == 1
+    assert "lines:2: the text would take" in capsys.readouterr().err
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"00001.wav", "00003.wav"}
+
+
+def test_files_of_lines_that_are_none(tmp_path):
+    deep = '{"text": ' + "[" * 100_000
+    (tmp_path / "lines").write_text(f"\ufeffHi.\n{deep}\n", encoding="utf-8")
+    lines, mistakes = read_lines(str(tmp_path / "lines"), DEFAULT)
+    assert [line.request.text for line in lines] == ["Hi."]
+    assert "nested too deeply" in mistakes[2]
+    for content in ("Hi.\n你好。".encode("gbk"), b"\n" + bytes(range(128, 256))):
+        (tmp_path / "lines").write_bytes(content)
+        with pytest.raises(ValueError, match=rf"{tmp_path}/lines:2 is not UTF-8"):
+            read_lines(str(tmp_path / "lines"), DEFAULT)

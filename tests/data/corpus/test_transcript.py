@@ -221,3 +221,29 @@ def test_kept_and_rejected_are_all_lines(
         assert line.split in (None, *SPLITS)
         assert line.text and line.speaker and line.id
         (line.text + line.speaker + line.id + line.uri).encode()
+
+
+@pytest.mark.parametrize("name", ["anna [v2].list", "a*b.list", "what?.list"])
+def test_a_transcript_that_is_there_is_no_glob(tmp_path, name) -> None:
+    for other in ("anna v.list", "axb.list", "whatx.list"):
+        (tmp_path / other).write_text("other.wav|a|EN|Other.\n", encoding="utf-8")
+    (tmp_path / name).write_text("ours.wav|a|EN|Ours.\n", encoding="utf-8")
+    transcript = read_transcript(str(tmp_path / name))
+    assert [(line.id, line.uri) for line in transcript.lines] == [
+        ("ours.wav", str(tmp_path / "ours.wav"))
+    ]
+
+
+def test_a_glob_below_folders_that_look_like_globs(tmp_path) -> None:
+    for folder in ("anna [v2]/a*b", "anna v/axb"):
+        (tmp_path / folder).mkdir(parents=True)
+        for name in ("1.list", "2.list"):
+            content = f"{folder}/{name}.wav|a|EN|Hi.\n"
+            (tmp_path / folder / name).write_text(content, encoding="utf-8")
+    for pattern in ("anna [v2]/a*b/*.list", "anna [v2]/*/*.list", "anna [v2]/a*b/[12].list"):
+        found = read_transcript(str(tmp_path / pattern)).lines
+        assert [line.source for line in found] == [
+            str(tmp_path / f"anna [v2]/a*b/{number}.list") for number in (1, 2)
+        ]
+    with pytest.raises(ValueError, match="no transcript matches"):
+        read_transcript(str(tmp_path / "anna [v2]/missing.list"))

@@ -97,3 +97,43 @@ def test_half_a_line_of_a_killed_process_is_left_out(tmp_path):
     assert [
         json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()
     ] == lines(1, 4)
+
+
+@pytest.mark.parametrize(
+    "tail", [b"{\n", b"\x00\x00}\n", b"[1]\n", b'{"step": "x"}\n', b"[" * 5000]
+)
+def test_a_damaged_end_is_taken_off(folder, tail):
+    fs, root = fsspec.core.url_to_fs(folder)
+    in_parts(folder, 4, 3)
+    path = next(path for path in fs.find(root) if path.endswith("jsonl"))
+    fs.pipe_file(path, fs.cat_file(path) + tail)
+    assert read_metrics(folder) == lines(1, 3)
+    MetricsFile(folder, 3)
+    assert fs.cat_file(path).count(b"\n") == 3
+
+
+@pytest.mark.parametrize(
+    ("kept", "gap"), [((1, 120), "121 to 240"), ((121, 240), "1 to 120"), ((1, 0), "1 to 240")]
+)
+def test_a_lost_part_is_said_once(tmp_path, caplog, kept, gap):
+    folder = str(tmp_path)
+    MetricsFile(folder, 0).add(lines(*kept))
+    with caplog.at_level("WARNING", "bert_vits2_ray"):
+        MetricsFile(folder, 240)
+    assert [each.getMessage() for each in caplog.records] == [
+        f"metrics.jsonl has no lines for steps {gap}"
+    ]
+
+
+def test_lost_parts_of_an_object_store_are_said(tmp_path, caplog):
+    folder = f"memory://{tmp_path.name}/lost"
+    in_parts(folder, 10, 2)
+    fs, root = fsspec.core.url_to_fs(folder)
+    for part in sorted(fs.find(root))[-2:]:
+        fs.rm_file(part)
+    fs.pipe_file(f"{root}/metrics/notes.jsonl", b"somebody else's")
+    with caplog.at_level("WARNING", "bert_vits2_ray"):
+        MetricsFile(folder, 10)
+    assert [each.getMessage() for each in caplog.records] == [
+        "metrics.jsonl has no lines for steps 7 to 10"
+    ]
