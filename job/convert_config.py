@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import re
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,9 +10,9 @@ from pathlib import Path
 import yaml
 
 from data.files import put_file, read_file
+from job.settings.checks import check
 from job.settings.cli import read_config, run
 from job.settings.reference_config import converted
-from trainable.learning.state import check_sizes
 
 HEADER = """\
 # Made by job.convert_config from {source}; docs/migrating.md tells more.
@@ -75,7 +76,7 @@ def read_reference(uri: str) -> dict:
 
 
 def check_text(text: str) -> None:
-    """Refuse YAML that is not a configuration, or whose networks cannot be built.
+    """Refuse YAML that is not a configuration, or that job.train would refuse.
 
     Raises:
         ValueError: names the key.
@@ -84,8 +85,12 @@ def check_text(text: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "converted.yaml")
         file.write_text(text, encoding="utf-8")
-        cfg = read_config(file)
-    check_sizes(cfg.model, cfg.train, cfg.data)
+        try:
+            cfg = read_config(file)
+        except ValueError as error:
+            # the user has another file, whose lines are others
+            raise ValueError(re.sub(rf"^{re.escape(str(file))}:\d+: ", "", str(error))) from error
+    check(cfg)
 
 
 if __name__ == "__main__":

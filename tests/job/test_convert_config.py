@@ -181,6 +181,11 @@ def test_the_tables_name_keys_of_ours_and_no_key_twice():
         ),
         (changed("model", n_layers="six"), "model.n_layers"),
         (changed("data", hop_length=256), r"data.hop_length is 256"),
+        (changed("train", batch_size=0), r"^data\.plan\.max_utterances is 0: give a whole number"),
+        (changed("train", batch_size="16"), r"^data\.plan\.max_utterances is '16': give a whole"),
+        (changed("train", bf16_run=True, fp16_run=True), "bf16_run and train.fp16_run are both"),
+        (REFERENCE | {"train": [1]}, r"train is \[1\]: it must be an object of keys"),
+        (changed("data", mel_fmax=50000), r"data\.mel_fmax is 50000"),
         ([], "no JSON object"),
     ],
 )
