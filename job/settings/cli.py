@@ -2,6 +2,7 @@
 
 import argparse
 import difflib
+import functools
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, fields
@@ -86,11 +87,17 @@ def overridden(config: Config, values: Mapping[str, object]) -> Config:
             raise ValueError(f"{key} is no key of the configuration{hint}")
         assign(content, key, value)
 
-    made = parser("config", "")
+    made = _of_configurations()
     try:
         return _config(made.instantiate_classes(made.parse_object(content)))
     except ArgumentError as error:
         raise ValueError(f"{', '.join(values)}: {error}") from error
+
+
+@functools.cache
+def _of_configurations() -> ArgumentParser:
+    """Return the parser of configurations without a command line; making one takes a while."""
+    return parser("config", "")
 
 
 def _config(args: Namespace) -> Config:

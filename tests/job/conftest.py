@@ -1,8 +1,10 @@
 """Commands run as users run them: as processes, on Ray clusters of their own."""
 
-import importlib
+import contextlib
+import io
 import json
 import os
+import runpy
 import signal
 import subprocess
 import sys
@@ -11,10 +13,11 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
-from job.settings import cli
+from tests.conftest import torch_switches_kept
 from tests.flaky import Flaky, flaky_bucket
 from trainable.run.storage import newest_good
 
@@ -89,24 +92,28 @@ def command(environment) -> Command:
     return Command(environment)
 
 
-@pytest.fixture
-def call(environment, monkeypatch, capsys) -> Callable[..., subprocess.CompletedProcess]:
-    """Run a command that starts no Ray in this process, which has its imports already."""
+@pytest.fixture(scope="session")
+def call(environment) -> Callable[..., subprocess.CompletedProcess]:
+    """`python -m MODULE ...` in this process, which has its imports already."""
 
     def run(module: str, *argv: str | Path) -> subprocess.CompletedProcess:
-        for name, value in environment.items():
-            monkeypatch.setenv(name, value)
-        monkeypatch.setattr(sys, "argv", [module, *map(str, argv)])
-        capsys.readouterr()
-        try:
-            cli.run(importlib.import_module(module).main)
-        except SystemExit as end:
-            status = int(end.code or 0)
-        except Exception:  # noqa: BLE001  # whatever it is, Python prints it
-            traceback.print_exc()
-            status = 1
-        said = capsys.readouterr()
-        return subprocess.CompletedProcess(sys.argv, status, said.out, said.err)
+        said, errors, status = io.StringIO(), io.StringIO(), 0
+        with (
+            mock.patch.dict(os.environ, environment),
+            mock.patch.object(sys, "argv", [module, *map(str, argv)]),
+            contextlib.chdir(ROOT),
+            contextlib.redirect_stdout(said),
+            contextlib.redirect_stderr(errors),
+            torch_switches_kept(),
+        ):
+            try:
+                runpy.run_module(module, run_name="__main__")
+            except SystemExit as end:
+                status = int(end.code or 0)
+            except Exception:  # noqa: BLE001  # whatever it is, Python prints it
+                traceback.print_exc()
+                status = 1
+        return subprocess.CompletedProcess(sys.argv, status, said.getvalue(), errors.getvalue())
 
     return run
 

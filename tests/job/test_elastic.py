@@ -85,7 +85,7 @@ def test_a_drain_a_join_and_kills_of_node_and_driver_change_no_bit(shards, tmp_p
             run.kill_driver()
             run.options["train.max_steps"] = steps = run.last_step() + 2
             run.start()
-            run.finish(timeout=90)  # Ray forgets what the dead one had reserved after 180 s
+            run.finish(timeout=150)  # Ray forgets what the dead one had reserved after 180 s
             assert max(redone(run)) <= OPTIONS["train.checkpoint.every_steps"]
         with run_of(
             cluster, tmp_path, shards, "calm", train__max_steps=steps, scaling__num_workers=1

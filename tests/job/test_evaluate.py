@@ -16,11 +16,9 @@ CHROMIUM = (
 
 
 @pytest.fixture(scope="module")
-def evaluation(command, two_workers, tmp_path_factory) -> Path:
+def evaluation(call, two_workers, tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("evaluation")
-    done = command(
-        "job.evaluate", "--checkpoint", str(two_workers), "--samples", "1", "--out", str(out)
-    )
+    done = call("job.evaluate", "--checkpoint", two_workers, "--samples", "1", "--out", out)
     assert done.returncode == 0, done.stderr
     assert "speaker" in done.stdout
     return out

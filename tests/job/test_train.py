@@ -167,25 +167,26 @@ def test_the_run_describes_itself(two_workers):
 
 @pytest.fixture(scope="module")
 def killed(command, shards, tmp_path_factory) -> Path:
-    """A run of one worker that was killed half way and continued by the same command."""
+    """A run of one worker, killed half way and continued by the same command; 6 of the steps."""
     storage = tmp_path_factory.mktemp("runs")
     argv = arguments(
         shards,
         storage,
         run__name="killed",
-        train__max_steps=10,
-        train__checkpoint__every_steps=3,
-        eval__every_steps=5,
+        train__max_steps=6,
+        train__checkpoint__every_steps=2,
+        eval__every_steps=100,
+        eval__max_utterances=1,
         scaling__num_workers=1,
     )
     process, run = command.start("job.train", *argv), storage / "killed"
     try:
-        wait_for_step(run, 3, process)
+        wait_for_step(run, 2, process)
     finally:
         kill(process)
     done = command("job.train", *argv)
     assert done.returncode == 0, done.stderr
-    assert re.search(r"resumes at step [369]\b", done.stdout)
+    assert re.search(r"resumes at step [24]\b", done.stdout)
     return run
 
 
@@ -194,7 +195,7 @@ def test_one_and_two_workers_see_the_same_utterances_and_start_with_the_same_los
 ):
     one, two = metrics(killed), metrics(two_workers)
     assert {line["world_size"] for line in one} == {1}
-    assert [line["consumed"] for line in one] == [line["consumed"] for line in two]
+    assert [line["consumed"] for line in one] == [line["consumed"] for line in two[: len(one)]]
     for tag in SCALARS:
         if tag.startswith("loss"):
             assert two[0][tag] == pytest.approx(one[0][tag], rel=1e-5), tag
@@ -202,8 +203,8 @@ def test_one_and_two_workers_see_the_same_utterances_and_start_with_the_same_los
 
 def test_killed_half_way_the_same_command_continues(killed, two_workers):
     lines = metrics(killed)
-    assert [line["step"] for line in lines] == list(range(1, 11))
-    undisturbed = metrics(two_workers)
+    assert [line["step"] for line in lines] == list(range(1, 7))
+    undisturbed = metrics(two_workers)[:6]
     assert [line["consumed"] for line in lines] == [line["consumed"] for line in undisturbed]
     for ours, theirs in zip(lines, undisturbed, strict=True):
         assert ours["loss/g/mel"] == pytest.approx(theirs["loss/g/mel"], rel=0.05)
@@ -264,7 +265,7 @@ def test_a_truncated_checkpoint_is_passed_over_and_the_run_goes_on_from_the_one_
     assert "checkpoint_000000011" in done.stdout
 
 
-def test_synthesize_speaks_every_language(command, call, two_workers, tmp_path):
+def test_synthesize_speaks_every_language(call, two_workers, tmp_path):
     said = {
         "ZH": ("zh_f1", "今天天气真不错。"),
         "JP": ("jp_f1", "おはようございます。"),
@@ -272,8 +273,7 @@ def test_synthesize_speaks_every_language(command, call, two_workers, tmp_path):
     }
     for language, (speaker, text) in said.items():
         out = tmp_path / f"{language}.wav"
-        # as a process once: the others need no imports of their own
-        done = (command if language == "ZH" else call)(
+        done = call(
             "job.synthesize",
             "--checkpoint",
             str(two_workers),
@@ -300,10 +300,10 @@ def test_a_checkpoint_loads_without_pickled_code(two_workers):
         assert state["moments"].keys() == {"g", "d", "dur", "wd"}
 
 
-def test_export_of_a_run_starts_another(command, call, two_workers, tmp_path):
+def test_export_of_a_run_starts_another(call, two_workers, tmp_path):
     """What job.export writes, train.init_from reads, speakers and all."""
     out = tmp_path / "exported"
-    done = command("job.export", "--checkpoint", str(two_workers), "--out", str(out))
+    done = call("job.export", "--checkpoint", str(two_workers), "--out", str(out))
     assert done.returncode == 0, done.stderr
     assert "model.bert_channels is 32; the reference's networks take 1024" in done.stdout
     assert {path.name for path in out.iterdir()} == {
