@@ -34,6 +34,8 @@ SMALL = [
     "--eval.max_utterances",
     "2",
 ]
+# the end of an epoch of five steps, and a step of the next one
+OVER_AN_EPOCH = {"train__max_steps": 6, "data__plan__max_frames": 600}
 
 
 def overrides(**options: object) -> list[str]:
@@ -141,16 +143,15 @@ def train(command, shards) -> Callable[..., subprocess.CompletedProcess]:
 
 @pytest.fixture(scope="session")
 def two_workers(train, tmp_path_factory) -> Path:
-    """A run of 2 workers and 10 steps, validated at 5 and 10, with averaged weights; read only."""
+    """A run of 2 workers and 6 steps, validated at 3 and 6, with averaged weights; read only."""
     storage = tmp_path_factory.mktemp("runs")
-    options = {
-        "train__max_steps": 10,
-        "train__checkpoint__every_steps": 4,
-        "eval__every_steps": 5,
+    options = OVER_AN_EPOCH | {
+        "train__checkpoint__every_steps": 2,
+        "eval__every_steps": 3,
         "eval__syntheses": 1,
     }
     done = train(storage, run__name="two", train__ema_decay=0.9, **options)
-    assert "step 10 of 10" in done.stdout
+    assert "step 6 of 6" in done.stdout
     for what in ("shards", "checkpoint", "TensorBoard", "audio"):
         assert f"  {what} " in done.stdout
     return storage / "two"

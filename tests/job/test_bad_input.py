@@ -104,7 +104,7 @@ def test_a_run_of_another_architecture(two_workers, fails, shards, tmp_path):
         "--run.name",
         "a",
         "--train.max_steps",
-        "11",
+        "7",
         "--scaling.num_workers",
         "1",
         "--model.filter_channels",
