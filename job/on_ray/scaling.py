@@ -26,6 +26,7 @@ from ray.train import PreemptionInfo
 # the class that ray.train.torch holds at run time; by this path, mypy knows it too
 from ray.train.v2.torch.torch_trainer import TorchTrainer
 
+from job.on_ray.cleaning import CleanerCallback
 from job.on_ray.failures import FailuresInARow, newest_step
 from job.on_ray.private import (
     ElasticPolicy,
@@ -33,7 +34,6 @@ from job.on_ray.private import (
     FixedScalingPolicy,
     NamedReservation,
     NoopDecision,
-    PlacementGroupCleaner,
     PlacementGroupCleanerCallback,
     ResizeDecision,
     ScalingDecision,
@@ -44,8 +44,6 @@ from job.on_ray.private import (
     WorkerGroupState,
     announce_preemption,
     cluster_state,
-    judge_controllers_by,
-    start_cleaners_of,
 )
 from job.on_ray.stopping import CONCURRENCY, SAVE_WITHIN_S, Controller
 
@@ -121,33 +119,6 @@ class PromptScaling(ReservesForTheRun, ElasticPolicy):
         alive = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
         staying = alive - set(cluster_state.get_draining_nodes())
         return {node: amounts for node, amounts in reserved.items() if node in staying}
-
-
-class Cleaner(PlacementGroupCleaner):
-    """Ray Train's actor that frees a dead controller's resources, for a Ray without a dashboard.
-
-    Ray's own asks the dashboard whether the controller lives. A local Ray has none, so what a
-    stopped trial of a sweep held would stay reserved.
-    """
-
-    def __init__(self, **settings: Any):
-        super().__init__(**settings)
-        # here and not at import, as only this actor's process is to be changed
-        judge_controllers_by(lives)
-
-
-class CleanerCallback(PlacementGroupCleanerCallback):
-    """Ray Train's callback that starts its cleaner, starting ours."""
-
-    def after_controller_start(self, train_run_context: TrainRunContext) -> None:
-        """Start the cleaner."""
-        start_cleaners_of(Cleaner)
-        super().after_controller_start(train_run_context)
-
-
-def lives(actor_id: str, timeout: float) -> bool:
-    """Return whether an actor lives, by Ray's control service, which answers at once."""
-    return cluster_state.actor_table(actor_id).get("State") not in (None, "DEAD")
 
 
 class ElasticTrainer(TailoredController, TorchTrainer):

@@ -10,6 +10,7 @@ from job.on_ray.private import FailureConfig, RunConfig, ScalingConfig, UserCall
 from job.on_ray.process_group import ProcessGroupConfig
 from job.on_ray.scaling import ElasticTrainer
 from job.on_ray.storage import ray_storage
+from job.on_ray.worker import work
 from job.settings.checks import fitting_manifest
 from job.settings.cli import to_yaml
 from job.settings.config import Config
@@ -17,7 +18,6 @@ from job.settings.description import code_version
 from job.settings.paths import run_folder
 from trainable.settings import check_fits
 from trainable.worker.config import WorkerConfig
-from trainable.worker.train import train_loop
 
 
 def prepared_manifest(cfg: Config) -> Manifest:
@@ -53,7 +53,7 @@ def trainer_of(cfg: Config, owner: str, callbacks: Sequence[UserCallback] = ()) 
     tune_ray_train(cfg)
 
     return ElasticTrainer(
-        train_loop,
+        work,
         train_loop_config={"worker": worker_config(cfg, owner)},
         scaling_config=ScalingConfig(
             # a pair makes Ray Train choose its elastic policy

@@ -1,6 +1,7 @@
 """Command lines: presets, dotted overrides, errors that name the key. Only here is jsonargparse."""
 
 import argparse
+import functools
 import json
 import re
 import signal
@@ -139,11 +140,17 @@ def overridden(config: Config, values: Mapping[str, object]) -> Config:
             raise ValueError(unknown(key))
         assign(content, key, value)
 
-    made = parser("config", "")
+    made = _of_configurations()
     try:
         return _config(made.instantiate_classes(made.parse_object(content)))
     except ArgumentError as error:
         raise ValueError(_in_one_line(str(error), made)) from error
+
+
+@functools.cache
+def _of_configurations() -> ArgumentParser:
+    """Return the parser of configurations without a command line; making one takes a while."""
+    return parser("config", "")
 
 
 def _config(args: Namespace) -> Config:

@@ -205,6 +205,7 @@ def small_reference() -> dict:
     return reference_config(read_config(DEMO), {}, (8, 3))
 
 
+@pytest.mark.medium
 def test_what_it_gives_takes_a_training_step(tmp_path):
     """The networks are built and stepped; the BERT width, absent in config.json, is the demo's."""
     ours, demo = convert(tmp_path, small_reference()), tiny_config()

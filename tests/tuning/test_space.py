@@ -28,15 +28,19 @@ def written(tmp_path):
     return read
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("name", names())
 def test_the_named_spaces_fit_the_configuration(name):
     space = read_space(name, Config())
     assert space
-    for key, axis in space.items():
-        for value in axis.values:
-            assert attribute(overridden(Config(), {key: value}), key) == value
+    # a configuration of all first values, one of all second ones, ...
+    for number in range(max(len(axis.values) for axis in space.values())):
+        values = {key: axis.values[number % len(axis.values)] for key, axis in space.items()}
+        cfg = overridden(Config(), values)
+        assert {key: attribute(cfg, key) for key in values} == values
 
 
+@pytest.mark.medium
 def test_all_weights_and_learning_rates_are_keys():
     weights = read_space("loss_weights", Config())
     assert set(weights) == {
@@ -93,6 +97,7 @@ def test_a_space_that_is_not_there_is_refused_with_those_that_are():
         read_space("nowhere", Config())
 
 
+@pytest.mark.medium
 @settings(deadline=None, max_examples=25)  # each parses a configuration
 @given(st.floats(), st.floats(), st.sampled_from(["uniform", "loguniform"]))
 def test_a_range_is_taken_if_and_only_if_something_can_be_drawn_from_it(

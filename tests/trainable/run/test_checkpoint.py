@@ -1,6 +1,8 @@
 """Checkpoints: everything needed to continue, checked before it is used."""
 
+import copy
 import json
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -29,15 +31,24 @@ def cfg():
     return tiny_config(reduction="exact", micro_batches_per_step=1)
 
 
-@pytest.fixture
-def saved(cfg, tmp_path):
-    state = tiny_state(cfg)
+@pytest.fixture(scope="module")
+def written(cfg, tmp_path_factory):
+    state, folder = tiny_state(cfg), tmp_path_factory.mktemp("checkpoint")
     TrainingStep(state, cfg.train, cfg.data)([(0, tiny_batch(cfg, 0))])
     state.position = Position(1, 0, 1)
-    save_checkpoint(tmp_path, state, INFO, "train: {}\n")
-    return state, tmp_path
+    save_checkpoint(folder, state, INFO, "train: {}\n")
+    return state, folder
 
 
+@pytest.fixture
+def saved(written, tmp_path):
+    """The state and its checkpoint, for this test alone."""
+    state, folder = written
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    return copy.deepcopy(state), tmp_path
+
+
+@pytest.mark.medium
 def test_a_restored_run_continues_with_the_same_bits(cfg, saved):
     state, folder = saved
     again = tiny_state(cfg)
@@ -68,6 +79,7 @@ def test_a_run_may_go_on_with_another_precision(before, now, tmp_path):
     assert again.scalers["g"].get_scale() == (1024.0 if before == now else scale)
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("before", ["exact", "fast"])
 def test_a_run_may_go_on_without_the_duration_discriminator(before, cfg, tmp_path):
     then = tiny_state(tiny_config(reduction=before, micro_batches_per_step=1))

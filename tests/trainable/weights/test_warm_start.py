@@ -139,6 +139,7 @@ def assert_same(a, b) -> None:
     assert [key for key in a if not torch.equal(a[key], b[key])] == []
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("source", ["run/best", "{}/run/best", "run", "run/checkpoint_000000010"])
 def test_a_run_and_its_checkpoints(source, tmp_path, monkeypatch):
     states = {}
@@ -157,6 +158,7 @@ def test_a_run_and_its_checkpoints(source, tmp_path, monkeypatch):
     assert mine.digest() == states[15 if source == "run" else 10].digest()
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("form", ["reference", "safetensors"])
 def test_import_export_import_leaves_every_bit(form, tmp_path):
     """Weights, optimizers and learning rates; also straight from the checkpoint of another run."""
@@ -182,6 +184,7 @@ def test_import_export_import_leaves_every_bit(form, tmp_path):
     assert_same(direct, state)
 
 
+@pytest.mark.medium
 def test_an_exported_file_is_the_references(tmp_path):
     """It loads with weights_only, has the reference's keys, and its AdamW takes the state."""
     cfg, state = trained_state()
@@ -222,6 +225,7 @@ def test_an_exported_file_is_the_references(tmp_path):
 OTHERS = {"slm", "n_layers_q", "use_spectral_norm", "use_duration_discriminator"}
 
 
+@pytest.mark.medium
 def test_nothing_is_overwritten_by_an_export(tmp_path):
     cfg, state = trained_state()
     folder = saved(tmp_path / "checkpoint", cfg, state)
@@ -308,6 +312,7 @@ def test_nothing_is_changed_unless_everything_fits(tmp_path):
     assert all(map(torch.equal, mine.state_dict().values(), before.values()))
 
 
+@pytest.mark.medium
 def test_files_of_early_versions_lack_projections(tmp_path):
     """They are set to zero: the voice speaks as it did, and they learn from there."""
     cfg = tiny_config()

@@ -50,6 +50,7 @@ def resume(cfg, state, spec=None) -> tuple[StreamSpec, Saver]:
     return resume_or_start(cfg, 0, spec or spec_of(cfg), state, saver), saver
 
 
+@pytest.mark.medium
 def test_a_run_starts_from_other_weights(tmp_path, caplog):
     """The networks themselves; optimizers and position stay those of a new run."""
     published = tiny_state(tiny_config(seed=1))
@@ -79,6 +80,7 @@ def test_a_run_starts_from_random_weights(cfg, caplog):
     assert "starts from random weights" in caplog.text
 
 
+@pytest.mark.medium
 def test_it_resumes_from_the_newest_good_one(cfg, caplog):
     written = tiny_state(tiny_config(seed=7))
     for step in (10, 20, 30):

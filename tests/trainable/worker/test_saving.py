@@ -54,6 +54,7 @@ def full_disk(monkeypatch):
         yield patch
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("notice", [GROWN, DRAINED])
 def test_it_saves_once_and_ends(checkpoints, notice):
     checkpoints.save_and_report()
