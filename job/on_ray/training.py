@@ -20,8 +20,8 @@ from trainable.settings import check_fits
 from trainable.worker.config import WorkerConfig
 
 
-def prepared_manifest(cfg: Config) -> Manifest:
-    """Return the manifest of the shards; prepare them first if they are missing.
+def ready_manifest(cfg: Config) -> Manifest | None:
+    """Return the manifest of the shards; None if they are missing, and can be prepared.
 
     Raises:
         ManifestError: there are no shards, and no transcript to prepare them from.
@@ -32,6 +32,18 @@ def prepared_manifest(cfg: Config) -> Manifest:
     except ManifestError:
         if not cfg.data.transcript:
             raise
+        return None
+
+
+def prepared_manifest(cfg: Config) -> Manifest:
+    """Return the manifest of the shards; prepare them first if they are missing.
+
+    Raises:
+        ManifestError: there are no shards, and no transcript to prepare them from.
+        ValueError: shards and settings do not fit; names the keys.
+    """
+    if (ready := ready_manifest(cfg)) is not None:
+        return ready
     print(f"{cfg.data.shards} holds no shards yet: preparing {cfg.data.transcript}")
     manifest = prepare(cfg.data)
     check_fits(cfg.data, cfg.model, manifest)
