@@ -61,7 +61,9 @@ def total_gib(device: torch.device) -> float:
     """Return the memory of the device, or of this machine for a CPU, GiB."""
     if device.type == "cuda":
         return torch.cuda.get_device_properties(device).total_memory / 2**30
-    meminfo = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
+    meminfo = dict(
+        line.split(":") for line in Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
+    )
     return int(meminfo["MemTotal"].split()[0]) / 2**20
 
 
@@ -136,7 +138,7 @@ def main() -> None:
     print(json.dumps(result, indent=1))
     print(f"--data.plan.max_frames {most_frames} --data.plan.max_utterances {most_utterances}")
     if args.json:
-        args.json.write_text(json.dumps(result, indent=1))
+        args.json.write_text(json.dumps(result, indent=1), encoding="utf-8")
 
 
 if __name__ == "__main__":

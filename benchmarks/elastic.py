@@ -101,7 +101,7 @@ class Runs:
     def lines(self, name: str) -> list[dict[str, Any]]:
         """Return the steps of a run as its metrics have them, in order."""
         path = self.folder(name) / "metrics.jsonl"
-        text = path.read_text() if path.exists() else ""
+        text = path.read_text(encoding="utf-8") if path.exists() else ""
         return [json.loads(line) for line in text.splitlines() if line.endswith("}")]
 
     def disturbed(self, name: str) -> dict[str, int]:
@@ -114,7 +114,9 @@ class Runs:
             process.kill()
         process = self.train(name, STAGES[-1], "exact")
         self.wait(name, ends[-2] + 3, process)
-        pids = re.findall(r"pid (\d+) on", (self.folder(name) / "logs/rank-1.log").read_text())
+        pids = re.findall(
+            r"pid (\d+) on", (self.folder(name) / "logs/rank-1.log").read_text(encoding="utf-8")
+        )
         os.kill(int(pids[-1]), signal.SIGKILL)
         process.check()
         return {"resizes": len(STAGES) - 1, "kills": len(STAGES)}
@@ -141,7 +143,9 @@ class Process:
             RuntimeError: it failed; with the end of its output.
         """
         if self.process.wait():
-            raise RuntimeError(f"{self.log.name} failed:\n{self.log.read_text()[-3000:]}")
+            raise RuntimeError(
+                f"{self.log.name} failed:\n{self.log.read_text(encoding='utf-8')[-3000:]}"
+            )
 
     def alive(self) -> None:
         """Refuse a process that has ended.
@@ -150,7 +154,9 @@ class Process:
             RuntimeError: it has; with the end of its output.
         """
         if self.process.poll() is not None:
-            raise RuntimeError(f"{self.log.name} ended early:\n{self.log.read_text()[-3000:]}")
+            raise RuntimeError(
+                f"{self.log.name} ended early:\n{self.log.read_text(encoding='utf-8')[-3000:]}"
+            )
 
     def kill(self) -> None:
         """End it by SIGKILL."""
@@ -256,7 +262,7 @@ def timed(rank: int, port: int, shards: str, out: str) -> None:
             seconds[reduction].append(time.perf_counter() - begin)
             step.state.position = Position(number + 1, 0, number + 1)
     if rank == 0:
-        Path(out).write_text(json.dumps(seconds))
+        Path(out).write_text(json.dumps(seconds), encoding="utf-8")
     dist.destroy_process_group()
 
 
@@ -306,7 +312,7 @@ def overhead(shards: Path) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         out = f"{folder}/seconds.json"
         mp.spawn(timed, args=(port, str(shards), out), nprocs=2, daemon=True)
-        seconds = json.loads(Path(out).read_text())
+        seconds = json.loads(Path(out).read_text(encoding="utf-8"))
     counted = {reduction: values[2:] for reduction, values in seconds.items()}  # warm by then
     ratios = [e / f for e, f in zip(counted["exact"], counted["fast"], strict=True)]
     middle = {f"seconds_{reduction}": median(values) for reduction, values in counted.items()}
@@ -349,7 +355,7 @@ def main() -> None:
         shutil.rmtree(root, ignore_errors=True)
     print(json.dumps(result, indent=1))
     if args.json:
-        args.json.write_text(json.dumps(result, indent=1))
+        args.json.write_text(json.dumps(result, indent=1), encoding="utf-8")
 
 
 if __name__ == "__main__":

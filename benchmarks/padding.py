@@ -81,7 +81,9 @@ def main() -> None:
     )
     args = made.parse_args()
     if args.lengths:
-        frames, tokens = np.asarray(json.loads(args.lengths.read_text()), np.int64).T
+        frames, tokens = np.asarray(
+            json.loads(args.lengths.read_text(encoding="utf-8")), np.int64
+        ).T
         corpora = {args.lengths.name: (frames, tokens)}
     else:
         corpora = {f"lognormal sigma {sigma}": synthetic(sigma) for sigma in (0.4, 0.6)}
@@ -89,14 +91,14 @@ def main() -> None:
     for name, figures in results.items():
         print(f"{name}: " + ", ".join(f"{k} {v:.4g}" for k, v in figures.items()))
     if args.json:
-        args.json.write_text(json.dumps(results, indent=1))
+        args.json.write_text(json.dumps(results, indent=1), encoding="utf-8")
     if args.dump:
         epochs = {
             name: [batches(plan(*corpus, epoch)) for epoch in (0, 1)]
             for name, corpus in corpora.items()
         }
         dumped = next(iter(epochs.values())) if len(epochs) == 1 else epochs
-        args.dump.write_text(json.dumps(dumped))
+        args.dump.write_text(json.dumps(dumped), encoding="utf-8")
 
 
 if __name__ == "__main__":

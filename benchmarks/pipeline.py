@@ -143,7 +143,7 @@ def main() -> None:
             result = measure(cfg, args.seconds, processes)
     print(json.dumps(result, indent=1))
     if args.json:
-        args.json.write_text(json.dumps(result, indent=1))
+        args.json.write_text(json.dumps(result, indent=1), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -92,7 +92,7 @@ def measure(size: int, argv: list[str]) -> dict[str, float]:
         folder = Path(temporary)
         write_copies(folder, size)
         command = [sys.executable, "-m", "benchmarks.prepare", "--folder", str(folder), *argv]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, encoding="utf-8")
         with watched(process.pid) as usage:
             output, _ = process.communicate()
         if process.returncode:
@@ -143,7 +143,7 @@ def family(pid: int) -> list[int]:
     children: dict[int, list[int]] = {}
     for path in Path("/proc").glob("[0-9]*/stat"):
         try:
-            parent = int(path.read_text().rpartition(")")[2].split()[1])
+            parent = int(path.read_text(encoding="utf-8").rpartition(")")[2].split()[1])
         except OSError:
             continue  # it has ended
         children.setdefault(parent, []).append(int(path.parent.name))
@@ -156,7 +156,7 @@ def family(pid: int) -> list[int]:
 def resident(pid: int) -> int:
     """Return a process's memory, bytes, shared pages divided among sharers; 0 if it has ended."""
     try:
-        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="utf-8").splitlines()
     except OSError:
         return 0
     return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:")), 0)
@@ -165,7 +165,7 @@ def resident(pid: int) -> int:
 def cpu_seconds(pid: int) -> float:
     """Return the seconds of CPU that a process has taken; 0 if it has ended."""
     try:
-        columns = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        columns = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
     except OSError:
         return 0
     return (int(columns[11]) + int(columns[12])) / os.sysconf("SC_CLK_TCK")
@@ -192,7 +192,7 @@ def main() -> None:
         results[size] = measure(size, argv)
         print(f"{size}: " + ", ".join(f"{k} {v:.4g}" for k, v in results[size].items()), flush=True)
     if args.json:
-        args.json.write_text(json.dumps(results, indent=1))
+        args.json.write_text(json.dumps(results, indent=1), encoding="utf-8")
 
 
 if __name__ == "__main__":

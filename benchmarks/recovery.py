@@ -130,7 +130,7 @@ def main() -> None:
     result["commit_interval"] = COMMIT_INTERVAL
     print(json.dumps(result, indent=1))
     if args.json:
-        args.json.write_text(json.dumps(result, indent=1))
+        args.json.write_text(json.dumps(result, indent=1), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -195,7 +195,7 @@ def process(rank: int, port: int, out: str, steps: int) -> None:
     }
     if rank == 0:
         found = {"seconds": seconds, "bytes": sizes, "all_reduce": reduces}
-        Path(out).write_text(json.dumps(found))
+        Path(out).write_text(json.dumps(found), encoding="utf-8")
     dist.destroy_process_group()
 
 
@@ -219,7 +219,7 @@ def measured(steps: int) -> dict[str, Any]:
         port = probe.getsockname()[1]
     with tempfile.TemporaryDirectory() as folder:
         mp.spawn(process, args=(port, f"{folder}/out.json", steps), nprocs=2, daemon=True)
-        found = json.loads(Path(f"{folder}/out.json").read_text())
+        found = json.loads(Path(f"{folder}/out.json").read_text(encoding="utf-8"))
     points = sorted((float(size), float(each)) for size, each in found["all_reduce"].items())
     seconds = {kind: median(values[2:]) for kind, values in found["seconds"].items()}
 
@@ -278,7 +278,7 @@ def main() -> None:
         result["measured"] = measured(args.steps)
         print(json.dumps(result["measured"], indent=1))
     if args.json:
-        args.json.write_text(json.dumps(result, indent=1))
+        args.json.write_text(json.dumps(result, indent=1), encoding="utf-8")
 
 
 if __name__ == "__main__":

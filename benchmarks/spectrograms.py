@@ -103,7 +103,7 @@ def main() -> None:
     for way, figures in results.items():
         print(f"{way}: " + ", ".join(f"{k} {v:.3g}" for k, v in figures.items()))
     if args.json:
-        args.json.write_text(json.dumps(results, indent=1))
+        args.json.write_text(json.dumps(results, indent=1), encoding="utf-8")
 
 
 if __name__ == "__main__":

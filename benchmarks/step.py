@@ -177,9 +177,9 @@ def peak_gib(device: torch.device, reset: bool = False) -> float:
             torch.cuda.reset_peak_memory_stats(device)
         return peak_bytes / 2**30
     if reset and CLEAR.exists():
-        CLEAR.write_text("5")
+        CLEAR.write_text("5", encoding="utf-8")
     if STATUS.exists():
-        lines = STATUS.read_text().splitlines()
+        lines = STATUS.read_text(encoding="utf-8").splitlines()
         return next(int(line.split()[1]) for line in lines if line[:6] == "VmHWM:") / 2**20
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
@@ -330,7 +330,7 @@ def main() -> None:
     single = {key: value for key, value in result.items() if not isinstance(value, dict)}
     print(json.dumps(single, indent=1))
     if args.json:
-        args.json.write_text(json.dumps(result, indent=1))
+        args.json.write_text(json.dumps(result, indent=1), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -105,7 +105,7 @@ def main() -> None:
     result |= {"threads": args.threads, "device": args.device, "torch": torch.__version__}
     print(json.dumps(result, indent=1))
     if args.json:
-        args.json.write_text(json.dumps(result, indent=1))
+        args.json.write_text(json.dumps(result, indent=1), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,10 @@
-"""Files, local or in an object store: whole reads, atomic writes, retries, errors as OSError."""
+"""Files, local or in an object store: whole reads, atomic writes, retries, errors as OSError.
+
+Paths and URIs are literal: nothing in them is a pattern, an escape or a chain of file systems.
+"""
 
 import contextlib
+import hashlib
 import logging
 import os
 import random
@@ -8,10 +12,12 @@ import re
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TypeVar
 from urllib.parse import parse_qsl
 
 import fsspec
+from fsspec import AbstractFileSystem
 from fsspec.implementations.local import LocalFileSystem
 
 log = logging.getLogger("bert_vits2_ray")
@@ -20,6 +26,14 @@ PART_SUFFIX = ".part"  # of a file that is being written, or whose writing was i
 FIRST_PAUSE_S = 0.25
 LONGEST_PAUSE_S = 10.0
 PATIENCE_S = 60.0  # how long a store that does not answer is asked again by default
+
+# s3://..., or a chain of file systems such as zip://x.wav::s3://...; one letter is a Windows drive
+_URI = re.compile(r"([a-z][a-z0-9+.-]+::)*[a-z][a-z0-9+.-]+://", re.IGNORECASE)
+_CHAINED = re.compile(r"::([a-z][a-z0-9+.-]+://|/)", re.IGNORECASE)
+_LOCAL_URI = re.compile(r"(file|local)://", re.IGNORECASE)
+_HALF_A_URI = re.compile(r"[a-z][a-z0-9+.-]+:/(?!/)", re.IGNORECASE)
+_WINDOWS = re.compile(r"[a-z]:[\\/]|\\\\", re.IGNORECASE)
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 # user:password@host, or user@host on the web and S3; a password may hold slashes; not host:port
 _PASSWORD = re.compile(r"://[^/@:]*:(?!\d+(/|\?|$))[^@]*@|(https?|s3a?)://[^/@]*@")
@@ -39,6 +53,10 @@ class UnreachableError(OSError):
     """A store does not answer, which says nothing about the files in it."""
 
 
+class PathError(ValueError):
+    """A text that is no path or URI which this machine can use."""
+
+
 class StorageError(OSError):
     """A run's folder could not be read or written for too long."""
 
@@ -53,14 +71,16 @@ def reachable(uri: str) -> Iterator[None]:
     Raises:
         UnreachableError: the store is at fault.
         OSError: a local file system's own, or a file is missing or may not be used.
-        ValueError: the path or URI is malformed.
+        PathError: the path or URI is malformed.
     """
     try:
         yield
     except (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError):
         raise
+    except PathError:
+        raise
     except ValueError as error:
-        raise ValueError(f"{uri} is not a usable path or URI: {error}") from error
+        raise PathError(f"{uri} is not a usable path or URI: {error}") from error
     except Exception as error:  # each store has exceptions of its own
         if isinstance(error, OSError) and is_local(uri):
             raise
@@ -112,7 +132,7 @@ class Source:
         """
         self.uri = uri
         with reachable(uri):
-            fs, path = fsspec.core.url_to_fs(uri)
+            fs, path = located(uri)
             self.file = fs.open(path, "rb", cache_type="none")
 
     def read(self, size: int = -1) -> bytes:
@@ -150,9 +170,76 @@ class Source:
         return False
 
 
+def is_uri(path: str) -> bool:
+    """Tell a URI, such as s3://bucket/x, from a path of this machine's file system."""
+    return _URI.match(path) is not None
+
+
+def located(uri: str) -> tuple[AbstractFileSystem, str]:
+    """Return the file system of a path or URI, and the path in it.
+
+    Raises:
+        PathError: it is no path or URI that this machine can use.
+        ImportError: the client of its store is not installed.
+    """
+    scheme = _LOCAL_URI.match(uri)
+    if scheme is not None and not _CHAINED.search(uri):
+        if not uri[scheme.end() :].startswith("/"):
+            raise PathError(f"{uri} names no absolute path: write file:///folder/name")
+        return LocalFileSystem(), local_path(uri[scheme.end() :])
+    if not is_uri(uri):
+        return LocalFileSystem(), local_path(uri)
+
+    # two colons in a name would be taken for a chain of file systems
+    head, colons, rest = (uri, "", "") if _CHAINED.search(uri) else uri.partition("::")
+    try:
+        fs, path = fsspec.core.url_to_fs(head)
+    except ValueError as error:
+        raise PathError(f"{uri} is not a usable path or URI: {error}") from error
+    return fs, path + colons + rest.rstrip("/")
+
+
+def local_path(path: str) -> str:
+    """Return a path of this machine as an absolute one; `~` is a home folder.
+
+    Raises:
+        PathError: it is empty, of Windows, half a URI, or names a user who is not there.
+    """
+    if not path or "\0" in path:
+        raise PathError(f"{path!r} is no path: give the name of a file or folder")
+    if _WINDOWS.match(path):
+        raise PathError(
+            f"{path} is a path of Windows: give one of this machine (in WSL, C:\\x is /mnt/c/x)"
+        )
+    if _HALF_A_URI.match(path):
+        raise PathError(f"{path} is half a URI: write two slashes, or ./{path} for a local folder")
+    expanded = os.path.expanduser(path)  # noqa: PTH111  # Path's raises RuntimeError
+    if expanded.startswith("~"):
+        user = path.partition("/")[0]
+        raise PathError(
+            f"{path}: there is no home folder {user}: write it in full, or ./{path} for a name "
+            "that begins so"
+        )
+    # `..` stays: behind a link it means another folder
+    full = expanded if expanded.startswith("/") else f"{Path.cwd()}/{expanded.removeprefix('./')}"
+    return full.rstrip("/") or "/"
+
+
+def ascii_name(text: str) -> str:
+    """Return a stand-in for a text where names must be short and ASCII.
+
+    A text that is so already stays; any other one becomes its ASCII letters and a digest.
+    """
+    if _PLAIN_NAME.fullmatch(text):
+        return text
+    letters = re.sub(r"[^A-Za-z0-9]+", "-", text).strip("-")[:40]
+    digest = hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()[:10]
+    return "-".join(filter(None, (letters, digest)))
+
+
 def is_local(uri: str) -> bool:
     """Tell whether a path or URI lies in this machine's file system."""
-    return isinstance(fsspec.core.url_to_fs(uri)[0], LocalFileSystem)
+    return isinstance(located(uri)[0], LocalFileSystem)
 
 
 def has_credentials(uri: str) -> bool:
@@ -184,7 +271,7 @@ def read_file(uri: str) -> bytes:
         ValueError: the URI is malformed.
     """
     with reachable(uri):
-        fs, path = fsspec.core.url_to_fs(uri)
+        fs, path = located(uri)
         return fs.cat_file(path)
 
 
@@ -198,7 +285,7 @@ def put_file(uri: str, content: bytes) -> None:
         ValueError: the URI is malformed.
     """
     with reachable(uri):
-        fs, path = fsspec.core.url_to_fs(uri)
+        fs, path = located(uri)
         if not isinstance(fs, LocalFileSystem):
             fs.pipe_file(path, content)
             return
@@ -206,7 +293,7 @@ def put_file(uri: str, content: bytes) -> None:
         fs.makedirs(path.rpartition("/")[0], exist_ok=True)
         try:
             fs.pipe_file(part, content)
-            fs.mv(part, path)
+            Path(part).replace(path)  # never into a folder of this name
         except OSError as error:
             with contextlib.suppress(OSError):  # on a full disk the part takes up space
                 fs.rm_file(part)

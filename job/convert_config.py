@@ -1,6 +1,5 @@
 """Convert the reference's config.json: `python -m job.convert_config config.json --out C`."""
 
-import argparse
 import json
 import re
 import tempfile
@@ -9,9 +8,10 @@ from pathlib import Path
 
 import yaml
 
-from data.files import put_file, read_file
+from data.files import PathError, put_file, read_file
 from job.settings.checks import check
-from job.settings.cli import read_config, run
+from job.settings.cli import Arguments, read_config, run
+from job.settings.paths import output_file
 from job.settings.reference_config import converted
 
 HEADER = """\
@@ -26,15 +26,14 @@ HEADER = """\
 
 def main(argv: Sequence[str]) -> int:
     """Run the command."""
-    made = argparse.ArgumentParser(
-        "python -m job.convert_config", description="Convert a config.json of Bert-VITS2 2.3."
-    )
+    made = Arguments("python -m job.convert_config", "Convert a config.json of Bert-VITS2 2.3.")
     made.add_argument("config", help="file or URI of the config.json")
     made.add_argument("--out", required=True, help="file or URI to write the YAML to")
     args = made.parse_args(list(argv))
 
+    out = output_file("--out", args.out)
     text, not_used = convert(args.config)
-    put_file(args.out, text.encode())
+    put_file(out, text.encode())
     print(f"{args.out}: a configuration for job.prepare and job.train")
     for key, reason in not_used.items():
         print(f"not used: {key}: {reason}")
@@ -51,7 +50,8 @@ def convert(uri: str) -> tuple[str, dict[str, str]]:
     """
     sections, not_used = converted(read_reference(uri))
     lines = "\n".join(f"#   {key}: {reason}" for key, reason in not_used.items())
-    text = HEADER.format(source=uri.rpartition("/")[2], not_used=lines or "#   nothing")
+    source = " ".join(uri.rpartition("/")[2].split())
+    text = HEADER.format(source=source, not_used=lines or "#   nothing")
     text += yaml.safe_dump(sections, sort_keys=False, allow_unicode=True)
     check_text(text)
     return text, not_used
@@ -66,7 +66,9 @@ def read_reference(uri: str) -> dict:
     """
     try:
         reference = json.loads(read_file(uri))
-    except ValueError as error:
+    except PathError:
+        raise
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{uri} is not JSON: {error}") from error
     if not isinstance(reference, dict):
         raise ValueError(

@@ -17,8 +17,10 @@ from data.files import below, put_file
 from data.shards.manifest import SPLITS
 from job.reports.console import cell, table
 from job.reports.evaluation import group_means, report_page, score_columns, utterance_scores
-from job.settings.cli import hidden_alias, read_config, run
+from job.settings.cli import Arguments, hidden_alias, read_config, run
 from job.settings.config import Config
+from job.settings.paths import named_path, output_folder
+from job.voice.device import device_of
 from job.voice.scoring import Scores, harmless, load_generator, score
 from trainable.config import GENERATORS
 from trainable.run.format import CONFIG, CheckpointInfo, read_info
@@ -28,7 +30,10 @@ from trainable.run.storage import fetched, resolve
 def main(argv: Sequence[str]) -> int:
     """Run the command."""
     args = command_line().parse_args(list(argv))
-    uri = resolve(args.checkpoint)
+    check(args)
+    given = named_path("--checkpoint", args.checkpoint)
+    out = output_folder("--out", args.out) if args.out is not None else None
+    uri = resolve(given)
     with fetched(uri) as folder:
         info = read_info(folder)
         cfg = read_config(folder / CONFIG)
@@ -47,18 +52,30 @@ def main(argv: Sequence[str]) -> int:
         "evaluation.json": json.dumps(content, ensure_ascii=False, indent=1),
         "evaluation.html": page,
     }
-    out = args.out or below(uri.rpartition("/")[0] or ".", f"evaluation_{info.position.step:09d}")
+    out = out or below(uri.rpartition("/")[0], f"evaluation_{info.position.step:09d}")
     for name, text in files.items():
         put_file(below(out, name), text.encode())
         print(below(out, name))
     return 0
 
 
+def check(args: argparse.Namespace) -> None:
+    """Refuse options that make no sense.
+
+    Raises:
+        ValueError: names the option.
+    """
+    lowest = {"--utterances": 1, "--syntheses": 0, "--samples": 0}
+    for option, low in lowest.items():
+        given = getattr(args, option[2:])
+        if given is not None and given < low:
+            raise ValueError(f"{option} is {given}: give a number from {low}")
+    device_of(args.device)
+
+
 def command_line() -> argparse.ArgumentParser:
     """Return the parser of the command's options."""
-    made = argparse.ArgumentParser(
-        "python -m job.evaluate", description="Score a checkpoint, and listen to it."
-    )
+    made = Arguments("python -m job.evaluate", "Score a checkpoint, and listen to it.")
     made.add_argument(
         "--checkpoint", required=True, help="a checkpoint, a run (its newest one) or RUN/best"
     )
@@ -93,15 +110,16 @@ def command_line() -> argparse.ArgumentParser:
 def configured(cfg: Config, args: argparse.Namespace) -> Config:
     """Return a checkpoint's configuration with what the command line says otherwise."""
     given = {
-        "max_utterances": args.utterances or None,
+        "max_utterances": args.utterances,
         "syntheses": args.syntheses,
         "samples": args.samples,
     }
     counts = {key: count for key, count in given.items() if count is not None}
     scorers = cfg.eval.scorers if args.trust_scorers else harmless(cfg.eval.scorers)
+    shards = cfg.data.shards if args.shards is None else named_path("--shards", args.shards)
     return replace(
         cfg,
-        data=replace(cfg.data, shards=args.shards or cfg.data.shards),
+        data=replace(cfg.data, shards=shards),
         eval=replace(cfg.eval, scorers=scorers, **counts),
     )
 

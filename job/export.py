@@ -8,7 +8,8 @@ G_<step>.decoder.onnx. All write the reference's config.json.
 import argparse
 from collections.abc import Sequence
 
-from job.settings.cli import read_config, run
+from job.settings.cli import Arguments, read_config, run
+from job.settings.paths import named_path, output_folder
 from job.settings.reference_config import departures
 from job.voice.export import FORMATS, export
 from trainable.config import GENERATORS
@@ -21,8 +22,9 @@ def main(argv: Sequence[str]) -> int:
     """Run the command."""
     args = command_line().parse_args(list(argv))
     optimizer = not args.without_optimizer
-    with fetched(resolve(args.checkpoint)) as folder:
-        files = export(folder, args.out, args.format, args.networks, optimizer, args.weights)
+    out = output_folder("--out", args.out)
+    with fetched(resolve(named_path("--checkpoint", args.checkpoint))) as folder:
+        files = export(folder, out, args.format, args.networks, optimizer, args.weights)
         # ONNX graphs hold their architecture; the other formats rely on the reference's code
         notes = departures(read_config(folder / CONFIG)) if args.format != "onnx" else []
     for note in notes:
@@ -33,9 +35,7 @@ def main(argv: Sequence[str]) -> int:
 
 def command_line() -> argparse.ArgumentParser:
     """Return the parser of the command's options."""
-    made = argparse.ArgumentParser(
-        "python -m job.export", description="Write a checkpoint for other tools."
-    )
+    made = Arguments("python -m job.export", "Write a checkpoint for other tools.")
     made.add_argument(
         "--checkpoint", required=True, help="a checkpoint, a run (its newest one), or RUN/best"
     )

@@ -142,7 +142,7 @@ def drain(address: str, node: str, why: str, seconds: float) -> None:
     }
     command = [str(Path(sys.executable).parent / "ray"), "drain-node"]
     command += [word for option in options.items() for word in option]
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace")
     if done.returncode:
         raise OSError(f"ray drain-node failed: {done.stdout}{done.stderr}")
     print(f"{why}: node {node} is drained, {seconds:.0f} s are left", flush=True)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from ray.job_submission import JobStatus, JobSubmissionClient
 
-from job.settings.cli import run
+from job.settings.cli import Arguments, run
 
 ROOT = Path(__file__).resolve().parents[1]
 DASHBOARD = "http://127.0.0.1:8265"  # where `ray dashboard cluster.yaml` leads
@@ -48,9 +48,7 @@ def main(argv: Sequence[str]) -> int:
 
 def command_line() -> argparse.ArgumentParser:
     """Return the parser of the command's options."""
-    made = argparse.ArgumentParser(
-        "python -m job.submit", description="Run a command of this project on a cluster."
-    )
+    made = Arguments("python -m job.submit", "Run a command of this project on a cluster.")
     address = os.environ.get("RAY_API_SERVER_ADDRESS", DASHBOARD)
     made.add_argument("--address", default=address, help="address of the cluster's dashboard")
     made.add_argument("module", help="job.train, job.prepare, job.doctor, ...; put -- before it")

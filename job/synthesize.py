@@ -6,21 +6,26 @@ the details.
 """
 
 import argparse
+import math
 import sys
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
 
 import torch
 
 from data.text.languages import LANGUAGES
-from job.settings.cli import hidden_alias, run
+from data.text.marked import parse
+from job.settings.cli import Arguments, hidden_alias, run
+from job.settings.paths import named_path, output_file, output_folder
+from job.voice.device import device_of
 from job.voice.lines import KEYS, read_lines
 from job.voice.speaking import speak_lines, speak_text
-from job.voice.voice import SpeechRequest, Voice
-from job.voice.wave import STDOUT
+from job.voice.voice import MAX_SECONDS, SpeechRequest, Voice, speaker_row, speakers_of
+from job.voice.wave import STDOUT, form_of
 from trainable.config import GENERATORS
 from trainable.run.storage import fetched, resolve
 
+LONGEST_PAUSE_S = 60
+LARGEST_BATCH = 1024
 # option -> (default, what it does); numbers of a SpeechRequest
 NUMBERS = {
     "--sdp-ratio": (0.2, "share of the stochastic duration predictor"),
@@ -34,14 +39,17 @@ def main(argv: Sequence[str]) -> int:
     """Run the command."""
     args = command_line().parse_args(argv)
     check(args)
-    text = sys.stdin.read() if args.text == STDOUT else args.text or ""
+    text = text_of_input() if args.text == STDOUT else args.text or ""
     fields = {name: getattr(args, name) for name in KEYS if name != "text"}
     default = SpeechRequest(text, **fields)
     # nothing is kept of a checkpoint that was fetched from an object store
-    with fetched(resolve(args.checkpoint)) as folder:
-        voice = Voice.load(folder, args.device, args.reference, args.weights)
+    with fetched(resolve(named_path("--checkpoint", args.checkpoint))) as folder:
+        if args.lines is None:  # lines name their own speakers
+            speaker_row(args.speaker, speakers_of(folder))
+        speak = speech_of(default, args)
+        voice = Voice.load(folder, args.device, args.reference, args.weights, args.max_seconds)
 
-    mistakes = speak(voice, default, args)
+    mistakes = speak(voice)
     for mistake in mistakes:
         print(f"error: {mistake}", file=sys.stderr)
     return 1 if mistakes else 0
@@ -53,34 +61,68 @@ def check(args: argparse.Namespace) -> None:
     Raises:
         ValueError: names the options.
     """
-    if args.pause < 0 or args.batch < 1:
-        raise ValueError(
-            f"--pause is {args.pause} and --batch {args.batch}: give at least 0 seconds and 1 line"
-        )
-    if args.lines and (args.stream or args.out == STDOUT):
+    if not 0 <= args.pause <= LONGEST_PAUSE_S:
+        raise ValueError(f"--pause is {args.pause}: give 0 to {LONGEST_PAUSE_S} seconds")
+    if not 1 <= args.batch <= LARGEST_BATCH:
+        raise ValueError(f"--batch is {args.batch}: give 1 to {LARGEST_BATCH} lines")
+    if not 0 < args.max_seconds < math.inf:
+        raise ValueError(f"--max-seconds is {args.max_seconds}: give a number above 0")
+    if args.lines is not None and (args.stream or args.out == STDOUT):
         raise ValueError(
             "--lines writes one file per line: leave out --stream, and give a folder as --out"
         )
+    device_of(args.device)
 
 
-def speak(voice: Voice, default: SpeechRequest, args: argparse.Namespace) -> list[str]:
-    """Speak the text or the lines of the command line; return what could not be spoken, and why."""
-    if args.lines:
-        lines, wrong = read_lines(args.lines, default)
-        wrong |= speak_lines(voice, lines, Path(args.out), args.batch)
-        return [f"{args.lines}:{number}: {wrong[number]}" for number in sorted(wrong)]
+def speech_of(default: SpeechRequest, args: argparse.Namespace) -> Callable[[Voice], list[str]]:
+    """Read what is to be spoken, and look where it goes; nothing is written yet.
 
-    # an unknown speaker is reported once, not for every sentence
-    voice.speaker_row(default.speaker)
+    Args:
+        default: the text of the command line, and how it is spoken.
+        args: the command line.
+
+    Returns:
+        What has a voice speak it, and returns what could not be spoken, and why.
+
+    Raises:
+        ValueError: there is nothing to speak, or the place cannot be written to; names the option.
+        OSError: the lines cannot be read.
+    """
+    if args.lines is not None:
+        out = output_folder("--out", args.out)
+        lines, unread = read_lines(named_path("--lines", args.lines), default)
+
+        def speak(voice: Voice) -> list[str]:
+            wrong = unread | speak_lines(voice, lines, out, args.batch)
+            return [f"{args.lines}:{number}: {wrong[number]}" for number in sorted(wrong)]
+
+        return speak
+
+    place = args.out if args.out == STDOUT else output_file("--out", args.out)
+    if place != STDOUT:
+        form_of(place)
+    parse(default.text, default.language)
     requests = default.by_sentence() if args.stream else [default]
-    return speak_text(voice, requests, args.out, args.pause)
+    return lambda voice: speak_text(voice, requests, place, args.pause)
+
+
+def text_of_input() -> str:
+    """Return the text of standard input.
+
+    Raises:
+        ValueError: it is not text in this locale's encoding.
+    """
+    try:
+        return sys.stdin.read()
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"standard input is not {error.encoding}: set LC_ALL, or PYTHONUTF8=1"
+        ) from error
 
 
 def command_line() -> argparse.ArgumentParser:
     """Return the parser of the command's options."""
-    made = argparse.ArgumentParser(
-        prog="python -m job.synthesize", description="Speak texts with a trained voice."
-    )
+    made = Arguments("python -m job.synthesize", "Speak texts with a trained voice.")
     made.add_argument(
         "--checkpoint", required=True, help="a checkpoint, a run (its newest one) or RUN/best"
     )
@@ -112,7 +154,8 @@ def add_texts(made: argparse.ArgumentParser) -> None:
     made.add_argument(
         "--out",
         required=True,
-        help="a .wav or .flac file, - for standard output; a folder for --lines",
+        help="a file (.wav, .flac, .ogg, .mp3, ...) or URI, - for standard output; a folder for "
+        "--lines",
     )
     made.add_argument(
         "--stream",
@@ -123,6 +166,12 @@ def add_texts(made: argparse.ArgumentParser) -> None:
         "--pause", type=float, default=0.3, help="seconds between the sentences of --stream"
     )
     made.add_argument("--batch", type=int, default=8, help="lines that are spoken together")
+    made.add_argument(
+        "--max-seconds",
+        type=float,
+        default=MAX_SECONDS,
+        help="longest speech in one piece, which needs memory: a text, or a sentence of --stream",
+    )
 
 
 def add_style(made: argparse.ArgumentParser) -> None:

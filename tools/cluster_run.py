@@ -98,12 +98,14 @@ class ClusterRun:
         """
         assert self.driver is not None
         if self.driver.wait(timeout):
-            raise RuntimeError(f"the run failed:\n{self.output.read_text()[-4000:]}")
+            raise RuntimeError(
+                f"the run failed:\n{self.output.read_text(encoding='utf-8')[-4000:]}"
+            )
 
     def events(self) -> list[Event]:
         """Return the events in rank 0's log, in order."""
         path = self.folder / "logs" / "rank-0.log"
-        lines = path.read_text().splitlines() if path.exists() else []
+        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
         return [event for line in lines for event in _events(line)]
 
     def last_step(self) -> int:
@@ -130,7 +132,7 @@ class ClusterRun:
 
     def losses(self) -> list[dict[str, Any]]:
         """Return what of every step no disturbance may change: losses, norms, utterances."""
-        text = (self.folder / "metrics.jsonl").read_text()
+        text = (self.folder / "metrics.jsonl").read_text(encoding="utf-8")
         lines = [json.loads(line) for line in text.splitlines()]
         keys = ("step", "epoch", "consumed", "utterances")
         return [
@@ -148,7 +150,7 @@ class ClusterRun:
             elif time.monotonic() > deadline:
                 problem = f"no {what} after {timeout} s"
             if problem:
-                raise RuntimeError(f"{problem}:\n{self.output.read_text()[-4000:]}")
+                raise RuntimeError(f"{problem}:\n{self.output.read_text(encoding='utf-8')[-4000:]}")
             time.sleep(0.1)
 
 

@@ -178,7 +178,8 @@ class LocalCluster:
             [*self.head.prefix, *argv],
             env=self.command_env(),
             capture_output=True,
-            text=True,
+            encoding="utf-8",
+            errors="replace",
             timeout=timeout,
         )
 
@@ -214,7 +215,7 @@ class LocalCluster:
         self.env |= AUTOSCALER
         gcs_address = f"{self._address_of(FIRST_HOST)}:{self.port}"
         config = self.folder / "autoscaling.json"
-        config.write_text(json.dumps(_autoscaling(node_types, gcs_address)))
+        config.write_text(json.dumps(_autoscaling(node_types, gcs_address)), encoding="utf-8")
         return f"--autoscaling-config={config}"
 
     def _start(self, arguments: list[str]) -> Node:
@@ -258,9 +259,11 @@ class LocalCluster:
         """Wait until a node runs."""
         log = self.folder / f"{node.address}.log"
         deadline = time.monotonic() + timeout
-        while "Ray runtime started" not in log.read_text():
+        while "Ray runtime started" not in log.read_text(encoding="utf-8"):
             if node.process.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError(f"node {node.address} did not start:\n{log.read_text()[-2000:]}")
+                raise RuntimeError(
+                    f"node {node.address} did not start:\n{log.read_text(encoding='utf-8')[-2000:]}"
+                )
             time.sleep(0.1)
 
 

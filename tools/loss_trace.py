@@ -53,9 +53,9 @@ def main() -> None:
     )
     args = made.parse_args()
     lines = trace(args.steps, args.set)
-    args.file.write_text(json.dumps(lines, indent=1))
+    args.file.write_text(json.dumps(lines, indent=1), encoding="utf-8")
     if args.against:
-        before = json.loads(args.against.read_text())
+        before = json.loads(args.against.read_text(encoding="utf-8"))
         for number, (old, new) in enumerate(zip(before, lines, strict=True)):
             # a loss that the micro-batch does not have is written as NaN, or not at all
             differs = [tag for tag in old | new if old.get(tag, "nan") != new.get(tag, "nan")]

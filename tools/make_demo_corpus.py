@@ -118,7 +118,9 @@ def run(program: str, *arguments: str, text: str | None = None) -> None:
     found = shutil.which(program)
     if found is None:
         raise SystemExit(f"{program} is not installed: apt-get install {program}")
-    subprocess.run([found, *arguments], input=text, text=True, check=True, capture_output=True)
+    subprocess.run(
+        [found, *arguments], input=text, encoding="utf-8", check=True, capture_output=True
+    )
 
 
 def speak(speaker: Speaker, text: str, path: Path) -> tuple[np.ndarray, int]:

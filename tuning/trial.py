@@ -17,12 +17,11 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import fsspec
 from ray import tune
 from ray.train import Checkpoint
 from ray.util.queue import Empty, Queue
 
-from data.files import below, reachable
+from data.files import below, located, reachable
 from data.stream.datasets import on_this_node
 from job.on_ray.private import TrainRunContext, UserCallback
 from job.settings.cli import overridden
@@ -210,7 +209,7 @@ def _kept_longer(trial: TrialConfig, interval: int) -> CheckpointConfig:
 def _tell(told: dict[str, Any], place: Place) -> None:
     """Report a chunk to Tune, with the place where it ended."""
     with tempfile.TemporaryDirectory() as folder:
-        (Path(folder) / PLACE).write_text(json.dumps(asdict(place)))
+        (Path(folder) / PLACE).write_text(json.dumps(asdict(place)), encoding="utf-8")
         tune.report(told, checkpoint=tune.Checkpoint.from_directory(folder))
 
 
@@ -220,7 +219,7 @@ def _told_place() -> Place | None:
     if told is None:
         return None
     with told.as_directory() as folder:
-        return Place(**json.loads((Path(folder) / PLACE).read_text()))
+        return Place(**json.loads((Path(folder) / PLACE).read_text(encoding="utf-8")))
 
 
 def adopt(source: Config, target: Config, step: int) -> None:
@@ -237,8 +236,8 @@ def adopt(source: Config, target: Config, step: int) -> None:
     ours = below(run_folder(target), checkpoint_name(step))
     theirs = below(run_folder(source), checkpoint_name(step))
     with reachable(ours):
-        fs, root = fsspec.core.url_to_fs(ours)
-        _, origin = fsspec.core.url_to_fs(theirs)
+        fs, root = located(ours)
+        _, origin = located(theirs)
         fs.makedirs(root, exist_ok=True)
         for path in fs.find(origin):
             fs.cp_file(path, f"{root}/{path.rpartition('/')[2]}")

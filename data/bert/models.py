@@ -10,12 +10,11 @@ import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
 from data.bert.tokenizer import load_tokenizer
 from data.config import DataConfig
-from data.files import PART_SUFFIX
+from data.files import PART_SUFFIX, located
 from data.models import RANDOM
 from data.text.front_end import FrontEnd, get_front_end
 from data.text.languages import find
@@ -59,7 +58,7 @@ def bert_source(cfg: DataConfig, language: str) -> tuple[str, str | None]:
 
 def _random_models(shards: str) -> Path:
     """Return the folder of the random models that belong to a folder or URI of shards."""
-    fs, root = url_to_fs(shards)
+    fs, root = located(shards)
     if isinstance(fs, LocalFileSystem):
         return Path(root) / "bert"
     return Path(tempfile.gettempdir()) / f"bert-vits2-ray-{os.getuid()}" / "bert"

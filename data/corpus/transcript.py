@@ -10,20 +10,22 @@ it; absolute paths and URIs are taken as they are. The path is the utterance's i
 none.
 """
 
+import glob
 import io
 import json
 import posixpath
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from glob import has_magic
 from typing import Any
 
-import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
+from fsspec import AbstractFileSystem
 from fsspec.implementations.local import LocalFileSystem
 
 from data.corpus.ledger import Reject
-from data.files import has_credentials, reachable, read_file
+from data.files import has_credentials, is_uri, located, reachable, read_file
 from data.rejected import Reason
 from data.shards.manifest import SPLITS
 from data.text.languages import LANGUAGES
@@ -263,7 +265,7 @@ def _without_duplicates(
 
 def is_absolute(path: str) -> bool:
     """Tell whether a path needs no folder before it: it is a URI, or starts at the root."""
-    return "://" in path or path.startswith("/")
+    return is_uri(path) or path.startswith("/")
 
 
 def _folder(uri: str) -> str:
@@ -274,20 +276,29 @@ def _folder(uri: str) -> str:
 def _find(uri: str) -> list[tuple[str, str]]:
     """Return the files that a name or glob means, sorted.
 
-    Each comes with the way to its folder from the folder before the first wildcard.
+    Each comes with the way to its folder from the folder before the first wildcard. What exists is
+    never a wildcard: `anna [v2]/*.list` are the files of that folder.
     """
-    wildcards = [position for position in map(uri.find, "*?[") if position >= 0]
-    if not wildcards:
-        return [(uri, ".")]
-    fs, path = fsspec.core.url_to_fs(uri)
+    fs, path = located(uri)
     with reachable(uri):
-        found = sorted(fs.glob(path))
+        if not has_magic(path) or fs.exists(path):
+            return [(uri, ".")]
+        stem, pattern = _literal_part(fs, path)
+        found = sorted(fs.glob(f"{glob.escape(stem)}/{pattern}"))
     if not found:
         raise ValueError(f"no transcript matches {uri}: set data.transcript")
 
-    # x: so that a wildcard right behind a slash leaves that folder
-    stem = _folder(fsspec.core.url_to_fs(uri[: min(wildcards)] + "x")[1]) or "."
-    ways = [posixpath.relpath(_folder(name), stem) for name in found]
+    ways = [posixpath.relpath(_folder(name), stem or "/") for name in found]
     if not isinstance(fs, LocalFileSystem):
         found = [fs.unstrip_protocol(name) for name in found]
     return list(zip(found, ways, strict=True))
+
+
+def _literal_part(fs: AbstractFileSystem, path: str) -> tuple[str, str]:
+    """Return the folder before the first wildcard of a glob, and the rest of it."""
+    names = path.split("/")
+    wild = [number for number, name in enumerate(names) if has_magic(name)]
+    while wild and fs.isdir("/".join(names[: wild[0] + 1])):
+        wild = wild[1:]
+    first = wild[0] if wild else len(names) - 1
+    return "/".join(names[:first]), "/".join(names[first:])

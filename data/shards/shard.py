@@ -16,11 +16,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data.files import PART_SUFFIX, Source, below, keep_trying, put_file, reachable
+from data.files import PART_SUFFIX, Source, below, is_uri, keep_trying, located, put_file, reachable
 from data.shards.manifest import SCHEMA_VERSION, SHARD_COLUMNS
 
 FOLDER = "shards"
@@ -114,7 +113,7 @@ def remove_unreferenced(uri: str, referenced: set[str]) -> list[str]:
     Returns:
         Paths of the removed files.
     """
-    fs, root = fsspec.core.url_to_fs(uri)
+    fs, root = located(uri)
     removed = [path for path in _files(uri) if path not in referenced]
     for path in removed:
         fs.rm_file(f"{root}/{path}")
@@ -136,7 +135,7 @@ def read_index(uri: str, shard: str) -> list[dict]:
         ShardError: the file is damaged.
     """
     where = below(uri, shard)
-    fs, path = fsspec.core.url_to_fs(where)
+    fs, path = located(where)
     try:
         with fs.open(path, "rb", cache_type="none") as file:
             footer = pq.read_metadata(file).metadata or {}
@@ -165,7 +164,7 @@ class ShardReader:
         self.uri = uri
         self.max_open = max_open
         self._open: OrderedDict[str, tuple[Source, pq.ParquetFile]] = OrderedDict()
-        self._threads = None if "://" not in uri else ThreadPoolExecutor(requests)
+        self._threads = None if not is_uri(uri) else ThreadPoolExecutor(requests)
 
     def rows(self, places: Sequence[tuple[str, int]]) -> list[dict[str, Any]]:
         """Read rows.
@@ -273,7 +272,7 @@ def _is_of_arrow(error: OSError) -> bool:
 
 def _files(uri: str) -> list[str]:
     """Return the paths of all files in the folder of shards, relative to `uri`; sorted."""
-    fs, root = fsspec.core.url_to_fs(uri)
+    fs, root = located(uri)
     folder = f"{root}/{FOLDER}"
     fs.invalidate_cache(folder)
     with reachable(uri):

@@ -7,6 +7,7 @@ from typing import Literal
 
 from packaging.requirements import Requirement
 
+from data.files import is_local
 from data.shards.manifest import ManifestError
 from job.on_ray import probes
 from job.on_ray.cluster import on_cluster, require_gpu
@@ -135,7 +136,7 @@ def versions(reports: Sequence[NodeReport]) -> Iterator[Check]:
 
 def _pins() -> dict[str, str]:
     """Return the locked version of each package that this platform needs."""
-    lines = LOCK.read_text().splitlines()
+    lines = LOCK.read_text(encoding="utf-8").splitlines()
     locked = [Requirement(line) for line in lines if line and line[0] not in " #"]
     return {
         each.name: str(each.specifier).lstrip("=")
@@ -206,7 +207,7 @@ def storage(cfg: Config, reports: Sequence[NodeReport]) -> Iterator[Check]:
         "slow: use a bucket in the nodes' region, or save less often "
         "(train.checkpoint.every_steps)",
     )
-    if "://" not in uri and len(reports) > 1:
+    if is_local(uri) and len(reports) > 1:
         fix = "set run.storage to s3://... or gs://..., unless all nodes mount this folder"
         yield Check("storage is shared", "warn", f"{uri} is a folder of each node", fix)
 

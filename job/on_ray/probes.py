@@ -13,12 +13,11 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-import fsspec
 import ray
 import torch
 from huggingface_hub.constants import HF_HUB_CACHE
 
-from data.files import below, put_file, reachable, read_file
+from data.files import below, located, put_file, reachable, read_file
 
 STORAGE_BYTES = 16 * 2**20
 CONNECT_WITHIN_S = 5.0
@@ -117,22 +116,28 @@ def driver_version() -> str:
     if command is None:
         return ""
     query = [command, "--query-gpu=driver_version", "--format=csv,noheader"]
-    done = subprocess.run(query, capture_output=True, text=True, timeout=30)
+    done = subprocess.run(
+        query, capture_output=True, encoding="utf-8", errors="replace", timeout=30
+    )
     return done.stdout.split("\n")[0].strip() if done.returncode == 0 else ""
 
 
 def free_memory() -> int:
     """Return the bytes that processes may still take, of the machine and of this container."""
     free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    for line in Path("/proc/meminfo").read_text().splitlines():
+    for line in Path("/proc/meminfo").read_text(encoding="utf-8").splitlines():
         if line.startswith("MemAvailable:"):
             free = int(line.split()[1]) * 1024
 
     group = Path("/sys/fs/cgroup")
     limit = group / "memory.max"
     used = group / "memory.current"
-    if limit.is_file() and used.is_file() and (most := limit.read_text().strip()) != "max":
-        free = min(free, int(most) - int(used.read_text()))
+    if (
+        limit.is_file()
+        and used.is_file()
+        and (most := limit.read_text(encoding="utf-8").strip()) != "max"
+    ):
+        free = min(free, int(most) - int(used.read_text(encoding="utf-8")))
     return free
 
 
@@ -164,7 +169,7 @@ def try_storage(storage: str) -> tuple[float | None, float | None, str]:
         same = read_file(uri) == content
         read = time.monotonic()
         with reachable(uri):
-            fs, path = fsspec.core.url_to_fs(uri)
+            fs, path = located(uri)
             fs.rm_file(path)
     except (OSError, ValueError) as error:
         return None, None, str(error)

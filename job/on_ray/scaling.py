@@ -26,6 +26,7 @@ from ray.train import PreemptionInfo
 # the class that ray.train.torch holds at run time; by this path, mypy knows it too
 from ray.train.v2.torch.torch_trainer import TorchTrainer
 
+from data.files import ascii_name
 from job.on_ray.cleaning import CleanerCallback
 from job.on_ray.failures import FailuresInARow, newest_step
 from job.on_ray.private import (
@@ -58,7 +59,8 @@ def requester_id(run: str) -> str:
     Args:
         run: path of the run's folder in its storage.
     """
-    return f"train-{run}"
+    # Ray's own names are ASCII
+    return f"train-{run if run.isascii() else ascii_name(run)}"
 
 
 def give_back(run: str) -> None:
@@ -76,7 +78,7 @@ class ReservesForTheRun(NamedReservation):
     def after_controller_start(self, train_run_context: TrainRunContext) -> None:
         """Ask the cluster for the workers' resources."""
         run = train_run_context.run_config
-        self.reserve_as(requester_id(f"{run.storage_path}/{run.name}"))
+        self.reserve_as(requester_id(run.storage_context.experiment_fs_path))
 
 
 class FixedScaling(ReservesForTheRun, FixedScalingPolicy):
@@ -176,7 +178,8 @@ class ElasticTrainer(TailoredController, TorchTrainer):
             result = ray.get(controller.get_result.remote())
         except BaseException:
             ray.kill(controller)
-            give_back(f"{self.run_config.storage_path}/{self.run_config.name}")
+            folder = self.run_config.storage_context  # type: ignore[attr-defined]  # V2's
+            give_back(folder.experiment_fs_path)
             raise
         # nobody else ends a detached one
         ray.kill(controller)

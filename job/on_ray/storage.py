@@ -4,10 +4,9 @@ import io
 import logging
 from typing import Any
 
-import fsspec
 import pyarrow.fs
 
-from data.files import put_file, reachable
+from data.files import located, put_file, reachable
 from job.on_ray.private import CHECKPOINT_MANAGER_SNAPSHOT_FILENAME
 
 log = logging.getLogger("bert_vits2_ray")
@@ -46,7 +45,7 @@ class RayTrainFiles(pyarrow.fs.FSSpecHandler):
 
 def ray_storage(uri: str) -> tuple[pyarrow.fs.FileSystem, str]:
     """Return filesystem and path of a folder or URI, for Ray Train."""
-    fs, path = fsspec.core.url_to_fs(uri)
+    fs, path = located(uri)
     return pyarrow.fs.PyFileSystem(RayTrainFiles(fs)), path
 
 
@@ -62,7 +61,7 @@ def forget_checkpoint_list(run: str) -> None:
         OSError: the store is out of reach.
     """
     with reachable(run):
-        fs, root = fsspec.core.url_to_fs(run)
+        fs, root = located(run)
         path = f"{root}/{CHECKPOINT_MANAGER_SNAPSHOT_FILENAME}"
         if fs.exists(path):
             fs.rm_file(path)

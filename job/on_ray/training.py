@@ -4,6 +4,7 @@ import os
 from collections.abc import Sequence
 
 from data.corpus.prepare import prepare
+from data.files import ascii_name
 from data.shards.manifest import Manifest, ManifestError
 from job.on_ray.cluster import use_gpu
 from job.on_ray.private import FailureConfig, RunConfig, ScalingConfig, UserCallback
@@ -58,7 +59,6 @@ def trainer_of(cfg: Config, owner: str, callbacks: Sequence[UserCallback] = ()) 
         owner: who has claimed the run's folder (`trainable.run.storage.claim`).
         callbacks: called by Ray Train's controller.
     """
-    filesystem, path = ray_storage(cfg.run.storage)
     low, high = cfg.scaling.bounds
     gpu = use_gpu(cfg)
     # Ray Train reads its environment when the trainer is made
@@ -77,14 +77,28 @@ def trainer_of(cfg: Config, owner: str, callbacks: Sequence[UserCallback] = ()) 
         torch_config=ProcessGroupConfig(
             "nccl" if gpu else "gloo", timeout_s=int(cfg.scaling.collective_timeout_s)
         ),
-        run_config=RunConfig(
-            name=cfg.run.name,
-            storage_path=path,
-            storage_filesystem=filesystem,
-            failure_config=FailureConfig(max_failures=cfg.scaling.max_failures),
-            callbacks=list(callbacks),
-        ),
+        run_config=run_config(cfg, callbacks),
     )
+
+
+def run_config(cfg: Config, callbacks: Sequence[UserCallback]) -> RunConfig:
+    """Return Ray Train's settings of a run: its files lie in the run's folder.
+
+    Ray's own names are short and ASCII, and a run's name is neither. So the run has a stand-in on
+    the cluster once its folder is settled.
+    """
+    filesystem, path = ray_storage(cfg.run.storage)
+    made = RunConfig(
+        name=cfg.run.name,
+        storage_path=path,
+        storage_filesystem=filesystem,
+        failure_config=FailureConfig(max_failures=cfg.scaling.max_failures),
+        callbacks=list(callbacks),
+    )
+    # made once, and kept: here the folder is settled
+    _ = made.storage_context
+    made.name = ascii_name(cfg.run.name)
+    return made
 
 
 def resources_per_worker(cfg: Config, gpu: bool) -> dict[str, float]:

@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-import fsspec
 import yaml
 
-from data.files import below, reachable, read_file
-from trainable.run.format import CHECKPOINTS, CHECKSUMS, CONFIG, METRICS, METRICS_PARTS, step_of
+from data.files import below, located, reachable, read_file
+from trainable.config import CheckpointConfig
+from trainable.run.format import CHECKSUMS, CONFIG, METRICS, METRICS_PARTS, checkpoint_name, step_of
 from trainable.run.heartbeat import Status, read_status
-from trainable.run.storage import checkpoints, ranking, scores_of
+from trainable.run.storage import checkpoints, names_in, ranking, scores_of
 
 # since the last write; a worker that hangs is ended after ten minutes (train.hang_timeout_s)
 RUNS_WITHIN = timedelta(minutes=15)
@@ -58,17 +58,41 @@ def runs(storage: str) -> list[Run]:
         ValueError: it holds none.
         OSError: it cannot be read.
     """
-    with reachable(storage):
-        fs, root = fsspec.core.url_to_fs(storage)
-        configs = fs.glob(f"{root.rstrip('/')}/*/{CONFIG}")
-    if not configs:
+    return runs_and_others(storage)[0]
+
+
+def runs_and_others(storage: str) -> tuple[list[Run], dict[str, str]]:
+    """Return all runs in a folder or URI, and what is wrong with folders that are none.
+
+    Returns:
+        The runs, the last written first; and name -> what is wrong, for each other folder that has
+        a config.yaml.
+
+    Raises:
+        ValueError: it holds no run.
+        OSError: it cannot be read.
+    """
+    found: list[Run] = []
+    wrong: dict[str, str] = {}
+    for name in _folders(storage):
+        try:
+            found.append(describe(below(storage, name)))
+        except (ValueError, OSError) as error:
+            wrong[name] = " ".join(str(error).split())
+    if not found:
         raise ValueError(
             f"{storage} holds no runs, which are folders with a {CONFIG}: give the value of "
-            "run.storage"
+            "run.storage" + "".join(f"; {each}" for each in wrong.values())
         )
-    names = sorted(path.split("/")[-2] for path in configs)
-    found = [describe(below(storage, name)) for name in names]
-    return sorted(found, key=lambda run: run.written, reverse=True)
+    return sorted(found, key=lambda run: run.written, reverse=True), wrong
+
+
+def _folders(storage: str) -> list[str]:
+    """Return the names of the folders that have a config.yaml."""
+    with reachable(storage):
+        fs, root = located(storage)
+        fs.invalidate_cache()
+        return [name for name in names_in(fs, root) if fs.exists(f"{root}/{name}/{CONFIG}")]
 
 
 def describe(folder: str) -> Run:
@@ -78,27 +102,48 @@ def describe(folder: str) -> Run:
         ValueError: its config.yaml is not a run's.
         OSError: it cannot be read.
     """
-    config = yaml.safe_load(read_file(below(folder, CONFIG))) or {}
+    file = below(folder, CONFIG)
+    config = _read_yaml(file)
     train = config.get("train")
-    if not isinstance(train, dict) or "max_steps" not in train:
-        raise ValueError(f"{below(folder, CONFIG)} has no train.max_steps: it is not a run's")
+    goal = train.get("max_steps") if isinstance(train, dict) else None
+    if not isinstance(goal, int) or isinstance(goal, bool):
+        raise ValueError(f"{file} has no train.max_steps: it is not a run's")
+    try:
+        cfg = ranking(config)
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}") from error
 
     # newest first; damaged ones too, as verifying them would take their download
     saved = checkpoints(folder)
     return Run(
         name=folder.rpartition("/")[2],
         step=step_of(saved[0]) if saved else 0,
-        goal=train["max_steps"],
-        best=_best_score(saved, config),
-        metric=ranking(config).metric,
+        goal=goal,
+        best=_best_score(saved, cfg),
+        metric=cfg.metric,
         written=last_write(folder),
         status=read_status(folder),
     )
 
 
-def _best_score(saved: list[str], config: Mapping[str, Any]) -> float | None:
+def _read_yaml(file: str) -> Mapping[str, Any]:
+    """Return the content of a config.yaml.
+
+    Raises:
+        ValueError: it is not YAML, or holds no sections.
+        OSError: it cannot be read.
+    """
+    try:
+        content = yaml.safe_load(read_file(file))
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise ValueError(f"{file} is not YAML: {error}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{file} holds no sections: it is not a run's")
+    return content
+
+
+def _best_score(saved: list[str], cfg: CheckpointConfig) -> float | None:
     """Return the best score of a run's checkpoints; None if none has one."""
-    cfg = ranking(config)
     scored = [scores for scores in map(scores_of, saved) if cfg.metric in scores]
     best = min(scored, key=cfg.cost, default=None)  # type: ignore[arg-type]  # all have the metric
     return None if best is None else best[cfg.metric]
@@ -110,9 +155,10 @@ def last_write(folder: str) -> datetime:
     Raises:
         OSError: the folder cannot be read.
     """
-    kinds = (CONFIG, METRICS, METRICS_PARTS, f"{CHECKPOINTS}/{CHECKSUMS}")
     with reachable(folder):
-        fs, root = fsspec.core.url_to_fs(folder)
-        # names grow with the step, so the last of a kind is its newest
-        found = [sorted(fs.glob(f"{root}/{kind}")) for kind in kinds]
-        return max(fs.modified(paths[-1]) for paths in found if paths)
+        fs, root = located(folder)
+        # names grow with the step, so the last part is the newest
+        parts = [f"{METRICS_PARTS}/{name}" for name in names_in(fs, f"{root}/{METRICS_PARTS}")[-1:]]
+        newest = [f"{checkpoint_name(step_of(uri))}/{CHECKSUMS}" for uri in checkpoints(folder)[:1]]
+        paths = [f"{root}/{path}" for path in (CONFIG, METRICS, *parts, *newest)]
+        return max(fs.modified(path) for path in paths if fs.exists(path))

@@ -2,6 +2,7 @@
 
 import argparse
 import functools
+import io
 import json
 import re
 import signal
@@ -11,7 +12,7 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
@@ -42,6 +43,34 @@ def parser(prog: str, description: str) -> ArgumentParser:
     )
     made.add_class_arguments(Config, fail_untyped=True)
     return made
+
+
+class Arguments(argparse.ArgumentParser):
+    """A parser of a command's own options, which are written out; mistakes are ValueErrors."""
+
+    def __init__(self, prog: str, description: str) -> None:
+        super().__init__(prog, description=description, allow_abbrev=False)
+
+    def error(self, message: str) -> NoReturn:
+        """Refuse a command line.
+
+        Raises:
+            ValueError: tells which option may have been meant.
+        """
+        stray = re.match(r"unrecognized arguments: (--[^\s=]+)", message)
+        if stray is None:
+            raise ValueError(f"{message} (--help shows all options)")
+        raise ValueError(f"{stray[1]} is no option of this command{self._meant(stray[1])}")
+
+    def _meant(self, option: str) -> str:
+        shown = [action for action in self._actions if action.help != argparse.SUPPRESS]
+        options = [name for action in shown for name in action.option_strings]
+        begin_so = [name for name in options if name.startswith(option)]
+        return (
+            f": did you mean {' or '.join(begin_so)}?"
+            if begin_so
+            else (did_you_mean(option, options))
+        )
 
 
 def hidden_alias(made: argparse.ArgumentParser, alias: str, dest: str, **kwargs: Any) -> None:
@@ -219,6 +248,10 @@ def run(main: Callable[[Sequence[str]], int]) -> None:
     A user's mistake has status 2, a failure that a CommandFailedError reports or that nobody has
     foreseen status 1; the traceback of the latter goes to a file.
     """
+    for stream in (sys.stdout, sys.stderr):
+        # a name that the terminal's encoding does not have is shown escaped
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         # before anything is parsed, since errors show what was given
         for option, value in zip(sys.argv, sys.argv[1:], strict=False):

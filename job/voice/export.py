@@ -6,8 +6,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-import fsspec
-
+from data.files import located
 from job.settings.cli import read_config
 from job.settings.reference_config import reference_config
 from job.voice.onnx_graphs import TOLERANCE, largest_difference, write_onnx
@@ -121,7 +120,7 @@ def publish(folder: Path, out: str) -> list[str]:
     Raises:
         ValueError: one of them exists already.
     """
-    fs, root = fsspec.core.url_to_fs(out)
+    fs, root = located(out)
     names = sorted(path.name for path in folder.iterdir())
     existing = [name for name in names if fs.exists(f"{root}/{name}")]
     if existing:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from data.files import read_file, stays_below
 from job.voice.voice import SpeechRequest
 
+LONGEST_ID = 240  # bytes; file systems take 255 with the suffix
 # keys of a line's JSON object, beside `id`: the fields of SpeechRequest
 KEYS: dict[str, type] = {
     **dict.fromkeys(("text", "speaker", "language"), str),
@@ -43,10 +44,14 @@ def read_lines(path: str, default: SpeechRequest) -> tuple[list[Line], dict[int,
         ValueError: the file is not UTF-8.
         OSError: it cannot be read.
     """
+    content = read_file(path)
     try:
-        rows = read_file(path).decode("utf-8-sig").splitlines()
+        rows = content.decode("utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not UTF-8 ({error}): save it as UTF-8") from error
+        number = content.count(b"\n", 0, error.start) + 1
+        raise ValueError(
+            f"{path}:{number} is not UTF-8 ({error.reason}): save the file as UTF-8"
+        ) from error
 
     lines: dict[str, Line] = {}
     mistakes: dict[int, str] = {}
@@ -80,10 +85,15 @@ def read_line(number: int, row: str, default: SpeechRequest) -> Line:
     if not row.startswith("{"):
         return Line(number, unnamed, replace(default, text=row))
 
-    given = json.loads(row)
+    try:
+        given = json.loads(row)
+    except RecursionError as error:
+        raise ValueError("its JSON is nested too deeply: give one object of texts") from error
     own = given.pop("id", unnamed)
     if not isinstance(own, str) or "/" in own or not stays_below(own):
         raise ValueError(f"id is {own!r}: give the name of a file, without folder and suffix")
+    if len(own.encode()) > LONGEST_ID:
+        raise ValueError(f"id has more than {LONGEST_ID} bytes: choose a shorter one")
     if "text" not in given:
         raise ValueError("it has no text")
     for key, value in given.items():

@@ -2,10 +2,10 @@
 
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 
+from data.files import below
 from job.voice.lines import Line
 from job.voice.voice import PreparedSpeech, SpeechRequest, Voice
 from job.voice.wave import STDOUT, WaveWriter
@@ -19,7 +19,7 @@ def speak_text(
     Args:
         voice: the voice that speaks.
         requests: sentences, or one whole text.
-        out: a .wav or .flac file, or STDOUT.
+        out: a file or URI (see WaveWriter), or STDOUT.
         pause: seconds of silence between the texts.
 
     Returns:
@@ -47,44 +47,61 @@ def speak_text(
     return mistakes
 
 
-def speak_lines(voice: Voice, lines: Sequence[Line], out: Path, batch: int) -> dict[int, str]:
+def speak_lines(voice: Voice, lines: Sequence[Line], out: str, batch: int) -> dict[int, str]:
     """Speak lines in batches of similar length, each into `<id>.wav`.
 
     Args:
         voice: the voice that speaks.
         lines: lines whose ids differ.
-        out: folder.
+        out: folder or URI.
         batch: lines that are spoken together.
 
     Returns:
         For each line that could not be spoken, number -> why.
     """
-    out.mkdir(parents=True, exist_ok=True)
     mistakes: dict[int, str] = {}
 
     # lines of similar length need little padding
     by_length = sorted(lines, key=lambda line: len(line.request.text))
     for start in range(0, len(by_length), batch):
-        prepared = dict(_prepared(voice, by_length[start : start + batch], mistakes))
-        waves = voice.speak(list(prepared.values())) if prepared else []
-        _write(dict(zip(prepared, waves, strict=True)), out, voice.data.sampling_rate)
+        prepared = list(_prepared(voice, by_length[start : start + batch], mistakes))
+        waves = _spoken(voice, prepared, mistakes)
+        _write(waves, out, voice.data.sampling_rate)
     return mistakes
+
+
+def _spoken(
+    voice: Voice, prepared: Sequence[tuple[Line, PreparedSpeech]], mistakes: dict[int, str]
+) -> dict[str, np.ndarray]:
+    """Return id -> waveform of each line; note in `mistakes` why others cannot be spoken."""
+    if not prepared:
+        return {}
+    try:
+        waves = voice.speak([speech for _, speech in prepared])
+    except ValueError as error:
+        # one of them is too long: the others are spoken nevertheless
+        if len(prepared) > 1:
+            alone = [_spoken(voice, [each], mistakes) for each in prepared]
+            return {own: wave for found in alone for own, wave in found.items()}
+        mistakes[prepared[0][0].number] = str(error)
+        return {}
+    return {line.id: wave for (line, _), wave in zip(prepared, waves, strict=True)}
 
 
 def _prepared(
     voice: Voice, lines: Sequence[Line], mistakes: dict[int, str]
-) -> Iterator[tuple[str, PreparedSpeech]]:
-    """Yield id and prepared speech of each line; note in `mistakes` why others cannot be read."""
+) -> Iterator[tuple[Line, PreparedSpeech]]:
+    """Yield each line with its prepared speech; note in `mistakes` why others cannot be read."""
     for line in lines:
         try:
-            yield line.id, voice.read(line.request)
+            yield line, voice.read(line.request)
         except ValueError as error:
             mistakes[line.number] = str(error)
 
 
-def _write(waves: Mapping[str, np.ndarray], out: Path, rate: int) -> None:
+def _write(waves: Mapping[str, np.ndarray], out: str, rate: int) -> None:
     """Write waveforms, each float32 [samples], to `<id>.wav` in a folder."""
     for name, wave in waves.items():
-        with WaveWriter(f"{out / name}.wav", rate) as writer:
+        with WaveWriter(below(out, f"{name}.wav"), rate) as writer:
             writer.write(wave)
         print(f"{writer.out}: {writer.seconds:.2f} s")

@@ -1,7 +1,6 @@
 """A voice that speaks: a checkpoint's generator with its front ends and BERT models."""
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,10 +16,15 @@ from data.stream.collate import features_of_phones, pad
 from data.stream.inputs import TextInputs
 from data.text.marked import marked, parse, sentences
 from job.settings.cli import read_config
+from job.settings.keys import did_you_mean
 from trainable.networks.generator.build import build_generator
 from trainable.networks.generator.synthesizer import SynthesizerTrn
 from trainable.run.checkpoint import load_weights
-from trainable.run.format import CONFIG, CheckpointInfo, read_info
+from trainable.run.format import CONFIG, STATE, CheckpointInfo, parse_info, read_info
+
+MAX_SECONDS = 120.0  # of what is spoken in one piece: memory grows with it
+LETTERS_PER_S = 40  # nobody speaks faster, in any language
+NAMES_SHOWN = 10
 
 
 @dataclass(frozen=True)
@@ -32,9 +36,9 @@ class SpeechRequest:
         speaker: a name of the training data; None for a voice without a speaker table.
         language: code of the language of the text before the first mark.
         sdp_ratio: share of the stochastic duration predictor, 0 to 1.
-        noise_scale: variation of the sound.
-        noise_scale_w: variation of the rhythm.
-        length_scale: above 1 slower, below 1 faster.
+        noise_scale: variation of the sound, 0 to 10.
+        noise_scale_w: variation of the rhythm, 0 to 10.
+        length_scale: above 1 slower, below 1 faster; 0.01 to 100.
         seed: equal seeds give equal audio.
 
     Raises:
@@ -54,10 +58,10 @@ class SpeechRequest:
         if not 0 <= self.sdp_ratio <= 1:
             raise ValueError(f"sdp_ratio is {self.sdp_ratio}: give a share from 0 to 1")
         for name in ("noise_scale", "noise_scale_w"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise ValueError(f"{name} is {getattr(self, name)}: give 0 or more")
-        if not 0 < self.length_scale < math.inf:
-            raise ValueError(f"length_scale is {self.length_scale}: give a factor above 0")
+            if not 0 <= getattr(self, name) <= 10:
+                raise ValueError(f"{name} is {getattr(self, name)}: give a number from 0 to 10")
+        if not 0.01 <= self.length_scale <= 100:
+            raise ValueError(f"length_scale is {self.length_scale}: give a factor from 0.01 to 100")
         if not -(2**63) <= self.seed < 2**63:
             raise ValueError(f"seed is {self.seed}: give a number of 64 bits")
 
@@ -69,6 +73,37 @@ class SpeechRequest:
         """
         parsed = parse(self.text, self.language)
         return [replace(self, text=marked(parts)) for parts in sentences(parsed)]
+
+
+def speakers_of(folder: Path) -> dict[str, int] | None:
+    """Return name -> row of a checkpoint's speaker table; None if it has none.
+
+    Raises:
+        CheckpointError: its state.json is damaged.
+    """
+    info = parse_info((folder / STATE).read_bytes(), f"{folder / STATE}")
+    return info.speakers if read_config(folder / CONFIG).model.n_speakers else None
+
+
+def speaker_row(speaker: str | None, speakers: Mapping[str, int] | None) -> int:
+    """Return a speaker's row.
+
+    Args:
+        speaker: name of the speaker.
+        speakers: the speaker table; None without one, where every speaker has row 0.
+
+    Raises:
+        ValueError: an unknown speaker; names those that there are.
+    """
+    if speakers is None:
+        return 0
+    if speaker is not None and speaker in speakers:
+        return speakers[speaker]
+    names = sorted(speakers)
+    more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
+    wanted = "no speaker is given" if speaker is None else f"no speaker {speaker!r}"
+    near = did_you_mean(speaker or "", names)
+    raise ValueError(f"{wanted}{near} (this voice has: {', '.join(names[:NAMES_SHOWN])}{more})")
 
 
 @dataclass(frozen=True)
@@ -95,6 +130,7 @@ class Voice:
         info: what its checkpoint says of itself.
         recording: [samples] of the speaker at data.sampling_rate, for a voice without a speaker
             table.
+        max_seconds: longest speech in one piece.
 
     Raises:
         ValueError: a voice without a speaker table and no recording.
@@ -106,6 +142,7 @@ class Voice:
         data: DataConfig,
         info: CheckpointInfo,
         recording: np.ndarray | None = None,
+        max_seconds: float = MAX_SECONDS,
     ) -> None:
         if g.n_speakers == 0 and recording is None:
             raise ValueError(
@@ -114,6 +151,7 @@ class Voice:
         self.g = g
         self.data = data
         self.info = info
+        self.max_seconds = max_seconds
         self.device = next(g.parameters()).device
         self.reader = TextReader(data, str(self.device))
 
@@ -124,7 +162,12 @@ class Voice:
 
     @classmethod
     def load(
-        cls, folder: Path, device: str = "cpu", reference: str | None = None, weights: str = "g"
+        cls,
+        folder: Path,
+        device: str = "cpu",
+        reference: str | None = None,
+        weights: str = "g",
+        max_seconds: float = MAX_SECONDS,
     ) -> "Voice":
         """Load the generator of a checkpoint.
 
@@ -133,6 +176,7 @@ class Voice:
             device: device that computes.
             reference: file of a recording of the speaker, for a voice without a speaker table.
             weights: which of GENERATORS speaks.
+            max_seconds: longest speech in one piece.
 
         Raises:
             ValueError: a voice without a speaker table and no recording, or a recording that cannot
@@ -141,10 +185,10 @@ class Voice:
         """
         info = read_info(folder)
         cfg = read_config(folder / CONFIG)
+        recording = None if reference is None else decode_audio(read_audio(reference), cfg.data)
         g = build_generator(cfg.model, cfg.train.segment_size, cfg.data)
         load_weights(folder, weights, g)
-        recording = None if reference is None else decode_audio(read_audio(reference), cfg.data)
-        return cls(g.eval().to(device), cfg.data, info, recording)
+        return cls(g.eval().to(device), cfg.data, info, recording, max_seconds)
 
     def speaker_row(self, speaker: str | None) -> int:
         """Return the row of the speaker table; 0 if there is no table.
@@ -152,27 +196,48 @@ class Voice:
         Raises:
             ValueError: an unknown speaker.
         """
-        if self.g.n_speakers == 0:
-            return 0
-        if speaker not in self.info.speakers:
-            raise ValueError(
-                f"no speaker {speaker!r}; this voice has: {', '.join(sorted(self.info.speakers))}"
-            )
-        return self.info.speakers[speaker]
+        return speaker_row(speaker, self.info.speakers if self.g.n_speakers else None)
 
     def read(self, request: SpeechRequest) -> PreparedSpeech:
         """Read the text of a request.
 
         Raises:
-            ValueError: an unknown speaker or language, or a text that the front end cannot read.
+            ValueError: an unknown speaker or language, or a text that the front end cannot read, or
+                that is too long to be spoken in one piece.
         """
         row = self.speaker_row(request.speaker)
-        reading = self.reader(parse(request.text, request.language))
+        parts = parse(request.text, request.language)
+        # before anything is computed, since the models' memory grows with the square of the length
+        letters = sum(map(str.isalnum, request.text))
+        self._check_length(letters / LETTERS_PER_S * min(request.length_scale, 1), request)
+        reading = self.reader(parts)
+        self._check_length(len(reading.x) / self._frames_per_s, request)
         return PreparedSpeech(request, reading, row)
+
+    @property
+    def _frames_per_s(self) -> float:
+        return self.data.sampling_rate / self.data.hop_length
+
+    def _check_length(self, seconds: float, request: SpeechRequest) -> None:
+        """Refuse a speech that is too long for one piece.
+
+        Raises:
+            ValueError: names the options to change.
+        """
+        if not seconds <= self.max_seconds:
+            slow = f", a length_scale below {request.length_scale:g}"
+            raise ValueError(
+                f"the text would take {seconds:.0f} s or more, and {self.max_seconds:g} s are "
+                "spoken in one piece: give less text, --stream (sentence by sentence)"
+                f"{slow if request.length_scale > 1 else ''} or a larger --max-seconds"
+            )
 
     @torch.no_grad()
     def speak(self, batch: Sequence[PreparedSpeech]) -> list[np.ndarray]:
         """Speak several texts in one batch.
+
+        Raises:
+            ValueError: one of them would be too long.
 
         Each draws its noise from its own seed, on the CPU, so that its audio depends, up to
         rounding, neither on its neighbours nor on the device.
@@ -204,6 +269,8 @@ class Voice:
             y=self.reference,
         )
 
+        for length, request in zip(prior.w.double().sum([1, 2]).tolist(), requests, strict=True):
+            self._check_length(length / self._frames_per_s, request)
         frames = prior.frames().tolist()
         noise = self._noise(generators, prior.m_p.shape[1], frames)
         noise_scale = self._column(requests, lambda request: request.noise_scale)

@@ -51,12 +51,11 @@ ENVIRONMENT = "environment.json"
 OWNER = "owner.txt"
 STATUS = "status.json"
 METRICS = "metrics.jsonl"
-METRICS_PARTS = "metrics/*.jsonl"
+METRICS_PARTS = "metrics"
 TENSORBOARD = "tensorboard"
 TENSORBOARD_EVAL = "tensorboard/eval"
 LOGS = "logs"
 DRIVER_LOG = f"{LOGS}/driver.log"
-CHECKPOINTS = "checkpoint_*"
 
 # of a checkpoint, which has a CONFIG too
 CHECKSUMS = "checksums.json"
@@ -65,7 +64,7 @@ TRAINING = "training.pt"
 
 FORMAT = 2
 REQUIRED = {TRAINING, STATE, CONFIG}
-CHECKPOINT_NAME = re.compile(r"checkpoint_(\d+)")
+CHECKPOINT_NAME = re.compile(r"checkpoint_([0-9]+)")
 WEIGHTS_NAME = re.compile(rf"{NETWORK_NAME.pattern}\.safetensors")
 
 
@@ -107,11 +106,18 @@ def checkpoint_name(step: int) -> str:
     return f"checkpoint_{step:09d}"
 
 
+def named_step(name: str) -> int | None:
+    """Return the global steps of a checkpoint of this name; None if it is none's name."""
+    found = CHECKPOINT_NAME.fullmatch(name)
+    # checkpoint_9 and checkpoint_0000000010 are somebody else's
+    return int(found[1]) if found and checkpoint_name(int(found[1])) == name else None
+
+
 def step_of(uri: str) -> int:
     """Return the global steps that a checkpoint's name tells."""
-    found = CHECKPOINT_NAME.fullmatch(uri.rpartition("/")[2])
-    assert found is not None, uri
-    return int(found[1])
+    step = named_step(uri.rpartition("/")[2])
+    assert step is not None, uri
+    return step
 
 
 def weights_name(network: str) -> str:
@@ -121,7 +127,7 @@ def weights_name(network: str) -> str:
 
 def metrics_part(label: str) -> str:
     """Return the path of a part of the metrics in an object store, below the run's folder."""
-    return METRICS_PARTS.replace("*", label)
+    return f"{METRICS_PARTS}/{label}.jsonl"
 
 
 def log_name(rank: int) -> str:
@@ -141,11 +147,11 @@ def read_info(folder: Path) -> CheckpointInfo:
         CheckpointError: a file is missing or damaged, or the format is unknown.
     """
     try:
-        sums = json.loads((folder / CHECKSUMS).read_text())
+        sums = json.loads((folder / CHECKSUMS).read_text(encoding="utf-8"))
         unknown = [name for name in sums if not _is_known(name)]
         # files of unknown names are not opened
         damaged = [] if unknown else _damaged(folder, sums)
-    except (FileNotFoundError, AttributeError, TypeError, ValueError) as error:
+    except (FileNotFoundError, AttributeError, TypeError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{folder} is no complete checkpoint: {error}") from error
 
     if unknown:
@@ -177,7 +183,7 @@ def parse_info(content: bytes, source: str) -> CheckpointInfo:
         raw = json.loads(content)
         if raw.pop("format") == FORMAT:
             return _info_of(raw)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{source} is damaged: {error!r}") from error
     raise CheckpointError(f"{source} has a format that this code does not know; it reads {FORMAT}")
 

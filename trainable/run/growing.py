@@ -4,10 +4,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
-from data.files import below, put_file
+from data.files import below, located, put_file
 
 PART_EVERY_S = 30.0
 
@@ -28,7 +27,7 @@ class GrowingFile:
                 store.
             head: begins the file, and every part.
         """
-        fs, root = fsspec.core.url_to_fs(folder)
+        fs, root = located(folder)
         self.local = Path(root, path) if isinstance(fs, LocalFileSystem) else None
         self.folder = folder
         self.part = part

@@ -60,7 +60,7 @@ def read_status(folder: str) -> Status | None:
         raw = json.loads(read_file(below(folder, STATUS)))
         status = Status(**{key: raw[key] for key in raw if key in Status.__dataclass_fields__})
         status.seen(datetime.now(UTC))
-    except (OSError, AttributeError, TypeError, ValueError):
+    except (OSError, AttributeError, TypeError, ValueError, RecursionError):
         return None
     return status if status.state in (RUNNING, STOPPED, FINISHED, FAILED) else None
 

@@ -1,15 +1,15 @@
 """The workers' logs: on the console, and in the run's folder."""
 
 import contextlib
+import io
 import logging
 import os
 import platform
 import sys
 import tempfile
 from pathlib import Path
-from urllib.parse import quote
 
-from data.files import below, put_file, read_file
+from data.files import ascii_name, below, is_local, located, put_file, read_file
 from trainable.run.format import LOGS, log_name
 
 log = logging.getLogger("bert_vits2_ray")
@@ -20,10 +20,10 @@ def log_path(folder: str, rank: int) -> Path:
 
     It lies in the run's folder, or for an object store on this machine, to be uploaded.
     """
-    if "://" in folder:
-        local = Path(tempfile.gettempdir()) / "bert-vits2-ray" / quote(folder, "")
+    if is_local(folder):
+        local = Path(located(folder)[1])
     else:
-        local = Path(folder)
+        local = Path(tempfile.gettempdir()) / "bert-vits2-ray" / ascii_name(folder)
     return local / log_name(rank)
 
 
@@ -37,7 +37,7 @@ def earlier_log(folder: str, rank: int) -> Path:
     """
     path = log_path(folder, rank)
     path.parent.mkdir(parents=True, exist_ok=True)
-    if "://" in folder:
+    if not is_local(folder):
         with contextlib.suppress(FileNotFoundError):
             stored = read_file(below(folder, log_name(rank)))
             # a log that begins so has more lines than were uploaded
@@ -53,8 +53,11 @@ def start_logging(folder: str, rank: int) -> Path:
         OSError: the file cannot be read or written.
     """
     path = earlier_log(folder, rank)
-    handlers: list[logging.Handler] = [logging.FileHandler(path)]
+    handlers: list[logging.Handler] = [logging.FileHandler(path, encoding="utf-8")]
     if rank == 0:
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            # names that this locale does not have are shown escaped
+            sys.stdout.reconfigure(errors="backslashreplace")
         handlers.append(logging.StreamHandler(sys.stdout))
 
     line = logging.Formatter(f"%(asctime)s rank {rank} %(levelname)s %(message)s")
@@ -74,5 +77,5 @@ def upload_log(path: Path, folder: str) -> None:
     Raises:
         OSError: the store is out of reach.
     """
-    if "://" in folder:
+    if not is_local(folder):
         put_file(below(folder, f"{LOGS}/{path.name}"), path.read_bytes())

@@ -5,16 +5,23 @@ their first step.
 """
 
 import json
+import logging
 import os
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import pairwise
 
-import fsspec
+from fsspec import AbstractFileSystem
 
-from data.files import put_file, reachable
+from data.files import below, located, put_file, reachable
 from trainable.learning.judgement import Spans
 from trainable.run.format import METRICS, METRICS_PARTS, metrics_part
 from trainable.run.growing import GrowingFile
+from trainable.run.storage import names_in
 
+log = logging.getLogger("bert_vits2_ray")
+_PART = re.compile(r"([0-9]+)\.jsonl")
+_STEP = re.compile(rb'"step": ([0-9]+)[,}]')
 ROLLED_BACK = "rolled_back"  # key of steps that a roll-back has passed over
 
 
@@ -40,21 +47,29 @@ class MetricsFile(GrowingFile):
         """
         super().__init__(folder, METRICS, metrics_part)
         with reachable(folder):
-            fs, root = fsspec.core.url_to_fs(folder)
+            fs, root = located(folder)
             if self.local:
-                paths = fs.glob(f"{root}/{METRICS}")
+                paths = [METRICS] if fs.exists(f"{root}/{METRICS}") else []
             else:
                 paths = _parts_up_to(resume_step, fs, root)
 
-            for path in reversed(paths):
-                content = fs.cat_file(path)
-                size, lines = _mended(content, resume_step, passed_over)
-                if self.local and not lines:
-                    os.truncate(self.local, size)
-                elif content[size:] != lines:
-                    put_file(fs.unstrip_protocol(path), content[:size] + lines)
-                if size:  # it has a line that is as it must be
-                    break
+        steps: list[int] = []
+        for path in reversed(paths):
+            with reachable(folder):
+                content = fs.cat_file(f"{root}/{path}")
+            size, lines = _mended(content, resume_step, passed_over)
+            if self.local and not lines:
+                os.truncate(self.local, size)
+            elif content[size:] != lines:
+                put_file(below(folder, path), content[:size] + lines)
+            steps = [*_steps(content[:size] + lines), *steps]
+            if size:  # it has a line that is as it must be
+                break
+
+        # an earlier part ends where the one that was read begins
+        first = 0 if len(paths) < 2 or not steps else steps[0] - 1
+        for gap in _gaps([first, *steps, resume_step + 1]):
+            log.warning("%s has no lines for steps %d to %d", METRICS, *gap)
 
     def add(self, lines: list[dict]) -> None:
         """Add the lines of consecutive steps.
@@ -73,32 +88,60 @@ def read_metrics(folder: str) -> list[dict]:
         folder: local folder of the run, or its URI in an object store.
     """
     with reachable(folder):
-        fs, root = fsspec.core.url_to_fs(folder)
-        whole = f"{root}/{METRICS}"
-        paths = [whole] if fs.exists(whole) else _parts(fs, root)
-        return [line for path in paths for line in _parsed(fs.cat_file(path))]
+        fs, root = located(folder)
+        paths = [METRICS] if fs.exists(f"{root}/{METRICS}") else _parts(fs, root)
+        contents = {path: fs.cat_file(f"{root}/{path}") for path in paths}
+    return [line for path in paths for line in _parsed(below(folder, path), contents[path])]
 
 
-def _parsed(content: bytes) -> list[dict]:
-    """Parse the lines of a file; a process that was killed may have left half a line at its end."""
-    return [json.loads(line) for line in content.splitlines() if line.endswith(b"}")]
+def _parsed(source: str, content: bytes) -> Iterator[dict]:
+    """Yield the lines of a file that are whole; log which are not."""
+    for number, raw in enumerate(content.splitlines(), start=1):
+        line = _line(raw)
+        if line is not None:
+            yield line
+        else:
+            log.warning("%s:%d is damaged, and left out", source, number)
+
+
+def _line(raw: bytes) -> dict | None:
+    """Parse a line; None if it is damaged, such as half a line of a process that was killed."""
+    try:
+        line = json.loads(raw)
+    except (ValueError, RecursionError):
+        return None
+    return line if isinstance(line, dict) and isinstance(line.get("step"), int) else None
+
+
+def _steps(content: bytes) -> list[int]:
+    """Return the steps that a file has lines for, which may be millions: they are not parsed."""
+    return [int(found) for found in _STEP.findall(content)]
+
+
+def _gaps(steps: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """Yield first and last step of each gap in ascending steps."""
+    for before, after in pairwise(steps):
+        if after - before > 1:
+            yield before + 1, after - 1
 
 
 def _encoded(objects: Iterable[dict]) -> bytes:
     return "".join(json.dumps(o) + "\n" for o in objects).encode()
 
 
-def _parts(fs: fsspec.AbstractFileSystem, root: str) -> list[str]:
+def _parts(fs: AbstractFileSystem, root: str) -> list[str]:
+    """Return the paths of all parts below the run's folder, sorted by their steps."""
     fs.invalidate_cache()
-    return sorted(fs.glob(f"{root}/{METRICS_PARTS}"))
+    names = filter(_PART.fullmatch, names_in(fs, f"{root}/{METRICS_PARTS}"))
+    return sorted((f"{METRICS_PARTS}/{name}" for name in names), key=_first_step)
 
 
-def _parts_up_to(step: int, fs: fsspec.AbstractFileSystem, root: str) -> list[str]:
+def _parts_up_to(step: int, fs: AbstractFileSystem, root: str) -> list[str]:
     """Return the parts that begin up to a step, and remove the others."""
     paths = _parts(fs, root)
     later = [path for path in paths if _first_step(path) > step]
-    if later:
-        fs.rm(later)
+    for path in later:
+        fs.rm_file(f"{root}/{path}")
     return paths[: len(paths) - len(later)]
 
 
@@ -116,8 +159,8 @@ def _mended(content: bytes, resume_step: int, passed_over: Spans) -> tuple[int, 
     end = len(content)
     while end:
         begin = content.rfind(b"\n", 0, end - 1) + 1
-        if content[begin:end].endswith(b"}\n"):  # not half a line of a process that was killed
-            line = json.loads(content[begin:end])
+        line = _line(content[begin:end]) if content[begin:end].endswith(b"\n") else None
+        if line is not None:
             wanted = {tag: v for tag, v in line.items() if tag != ROLLED_BACK}
             if any(first <= line["step"] <= last for first, last in passed_over):
                 wanted[ROLLED_BACK] = True

@@ -14,15 +14,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import IO, Any
 
-import fsspec
 import yaml
+from fsspec import AbstractFileSystem
 from fsspec.implementations.local import LocalFileSystem
 
-from data.files import PART_SUFFIX, below, put_file, reachable, read_file
+from data.files import PART_SUFFIX, below, located, put_file, reachable, read_file
 from trainable.config import CheckpointConfig
 from trainable.run.format import (
-    CHECKPOINT_NAME,
-    CHECKPOINTS,
     CHECKSUMS,
     CONFIG,
     OWNER,
@@ -30,6 +28,7 @@ from trainable.run.format import (
     CheckpointError,
     CheckpointInfo,
     checkpoint_name,
+    named_step,
     parse_info,
     read_info,
     step_of,
@@ -74,25 +73,39 @@ def checkpoints(uri: str) -> list[str]:
     own list, which knows a checkpoint only some seconds later.
     """
     with reachable(uri):
-        fs, root = fsspec.core.url_to_fs(uri)
+        fs, root = located(uri)
         # another process has written since the last look, and object stores' listings are kept
         fs.invalidate_cache()
-        found = fs.glob(f"{root}/{CHECKPOINTS}/{CHECKSUMS}")
-    names = filter(CHECKPOINT_NAME.fullmatch, (path.split("/")[-2] for path in found))
-    return [below(uri, name) for name in sorted(names, reverse=True)]
+        names = [name for name in names_in(fs, root) if named_step(name) is not None]
+        whole = [name for name in names if fs.exists(f"{root}/{name}/{CHECKSUMS}")]
+    return sorted((below(uri, name) for name in whole), key=step_of, reverse=True)
+
+
+def names_in(fs: AbstractFileSystem, folder: str) -> list[str]:
+    """Return the names of the files and folders in a folder, sorted; none if it is not there.
+
+    No path is a pattern: a run may be called `anna [v2]`.
+    """
+    try:
+        found = fs.ls(folder, detail=False)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    return sorted(path.rstrip("/").rpartition("/")[2] for path in found)
 
 
 @contextlib.contextmanager
 def fetched(uri: str) -> Iterator[Path]:
     """Give a checkpoint as a local folder, for as long as the block lasts."""
-    fs, root = fsspec.core.url_to_fs(uri)
+    fs, root = located(uri)
     if isinstance(fs, LocalFileSystem):
         yield Path(root)
         return
 
     with tempfile.TemporaryDirectory() as folder:
         with reachable(uri):
-            fs.get(f"{root}/", folder, recursive=True)
+            names = [path.rpartition("/")[2] for path in fs.find(root, maxdepth=1)]
+            # two lists are not taken for patterns
+            fs.get([f"{root}/{name}" for name in names], [f"{folder}/{name}" for name in names])
         yield Path(folder)
 
 
@@ -150,10 +163,20 @@ def ranking(config: Mapping[str, Any]) -> CheckpointConfig:
 
     Args:
         config: content of a config.yaml.
+
+    Raises:
+        ValueError: it says something that is no ranking.
     """
-    given = config.get("train", {}).get("checkpoint", {})
-    keys = [key for key in ("metric", "larger_is_better") if key in given]
-    return CheckpointConfig(**{key: given[key] for key in keys})
+    train = config.get("train") or {}
+    given = (train.get("checkpoint") or {}) if isinstance(train, Mapping) else None
+    if not isinstance(given, Mapping):
+        raise ValueError("train.checkpoint is no section")
+    types: dict[str, type] = {"metric": str, "larger_is_better": bool}
+    found = {key: given[key] for key in types if key in given}
+    for key, value in found.items():
+        if not isinstance(value, types[key]):
+            raise ValueError(f"train.checkpoint.{key} is {value!r}")
+    return CheckpointConfig(**found)
 
 
 def scores_of(uri: str) -> dict[str, float]:
@@ -177,9 +200,9 @@ def resolve(uri: str) -> str:
         ValueError: there is none.
     """
     with reachable(uri):
-        fs, root = fsspec.core.url_to_fs(uri)
+        fs, root = located(uri)
         if fs.exists(f"{root}/{CHECKSUMS}"):
-            return uri
+            return uri.rstrip("/")
 
     run, _, last = uri.rstrip("/").rpartition("/")
     if last == BEST:
@@ -199,8 +222,11 @@ def resolve(uri: str) -> str:
 
 def is_here(path: str) -> bool:
     """Tell whether a path is a file or folder of this machine, or `<run>/best` of a folder."""
-    local = Path(path)
-    return local.exists() or (local.name == BEST and local.parent.is_dir())
+    fs, where = located(path)
+    local = Path(where)
+    return isinstance(fs, LocalFileSystem) and (
+        local.exists() or (local.name == BEST and local.parent.is_dir())
+    )
 
 
 Create = Callable[[str], contextlib.AbstractContextManager[IO[bytes]]]  # opens a file to write
@@ -222,7 +248,7 @@ def write_checkpoint(run: str, step: int, write: Callable[[Create], None]) -> No
     """
     uri = below(run, checkpoint_name(step))
     with reachable(uri):
-        fs, root = fsspec.core.url_to_fs(uri)
+        fs, root = located(uri)
         if isinstance(fs, LocalFileSystem):
             _write_local(Path(root), write)
             return
@@ -317,19 +343,26 @@ def prune(run: str, saved: Sequence[int], cfg: CheckpointConfig, resumed: int = 
     stay = {checkpoint_name(step) for step in kept(scores, cfg)}
 
     with reachable(run):
-        fs, root = fsspec.core.url_to_fs(run)
-        for path in fs.ls(root, detail=False):
-            name = path.rstrip("/").rpartition("/")[2]
-            found = CHECKPOINT_NAME.fullmatch(name.removesuffix(PART_SUFFIX))
-            if found is None or name in stay:
+        fs, root = located(run)
+        for name in names_in(fs, root):
+            step = named_step(name.removesuffix(PART_SUFFIX))
+            if step is None or name in stay:
                 continue
 
-            step = int(found[1])
             if step not in ours:
                 log.warning(
                     "removes %s: it is damaged, or later than what the run resumed from", name
                 )
             # from here on it is no checkpoint
-            if CHECKPOINT_NAME.fullmatch(name) and step in complete:
+            if not name.endswith(PART_SUFFIX) and step in complete:
                 fs.rm_file(f"{root}/{name}/{CHECKSUMS}")
-            fs.rm(f"{root}/{name}", recursive=True)
+            _remove(fs, f"{root}/{name}")
+
+
+def _remove(fs: AbstractFileSystem, folder: str) -> None:
+    """Remove a folder with its files; `fs.rm` of an object store would take it for a pattern."""
+    if isinstance(fs, LocalFileSystem):
+        fs.rm(folder, recursive=True)
+        return
+    for path in fs.find(folder):
+        fs.rm_file(path)

@@ -7,11 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-import fsspec
 import torch
 from torch import Tensor
 
-from data.files import reachable
+from data.files import located, reachable
 
 DTYPES = {  # their names in safetensors
     torch.float64: "F64",
@@ -65,7 +64,7 @@ def read_shapes(uri: str) -> dict[str, Tensor]:
         ValueError: it is damaged.
     """
     with reachable(uri):
-        fs, path = fsspec.core.url_to_fs(uri)
+        fs, path = located(uri)
         length = int.from_bytes(fs.cat_file(path, start=0, end=8), "little")
         header = json.loads(fs.cat_file(path, start=8, end=8 + length))
     header.pop("__metadata__", None)

@@ -7,13 +7,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import fsspec
 import torch
 from huggingface_hub import HfApi
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from data.files import reachable
+from data.files import is_local, is_uri, located, reachable
 from data.text.languages import LANGUAGES, PUBLISHED, count_tones
 from data.text.symbols import symbols
 from trainable.learning.optimizer import Moments, load_moments
@@ -140,12 +139,12 @@ def folder_of(source: str, endpoint: str | None) -> Iterator[Path]:
         yield download(source, needed, endpoint)
         return
 
-    fs, root = fsspec.core.url_to_fs(source)
+    fs, root = located(source)
     files = _published_files(source)
     if not files:
         with fetched(_checkpoint_of(source)) as folder:
             yield folder
-    elif "://" not in source:
+    elif is_local(source):
         yield Path(root)
     else:
         with tempfile.TemporaryDirectory() as copy:
@@ -164,7 +163,7 @@ def look_for(source: str, endpoint: str | None) -> None:
     try:
         if _is_of_hub(source):
             look_up(HfApi(endpoint=endpoint), source, needed)
-        elif not _published_files(source) and not ("://" in source and _has_checkpoints(source)):
+        elif not _published_files(source) and not (is_uri(source) and _has_checkpoints(source)):
             _checkpoint_of(source)
     except ValueError as error:
         raise ValueError(f"train.init_from {source}: {error}") from error
@@ -172,12 +171,12 @@ def look_for(source: str, endpoint: str | None) -> None:
 
 def _is_of_hub(source: str) -> bool:
     """Tell whether a source names a model of the hub; a folder of the same name wins over it."""
-    return "://" not in source and not is_here(source) and bool(HUB_NAME.fullmatch(source))
+    return not is_uri(source) and not is_here(source) and bool(HUB_NAME.fullmatch(source))
 
 
 def _published_files(source: str) -> list[str]:
     """Return the names of the published files in a folder or URI that would be read."""
-    fs, root = fsspec.core.url_to_fs(source)
+    fs, root = located(source)
     with reachable(source):
         paths = fs.ls(root, detail=False) if fs.isdir(root) else []
     return needed(path.rpartition("/")[2] for path in paths)
@@ -185,7 +184,7 @@ def _published_files(source: str) -> list[str]:
 
 def _has_checkpoints(uri: str) -> bool:
     """Tell whether a URI holds checkpoints, or is one; they are not read, as that may take long."""
-    fs, root = fsspec.core.url_to_fs(uri)
+    fs, root = located(uri)
     run = uri.rstrip("/").removesuffix(f"/{BEST}")
     with reachable(uri):
         return fs.exists(f"{root}/{CHECKSUMS}") or bool(checkpoints(run))

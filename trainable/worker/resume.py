@@ -69,7 +69,7 @@ def resume_or_start(
 
     def load() -> tuple[CheckpointInfo, list[str]]:
         with fetched(newest) as folder:
-            before = (folder / CONFIG).read_text()
+            before = (folder / CONFIG).read_text(encoding="utf-8")
             info = load_checkpoint(folder, state)
         return info, changed_settings(before, cfg.config_yaml)
 
