@@ -42,10 +42,19 @@ class Recipe:
             speaker: name of the speaker.
             audio: the recording's bytes, as stored.
         """
+        return self.key_of(utterance, text, language, speaker, audio_digest(audio))
+
+    def key_of(self, utterance: str, text: str, language: str, speaker: str, digest: str) -> str:
+        """Return the same, from the recording's `audio_digest`."""
         # with the version: rows of another layout are prepared again
         parts = [SCHEMA_VERSION, self.settings, self.front_ends[language], self.berts[language]]
-        parts += [utterance, text, language, speaker, hashlib.sha256(audio).hexdigest()]
+        parts += [utterance, text, language, speaker, digest]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def audio_digest(audio: bytes) -> str:
+    """Return the identity of a recording: the sha256 of its bytes, as stored."""
+    return hashlib.sha256(audio).hexdigest()
 
 
 def make_recipe(cfg: DataConfig, languages: Iterable[str]) -> Recipe:
