@@ -10,7 +10,7 @@ from job.on_ray.private import FailureConfig, RunConfig, ScalingConfig, UserCall
 from job.on_ray.process_group import ProcessGroupConfig
 from job.on_ray.scaling import ElasticTrainer
 from job.on_ray.storage import ray_storage
-from job.settings.checks import fitting_manifest
+from job.settings.checks import check_trainable, trainable_manifest
 from job.settings.cli import to_yaml
 from job.settings.config import Config
 from job.settings.description import code_version
@@ -28,13 +28,14 @@ def prepared_manifest(cfg: Config) -> Manifest:
         ValueError: shards and settings do not fit; names the keys.
     """
     try:
-        return fitting_manifest(cfg)
+        return trainable_manifest(cfg)
     except ManifestError:
         if not cfg.data.transcript:
             raise
     print(f"{cfg.data.shards} holds no shards yet: preparing {cfg.data.transcript}")
     manifest = prepare(cfg.data)
     check_fits(cfg.data, cfg.model, manifest)
+    check_trainable(cfg, manifest)
     return manifest
 
 

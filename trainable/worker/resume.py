@@ -4,6 +4,7 @@ After numbers blew up it begins again at a scheduled checkpoint, behind the bad 
 """
 
 import logging
+from collections.abc import Mapping
 from dataclasses import replace
 
 from data.plan.history import changed
@@ -28,7 +29,12 @@ log = logging.getLogger("bert_vits2_ray")
 
 @collective
 def resume_or_start(
-    cfg: WorkerConfig, rank: int, spec: StreamSpec, state: TrainState, saver: Saver
+    cfg: WorkerConfig,
+    rank: int,
+    spec: StreamSpec,
+    state: TrainState,
+    saver: Saver,
+    speakers: Mapping[str, int] | None = None,
 ) -> StreamSpec:
     """Restore the newest good checkpoint of the run's folder, or start the run.
 
@@ -40,6 +46,8 @@ def resume_or_start(
         spec: names the data and its order, as for a new run.
         state: restored in place.
         saver: is told which step the run resumed from.
+        speakers: name -> row of the speaker table, to match those of `train.init_from`; None: by
+            row.
 
     Returns:
         `spec`, with the changes of the order since the run's beginning.
@@ -52,7 +60,7 @@ def resume_or_start(
     own = on_all_ranks(lambda: newest_good(cfg.folder) if rank == 0 else None, cfg.retry_s)
     newest = broadcast(own)
     if newest is None:
-        on_all_ranks(lambda: start(cfg.train, rank, state), cfg.retry_s)
+        on_all_ranks(lambda: start(cfg.train, rank, state, speakers), cfg.retry_s)
         return spec
 
     def load() -> tuple[CheckpointInfo, list[str]]:
@@ -94,13 +102,19 @@ def check_same_data(info: CheckpointInfo, spec: StreamSpec) -> None:
         )
 
 
-def start(train: TrainConfig, rank: int, state: TrainState) -> None:
+def start(
+    train: TrainConfig,
+    rank: int,
+    state: TrainState,
+    speakers: Mapping[str, int] | None = None,
+) -> None:
     """Start a run: take over the weights of `train.init_from`, if given; every rank reads them.
 
     Args:
         train: the training.
         rank: rank of this worker; 0 logs what was taken over.
         state: changed in place.
+        speakers: see `resume_or_start`.
     """
     log.info("starts from %s", train.init_from or "random weights")
     if train.init_from is None:
@@ -108,7 +122,7 @@ def start(train: TrainConfig, rank: int, state: TrainState) -> None:
 
     nets = {name: unwrapped(net) for name, net in state.nets.items()}
     optimizers = None if train.skip_optimizer else state.optimizers
-    taken = warm_start(train.init_from, nets, optimizers, train.hub_endpoint)
+    taken = warm_start(train.init_from, nets, optimizers, train.hub_endpoint, speakers)
     state.base_rates |= taken.learning_rates
     if state.averaged is not None:
         # the average is of the weights that were there before
