@@ -70,8 +70,11 @@ def resume_or_start(
         return info, changed_settings(before, cfg.config_yaml)
 
     info, differences = on_all_ranks(load, cfg.retry_s)
+    if state.unused.weights:
+        names = ", ".join(state.unused.weights)
+        log.info("not trained in this start, kept in the checkpoints as they are: %s", names)
     saver.resumed = info.position.step
-    check_same_data(info, spec)
+    check_same_data(info, spec, speakers)
     if info.code_version != cfg.code_version:
         log.warning(
             "resumes with code %s; the checkpoint was written by %s",
@@ -88,8 +91,15 @@ def resume_or_start(
     return replace(spec, history=history)
 
 
-def check_same_data(info: CheckpointInfo, spec: StreamSpec) -> None:
-    """Refuse to resume on other data.
+def check_same_data(
+    info: CheckpointInfo, spec: StreamSpec, speakers: Mapping[str, int] | None = None
+) -> None:
+    """Refuse to resume on other data, or on the same data with other numbers of speakers.
+
+    Args:
+        info: what the checkpoint tells about itself.
+        spec: names the data.
+        speakers: name -> row of the speaker table, as the data number them.
 
     Raises:
         ValueError: says what to do.
@@ -99,6 +109,14 @@ def check_same_data(info: CheckpointInfo, spec: StreamSpec) -> None:
             f"the run was trained on other data (manifest {info.manifest[:12]}, "
             f"{spec.data.shards} has {spec.digest[:12]}): "
             "restore the shards or choose another run.name"
+        )
+    rows = {name: (row, (speakers or {}).get(name, row)) for name, row in info.speakers.items()}
+    moved = [f"{name} {was} -> {now}" for name, (was, now) in rows.items() if was != now]
+    if moved:
+        raise ValueError(
+            f"{spec.data.shards} numbers speakers otherwise than the run ({', '.join(moved[:3])}), "
+            "which would swap their voices: restore the shards, or start another run.name with "
+            "train.init_from, which matches speakers by name"
         )
 
 

@@ -210,6 +210,78 @@ def test_tables_name_split_and_id(bench) -> None:
     assert outcomes == {1: "kept", 2: "kept", 3: "unknown_split", 4: "duplicate_id"}
 
 
+def test_one_recording_under_several_names(bench, tmp_path, monkeypatch) -> None:
+    """By content: however its path is spelled, and wherever a copy of it lies."""
+    plain = bench.folder / "plain.wav"
+    monkeypatch.chdir(bench.folder)
+    (tmp_path / "linked").symlink_to(bench.folder)
+    (tmp_path / "copy.wav").write_bytes(plain.read_bytes())
+    spellings = [
+        plain,
+        plain.as_uri(),
+        f"local://{plain}",
+        f"{bench.folder}/./plain.wav",
+        f"{bench.folder}//plain.wav",
+        f"{bench.folder}/folder/../plain.wav",
+        tmp_path / "linked/plain.wav",
+        tmp_path / "copy.wav",
+    ]
+    lines = ["plain.wav|anna|EN|" + HELLO, *(f"{path}|anna|EN|{HELLO}" for path in spellings)]
+    ledger, outcomes = bench.account("\n".join(lines).encode())
+    assert outcomes == {1: "kept"} | dict.fromkeys(range(2, 10), "duplicate_audio")
+    first = f"{bench.folder}/esd.list:1"
+    assert all(f"the same recording as {first}" in reject.detail for reject in ledger.rejects)
+
+
+@pytest.mark.parametrize(
+    ("other", "told"),
+    [
+        ("anna|EN|Something else.", f"text 'Something else.' instead of {HELLO!r}"),
+        (f"ben|EN|{HELLO}", "speaker 'ben' instead of 'anna'"),
+        ("anna|JP|おはよう。", "language 'JP' instead of 'EN'"),
+    ],
+)
+def test_one_recording_with_two_stories(bench, other: str, told: str) -> None:
+    content = f"plain.wav|anna|EN|{HELLO}\n{bench.folder}/plain.wav|{other}"
+    ledger, outcomes = bench.account(content.encode())
+    assert outcomes == {1: "kept", 2: "contradiction"}
+    assert told in ledger.rejects[0].detail
+    by_id, outcomes = bench.account(f"plain.wav|anna|EN|{HELLO}\n./plain.wav|{other}".encode())
+    assert outcomes == {1: "kept", 2: "duplicate_id"}
+    assert "plain.wav already" in by_id.rejects[0].detail
+
+
+def test_what_a_line_is_rejected_for_does_not_reject_the_next(bench) -> None:
+    """A line that is not kept has no claim on its recording."""
+    content = f"plain.wav|anna|EN|😀\n{bench.folder}/plain.wav|anna|EN|{HELLO}"
+    _, outcomes = bench.account(content.encode())
+    assert outcomes == {1: "empty_text", 2: "kept"}
+
+
+def test_the_first_line_counts_whichever_was_surveyed_first(bench) -> None:
+    lines = [f"plain.wav|anna|EN|{HELLO}", f"{bench.folder}/plain.wav|anna|EN|Other."]
+    (bench.folder / "esd.list").write_text("\n".join(lines))
+    transcript = read_transcript(str(bench.folder / "esd.list"))
+    rows = pa.Table.from_pylist(line_rows(transcript)[::-1], schema=LINE)
+    ledger, kept = judge(bench.cfg, transcript, bench.surveyor(rows), {})
+    assert [row["line"] for row in kept] == [0]
+    assert [reject.number for reject in ledger.rejects] == [2]
+
+
+def test_a_cut_recording_that_a_shard_holds_already_is_rejected(bench) -> None:
+    """Older code kept it; its row is found by its key, and not decoded again."""
+    line = f"wav_cut_off.wav|anna|EN|{HELLO}"
+    (bench.folder / "esd.list").write_text(line)
+    rows = pa.Table.from_pylist(
+        line_rows(read_transcript(str(bench.folder / "esd.list"))), schema=LINE
+    )
+    audio = RECORDINGS["wav_cut_off"][0]
+    recipe = bench.surveyor.recipe
+    key = recipe.key("wav_cut_off.wav", HELLO, "EN", "anna", audio)
+    (found,) = Surveyor(bench.cfg, recipe, frozenset([key]))(rows).to_pylist()
+    assert found["reason"] == "truncated_audio"
+
+
 @pytest.fixture
 def no_s3(monkeypatch) -> Iterator[None]:
     """An S3 at whose address nobody listens."""
