@@ -250,14 +250,13 @@ class TrainState:
 
 
 def beside(saved: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what `saved` holds beside `own`: keys that it lacks or has nothing for, at any depth."""
+    """Return what `saved` holds beside `own`, at any depth: under keys that `own` lacks."""
     found: dict[str, Any] = {}
     for key, value in saved.items():
         if key not in own:
             found[key] = value
-        elif isinstance(value, Mapping) and isinstance(own[key], Mapping):
-            if rest := beside(value, own[key]):
-                found[key] = rest
+        elif isinstance(value, Mapping) and (rest := beside(value, own[key])):
+            found[key] = rest
     return found
 
 

@@ -1,4 +1,4 @@
-"""Whose voice a row of the speaker table is: rows are matched by name where both sides know names."""
+"""Whose rows two speaker tables have: they are matched by name where both sides know names."""
 
 import json
 from collections.abc import Mapping, Sequence
