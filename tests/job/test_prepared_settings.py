@@ -7,15 +7,20 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 
 import job.prepare
 import job.train
+from data.plan.epoch_plan import Position
 from job.settings.checks import trainable_manifest
-from job.settings.cli import parse, parser
+from job.settings.cli import parse, parser, to_yaml
 from job.settings.paths import with_absolute_paths
 from tests.data.corpus.without_ray import without_ray, write_sound
 from tests.job.conftest import DEMO, overrides
 from tests.job.test_bad_input import error_of
+from tests.tiny import tiny_state
+from trainable.run.checkpoint import save_checkpoint
+from trainable.run.format import CheckpointInfo
 
 TEXTS = ["Good morning, everybody.", "It costs a lot of money.", "He is here.", "Not now, please."]
 
@@ -265,3 +270,78 @@ def test_a_sentence_that_nobody_speaks_is_told_of(prepared, capsys):
     assert "note: eval.sentences.ZH is not spoken: no utterance is in this language" in said
     assert "there are EN" in said
     assert "eval.sentences.EN" not in said
+
+
+def checkpoint(folder: Path, shards: Path, speakers: dict[str, int]) -> Path:
+    """A checkpoint of random weights, trained on these shards as far as it says."""
+    cfg = configuration(folder, data__shards=shards, train__segment_size=4096, **FEW)
+    state = tiny_state(cfg)
+    # as large as a trained voice's: others sound different
+    torch.nn.init.normal_(state.nets["g"].emb_g.weight, std=3.0)
+    state.position = Position(7, 0, 7)
+    at = folder / "run/checkpoint_000000007"
+    at.mkdir(parents=True)
+    save_checkpoint(
+        at, state, CheckpointInfo(state.position, "", "", {}, speakers, 1), to_yaml(cfg)
+    )
+    return at
+
+
+FEW = {"eval__max_utterances": 4, "eval__syntheses": 1, "eval__max_frames": 50}
+
+
+def scores(call, at: Path, out: Path, *argv: object) -> dict[str, float]:
+    """Score it with teacher forcing: `<group> <tag>` -> score."""
+    done = call("job.evaluate", "--checkpoint", at, "--samples", 0, "--out", out, *argv)
+    assert done.returncode == 0, done.stderr
+    found = json.loads((out / "evaluation.json").read_text())["scores"]
+    return {
+        f"{group} {tag}": own[tag] for group, own in found.items() for tag in ("mel", "kl", "dur")
+    }
+
+
+def test_other_shards_are_scored_with_the_voices_of_their_speakers(
+    prepared, commands, call, tmp_path
+):
+    """However they number them; and a speaker whom nobody trained is refused."""
+    at = checkpoint(tmp_path, prepared / "shards", {"a": 0, "b": 1})
+    expected = scores(call, at, tmp_path / "first", "--split", "train")
+
+    other = tmp_path / "other"
+    shutil.copytree(prepared, other, ignore=shutil.ignore_patterns("shards"))
+    whole = (other / "esd.jsonl").read_text()
+    # ben is first: he gets row 0
+    (other / "esd.jsonl").write_text("\n".join(line for line in whole.split("\n") if '"b"' in line))
+    assert commands("job.prepare", other).returncode == 0
+    (other / "esd.jsonl").write_text(whole)
+    assert commands("job.prepare", other).returncode == 0
+    speakers = json.loads((other / "shards/manifest.json").read_text())["speakers"]
+    assert speakers == {"b": 0, "a": 1}
+    options = ("--split", "train", "--shards", other / "shards")
+    assert scores(call, at, tmp_path / "second", *options) == pytest.approx(expected, rel=1e-4)
+
+    # as scored by number, which this run's own names would be
+    swapped = checkpoint(tmp_path / "swapped", prepared / "shards", {"b": 0, "a": 1})
+    third = scores(call, swapped, tmp_path / "third", "--split", "train")
+    assert third != pytest.approx(expected, rel=1e-4)
+
+    alone = checkpoint(tmp_path / "alone", prepared / "shards", {"a": 0, "c": 1})
+    message = error_of(call("job.evaluate", "--checkpoint", alone, *options))
+    assert "the checkpoint does not know the speaker b of the split train" in message
+    assert "it has a, c" in message
+
+
+def test_evaluate_refuses_shards_of_other_settings(prepared, commands, call, tmp_path):
+    other = tmp_path / "other"
+    shutil.copytree(prepared, other, ignore=shutil.ignore_patterns("shards"))
+    done = commands("job.prepare", other, data__peak=0.9, data__max_seconds=10.0)
+    assert done.returncode == 0, done.stderr
+    at = checkpoint(tmp_path, other / "shards", {"a": 0, "b": 1})
+    message = error_of(call("job.evaluate", "--checkpoint", at, "--split", "train"))
+    assert "data.peak 0.9, the configuration has None" in message
+    assert "data.max_seconds 10.0, the configuration has 20.0" in message
+    # which lines another corpus is made of is its own affair, not what its rows hold
+    options = ("--split", "train", "--shards", other / "shards")
+    message = error_of(call("job.evaluate", "--checkpoint", at, *options))
+    assert "data.peak 0.9" in message
+    assert "max_seconds" not in message
