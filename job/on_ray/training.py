@@ -12,7 +12,7 @@ from job.on_ray.process_group import ProcessGroupConfig
 from job.on_ray.scaling import ElasticTrainer
 from job.on_ray.storage import ray_storage
 from job.on_ray.worker import work
-from job.settings.checks import fitting_manifest
+from job.settings.checks import check_trainable, trainable_manifest
 from job.settings.cli import to_yaml
 from job.settings.config import Config
 from job.settings.description import code_version
@@ -29,7 +29,7 @@ def ready_manifest(cfg: Config) -> Manifest | None:
         ValueError: shards and settings do not fit; names the keys.
     """
     try:
-        return fitting_manifest(cfg)
+        return trainable_manifest(cfg)
     except ManifestError:
         if not cfg.data.transcript:
             raise
@@ -48,6 +48,7 @@ def prepared_manifest(cfg: Config) -> Manifest:
     print(f"{cfg.data.shards} holds no shards yet: preparing {cfg.data.transcript}")
     manifest = prepare(cfg.data)
     check_fits(cfg.data, cfg.model, manifest)
+    check_trainable(cfg, manifest)
     return manifest
 
 
