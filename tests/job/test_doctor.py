@@ -6,9 +6,9 @@ from importlib.metadata import version
 
 import pytest
 
-from job.on_ray import fitness
-from job.on_ray.fitness import Check
-from job.on_ray.probes import Listener, NodeReport, look, try_storage, unreachable
+from job.on_ray.health import fitness
+from job.on_ray.health.fitness import Check
+from job.on_ray.health.probes import Listener, NodeReport, look, try_storage, unreachable
 from job.settings.config import Config, ScalingSettings
 from job.settings.paths import with_absolute_paths
 
