@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 
+import hypothesis
 import pytest
 import torch
 
@@ -29,6 +30,10 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 # threads that wait for each other spin, and on a busy machine that costs more than they bring
 torch.set_num_threads(1)
+
+# on a busy machine an example takes any time, which says nothing about the code
+hypothesis.settings.register_profile("any machine", deadline=None)
+hypothesis.settings.load_profile("any machine")
 
 # a test with one of these fixtures starts Ray, or a command of ours that does
 CLUSTER_FIXTURES = {"ray_local", "command", "cluster"}

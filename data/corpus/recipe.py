@@ -112,16 +112,7 @@ def _common_width(cfg: DataConfig, widths: dict[str, int]) -> int:
 
 
 def _settings(cfg: DataConfig) -> dict[str, Any]:
-    """Return the settings that a row follows from, or refuse contradictions among them."""
-    if cfg.peak is not None and cfg.loudness is not None:
-        raise ValueError(
-            "data.peak and data.loudness are both set: scale recordings by one of them"
-        )
-    if cfg.peak is not None and not 0 < cfg.peak <= 1:
-        raise ValueError(f"data.peak is {cfg.peak}: full scale is 1")
-    if cfg.trim_db is not None and (cfg.trim_db <= 0 or cfg.trim_margin < 0):
-        raise ValueError("data.trim_db must be above 0, and data.trim_margin at least 0")
-
+    """Return the settings that a row follows from."""
     names = ["sampling_rate", "hop_length", "peak", "loudness", "trim_db"]
     if cfg.trim_db is not None:
         names.append("trim_margin")

@@ -19,7 +19,7 @@ from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
 from data.declared import declared, refusal
 from data.dotted_keys import assign, flat
-from data.files import UnreachableError, has_credentials
+from data.files import PathError, UnreachableError, has_credentials
 from job.settings.config import Config
 from job.settings.keys import declared_at, did_you_mean, unknown
 from job.settings.yaml_file import read_yaml
@@ -123,6 +123,8 @@ def _with_content_of_files(argv: Sequence[str]) -> list[str]:
 def _content_of(file: str) -> dict[str, Any]:
     try:
         return read_yaml(file)
+    except PathError as error:
+        raise ValueError(f"--config: {error}") from error
     except OSError as error:
         raise ValueError(f"--config {file}: {error.strerror or error}: give a YAML file") from error
 
