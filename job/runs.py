@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from job.reports.console import cell, table
 from job.reports.runs import Run, runs_and_others
 from job.settings.cli import Arguments, run
+from job.settings.paths import is_shown
 
 HEAD = ("run", "state", "step", "of", "best", "score of", "written")
 
@@ -37,7 +38,7 @@ def cells(each: Run, now: datetime) -> tuple[str, ...]:
 
 def printable(name: str) -> str:
     """Return the name of a folder as it may stand in a line."""
-    return name if name.isprintable() else repr(name)
+    return name if all(map(is_shown, name)) else repr(name)
 
 
 if __name__ == "__main__":

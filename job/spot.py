@@ -23,6 +23,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
+from typing import NoReturn
 from urllib.error import HTTPError
 
 import ray
@@ -31,6 +32,7 @@ METADATA = "http://169.254.169.254"  # link-local, the same on all three clouds
 CLOUDS = ("aws", "gcp", "azure")
 NOTICE_S = 30  # of GCP and Azure; AWS tells the time itself
 ANSWER_WITHIN_S = 2
+LONGEST_S = 86400.0
 
 
 class Metadata:
@@ -195,18 +197,46 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
+class Arguments(argparse.ArgumentParser):
+    """A parser whose options are written out, and that tells a mistake in one line."""
+
+    def __init__(self) -> None:
+        super().__init__("python -m job.spot", description=__doc__, allow_abbrev=False)
+
+    def error(self, message: str) -> NoReturn:
+        """End the command."""
+        print(f"error: {message} (--help shows all options)", file=sys.stderr)
+        sys.exit(2)
+
+
+def seconds(text: str) -> float:
+    """Return a number of seconds."""
+    if not 0 < (found := float(text)) <= LONGEST_S:
+        raise ValueError
+    return found
+
+
+def web_address(text: str) -> str:
+    """Return the address of a metadata service."""
+    if not text.startswith(("http://", "https://")):
+        raise ValueError
+    return text
+
+
 def command_line() -> argparse.ArgumentParser:
     """Return the parser of the command's options."""
-    made = argparse.ArgumentParser(prog="python -m job.spot", description=__doc__)
+    made = Arguments()
     made.add_argument("--address", default="auto", help="address of the Ray cluster")
     made.add_argument(
         "--node-ip", help="address of this node, if several raylets share the machine"
     )
     made.add_argument("--cloud", choices=["auto", *CLOUDS, "none"], default="auto")
-    made.add_argument("--metadata", default=METADATA, help="address of the metadata service")
-    made.add_argument("--every-s", type=float, default=2.0, help="seconds between two questions")
     made.add_argument(
-        "--term-grace-s", type=float, default=30.0, help="seconds left after SIGTERM or --now"
+        "--metadata", type=web_address, default=METADATA, help="address of the metadata service"
+    )
+    made.add_argument("--every-s", type=seconds, default=2.0, help="seconds between two questions")
+    made.add_argument(
+        "--term-grace-s", type=seconds, default=30.0, help="seconds left after SIGTERM or --now"
     )
     made.add_argument("--now", action="store_true", help="drain at once, and wait for that long")
     return made

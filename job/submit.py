@@ -6,6 +6,7 @@ output, and ends as the job does. The job outlives this terminal.
 
 import argparse
 import asyncio
+import importlib.util
 import logging
 import os
 import shlex
@@ -17,6 +18,7 @@ from typing import Any
 from ray.job_submission import JobStatus, JobSubmissionClient
 
 from job.settings.cli import Arguments, run
+from job.settings.keys import did_you_mean
 
 ROOT = Path(__file__).resolve().parents[1]
 DASHBOARD = "http://127.0.0.1:8265"  # where `ray dashboard cluster.yaml` leads
@@ -30,6 +32,7 @@ STOP_WITHIN_S = "120"
 def main(argv: Sequence[str]) -> int:
     """Run the command."""
     args = command_line().parse_args(list(argv))
+    check_module(args.module)
     # it would name every .gitignore, several times
     logging.getLogger("ray").setLevel(logging.ERROR)
     client = connect(args.address)
@@ -66,6 +69,22 @@ def runtime_env() -> dict[str, Any]:
     return {"working_dir": str(ROOT), "env_vars": env}
 
 
+def check_module(module: str) -> None:
+    """Refuse what the cluster could not run: nothing of this project, and no installed module.
+
+    Raises:
+        ValueError: tells which command may have been meant.
+    """
+    try:
+        found = importlib.util.find_spec(module)
+    except (ImportError, ValueError):  # its package is none, or it is no name
+        found = None
+    if found is None:
+        commands = [f"job.{path.stem}" for path in (ROOT / "job").glob("[!_]*.py")]
+        near = did_you_mean(module, [*commands, "tuning.sweep"])
+        raise ValueError(f"there is no module {module!r}{near or ': give one such as job.train'}")
+
+
 def connect(address: str) -> JobSubmissionClient:
     """Return a client of a cluster's dashboard.
 
@@ -74,7 +93,7 @@ def connect(address: str) -> JobSubmissionClient:
     """
     try:
         return JobSubmissionClient(address)
-    except (ConnectionError, RuntimeError) as error:
+    except (ConnectionError, RuntimeError, ValueError) as error:
         raise ValueError(
             f"no cluster answers at {address}: leave `ray dashboard cluster.yaml` open in another "
             f"terminal, or give --address ({error})"

@@ -37,6 +37,7 @@ from tuning.space import Space, names, read_space
 from tuning.trial import TrialConfig, run_trial
 
 TABLE_S = 10.0  # between two tables on the console
+SWEEP, BEST_RUN = "-sweep", "-best"  # behind run.name
 EXPERIMENT = "tune"  # Tune's own folder in the sweep's
 
 
@@ -59,7 +60,7 @@ class Sweep:
     @property
     def folder(self) -> str:
         """Folder or URI of the sweep."""
-        return f"{run_folder(self.cfg)}-sweep"
+        return f"{run_folder(self.cfg)}{SWEEP}"
 
     @property
     def trial(self) -> TrialConfig:
@@ -125,6 +126,9 @@ def prepared(cfg: Config, space: str, options: SearchOptions, metric: str) -> Sw
     # checkpoints are ranked by the metric of the sweep, so that the best ones are kept
     cfg = with_absolute_paths(overridden(cfg, {"train.checkpoint.metric": metric}))
     check(cfg)
+    # the names of its folder, and of the run that best.yaml describes
+    for suffix in (SWEEP, BEST_RUN):
+        run_folder(replace(cfg, run=replace(cfg.run, name=cfg.run.name + suffix)))
     found = read_space(space if space in names() else absolute(space), cfg)
     check_search(found, options)
     return Sweep(cfg, found, options, metric)
@@ -173,7 +177,7 @@ def run_sweep(sweep: Sweep, at_once: int | None = None) -> None:
         grid = tuner_of(sweep, trial, at_once).fit()
         results = collect(grid, sweep.space, sweep.metric, trial.validations)
 
-    best = best_config(results, sweep.cfg, f"{sweep.cfg.run.name}-best")
+    best = best_config(results, sweep.cfg, f"{sweep.cfg.run.name}{BEST_RUN}")
     save(results, sweep.folder, best, sweep.options.population)
     print(summary(sweep, results))
 

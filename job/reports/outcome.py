@@ -1,5 +1,7 @@
 """What a run has come to: whether it is finished, and where its results are."""
 
+import shlex
+
 import yaml
 
 from data.files import below, is_local, read_file
@@ -83,13 +85,14 @@ def summary(cfg: Config, step: int) -> str:
     """
     folder = run_folder(cfg)
     metrics = METRICS if is_local(folder) else metrics_part("<first step>")
-    speak = f"python -m job.synthesize --checkpoint {folder} ..."
+    quoted = shlex.quote(folder)
+    speak = f"python -m job.synthesize --checkpoint {quoted} ..."
     places = {
         "shards": cfg.data.shards,
         "checkpoint": next(iter(checkpoints(folder)), "none"),
         "metrics": below(folder, metrics),
         "logs": below(folder, LOGS),
-        "TensorBoard": f"{folder}/{TENSORBOARD}  (tensorboard --logdir {folder})",
+        "TensorBoard": f"{folder}/{TENSORBOARD}  (tensorboard --logdir {quoted})",
         "audio": f"{folder}/{TENSORBOARD_EVAL} (tab Audio), or {speak}",
     }
     lines = [f"  {what:12} {place}" for what, place in places.items()]

@@ -33,13 +33,18 @@ def _name_problem(name: str) -> str:
     """Return what is wrong with the name of a run, and what to do; empty if nothing is."""
     if "/" in name or not stays_below(name):
         return "give the name of a folder, which lies in run.storage"
-    if not all(char.isprintable() or char in JOINERS for char in name) or name != name.strip():
+    if not all(map(is_shown, name)) or name != name.strip():
         return "it holds something that nobody sees: leave it out"
     if name == BEST or CHECKPOINT_NAME.fullmatch(name):
         return f"RUN/{name} means a checkpoint of a run: choose another name"
     if (size := len(name.encode())) > LONGEST_NAME:
         return f"it has {size} bytes, and file systems take {LONGEST_NAME}: choose a shorter one"
     return ""
+
+
+def is_shown(char: str) -> bool:
+    """Tell whether a character is one that people see, or joins two into one."""
+    return char.isprintable() or char in JOINERS
 
 
 def with_absolute_paths(cfg: Config) -> Config:
@@ -51,6 +56,8 @@ def with_absolute_paths(cfg: Config) -> Config:
         ValueError: a path that this machine cannot use; names the key.
     """
     data = cfg.data
+    if cfg.run.storage.lower().startswith(READ_ONLY):
+        raise ValueError(f"run.storage {cfg.run.storage} cannot be written to: give s3://...")
     slm = replace(cfg.model.slm, path=_model("model.slm.path", cfg.model.slm.path))
     return replace(
         cfg,
