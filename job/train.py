@@ -9,7 +9,7 @@ from ray.train import Result
 
 from data.files import keep_trying
 from data.shards.manifest import Manifest
-from job.on_ray.cluster import on_cluster, ray_session
+from job.on_ray.cluster import check_device, on_cluster, ray_session
 from job.on_ray.failures import FAILURES, newest_step, told_in_a_line
 from job.on_ray.private import UserCallback
 from job.on_ray.scaling import ElasticTrainer
@@ -71,6 +71,7 @@ def train(cfg: Config, callbacks: Sequence[UserCallback] = ()) -> Result | None:
         signals.catch()
         if manifest is None:
             look(cfg, prepared_manifest(cfg))
+        check_device(cfg)
         owner = take_over(cfg)
         trainer = trainer_of(cfg, owner, callbacks)
         with beating(run_folder(cfg), owner) as heart:
@@ -128,7 +129,7 @@ def train_to_end(
         failure = told_in_a_line(error, folder)
         heart.ended(FAILED, error=str(failure))
         raise failure from None
-    except ValueError as error:
+    except Exception as error:
         heart.ended(FAILED, error=str(error))
         raise
     except SystemExit:  # a second signal

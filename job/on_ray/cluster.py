@@ -136,6 +136,15 @@ def use_gpu(cfg: Config) -> bool:
     return cfg.scaling.device == "cuda" or (cfg.scaling.device == "auto" and gpus > 0)
 
 
+def check_device(cfg: Config) -> None:
+    """Refuse scaling.device cuda where there is no GPU, and none will be; Ray is up.
+
+    Raises:
+        ValueError: names the key.
+    """
+    require_gpu(cfg, ray.cluster_resources().get("GPU", 0))
+
+
 def require_gpu(cfg: Config, gpus: float) -> None:
     """Refuse a machine without a GPU if the configuration wants one, and no autoscaler can help.
 
