@@ -18,13 +18,13 @@ train: venv
 	$(BIN)/python -m job.train --config job/presets/demo.yaml
 	$(BIN)/python -m job.synthesize --checkpoint runs/demo --speaker en_f1 --language EN --text "This voice was trained a minute ago." --out runs/demo/sample.wav
 
-# The fast suite, what CI runs: tests with Ray clusters beside all others.
+# The fast suite, what CI runs: in two processes, which share its modules.
 test: venv
 	$(BIN)/python -m tools.run_tests
 
 # What starts no Ray and no process, and does not take long.
 test-quick: venv
-	$(BIN)/python -m pytest -m "not slow and not cluster and not processes and not medium"
+	$(BIN)/python -m tools.run_tests --quick
 
 # Chaos, sweeps and repeated kills.
 test-slow: venv

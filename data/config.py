@@ -127,7 +127,7 @@ class PlanConfig(Settings, section="data.plan"):
     max_frames: Count = 8000
     max_utterances: Count = 64
     max_cells: Count | None = None
-    bucket_boundaries: Annotated[tuple[Count, ...], Size(2)] = (
+    bucket_boundaries: Annotated[tuple[Annotated[int, Range(0)], ...], Size(2)] = (
         32,
         300,
         400,

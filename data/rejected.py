@@ -13,6 +13,9 @@ class Reason(StrEnum):
     MALFORMED_LINE = "malformed_line"
     PATH_LEAVES_ROOT = "path_leaves_root"  # a relative path that leads out of data.audio_root
     DUPLICATE_ID = "duplicate_id"  # an earlier line has the same id
+    DUPLICATE_AUDIO = "duplicate_audio"  # an earlier line has the same recording and text
+    # an earlier line has the same recording with another text, speaker or language
+    CONTRADICTION = "contradiction"
     UNKNOWN_LANGUAGE = "unknown_language"  # not in data.text.languages
     UNKNOWN_SPLIT = "unknown_split"  # not one of data.shards.manifest.SPLITS
     # nothing to say, as written or after normalising; punctuation says nothing
@@ -24,7 +27,9 @@ class Reason(StrEnum):
     BERT_TOKEN_MISMATCH = "bert_token_mismatch"  # word2ph and BERT's tokens do not fit together
     MISSING_AUDIO = "missing_audio"  # there is no such file
     UNREADABLE_AUDIO = "unreadable_audio"  # no audio that can be decoded, or it may not be read
+    TRUNCATED_AUDIO = "truncated_audio"  # the file holds less than its header promises, or more
     NOT_FINITE = "not_finite"  # NaN or infinite samples
+    CHANNELS_CANCEL = "channels_cancel"  # the channels' mean is far quieter than they are
     SILENT = "silent"  # never louder than data.audio.recording.SILENCE_PEAK
     TOO_SHORT = "too_short"  # below data.min_seconds
     TOO_LONG = "too_long"  # above data.max_seconds

@@ -1,6 +1,7 @@
 """Convert the reference's config.json: `python -m job.convert_config config.json --out C`."""
 
 import json
+import re
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,10 +9,10 @@ from pathlib import Path
 import yaml
 
 from data.files import PathError, put_file, read_file
+from job.settings.checks import check
 from job.settings.cli import Arguments, read_config, run
 from job.settings.paths import output_file
 from job.settings.reference_config import converted
-from trainable.learning.state import check_sizes
 
 HEADER = """\
 # Made by job.convert_config from {source}; docs/migrating.md tells more.
@@ -77,7 +78,7 @@ def read_reference(uri: str) -> dict:
 
 
 def check_text(text: str) -> None:
-    """Refuse YAML that is not a configuration, or whose networks cannot be built.
+    """Refuse YAML that is not a configuration, or that job.train would refuse.
 
     Raises:
         ValueError: names the key.
@@ -86,8 +87,12 @@ def check_text(text: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "converted.yaml")
         file.write_text(text, encoding="utf-8")
-        cfg = read_config(file)
-    check_sizes(cfg.model, cfg.train, cfg.data)
+        try:
+            cfg = read_config(file)
+        except ValueError as error:
+            # the user has another file, whose lines are others
+            raise ValueError(re.sub(rf"^{re.escape(str(file))}:\d+: ", "", str(error))) from error
+    check(cfg)
 
 
 if __name__ == "__main__":

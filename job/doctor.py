@@ -9,9 +9,9 @@ from collections.abc import Sequence
 
 import ray
 
-from job.on_ray import fitness, needs, nodes
 from job.on_ray.cluster import ray_session
-from job.on_ray.fitness import Check
+from job.on_ray.health import fitness, needs, nodes
+from job.on_ray.health.fitness import Check
 from job.reports.console import table
 from job.settings.cli import parse, parser, run
 from job.settings.config import Config

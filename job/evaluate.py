@@ -41,7 +41,7 @@ def main(argv: Sequence[str]) -> int:
 
     # from here on, the checkpoint's own configuration rules, as its validation did
     cfg = configured(cfg, args)
-    scores = score(g, cfg, args.split)
+    scores = score(g, cfg, args.split, info.speakers, other_corpus=bool(args.shards))
     content = described(scores, cfg, info, uri, args)
     tags, rows = score_columns(content["scores"])
     shown = [[name, *map(cell, values)] for name, *values in rows]

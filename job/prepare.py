@@ -16,7 +16,9 @@ def main(argv: Sequence[str]) -> int:
     made = parser("python -m job.prepare", "Turn recordings and a transcript into shards.")
     cfg, _ = parse(made, argv)
     cfg = with_absolute_paths(cfg)
-    transcript = read_transcript(cfg.data.transcript, cfg.data.audio_root)
+    transcript = read_transcript(
+        cfg.data.transcript, cfg.data.audio_root, cfg.data.max_reject_share
+    )
     languages = {line.language for line in transcript.lines}
     check_models(berts(cfg.data, sorted(languages)), hub_is_needed=not on_cluster())
     with ray_session(cfg):

@@ -13,6 +13,7 @@ import shlex
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from ray.job_submission import JobStatus, JobSubmissionClient
 
@@ -23,6 +24,9 @@ ROOT = Path(__file__).resolve().parents[1]
 DASHBOARD = "http://127.0.0.1:8265"  # where `ray dashboard cluster.yaml` leads
 INTERRUPTED = 130  # status that shells give to a command ended by Ctrl-C
 ENDS_WITHIN_S = 30  # from the end of a job's output to its status
+# `ray job stop` gives a job so long after SIGTERM, by default three: a step, a save, its last lines
+STOP_WAIT = "RAY_JOB_STOP_WAIT_TIME_S"
+STOP_WITHIN_S = "120"
 
 
 def main(argv: Sequence[str]) -> int:
@@ -33,7 +37,7 @@ def main(argv: Sequence[str]) -> int:
     logging.getLogger("ray").setLevel(logging.ERROR)
     client = connect(args.address)
     entrypoint = shlex.join(["python", "-m", args.module, *args.arguments])
-    job = client.submit_job(entrypoint=entrypoint, runtime_env={"working_dir": str(ROOT)})
+    job = client.submit_job(entrypoint=entrypoint, runtime_env=runtime_env())
     print(f"job {job}: {entrypoint}", flush=True)
 
     # Ctrl-C or a broken connection ends only the display, not the job
@@ -57,6 +61,12 @@ def command_line() -> argparse.ArgumentParser:
     made.add_argument("module", help="job.train, job.prepare, job.doctor, ...; put -- before it")
     made.add_argument("arguments", nargs=argparse.REMAINDER, help="arguments of the module")
     return made
+
+
+def runtime_env() -> dict[str, Any]:
+    """Return what the job is given: the working directory, and time to end when it is stopped."""
+    env = {STOP_WAIT: os.environ.get(STOP_WAIT, STOP_WITHIN_S)}
+    return {"working_dir": str(ROOT), "env_vars": env}
 
 
 def check_module(module: str) -> None:

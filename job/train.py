@@ -8,13 +8,14 @@ from typing import NoReturn
 from ray.train import Result
 
 from data.files import keep_trying
-from job.on_ray.cluster import on_cluster, ray_session
+from data.shards.manifest import Manifest
+from job.on_ray.cluster import check_device, on_cluster, ray_session
 from job.on_ray.failures import FAILURES, newest_step, told_in_a_line
 from job.on_ray.private import UserCallback
 from job.on_ray.scaling import ElasticTrainer
 from job.on_ray.stopping import Signals
 from job.on_ray.storage import forget_checkpoint_list
-from job.on_ray.training import prepared_manifest, trainer_of, worker_config
+from job.on_ray.training import prepared_manifest, ready_manifest, trainer_of, worker_config
 from job.reports.console import follow
 from job.reports.outcome import is_finished, summary
 from job.settings.checks import check
@@ -63,26 +64,41 @@ def train(cfg: Config, callbacks: Sequence[UserCallback] = ()) -> Result | None:
         return None
     look_for_models(cfg)
 
+    manifest = ready_manifest(cfg)
+    if manifest is not None:
+        look(cfg, manifest)
     with Signals() as signals, ray_session(cfg):
         signals.catch()
-        owner = look_and_claim(cfg)
+        if manifest is None:
+            look(cfg, prepared_manifest(cfg))
+        check_device(cfg)
+        owner = take_over(cfg)
         trainer = trainer_of(cfg, owner, callbacks)
         with beating(run_folder(cfg), owner) as heart:
             return train_to_end(cfg, trainer, signals, heart)
 
 
-def look_and_claim(cfg: Config) -> str:
-    """Refuse what cannot train, then take over the run's folder; return the claim.
+def look(cfg: Config, manifest: Manifest) -> None:
+    """Refuse a start that the workers would refuse, before anything is written.
+
+    A run of this name may be training, and is to go on if this start is a mistake.
 
     Raises:
-        ValueError: settings do not fit the shards or the run's checkpoints; nothing was written.
-        OSError: the run's folder cannot be read or written.
+        ValueError: settings do not fit the shards or the run's checkpoints.
+        OSError: the run's folder cannot be read.
+    """
+    told = worker_config(cfg, owner="")
+    keep_trying(lambda: check_start(told, manifest), cfg.train.checkpoint.retry_s)
+
+
+def take_over(cfg: Config) -> str:
+    """Describe this start in the run's folder and claim it; return the claim.
+
+    Raises:
+        OSError: the run's folder cannot be written.
     """
     folder = run_folder(cfg)
     retry_s = cfg.train.checkpoint.retry_s
-    manifest = prepared_manifest(cfg)
-    keep_trying(lambda: check_start(worker_config(cfg, owner=""), manifest), retry_s)
-
     keep_trying(lambda: save_description(cfg), retry_s)
     # Ray Train would not start with a list that names a checkpoint which is gone
     keep_trying(lambda: forget_checkpoint_list(folder), retry_s)
@@ -113,7 +129,7 @@ def train_to_end(
         failure = told_in_a_line(error, folder)
         heart.ended(FAILED, error=str(failure))
         raise failure from None
-    except ValueError as error:
+    except Exception as error:
         heart.ended(FAILED, error=str(error))
         raise
     except SystemExit:  # a second signal

@@ -1,5 +1,6 @@
 """Fixtures that several packages' tests share, and what tests may start."""
 
+import contextlib
 import logging
 import multiprocessing.process
 import os
@@ -7,8 +8,10 @@ import shutil
 import signal
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator
 
+import hypothesis
 import pytest
 import torch
 
@@ -28,10 +31,20 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 # threads that wait for each other spin, and on a busy machine that costs more than they bring
 torch.set_num_threads(1)
 
+# on a busy machine an example takes any time, which says nothing about the code
+hypothesis.settings.register_profile("any machine", deadline=None)
+hypothesis.settings.load_profile("any machine")
+
 # a test with one of these fixtures starts Ray, or a command of ours that does
 CLUSTER_FIXTURES = {"ray_local", "command", "cluster"}
 RAY_PROGRAMS = ("gcs_server", "raylet")
 RAY_ATTEMPTS = 3
+
+# a test that computes for longer than this is to have a marker that says so: `make test-quick` has
+# a minute. The limit is far above it, as a busy machine computes slowly and a first test may import
+TOLD_CPU_S = 1.0
+LIMIT_CPU_S = 8.0
+LONG = ("medium", "processes", "cluster", "slow")
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -47,6 +60,18 @@ class Guard:
 
     def __init__(self) -> None:
         self.item: pytest.Item | None = None
+        self.long: dict[str, float] = {}  # test -> CPU seconds that no marker announces
+
+    def check_length(self, item: pytest.Item, seconds: float) -> None:
+        """Note a test that has computed for long; fail one that has for very long."""
+        if seconds < TOLD_CPU_S or any(map(item.get_closest_marker, LONG)):
+            return
+        self.long[item.nodeid] = seconds
+        if seconds > LIMIT_CPU_S:
+            pytest.fail(
+                f"{item.nodeid} has computed for {seconds:.1f} s and is not marked so: mark it "
+                "with @pytest.mark.medium (`make test-quick` leaves it out then)"
+            )
 
     def check(self, what: str, markers: tuple[str, ...]) -> None:
         if self.item is None or any(map(self.item.get_closest_marker, markers)):
@@ -76,6 +101,20 @@ def pytest_runtest_protocol(item: pytest.Item):
         guard.item = None
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item):
+    began = time.process_time()
+    result = yield
+    guard.check_length(item, time.process_time() - began)
+    return result
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Name the tests that should be marked."""
+    for name, seconds in guard.long.items():
+        terminalreporter.write_line(f"{name} computed for {seconds:.1f} s: mark it as medium")
+
+
 def pytest_configure() -> None:
     """Have the guard look at all that starts processes."""
     popen = subprocess.Popen.__init__
@@ -99,8 +138,8 @@ def pytest_configure() -> None:
     os.system = guarded_system
 
 
-@pytest.fixture(autouse=True)
-def torch_switches() -> Iterator[None]:
+@contextlib.contextmanager
+def torch_switches_kept() -> Iterator[None]:
     """Leave torch's switches as they were: commands that are called in this process set them."""
     threads = torch.get_num_threads()
     precision = torch.get_float32_matmul_precision()
@@ -111,6 +150,13 @@ def torch_switches() -> Iterator[None]:
         torch.set_num_threads(threads)
     torch.set_float32_matmul_precision(precision)
     torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
+
+
+@pytest.fixture(autouse=True)
+def torch_switches() -> Iterator[None]:
+    """Leave torch's switches as they were."""
+    with torch_switches_kept():
+        yield
 
 
 def start_ray() -> str:

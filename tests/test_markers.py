@@ -1,5 +1,6 @@
 """A test starts what its markers say: `make test-quick` relies on it."""
 
+import contextlib
 import multiprocessing
 import os
 import subprocess
@@ -8,16 +9,21 @@ from contextlib import AbstractContextManager
 
 import pytest
 
-from tests.conftest import CLUSTER_FIXTURES, pytest_collection_modifyitems
+from tests.conftest import CLUSTER_FIXTURES, LIMIT_CPU_S, Guard, pytest_collection_modifyitems
 
 
 class FakeItem:
+    nodeid = "test_fake.py::test_fake"
+
     def __init__(self, fixturenames: list[str]):
         self.fixturenames = fixturenames
         self.markers: list[str] = []
 
     def add_marker(self, name: str) -> None:
         self.markers.append(name)
+
+    def get_closest_marker(self, name: str) -> str | None:
+        return name if name in self.markers else None
 
 
 def refused(what: str) -> AbstractContextManager:
@@ -47,3 +53,21 @@ def test_a_fixture_that_starts_ray_marks_its_test(fixture):
     item = FakeItem([fixture])
     pytest_collection_modifyitems([item, other := FakeItem(["tmp_path"])])
     assert (item.markers, other.markers) == (["cluster"], [])
+
+
+@pytest.mark.parametrize(
+    ("marker", "share", "told", "fails"),
+    [
+        (None, 0.1, False, False),
+        (None, 0.5, True, False),
+        (None, 1.5, True, True),
+        ("medium", 1.5, False, False),
+    ],
+)
+def test_what_computes_for_long_says_so(marker, share, told, fails):
+    own, item = Guard(), FakeItem([])
+    item.markers += [marker] if marker else []
+    expected = pytest.raises(pytest.fail.Exception, match="is not marked so: mark it with @pytest")
+    with expected if fails else contextlib.nullcontext():
+        own.check_length(item, share * LIMIT_CPU_S)
+    assert bool(own.long) == told

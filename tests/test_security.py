@@ -128,6 +128,7 @@ def unsafe_loads(source: str) -> list[str]:
     return found
 
 
+@pytest.mark.medium
 def test_no_tensor_file_is_read_with_its_code():
     found = {path.relative_to(ROOT).as_posix(): unsafe_loads(path.read_text()) for path in SOURCES}
     assert not {path: calls for path, calls in found.items() if calls}

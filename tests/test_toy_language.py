@@ -163,6 +163,7 @@ def test_it_trains(trained):
     assert state.optimizers["g"].state[encoder.language_emb.weight]["exp_avg"][3].any()
 
 
+@pytest.mark.medium
 def test_it_is_resumed_with_the_same_bits(cfg, prepared, trained, checkpoint):
     state, _ = trained
     again = tiny_state(read_config(checkpoint / "config.yaml"))
@@ -172,6 +173,7 @@ def test_it_is_resumed_with_the_same_bits(cfg, prepared, trained, checkpoint):
     assert info.position.step == 2
 
 
+@pytest.mark.medium
 def test_it_is_evaluated_and_logged(cfg, prepared, trained, tmp_path):
     g, heard = trained[0].nets["g"], []
 
@@ -205,6 +207,7 @@ def test_it_is_evaluated_and_logged(cfg, prepared, trained, tmp_path):
     assert b"sentence/KO_ko" in events.read_bytes()
 
 
+@pytest.mark.medium
 def test_it_is_spoken_beside_others(cfg, checkpoint):
     voice = Voice.load(checkpoint)
     wave = voice.say(SpeechRequest("[KO]안녕.[EN]Good morning.", "ko"))

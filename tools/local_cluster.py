@@ -28,6 +28,7 @@ FIRST_HOST = 2
 HEAD_TYPE = "ray.head.default"
 HEAD_ID = "f" * 51 + "00000"  # fixed in Ray's FakeMultiNodeProvider
 IDLE_TIMEOUT_S = 30
+ATTEMPTS = 3
 AUTOSCALER = {
     "AUTOSCALER_UPDATE_INTERVAL_S": "1",
     "RAY_FAKE_CLUSTER": "1",
@@ -133,11 +134,21 @@ class LocalCluster:
         self.close()
 
     def add_node(self) -> Node:
-        """Start another worker node and wait until it has joined."""
+        """Start another worker node and wait until it has joined.
+
+        On a busy machine `ray start` may give up asking the head: it is then tried again.
+        """
         resources = ["--num-cpus=1", '--resources={"trainer": 1}']
-        node = self._start([f"--address={self.address}", *resources, LOGS])
+        for attempt in range(1, ATTEMPTS + 1):
+            node = self._start([f"--address={self.address}", *resources, LOGS])
+            try:
+                self._wait_for(node)
+                break
+            except RuntimeError:
+                _kill_marked(node.name)
+                if attempt == ATTEMPTS:
+                    raise
         self.nodes.append(node)
-        self._wait_for(node)
         return node
 
     def kill_node(self, node: Node) -> None:

@@ -1,12 +1,19 @@
-"""A pytest plugin that notes which test runs, so that an end without a summary can be explained.
+"""A pytest plugin for processes that share a suite: it notes what runs, and takes what is free.
 
 `pytest -p tools.record_tests` with the environment variable TESTS_RECORD writes a line of JSON when
-a test begins, for what it comes to, when it is done, and at the end. With TESTS_DONE, a file of
-node ids, these tests are left out: those that an earlier process has done.
+a test begins, for what it comes to, when it is done, and at the end: so an end without a summary
+can be explained. With TESTS_DONE, a file of node ids, these tests are left out: those that an
+earlier process has done.
+
+With TESTS_CLAIMS, a folder that the processes share, each takes one module after the other that no
+other has taken, in the name of TESTS_PART: tests that start Ray first if that is CLUSTERS, last
+otherwise.
 """
 
+import itertools
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +21,11 @@ import pytest
 
 RECORD = "TESTS_RECORD"
 DONE = "TESTS_DONE"
+CLAIMS = "TESTS_CLAIMS"
+PART = "TESTS_PART"
+CLUSTERS = "clusters"
+
+Unit = list[pytest.Item]  # tests of a module that all start Ray, or none of which does
 
 
 def write(**line: Any) -> None:
@@ -30,6 +42,75 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         done = set(Path(path).read_text(encoding="utf-8").splitlines())
         config.hook.pytest_deselected(items=[item for item in items if item.nodeid in done])
         items[:] = [item for item in items if item.nodeid not in done]
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtestloop(session: pytest.Session) -> bool | None:
+    """Run the units that this process can have, where others run beside it."""
+    if CLAIMS not in os.environ or session.config.option.collectonly or session.testsfailed:
+        return None
+    for unit in in_order(units(session.items)):
+        if is_ours(unit):
+            run(session, unit)
+    return True
+
+
+def units(items: list[pytest.Item]) -> list[Unit]:
+    """Return the tests by module and kind, in their order."""
+    found: dict[tuple[Path, bool], Unit] = {}
+    for item in items:
+        found.setdefault((item.path, starts_ray(item)), []).append(item)
+    return list(found.values())
+
+
+def in_order(units: list[Unit]) -> Iterator[Unit]:
+    """Yield the units of this process' own kind, and then the others from their end.
+
+    So processes meet as late as may be. Of those that start Ray, the ones that share a prepared
+    corpus come first: another process would have to prepare it again.
+    """
+    clusters = [unit for unit in units if starts_ray(unit[0])]
+    clusters.sort(key=lambda unit: not any("shards" in fixtures_of(item) for item in unit))
+    others = [unit for unit in units if not starts_ray(unit[0])]
+    if os.environ[PART] != CLUSTERS:
+        clusters, others = others, clusters
+    return itertools.chain(clusters, reversed(others))
+
+
+def starts_ray(item: pytest.Item) -> bool:
+    """Tell whether a test has the marker `cluster`."""
+    return item.get_closest_marker("cluster") is not None
+
+
+def fixtures_of(item: pytest.Item) -> list[str]:
+    """Return the names of a test's fixtures."""
+    return getattr(item, "fixturenames", [])
+
+
+def is_ours(unit: Unit) -> bool:
+    """Take a unit if no other process has; one that a lost process has left goes to its heir."""
+    name = f"{unit[0].location[0].replace(os.sep, '.')}-{starts_ray(unit[0])}"
+    claim = Path(os.environ[CLAIMS]) / name
+    try:
+        with claim.open("x", encoding="utf-8") as file:
+            file.write(os.environ[PART])
+    except FileExistsError:
+        return claim.read_text(encoding="utf-8") == os.environ[PART]
+    return True
+
+
+def run(session: pytest.Session, unit: Unit) -> None:
+    """Run tests as pytest does.
+
+    Behind the last one all fixtures end but the session's: what comes next is not known yet.
+    """
+    following: list[Any] = [*unit[1:], session]
+    for item, nextitem in zip(unit, following, strict=True):
+        item.config.hook.pytest_runtest_protocol(item=item, nextitem=nextitem)
+        if session.shouldfail:
+            raise session.Failed(session.shouldfail)
+        if session.shouldstop:
+            raise session.Interrupted(session.shouldstop)
 
 
 @pytest.hookimpl(tryfirst=True)

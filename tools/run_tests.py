@@ -1,6 +1,10 @@
-"""The fast suite in two processes at once: what starts Ray in one, everything else in the other.
+"""The fast suite in two processes at once, which share its modules.
 
-    python -m tools.run_tests [options and paths of pytest]
+    python -m tools.run_tests [--quick] [options and paths of pytest]
+
+One begins with what starts Ray, the other with everything else; whichever is through first goes on
+with what the other has not begun. --quick runs what starts no Ray and no process and takes under a
+second.
 
 Each process may end without a summary: a Ray driver exits at once, with status 1, when its raylet
 dies. The test in which that happened is then named, and a new process runs the tests that were not
@@ -21,9 +25,11 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from tools.record_tests import DONE, RECORD
+from tools.record_tests import CLAIMS, CLUSTERS, DONE, PART, RECORD
 
-PARTS = {"clusters": "cluster and not slow", "others": "not cluster and not slow"}
+PARTS = (CLUSTERS, "others")
+FAST = "not slow"
+QUICK = "not slow and not cluster and not processes and not medium"
 ATTEMPTS = 3
 STALL_S = 1200  # without a test that begins or is done; tests have limits of their own below it
 NO_TESTS = 5  # pytest's status
@@ -75,7 +81,7 @@ class Part:
         """Start it.
 
         Args:
-            name: key of PARTS.
+            name: one of PARTS.
             options: further arguments of pytest.
             folder: for its output and its record.
             shown: whether its output is shown as it comes; otherwise `show` does so at the end.
@@ -86,6 +92,8 @@ class Part:
         self.output = folder / f"{name}.log"
         self.record = folder / f"{name}.jsonl"
         self.done = folder / f"{name}.done"
+        self.claims = folder / "claims"
+        self.claims.mkdir(exist_ok=True)
         self.attempt = 0
         self.lost_in: list[str] = []
         self.status: int | None = None
@@ -97,7 +105,8 @@ class Part:
         done = Record.read(self.record).done | self.left_out()
         self.done.write_text("\n".join(done), encoding="utf-8")
         env = os.environ | {RECORD: str(self.record), DONE: str(self.done)}
-        argv = [sys.executable, "-m", "pytest", "-p", "tools.record_tests", "-m", PARTS[self.name]]
+        env |= {CLAIMS: str(self.claims), PART: self.name}
+        argv = [sys.executable, "-m", "pytest", "-p", "tools.record_tests"]
         with self.output.open("a", encoding="utf-8") as output:
             self.process = subprocess.Popen(
                 [*argv, *self.options],
@@ -225,7 +234,9 @@ def run(options: list[str], folder: Path) -> int:
 def main(argv: list[str] | None = None) -> int:
     """Run the fast suite."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    _, options = parser.parse_known_args(argv)
+    parser.add_argument("--quick", action="store_true", help="only what takes under a second")
+    known, options = parser.parse_known_args(argv)
+    options = ["-m", QUICK if known.quick else FAST, *options]
     folder = Path(tempfile.mkdtemp(prefix="tests-"))
     try:
         return run(options, folder)

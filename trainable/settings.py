@@ -30,10 +30,33 @@ def check_fits(data: DataConfig, model: ModelConfig, manifest: Manifest) -> None
             f"{data.shards} holds BERT features of width {width}: "
             f"set model.bert_channels to it (it is {model.bert_channels})"
         )
+
+
+def check_speakers(model: ModelConfig, manifest: Manifest) -> None:
+    """Refuse more speakers than the networks have rows for.
+
+    Raises:
+        ValueError: names the key.
+    """
     if model.n_speakers and max(manifest.speakers.values()) >= model.n_speakers:
         raise ValueError(
             f"{len(manifest.speakers)} speakers do not fit model.n_speakers {model.n_speakers}: "
             "raise it"
+        )
+
+
+def check_splits(data: DataConfig, manifest: Manifest) -> None:
+    """Refuse shards that hold nothing to train on.
+
+    Raises:
+        ValueError: says what to change.
+    """
+    utterances = manifest.table.num_rows
+    if utterances and not len(manifest.rows("train")):
+        raise ValueError(
+            f"{data.shards}: all {utterances} utterances are of the split validation, nothing is "
+            "left to train on: let the transcript's `split` say train in some, or leave it out, "
+            "and run python -m job.prepare"
         )
 
 

@@ -6,12 +6,15 @@ import numpy as np
 import soundfile
 import soxr
 
+from data.audio.whole import check_decoded, check_header, knows_its_length
 from data.config import DataConfig
 from data.files import UnreachableError, read_file
 from data.rejected import Reason, RejectedError
 
 # of full scale (-60 dB): a recording that never gets louder, without its mean, holds no voice
 SILENCE_PEAK = 1e-3
+# of what the mean of channels that have nothing in common would have (-20 dB)
+CANCELLED_SHARE = 0.1
 # with trimming, recordings longer than this are too long whatever silence they hold
 TRIMMED_SECONDS = 600
 LOUDNESS_BLOCK = 0.4  # seconds that BS.1770 measures at once
@@ -41,9 +44,9 @@ def read_audio(uri: str) -> bytes:
 def decode_audio(content: bytes, cfg: DataConfig) -> np.ndarray:
     """Decode a recording of any format that libsndfile reads.
 
-    The length is that of the decoded samples, whatever the file's header says. Samples beyond full
-    scale (float files, and resampling may overshoot) are scaled down to it, because the shards' 16
-    bits clip them.
+    A file that holds less than its header promises is rejected. Samples beyond full scale (float
+    files, and resampling may overshoot) are scaled down to it, because the shards' 16 bits clip
+    them.
 
     Args:
         content: bytes of the file.
@@ -54,7 +57,8 @@ def decode_audio(content: bytes, cfg: DataConfig) -> np.ndarray:
         float32 [samples] in [-1, 1].
 
     Raises:
-        RejectedError: unreadable_audio, not_finite, silent, too_short or too_long.
+        RejectedError: unreadable_audio, truncated_audio, not_finite, channels_cancel, silent,
+            too_short or too_long.
     """
     rate = cfg.sampling_rate
     limits = {"min_seconds": cfg.min_seconds, "max_seconds": cfg.max_seconds}
@@ -87,22 +91,61 @@ def _decode_mono(content: bytes, sampling_rate: int, max_seconds: float) -> np.n
         float32 [samples].
 
     Raises:
-        RejectedError: unreadable_audio or not_finite.
+        RejectedError: unreadable_audio, truncated_audio, not_finite or channels_cancel.
     """
     try:
         with soundfile.SoundFile(io.BytesIO(content)) as file:
+            check_header(content, file.extra_info, file.frames)
             rate = file.samplerate
             # what is too long is not read to its end
-            frames = int((max_seconds + 1) * rate)
+            frames = min(int((max_seconds + 1) * rate), file.frames)
             channels = file.read(frames, dtype="float32", always_2d=True)  # [samples, channels]
+            if knows_its_length(content, file.format):
+                check_decoded(len(channels), frames, rate)
     except soundfile.SoundFileError as error:
         raise RejectedError(Reason.UNREADABLE_AUDIO, f"not decodable: {error}") from error
     if not np.isfinite(channels).all():
         raise RejectedError(Reason.NOT_FINITE, "the recording holds NaN or infinite samples")
     wav = channels.mean(axis=1)
+    check_channels(channels, wav)
     if rate != sampling_rate:
         wav = soxr.resample(wav, rate, sampling_rate, quality="HQ")
     return wav
+
+
+def check_file(content: bytes) -> None:
+    """Reject a file by its header alone: one that cannot be decoded, or that was cut.
+
+    Raises:
+        RejectedError: unreadable_audio or truncated_audio.
+    """
+    try:
+        with soundfile.SoundFile(io.BytesIO(content)) as file:
+            check_header(content, file.extra_info, file.frames)
+    except soundfile.SoundFileError as error:
+        raise RejectedError(Reason.UNREADABLE_AUDIO, f"not decodable: {error}") from error
+
+
+def check_channels(channels: np.ndarray, mean: np.ndarray) -> None:
+    """Reject a recording whose channels cancel each other, as those of reversed polarity do.
+
+    Args:
+        channels: float32 [samples, channels].
+        mean: their mean, float32 [samples].
+
+    Raises:
+        RejectedError: channels_cancel.
+    """
+    count = channels.shape[1]
+    if count == 1 or not len(mean):
+        return
+    # the deviation of the mean, if the channels were independent or all but one were silent
+    independent = float(np.sqrt(channels.var(axis=0).sum())) / count
+    if independent > SILENCE_PEAK and mean.std() < CANCELLED_SHARE * independent:
+        raise RejectedError(
+            Reason.CHANNELS_CANCEL,
+            f"its {count} channels cancel each other when they are mixed down: store one of them",
+        )
 
 
 def trim_silence(

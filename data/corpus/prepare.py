@@ -20,17 +20,20 @@ shards are there; shards that it no longer names are removed last.
 
 import contextlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from typing import Any
 
 import pyarrow as pa
 import ray
 import ray.data
 
 from data.config import DataConfig
+from data.corpus.coverage import lacking
 from data.corpus.features import BertActor, shard_block
 from data.corpus.ledger import Ledger
+from data.corpus.prepared import OF_FILES, changes, prepared_with
 from data.corpus.progress import Progress
 from data.corpus.recipe import Recipe, make_recipe
 from data.corpus.report import save_report
@@ -40,7 +43,9 @@ from data.corpus.writer import write_rows
 from data.files import below
 from data.shards.manifest import (
     COLUMNS,
+    SCHEMA_VERSION,
     Manifest,
+    earlier_header,
     known_speakers,
     number_speakers,
     split_of,
@@ -74,28 +79,87 @@ def prepare(cfg: DataConfig, transcript: Transcript | None = None) -> Manifest:
             rejected, a store does not answer or is full, or a recording changed meanwhile.
         OSError: the transcript cannot be read, or the shards' folder cannot be used.
     """
-    transcript = transcript or read_transcript(cfg.transcript, cfg.audio_root)
+    if transcript is None:
+        transcript = read_transcript(cfg.transcript, cfg.audio_root, cfg.max_reject_share)
+    before = earlier_header(cfg.shards)
     known = known_speakers(cfg.shards)
     recipe = make_recipe(cfg, {line.language for line in transcript.lines})
     held = _held_rows(cfg.shards)
 
     surveyed = _survey(cfg, transcript, recipe, held)
     ledger, rows = judge(cfg, transcript, surveyed, held)
+    splits = _splits(cfg, rows)
+    warnings = _lacking(rows, splits)
     # before anything is refused: the user reads here which lines to fix
     print(ledger.table(), flush=True)
+    for warning in warnings:
+        print(f"warning: {warning}", flush=True)
     ledger.save(below(cfg.shards, "rejects.jsonl"))
-    save_report(below(cfg.shards, "report.html"), ledger, count_phones(rows, surveyed, held))
+    phones = count_phones(rows, surveyed, held)
+    save_report(below(cfg.shards, "report.html"), ledger, phones, warnings)
     ledger.check(cfg.max_reject_share)
+    check_training_split(transcript, rows, splits)
 
+    new = [row for row in rows if row["key"] not in held]
+    if before and before["schema_version"] == SCHEMA_VERSION:
+        _tell_changes(cfg, before, len(new), len(rows))
     places = {key: (row.shard, row.row) for key, row in held.items()}
-    places |= _compute(cfg, recipe, surveyed, [row for row in rows if row["key"] not in held])
+    places |= _compute(cfg, recipe, surveyed, new)
 
     speakers = number_speakers({row["speaker"] for row in rows}, known)
     header = _header(cfg, recipe, ledger, speakers)
+    header["prepared"] = prepared_with(cfg, transcript, header["languages"])
     # new shards are there already and old ones go last: a manifest never names a missing shard
-    manifest = write_manifest(cfg.shards, header, _manifest_table(cfg, rows, places))
+    manifest = write_manifest(cfg.shards, header, _manifest_table(rows, splits, places))
     remove_unreferenced(cfg.shards, set(manifest.column("shard")))
     return manifest
+
+
+def check_training_split(
+    transcript: Transcript, rows: list[dict], splits: Mapping[str, str]
+) -> None:
+    """Refuse a transcript that holds all its lines back.
+
+    Raises:
+        PreparationError: names the first line.
+    """
+    if "train" in splits.values():
+        return
+    first = min((row["line"] for row in rows), default=0)
+    line = transcript.lines[first]
+    raise PreparationError(
+        f"{line.source}:{line.number}: this and all other lines are of the split validation "
+        f"({len(rows)} in all), so that nothing is left to train on: say train in some, or leave "
+        "`split` out; a corpus for job.evaluate alone is one of the split train (--split train)"
+    )
+
+
+def _splits(cfg: DataConfig, rows: list[dict]) -> dict[str, str]:
+    """Return utterance -> one of SPLITS."""
+    return split_of(
+        {row["id"]: row["speaker"] for row in rows},
+        per_speaker=cfg.validation_per_speaker,
+        share=cfg.validation_share,
+        seed=cfg.split_seed,
+        given={row["id"]: row["split"] for row in rows if row["split"]},
+    )
+
+
+def _lacking(rows: list[dict], splits: Mapping[str, str]) -> list[str]:
+    """Return what to warn of in the splits."""
+    return lacking(
+        [splits[row["id"]] for row in rows],
+        [row["speaker"] for row in rows],
+        [row["language"] for row in rows],
+    )
+
+
+def _tell_changes(cfg: DataConfig, before: Mapping[str, Any], new: int, rows: int) -> None:
+    """Print what differs from the preparation before, and what is computed because of it."""
+    for change in changes(cfg, before, with_files=True):
+        only_new = " (in new shards alone)" if change.key in OF_FILES else ""
+        print(f"data.{change.key} was {change.prepared}, is {change.configured}{only_new}")
+    print(f"{new} of {rows} rows are computed, the others are there already", flush=True)
 
 
 def _held_rows(uri: str) -> dict[str, HeldRow]:
@@ -193,15 +257,8 @@ def _header(cfg: DataConfig, recipe: Recipe, ledger: Ledger, speakers: dict[str,
 
 
 def _manifest_table(
-    cfg: DataConfig, rows: list[dict], places: dict[str, tuple[str, int]]
+    rows: list[dict], splits: Mapping[str, str], places: dict[str, tuple[str, int]]
 ) -> pa.Table:
-    splits = split_of(
-        {row["id"]: row["speaker"] for row in rows},
-        per_speaker=cfg.validation_per_speaker,
-        share=cfg.validation_share,
-        seed=cfg.split_seed,
-        given={row["id"]: row["split"] for row in rows if row["split"]},
-    )
     entries = []
     for row in rows:
         shard, number = places[row["key"]]

@@ -42,10 +42,19 @@ class Recipe:
             speaker: name of the speaker.
             audio: the recording's bytes, as stored.
         """
+        return self.key_of(utterance, text, language, speaker, audio_digest(audio))
+
+    def key_of(self, utterance: str, text: str, language: str, speaker: str, digest: str) -> str:
+        """Return the same, from the recording's `audio_digest`."""
         # with the version: rows of another layout are prepared again
         parts = [SCHEMA_VERSION, self.settings, self.front_ends[language], self.berts[language]]
-        parts += [utterance, text, language, speaker, hashlib.sha256(audio).hexdigest()]
+        parts += [utterance, text, language, speaker, digest]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def audio_digest(audio: bytes) -> str:
+    """Return the identity of a recording: the sha256 of its bytes, as stored."""
+    return hashlib.sha256(audio).hexdigest()
 
 
 def make_recipe(cfg: DataConfig, languages: Iterable[str]) -> Recipe:
@@ -69,17 +78,30 @@ def make_recipe(cfg: DataConfig, languages: Iterable[str]) -> Recipe:
         front_ends[language] = f"{phonemizer.version} {phonemizer.data_hash()}"
 
         model, revision = bert_source(cfg, language)
-        config_file = find_file(model, revision, "config.json")
-        weights_file = find_file(model, revision, *WEIGHTS)
-        tokenizer = load_tokenizer(model, revision)
-        berts[language] = f"{hash_files([config_file, weights_file])} {tokenizer.identity}"
+        berts[language] = bert_identity(model, revision)
 
+        config_file = find_file(model, revision, "config.json")
         config = json.loads(config_file.read_text(encoding="utf-8"))
         # models that have relative positions only have no limit
         absolute = config.get("position_biased_input", True)
         max_tokens[language] = config["max_position_embeddings"] if absolute else None
         widths[language] = config["hidden_size"]
     return Recipe(_settings(cfg), front_ends, berts, max_tokens, _common_width(cfg, widths))
+
+
+def bert_identity(model: str, revision: str | None) -> str:
+    """Return what a BERT model's features follow from: hashes of its files.
+
+    Args:
+        model: folder, or a name on the hub.
+        revision: revision of a name on the hub.
+
+    Raises:
+        ValueError: files are missing.
+    """
+    config = find_file(model, revision, "config.json")
+    weights = find_file(model, revision, *WEIGHTS)
+    return f"{hash_files([config, weights])} {load_tokenizer(model, revision).identity}"
 
 
 def _common_width(cfg: DataConfig, widths: dict[str, int]) -> int:
@@ -90,16 +112,7 @@ def _common_width(cfg: DataConfig, widths: dict[str, int]) -> int:
 
 
 def _settings(cfg: DataConfig) -> dict[str, Any]:
-    """Return the settings that a row follows from, or refuse contradictions among them."""
-    if cfg.peak is not None and cfg.loudness is not None:
-        raise ValueError(
-            "data.peak and data.loudness are both set: scale recordings by one of them"
-        )
-    if cfg.peak is not None and not 0 < cfg.peak <= 1:
-        raise ValueError(f"data.peak is {cfg.peak}: full scale is 1")
-    if cfg.trim_db is not None and (cfg.trim_db <= 0 or cfg.trim_margin < 0):
-        raise ValueError("data.trim_db must be above 0, and data.trim_margin at least 0")
-
+    """Return the settings that a row follows from."""
     names = ["sampling_rate", "hop_length", "peak", "loudness", "trim_db"]
     if cfg.trim_db is not None:
         names.append("trim_margin")

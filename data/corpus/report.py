@@ -16,29 +16,38 @@ REJECTS_SHOWN = 200
 CHARACTERS_SHOWN = 300  # of a rejected line, and of what was seen in it
 
 
-def save_report(uri: str, ledger: Ledger, phones: Mapping[str, Counter[str]]) -> None:
+def save_report(
+    uri: str, ledger: Ledger, phones: Mapping[str, Counter[str]], warnings: Sequence[str] = ()
+) -> None:
     """Write the page.
 
     Args:
         uri: file or URI to write.
         ledger: what was kept and rejected.
         phones: language -> how often each phone occurs in what was kept.
+        warnings: what the splits lack.
     """
     # transcripts may hold half surrogate pairs, which are no UTF-8
-    put_file(uri, report_page(ledger, phones).encode(errors="backslashreplace"))
+    put_file(uri, report_page(ledger, phones, warnings).encode(errors="backslashreplace"))
 
 
-def report_page(ledger: Ledger, phones: Mapping[str, Counter[str]]) -> str:
+def report_page(
+    ledger: Ledger, phones: Mapping[str, Counter[str]], warnings: Sequence[str] = ()
+) -> str:
     """Return the page: balance, lengths, hours per speaker, phones per language, rejected lines.
 
     Args: see `save_report`.
     """
-    return page(f"Preparation of {ledger.transcript}", _body(ledger, phones))
+    return page(f"Preparation of {ledger.transcript}", _body(ledger, phones, warnings))
 
 
-def _body(ledger: Ledger, phones: Mapping[str, Counter[str]]) -> Iterator[Html]:
+def _body(
+    ledger: Ledger, phones: Mapping[str, Counter[str]], warnings: Sequence[str]
+) -> Iterator[Html]:
     kept = f"{len(ledger.kept)} kept ({ledger.hours:.2f} h)"
     yield element("p", f"{ledger.lines} lines: {kept}, {len(ledger.rejects)} rejected")
+    for warning in warnings:
+        yield element("p", f"Warning: {warning}")
 
     yield element("h2", "Rejected lines by reason")
     yield _bars((reason, count, "") for reason, count in ledger.reasons().items())

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from data.audio.recording import check_length, decode_audio, read_audio
+from data.audio.recording import check_file, check_length, decode_audio, read_audio
 from data.bert.models import front_end
 from data.config import DataConfig
 from data.corpus.ledger import Ledger
-from data.corpus.recipe import Recipe
+from data.corpus.recipe import Recipe, audio_digest
 from data.corpus.transcript import Transcript, TranscriptLine
 from data.files import UnreachableError
 from data.rejected import Reason, RejectedError
@@ -30,6 +30,7 @@ SURVEYED = pa.schema(
         ("reason", pa.string()),  # why the line is rejected; all below is then null
         ("detail", pa.string()),
         ("key", pa.string()),
+        ("audio", pa.string()),  # data.corpus.recipe.audio_digest of the recording
         ("samples", pa.int64()),  # null, as all below, if a shard holds the row already
         ("norm_text", pa.string()),
         ("phones", pa.list_(pa.string())),
@@ -74,12 +75,15 @@ class Surveyor:
     def _survey(self, line: dict) -> dict:
         try:
             audio = read_audio(line["uri"])
-            key = self.recipe.key(
-                line["id"], line["text"], line["language"], line["speaker"], audio
+            digest = audio_digest(audio)
+            key = self.recipe.key_of(
+                line["id"], line["text"], line["language"], line["speaker"], digest
             )
-            # it was surveyed when its shard was written
+            found = {"line": line["line"], "key": key, "audio": digest}
+            # it was surveyed when its shard was written, perhaps by code that kept cut files
             if key in self.held:
-                return {"line": line["line"], "key": key}
+                check_file(audio)
+                return found
             samples = len(decode_audio(audio, self.cfg))
             phonemes = self.front_ends[line["language"]](line["text"])
             _check_words(phonemes.phones, phonemes.norm_text)
@@ -92,7 +96,7 @@ class Surveyor:
         except Exception as error:
             error.add_note(f"while preparing {line['place']} ({line['id']})")
             raise
-        return {"line": line["line"], "key": key, "samples": samples, **vars(phonemes)}
+        return {**found, "samples": samples, **vars(phonemes)}
 
 
 def line_rows(transcript: Transcript) -> list[dict]:
@@ -119,12 +123,14 @@ def judge(
     ledger.reject(transcript.rejects)
 
     # as Python objects the phones of a large corpus would fill gigabytes: take only their number
-    light = surveyed.select(["line", "reason", "detail", "key", "samples"])
+    light = surveyed.select(["line", "reason", "detail", "key", "audio", "samples"])
     light = light.append_column("phone_count", pc.list_value_length(surveyed.column("phones")))
 
     rows = []
     waiting = dict(enumerate(transcript.lines))
-    for index, found in enumerate(light.to_pylist()):
+    first: dict[str, TranscriptLine] = {}  # recording -> the line that is kept with it
+    # in the transcript's order, whichever was surveyed first
+    for index, found in sorted(enumerate(light.to_pylist()), key=lambda pair: pair[1]["line"]):
         line = waiting.pop(found["line"])
         if found["reason"] is not None:
             ledger.reject([line.reject(Reason(found["reason"]), found["detail"])])
@@ -132,6 +138,7 @@ def judge(
         lengths = _lengths(found, held.get(found["key"]), cfg.hop_length)
         try:
             _check_lengths(cfg, **lengths)
+            _check_recording(line, first.setdefault(found["audio"], line))
         except RejectedError as error:
             ledger.reject([line.reject(error.reason, error.detail)])
             continue
@@ -154,6 +161,26 @@ def _check_lengths(cfg: DataConfig, samples: int, frames: int, phone_count: int)
         samples, cfg.sampling_rate, min_seconds=cfg.min_seconds, max_seconds=cfg.max_seconds
     )
     _check_alignment(phone_count, frames, cfg.add_blank)
+
+
+def _check_recording(line: TranscriptLine, first: TranscriptLine) -> None:
+    """Reject a line whose recording an earlier one has, under whatever name.
+
+    Args:
+        line: the line.
+        first: the first line that is kept with these bytes; perhaps `line` itself.
+    """
+    if first is line:
+        return
+    same = f"the same recording as {first.source}:{first.number} ({first.uri})"
+    differ = [
+        f"{name} {getattr(line, name)!r} instead of {getattr(first, name)!r}"
+        for name in ("text", "speaker", "language")
+        if getattr(line, name) != getattr(first, name)
+    ]
+    if differ:
+        raise RejectedError(Reason.CONTRADICTION, f"{same}, with {', '.join(differ)}")
+    raise RejectedError(Reason.DUPLICATE_AUDIO, same)
 
 
 def count_phones(

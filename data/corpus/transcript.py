@@ -11,10 +11,11 @@ none.
 """
 
 import glob
+import hashlib
 import io
 import json
 import posixpath
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from glob import has_magic
 from typing import Any
@@ -24,6 +25,7 @@ import pyarrow.parquet as pq
 from fsspec import AbstractFileSystem
 from fsspec.implementations.local import LocalFileSystem
 
+from data.corpus.encoding import narrow_encoding, wide_encoding
 from data.corpus.ledger import Reject
 from data.files import has_credentials, is_uri, located, reachable, read_file
 from data.rejected import Reason
@@ -32,6 +34,7 @@ from data.text.languages import LANGUAGES
 
 FIELDS = ("path", "speaker", "language", "text")
 OPTIONAL = ("id", "split")
+NOT_UTF_8 = "not UTF-8"  # begins what is said of a line in another encoding
 
 
 @dataclass(frozen=True)
@@ -75,11 +78,13 @@ class Transcript:
         uri: file, URI or glob.
         lines: usable lines of all files.
         rejects: the other lines.
+        digest: identity of what the files hold.
     """
 
     uri: str
     lines: list[TranscriptLine]
     rejects: list[Reject]
+    digest: str = ""
 
     @property
     def count(self) -> int:
@@ -87,16 +92,19 @@ class Transcript:
         return len(self.lines) + len(self.rejects)
 
 
-def read_transcript(uri: str, audio_root: str | None = None) -> Transcript:
+def read_transcript(
+    uri: str, audio_root: str | None = None, max_foreign: float = 1.0
+) -> Transcript:
     """Read a transcript, or all those that a glob names.
 
     Args:
         uri: file, URI or glob. With a glob, ids that are paths start from the folder before its
             first wildcard.
         audio_root: folder or URI that relative paths start from; None for each transcript's folder.
+        max_foreign: a file is refused of which a larger share of lines is not UTF-8.
 
     Raises:
-        ValueError: there is no such file, or a table lacks a column.
+        ValueError: there is no such file, it is in another encoding, or a table lacks a column.
     """
     if not uri:
         raise ValueError(
@@ -104,13 +112,53 @@ def read_transcript(uri: str, audio_root: str | None = None) -> Transcript:
             "name a file with one line `path|speaker|language|text` per utterance"
         )
     lines: list[TranscriptLine | Reject] = []
+    sources = list(_read(uri))
+    for source, prefix, content in sources:
+        found = parse_transcript(source, content, audio_root, prefix)
+        _check_encoding(found, max_foreign)
+        lines += found
+    return Transcript(uri, *_without_duplicates(lines), _digest(sources))
+
+
+def transcript_digest(uri: str) -> str:
+    """Return `Transcript.digest` without a look at the lines.
+
+    Raises:
+        ValueError: there is no such file.
+        OSError: it cannot be read.
+    """
+    return _digest(_read(uri))
+
+
+def _read(uri: str) -> Iterator[tuple[str, str, bytes]]:
+    """Yield name, way (see `_find`) and content of each file that a name or glob means."""
     for source, prefix in _find(uri):
         try:
-            content = read_file(source)
+            yield source, prefix, read_file(source)
         except (FileNotFoundError, IsADirectoryError) as error:
             raise ValueError(f"there is no transcript at {source}: set data.transcript") from error
-        lines += parse_transcript(source, content, audio_root, prefix)
-    return Transcript(uri, *_without_duplicates(lines))
+
+
+def _digest(sources: Iterable[tuple[str, str, bytes]]) -> str:
+    """Return a sha256 of files' contents, and of the ways that their utterances' ids begin with."""
+    parts = [(prefix, hashlib.sha256(content).hexdigest()) for _, prefix, content in sources]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+def _check_encoding(found: Sequence[TranscriptLine | Reject], max_foreign: float) -> None:
+    """Refuse a file in another encoding at once, rather than line by line.
+
+    Raises:
+        ValueError: names the first such line, and the encoding that it seems to be.
+    """
+    foreign = [
+        line for line in found if isinstance(line, Reject) and line.detail.startswith(NOT_UTF_8)
+    ]
+    if len(foreign) > max_foreign * len(found):
+        first = foreign[0]
+        raise ValueError(
+            f"{first.source}:{first.number}: {first.detail} ({len(foreign)} of {len(found)} lines)"
+        )
 
 
 def parse_transcript(
@@ -125,7 +173,8 @@ def parse_transcript(
         prefix: put before relative paths to make ids of them.
 
     Raises:
-        ValueError: the file is not readable Parquet or lacks a column, or a path holds a password.
+        ValueError: the file is not readable Parquet or lacks a column, is UTF-16 or UTF-32, or a
+            path holds a password.
     """
     root = _folder(source) if audio_root is None else audio_root
     found: list[TranscriptLine | Reject] = []
@@ -143,18 +192,33 @@ def _rows(source: str, content: bytes) -> Iterator[tuple[int, str, dict[str, Any
         for number, row in enumerate(_read_parquet(source, content), start=1):
             yield number, json.dumps(row, ensure_ascii=False, default=str), row
         return
+    if wide := wide_encoding(content):
+        raise ValueError(f"{source}:1: {NOT_UTF_8}, it seems to be {wide}: save the file as UTF-8")
     split = _split_json if source.endswith(".jsonl") else _split_line
     # bytes, as a file that is not all UTF-8 still has lines
-    for number, encoded in enumerate(content.removeprefix(b"\xef\xbb\xbf").split(b"\n"), start=1):
+    lines = content.removeprefix(b"\xef\xbb\xbf").split(b"\n")
+    foreign = _foreign(lines)
+    for number, encoded in enumerate(lines, start=1):
         if not encoded.strip():
             continue
-        encoded = encoded.removesuffix(b"\r")
+        raw = encoded.removesuffix(b"\r").decode("utf-8", errors="backslashreplace")
+        yield number, raw, foreign.get(number) or split(raw)
+
+
+def _foreign(lines: Sequence[bytes]) -> dict[int, str]:
+    """Return number -> what is wrong with it, for the lines that are not UTF-8."""
+    faults = {}
+    for number, line in enumerate(lines, start=1):
         try:
-            raw = encoded.decode("utf-8")
+            line.decode("utf-8")
         except UnicodeDecodeError as error:
-            yield number, encoded.decode("utf-8", errors="backslashreplace"), f"not UTF-8: {error}"
-            continue
-        yield number, raw, split(raw)
+            faults[number] = f"{error.reason} at byte {error.start}"
+    if not faults:
+        return {}
+    # together, as few of them alone are long enough to tell
+    encoding = narrow_encoding(b"\n".join(lines[number - 1] for number in faults))
+    cure = f"it seems to be {encoding}: save the file as UTF-8"
+    return {number: f"{NOT_UTF_8} ({fault}), {cure}" for number, fault in faults.items()}
 
 
 def _split_line(raw: str) -> dict[str, Any] | str:
@@ -244,6 +308,8 @@ def _malformed(path: str, speaker: str, utterance: str, text: str) -> str:
     names = path + speaker + utterance
     if any(ord(char) < 32 or ord(char) == 127 for char in names) or "\0" in text:
         return "the path, speaker or id holds a control character, or the text a NUL"
+    if "\x1b" in text:
+        return "the text holds escape characters: it seems to be ISO-2022-JP, save it as UTF-8"
     if any(0xD800 <= ord(char) < 0xE000 for char in names + text):
         return "half of a UTF-16 surrogate pair"
     return ""
@@ -258,8 +324,10 @@ def _without_duplicates(
         if isinstance(line, Reject):
             rejects.append(line)
         elif (earlier := first.setdefault(line.id, line)) is not line:
-            where = f"{earlier.source}:{earlier.number}"
-            rejects.append(line.reject(Reason.DUPLICATE_ID, f"{where} names {line.id} already"))
+            detail = f"{earlier.source}:{earlier.number} names {line.id} already"
+            if line.text != earlier.text:
+                detail += f", with another text: {earlier.text!r}"
+            rejects.append(line.reject(Reason.DUPLICATE_ID, detail))
     return list(first.values()), rejects
 
 

@@ -184,6 +184,15 @@ def read_manifest(uri: str) -> Manifest:
 def known_speakers(uri: str) -> dict[str, int]:
     """Return speaker name -> id of what was prepared at `uri` before; empty if nothing was.
 
+    Raises: see `earlier_header`.
+    """
+    header = earlier_header(uri)
+    return header["speakers"] if header else {}
+
+
+def earlier_header(uri: str) -> dict | None:
+    """Return the header of what was prepared at `uri` before; None if nothing was.
+
     It may have been prepared by an older version.
 
     Raises:
@@ -193,14 +202,14 @@ def known_speakers(uri: str) -> dict[str, int]:
     try:
         header = _read_header(uri)
     except FileNotFoundError:
-        return {}
+        return None
     version = header["schema_version"]
     if version > SCHEMA_VERSION:
         raise ManifestError(
             f"{uri}/manifest.json has schema version {version}, newer than this code's "
             f"{SCHEMA_VERSION}: set data.shards to another folder"
         )
-    return header["speakers"]
+    return header
 
 
 def _read_header(uri: str) -> dict:

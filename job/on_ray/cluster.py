@@ -3,6 +3,7 @@
 import contextlib
 import math
 import os
+import socket
 import sys
 from collections.abc import Iterator
 
@@ -17,6 +18,8 @@ from job.on_ray.private import (
     start_on_loopback,
 )
 from job.settings.config import Config
+
+ANSWER_WITHIN_S = 10.0
 
 
 def on_cluster() -> bool:
@@ -42,6 +45,7 @@ def ray_session(cfg: Config) -> Iterator[None]:
         return
 
     if on_cluster():
+        check_address(os.environ["RAY_ADDRESS"])
         ray.init()
         keep_data_actors_here()
     else:
@@ -50,6 +54,33 @@ def ray_session(cfg: Config) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def check_address(address: str) -> None:
+    """Refuse an address where no cluster is: Ray itself would try for minutes.
+
+    Args:
+        address: value of RAY_ADDRESS.
+
+    Raises:
+        ValueError: says what is wrong with it.
+    """
+    scheme, _, rest = address.rpartition("://")
+    if scheme:
+        raise ValueError(
+            f"RAY_ADDRESS is {address}: {scheme}:// is for submitting jobs; use "
+            "`python -m job.submit`, or unset it to run on this machine"
+        )
+    host, _, port = rest.rpartition(":")
+    if address in ("auto", "local") or not port.isdigit():
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), ANSWER_WITHIN_S).close()
+    except OSError as error:
+        raise ValueError(
+            f"RAY_ADDRESS is {address}: no cluster answers there ({error}): start it, correct the "
+            "address, or unset it to run on this machine"
+        ) from error
 
 
 def start_local_ray(cfg: Config) -> None:
@@ -103,6 +134,15 @@ def use_gpu(cfg: Config) -> bool:
             "what it does)"
         )
     return cfg.scaling.device == "cuda" or (cfg.scaling.device == "auto" and gpus > 0)
+
+
+def check_device(cfg: Config) -> None:
+    """Refuse scaling.device cuda where there is no GPU, and none will be; Ray is up.
+
+    Raises:
+        ValueError: names the key.
+    """
+    require_gpu(cfg, ray.cluster_resources().get("GPU", 0))
 
 
 def require_gpu(cfg: Config, gpus: float) -> None:

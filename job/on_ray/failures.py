@@ -123,6 +123,8 @@ def where_all_is_told(error: BaseException, folder: str) -> str:
     """Write an error's traceback to the log of the run's driver; return where it is."""
     path = below(folder, DRIVER_LOG)
     told = "".join(traceback.format_exception(error))
+    if (permanent := permanent_error(error)) is not None:
+        told += f"\nIn the worker:\n{permanent.traceback}"
     before = b""
     try:
         with contextlib.suppress(FileNotFoundError):

@@ -195,9 +195,17 @@ def judge_controllers_by(is_alive: Any) -> None:
 class NamedReservation(ScalingPolicy):
     """A scaling policy whose reservation has a name of our choice.
 
-    Needs `_requester_id`, `_coordinator_client`, `_send_resource_request` and
-    `_autoscaling_coordinator` of Ray's policies. Ray 2.60.0
+    Needs `_requester_id`, `_coordinator_client`, `_send_resource_request`,
+    `_cancel_resource_request` and `_autoscaling_coordinator` of Ray's policies. Ray 2.60.0
     """
+
+    def is_ours(self) -> bool:
+        """Tell whether what is reserved under that name is this policy's, to be given back."""
+        return True
+
+    def _cancel_resource_request(self) -> None:
+        if self.is_ours():
+            super()._cancel_resource_request()
 
     def reserve_as(self, requester: str) -> None:
         """Reserve the workers' resources under a name."""

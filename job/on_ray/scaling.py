@@ -27,6 +27,7 @@ from ray.train import PreemptionInfo
 from ray.train.v2.torch.torch_trainer import TorchTrainer
 
 from data.files import ascii_name
+from job.on_ray.cleaning import CleanerCallback
 from job.on_ray.failures import FailuresInARow, newest_step
 from job.on_ray.private import (
     ElasticPolicy,
@@ -34,9 +35,9 @@ from job.on_ray.private import (
     FixedScalingPolicy,
     NamedReservation,
     NoopDecision,
-    PlacementGroupCleaner,
     PlacementGroupCleanerCallback,
     ResizeDecision,
+    ScalingConfig,
     ScalingDecision,
     TailoredController,
     TrainAutoscalingCoordinatorClient,
@@ -45,10 +46,10 @@ from job.on_ray.private import (
     WorkerGroupState,
     announce_preemption,
     cluster_state,
-    judge_controllers_by,
-    start_cleaners_of,
 )
 from job.on_ray.stopping import CONCURRENCY, SAVE_WITHIN_S, Controller
+from trainable.run.storage import owner
+from trainable.worker.config import WorkerConfig
 
 ANSWER_WITHIN_S = 5
 LOOK_EVERY_S = 0.1  # at signals
@@ -75,12 +76,32 @@ def give_back(run: str) -> None:
 
 
 class ReservesForTheRun(NamedReservation):
-    """A policy that reserves under the run's folder, so that the run's next driver takes over."""
+    """A policy that reserves under the run's folder, so that the run's next driver takes over.
+
+    Attributes:
+        told: what the workers are told, with the run's folder and its claim.
+    """
+
+    def __init__(self, scaling_config: ScalingConfig, told: WorkerConfig):
+        super().__init__(scaling_config)
+        self.told = told
+
+    def is_ours(self) -> bool:
+        """Tell whether no other job has claimed the run since, and reserves under its name."""
+        return still_ours(self.told)
 
     def after_controller_start(self, train_run_context: TrainRunContext) -> None:
         """Ask the cluster for the workers' resources."""
         run = train_run_context.run_config
         self.reserve_as(requester_id(run.storage_context.experiment_fs_path))
+
+
+def still_ours(told: WorkerConfig) -> bool:
+    """Tell whether no other job has claimed a run since; an unreadable claim is taken for ours."""
+    try:
+        return owner(told.folder) == told.owner
+    except OSError:
+        return True
 
 
 class FixedScaling(ReservesForTheRun, FixedScalingPolicy):
@@ -125,33 +146,6 @@ class PromptScaling(ReservesForTheRun, ElasticPolicy):
         return {node: amounts for node, amounts in reserved.items() if node in staying}
 
 
-class Cleaner(PlacementGroupCleaner):
-    """Ray Train's actor that frees a dead controller's resources, for a Ray without a dashboard.
-
-    Ray's own asks the dashboard whether the controller lives. A local Ray has none, so what a
-    stopped trial of a sweep held would stay reserved.
-    """
-
-    def __init__(self, **settings: Any):
-        super().__init__(**settings)
-        # here and not at import, as only this actor's process is to be changed
-        judge_controllers_by(lives)
-
-
-class CleanerCallback(PlacementGroupCleanerCallback):
-    """Ray Train's callback that starts its cleaner, starting ours."""
-
-    def after_controller_start(self, train_run_context: TrainRunContext) -> None:
-        """Start the cleaner."""
-        start_cleaners_of(Cleaner)
-        super().after_controller_start(train_run_context)
-
-
-def lives(actor_id: str, timeout: float) -> bool:
-    """Return whether an actor lives, by Ray's control service, which answers at once."""
-    return cluster_state.actor_table(actor_id).get("State") not in (None, "DEAD")
-
-
 class ElasticTrainer(TailoredController, TorchTrainer):
     """A TorchTrainer that scales by our policies, counts failures by ours, and can be stopped.
 
@@ -168,20 +162,24 @@ class ElasticTrainer(TailoredController, TorchTrainer):
         super().__init__(*args, **settings)
         self.stop = threading.Event()
 
+    @property
+    def told(self) -> WorkerConfig:
+        """What the workers are told."""
+        return self.train_loop_config["worker"]  # type: ignore[index]
+
     def tailored(self, controller: dict[str, Any]) -> dict[str, Any]:
         """Replace Ray Train's policies and cleaner by ours."""
         given = controller["scaling_policy"]
         scaling = PromptScaling if isinstance(given, ElasticScalingPolicy) else FixedScaling
-        folder = self.train_loop_config["worker"].folder  # type: ignore[index]
         failures = FailuresInARow(
-            controller["failure_policy"].failure_config, partial(newest_step, folder)
+            controller["failure_policy"].failure_config, partial(newest_step, self.told.folder)
         )
         callbacks = [
             CleanerCallback() if isinstance(callback, PlacementGroupCleanerCallback) else callback
             for callback in controller["callbacks"]
         ]
         return controller | {
-            "scaling_policy": scaling(given.scaling_config),
+            "scaling_policy": scaling(given.scaling_config, self.told),
             "failure_policy": failures,
             "callbacks": callbacks,
         }
@@ -208,7 +206,8 @@ class ElasticTrainer(TailoredController, TorchTrainer):
         except BaseException:
             ray.kill(controller)
             folder = self.run_config.storage_context  # type: ignore[attr-defined]  # V2's
-            give_back(folder.experiment_fs_path)
+            if still_ours(self.told):
+                give_back(folder.experiment_fs_path)
             raise
         # nobody else ends a detached one
         ray.kill(controller)

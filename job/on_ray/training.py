@@ -11,14 +11,29 @@ from job.on_ray.private import FailureConfig, RunConfig, ScalingConfig, UserCall
 from job.on_ray.process_group import ProcessGroupConfig
 from job.on_ray.scaling import ElasticTrainer
 from job.on_ray.storage import ray_storage
-from job.settings.checks import fitting_manifest
+from job.on_ray.worker import work
+from job.settings.checks import check_trainable, trainable_manifest
 from job.settings.cli import to_yaml
 from job.settings.config import Config
 from job.settings.description import code_version
 from job.settings.paths import run_folder
 from trainable.settings import check_fits
 from trainable.worker.config import WorkerConfig
-from trainable.worker.train import train_loop
+
+
+def ready_manifest(cfg: Config) -> Manifest | None:
+    """Return the manifest of the shards; None if they are missing, and can be prepared.
+
+    Raises:
+        ManifestError: there are no shards, and no transcript to prepare them from.
+        ValueError: shards and settings do not fit; names the keys.
+    """
+    try:
+        return trainable_manifest(cfg)
+    except ManifestError:
+        if not cfg.data.transcript:
+            raise
+        return None
 
 
 def prepared_manifest(cfg: Config) -> Manifest:
@@ -28,14 +43,12 @@ def prepared_manifest(cfg: Config) -> Manifest:
         ManifestError: there are no shards, and no transcript to prepare them from.
         ValueError: shards and settings do not fit; names the keys.
     """
-    try:
-        return fitting_manifest(cfg)
-    except ManifestError:
-        if not cfg.data.transcript:
-            raise
+    if (ready := ready_manifest(cfg)) is not None:
+        return ready
     print(f"{cfg.data.shards} holds no shards yet: preparing {cfg.data.transcript}")
     manifest = prepare(cfg.data)
     check_fits(cfg.data, cfg.model, manifest)
+    check_trainable(cfg, manifest)
     return manifest
 
 
@@ -53,7 +66,7 @@ def trainer_of(cfg: Config, owner: str, callbacks: Sequence[UserCallback] = ()) 
     tune_ray_train(cfg)
 
     return ElasticTrainer(
-        train_loop,
+        work,
         train_loop_config={"worker": worker_config(cfg, owner)},
         scaling_config=ScalingConfig(
             # a pair makes Ray Train choose its elastic policy

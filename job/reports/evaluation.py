@@ -8,10 +8,10 @@ import numpy as np
 import soundfile
 
 from data.html_page import Html, element, page, picture, sound, table
+from data.plots import alignment_image, line_plot, spectrogram_image
 from data.shards.manifest import Manifest
 from job.reports.plots import image_png
 from trainable.evaluation.evaluate import Evaluation
-from trainable.run.plots import alignment_image, line_plot, spectrogram_image
 
 OVERALL = "all"
 _SOUNDS = {

@@ -1,11 +1,14 @@
 """What settings must fulfil before anything starts: one function per subject, for all commands."""
 
+from data.corpus.prepared import check_prepared
 from data.shards.manifest import Manifest, read_manifest
+from data.text.languages import LANGUAGES
 from job.settings.config import Config
 from job.settings.paths import run_folder
 from trainable.evaluation.evaluate import check_metric
+from trainable.evaluation.scorers import factory_of
 from trainable.learning.state import check_sizes
-from trainable.settings import check_fits
+from trainable.settings import check_fits, check_speakers, check_splits
 from trainable.worker.watchdog import LONG
 
 # between the time that workers report where they hang and the end of what they hang in
@@ -21,13 +24,14 @@ def check(cfg: Config) -> None:
     check_sizes(cfg.model, cfg.train, cfg.data)
     check_metric(cfg.train, cfg.eval)
     check_sentences(cfg)
+    check_scorers(cfg)
     run_folder(cfg)
     check_workers(cfg)
     check_timeouts(cfg)
 
 
 def check_sentences(cfg: Config) -> None:
-    """Refuse sentences to be spoken at validations by a voice that would need a recording.
+    """Refuse sentences that no voice of this configuration could speak at validations.
 
     Raises:
         ValueError: names the key.
@@ -36,6 +40,36 @@ def check_sentences(cfg: Config) -> None:
         raise ValueError(
             "eval.sentences cannot be spoken by a voice without a speaker table: leave them out"
         )
+    for language, text in cfg.eval.sentences.items():
+        key = f"eval.sentences.{language}"
+        if language not in LANGUAGES:
+            meant = [code for code in LANGUAGES if language.strip().upper() == code]
+            hint = f"; did you mean {meant[0]}?" if meant else ""
+            raise ValueError(f"{key}: no such language, there are {', '.join(LANGUAGES)}{hint}")
+        if not text.strip():
+            raise ValueError(f"{key} is empty: give a text, or leave the language out")
+        try:
+            cfg.data.bert.model(language)
+        except ValueError as error:
+            raise ValueError(f"{key}: {error}") from error
+
+
+def check_scorers(cfg: Config) -> None:
+    """Refuse scorers whose factories cannot be imported.
+
+    Raises:
+        ValueError: names the key.
+    """
+    for name, scorer in cfg.eval.scorers.items():
+        try:
+            found = factory_of(scorer.factory)
+        except Exception as error:  # whatever the module raises
+            raise ValueError(
+                f"eval.scorers.{name}.factory {scorer.factory!r} cannot be imported ({error}): "
+                "give module:function"
+            ) from error
+        if not callable(found):
+            raise ValueError(f"eval.scorers.{name}.factory {scorer.factory!r} is no function")
 
 
 def check_workers(cfg: Config) -> None:
@@ -73,8 +107,47 @@ def check_timeouts(cfg: Config) -> None:
         )
 
 
-def fitting_manifest(cfg: Config) -> Manifest:
+def trainable_manifest(cfg: Config) -> Manifest:
+    """Read the manifest of the shards, and refuse shards that the run cannot be trained on.
+
+    Raises:
+        ManifestError: there are no shards, or they are damaged.
+        ValueError: shards and settings do not fit, or nothing is left to train on; names the keys.
+    """
+    manifest = fitting_manifest(cfg)
+    check_trainable(cfg, manifest)
+    return manifest
+
+
+def check_trainable(cfg: Config, manifest: Manifest) -> None:
+    """Refuse shards that no run could be trained on with these settings; print what they lack.
+
+    Raises:
+        ValueError: too many speakers, or no utterance to train on.
+    """
+    check_speakers(cfg.model, manifest)
+    check_splits(cfg.data, manifest)
+    if not len(manifest.rows("validation")):
+        print(
+            "note: no utterance is held back for validation, so there will be no scores "
+            "(data.validation_per_speaker)"
+        )
+    languages = manifest.header["languages"]
+    for language in set(cfg.eval.sentences) - set(languages):
+        print(
+            f"note: eval.sentences.{language} is not spoken: no utterance is in this language, "
+            f"there are {', '.join(languages)}"
+        )
+
+
+def fitting_manifest(cfg: Config, other_corpus: bool = False) -> Manifest:
     """Read the manifest of the shards, and refuse shards that the networks cannot take.
+
+    What the settings do not tell of the shards is printed.
+
+    Args:
+        cfg: the configuration.
+        other_corpus: the shards are of another corpus than that of the configuration.
 
     Raises:
         ManifestError: there are no shards, or they are damaged.
@@ -82,4 +155,6 @@ def fitting_manifest(cfg: Config) -> Manifest:
     """
     manifest = read_manifest(cfg.data.shards)
     check_fits(cfg.data, cfg.model, manifest)
+    for note in check_prepared(cfg.data, manifest, other_corpus):
+        print(f"note: {note}")
     return manifest

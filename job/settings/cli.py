@@ -1,6 +1,7 @@
 """Command lines: presets, dotted overrides, errors that name the key. Only here is jsonargparse."""
 
 import argparse
+import functools
 import io
 import json
 import re
@@ -18,7 +19,7 @@ from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
 from data.declared import declared, refusal
 from data.dotted_keys import assign, flat
-from data.files import UnreachableError, has_credentials
+from data.files import PathError, UnreachableError, has_credentials
 from job.settings.config import Config
 from job.settings.keys import declared_at, did_you_mean, unknown
 from job.settings.yaml_file import read_yaml
@@ -122,6 +123,8 @@ def _with_content_of_files(argv: Sequence[str]) -> list[str]:
 def _content_of(file: str) -> dict[str, Any]:
     try:
         return read_yaml(file)
+    except PathError as error:
+        raise ValueError(f"--config: {error}") from error
     except OSError as error:
         raise ValueError(f"--config {file}: {error.strerror or error}: give a YAML file") from error
 
@@ -168,11 +171,17 @@ def overridden(config: Config, values: Mapping[str, object]) -> Config:
             raise ValueError(unknown(key))
         assign(content, key, value)
 
-    made = parser("config", "")
+    made = _of_configurations()
     try:
         return _config(made.instantiate_classes(made.parse_object(content)))
     except ArgumentError as error:
         raise ValueError(_in_one_line(str(error), made)) from error
+
+
+@functools.cache
+def _of_configurations() -> ArgumentParser:
+    """Return the parser of configurations without a command line; making one takes a while."""
+    return parser("config", "")
 
 
 def _config(args: Namespace) -> Config:

@@ -39,8 +39,8 @@ class ScalingSettings(Settings, section="scaling"):
             1}.
         loader_resources: further resources that each loader of data takes, such as {data: 1}: it
             runs on nodes that have them, and not on the workers'.
-        max_failures: restarts after a worker or node died, before the run gives up; -1: without
-            limit. Nodes that go with a notice do not count.
+        max_failures: restarts after a worker or node died, without a new checkpoint in between,
+            before the run gives up; -1: without limit. Nodes that go with a notice do not count.
         resize_interval_s: seconds between looks whether an elastic run can grow; each growth
             restarts the workers.
         health_poll_s: seconds between looks at the workers.

@@ -137,6 +137,7 @@ def converted(reference: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, s
         ValueError: it is of another version, or of networks that 2.3 does not train; names the key.
     """
     _check_version(str(reference.get("version", "none")))
+    _check_sections(reference)
     ours: dict[str, Any] = {}
     not_used: dict[str, str] = {}
     for key, value in flat(reference, whole=NOT_USED).items():
@@ -159,6 +160,16 @@ def converted(reference: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, s
         # our default would cut most of its batches smaller
         ours["data.plan.max_frames"] = LONGEST * size
     return nested(ours), not_used
+
+
+def _check_sections(reference: Mapping[str, Any]) -> None:
+    for name in ("train", "data", "model"):
+        section = reference.get(name, {})
+        if not isinstance(section, Mapping):
+            raise ValueError(f"{name} is {section!r}: it must be an object of keys")
+    wanted = [key for key in PRECISIONS if reference.get("train", {}).get(key.partition(".")[2])]
+    if len(wanted) > 1:
+        raise ValueError(f"{' and '.join(wanted)} are both true: set one of them")
 
 
 def _check_version(found: str) -> None:

@@ -1,15 +1,16 @@
 """A checkpoint's scores on prepared data, as the validation of a training would find them."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from data.config import DataConfig
 from data.shards.manifest import Manifest
 from data.stream.damage import BadRowsError, Damage
-from data.stream.evaluation import evaluation_rows, evaluation_set
+from data.stream.evaluation import EvaluationUtterance, evaluation_rows, evaluation_set
 from data.stream.spec import StreamSpec
 from job.settings.checks import fitting_manifest
 from job.settings.config import Config
@@ -21,6 +22,9 @@ from trainable.networks.generator.build import build_generator
 from trainable.networks.generator.synthesizer import SynthesizerTrn
 from trainable.run.checkpoint import load_weights
 from trainable.run.format import CheckpointInfo
+
+NAMES_SHOWN = 10
+NOBODY = -1  # row that no table has: of speakers of other splits
 
 
 @dataclass(frozen=True)
@@ -68,20 +72,30 @@ def load_generator(folder: Path, cfg: Config, info: CheckpointInfo, weights: str
     return g
 
 
-def score(g: SynthesizerTrn, cfg: Config, split: str) -> Scores:
+def score(
+    g: SynthesizerTrn,
+    cfg: Config,
+    split: str,
+    speakers: Mapping[str, int],
+    other_corpus: bool = False,
+) -> Scores:
     """Score a generator on a split.
 
     Args:
         g: generator, on the device that computes.
         cfg: configuration of its training.
         split: one of SPLITS.
+        speakers: name -> row of its speaker table.
+        other_corpus: the shards are not those of the training.
 
     Raises:
-        ValueError: the data does not fit the networks, cannot be read, or has no such split.
+        ValueError: the data does not fit the networks, cannot be read, has no such split, or a
+            speaker that the generator does not know.
     """
     device = next(g.parameters()).device
     set_up_torch(cfg.train, cfg.scaling.threads_per_worker, device)
-    manifest = fitting_manifest(cfg)
+    manifest = fitting_manifest(cfg, other_corpus)
+    check_known(manifest, split, speakers if g.n_speakers else manifest.speakers)
     spec = stream_spec(cfg.data, manifest, cfg)
     rows = evaluation_rows(spec, split, cfg.eval.max_utterances)
     if not len(rows):
@@ -94,7 +108,7 @@ def score(g: SynthesizerTrn, cfg: Config, split: str) -> Scores:
     damage = Damage()
     evaluation = evaluate(
         g,
-        evaluation_set(spec, rows, 0, 1, damage),
+        with_rows_of(speakers, manifest, evaluation_set(spec, rows, 0, 1, damage)),
         len(rows),
         cfg.eval,
         cfg.data,
@@ -106,6 +120,39 @@ def score(g: SynthesizerTrn, cfg: Config, split: str) -> Scores:
     except BadRowsError as error:
         raise ValueError(f"not all utterances could be read: {error}") from error
     return Scores(evaluation, rows, manifest)
+
+
+def check_known(manifest: Manifest, split: str, speakers: Mapping[str, int]) -> None:
+    """Refuse speakers that a checkpoint does not have: another one's voice would be scored.
+
+    Raises:
+        ValueError: names them.
+    """
+    present = set(manifest.column("speaker")[manifest.rows(split)].tolist())
+    if unknown := sorted(present - set(speakers)):
+        shown = ", ".join(unknown[:NAMES_SHOWN]) + (", ..." if unknown[NAMES_SHOWN:] else "")
+        raise ValueError(
+            f"{manifest.uri}: the checkpoint does not know the speaker {shown} of the split "
+            f"{split}; it has {', '.join(sorted(speakers)[:NAMES_SHOWN])}"
+        )
+
+
+def with_rows_of(
+    speakers: Mapping[str, int], manifest: Manifest, utterances: Iterable[EvaluationUtterance]
+) -> Iterator[EvaluationUtterance]:
+    """Yield utterances whose speakers are numbered as in a checkpoint, by their names.
+
+    Args:
+        speakers: name -> row of the checkpoint's speaker table.
+        manifest: numbers them otherwise, perhaps.
+        utterances: utterances of the manifest.
+    """
+    row_of = torch.zeros(max(manifest.speakers.values()) + 1, dtype=torch.int64)
+    for name, number in manifest.speakers.items():
+        row_of[number] = speakers.get(name, NOBODY)
+    for utterance in utterances:
+        batch = replace(utterance.batch, speakers=row_of[utterance.batch.speakers])
+        yield replace(utterance, batch=batch)
 
 
 def stream_spec(data: DataConfig, manifest: Manifest, cfg: Config) -> StreamSpec:

@@ -22,6 +22,7 @@ from tests.tiny import tiny_batch, tiny_config, tiny_state
 from trainable.learning.step import TrainingStep
 
 
+@pytest.mark.medium
 def test_as_reference_does_more_and_computes_the_same():
     cfg = tiny_config(micro_batches_per_step=1)
     state, batch = tiny_state(cfg), tiny_batch(cfg, 0)
@@ -59,6 +60,7 @@ def test_flops_of_an_lstm():
     assert count.corrected.get_total_flops() == 3 * 2 * (2 * 3 * 7 * 4 * 5 * (6 + 5))
 
 
+@pytest.mark.medium
 def test_parts_add_up_and_leave_nothing_behind():
     cfg = tiny_config(micro_batches_per_step=1)
     step = TrainingStep(tiny_state(cfg), cfg.train, cfg.data)
@@ -89,6 +91,7 @@ def test_what_is_kept_for_the_backward_pass():
     assert (kept.now, kept.most) == (0, 8000)
 
 
+@pytest.mark.medium
 def test_checkpointing_keeps_less():
     found = [
         Subject(TrainingStep(tiny_state(cfg), cfg.train, cfg.data), tiny_batch(cfg, 0)).kept()
@@ -138,6 +141,7 @@ def test_what_the_device_can_do_is_measured():
     assert 1e8 < attainable(torch.device("cpu"), "fp32") < 1e14
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize(
     ("option", "used"), [("--against-fp32", ["bf16", "fp32"]), ("--as-reference", ["fp32"])]
 )

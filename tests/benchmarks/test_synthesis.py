@@ -6,6 +6,7 @@ from benchmarks.synthesis import measure, random_voice
 from tests.tiny import tiny_config
 
 
+@pytest.mark.medium
 def test_figures(tmp_path):
     found = measure(
         random_voice(tiny_config(), str(tmp_path), "cpu"), repeats=1, text="[EN]Yes! Good morning."

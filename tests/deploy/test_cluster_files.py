@@ -232,6 +232,7 @@ def test_nothing_is_open_to_the_world_and_no_secret_stands_there(name):
         assert "0.0.0.0" not in text
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("explicit", [True, False])
 def test_what_ray_up_opens_on_aws(explicit, monkeypatch, tmp_path):
     """Ray's preparation against moto's EC2: without our group, it opens port 22 to the world."""

@@ -2,10 +2,13 @@
 
 import re
 
+import pytest
+
 from examples import add_discriminator, add_loss
 from trainable.networks.registry import networks, terms
 
 
+@pytest.mark.medium
 def test_a_loss_is_added(capsys):
     before = terms()
     add_loss.main()
@@ -18,6 +21,7 @@ def test_a_loss_is_added(capsys):
     assert terms() == before
 
 
+@pytest.mark.medium
 def test_a_discriminator_is_added(capsys):
     before = networks()
     add_discriminator.main()

@@ -1,8 +1,10 @@
 """Commands run as users run them: as processes, on Ray clusters of their own."""
 
-import importlib
+import contextlib
+import io
 import json
 import os
+import runpy
 import signal
 import subprocess
 import sys
@@ -11,10 +13,11 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
-from job.settings import cli
+from tests.conftest import torch_switches_kept
 from tests.flaky import Flaky, flaky_bucket
 from trainable.run.storage import newest_good
 
@@ -31,6 +34,8 @@ SMALL = [
     "--eval.max_utterances",
     "2",
 ]
+# the end of an epoch of five steps, and a step of the next one
+OVER_AN_EPOCH = {"train__max_steps": 6, "data__plan__max_frames": 600}
 
 
 def overrides(**options: object) -> list[str]:
@@ -89,24 +94,28 @@ def command(environment) -> Command:
     return Command(environment)
 
 
-@pytest.fixture
-def call(environment, monkeypatch, capsys) -> Callable[..., subprocess.CompletedProcess]:
-    """Run a command that starts no Ray in this process, which has its imports already."""
+@pytest.fixture(scope="session")
+def call(environment) -> Callable[..., subprocess.CompletedProcess]:
+    """`python -m MODULE ...` in this process, which has its imports already."""
 
     def run(module: str, *argv: str | Path) -> subprocess.CompletedProcess:
-        for name, value in environment.items():
-            monkeypatch.setenv(name, value)
-        monkeypatch.setattr(sys, "argv", [module, *map(str, argv)])
-        capsys.readouterr()
-        try:
-            cli.run(importlib.import_module(module).main)
-        except SystemExit as end:
-            status = int(end.code or 0)
-        except Exception:  # noqa: BLE001  # whatever it is, Python prints it
-            traceback.print_exc()
-            status = 1
-        said = capsys.readouterr()
-        return subprocess.CompletedProcess(sys.argv, status, said.out, said.err)
+        said, errors, status = io.StringIO(), io.StringIO(), 0
+        with (
+            mock.patch.dict(os.environ, environment),
+            mock.patch.object(sys, "argv", [module, *map(str, argv)]),
+            contextlib.chdir(ROOT),
+            contextlib.redirect_stdout(said),
+            contextlib.redirect_stderr(errors),
+            torch_switches_kept(),
+        ):
+            try:
+                runpy.run_module(module, run_name="__main__")
+            except SystemExit as end:
+                status = int(end.code or 0)
+            except Exception:  # noqa: BLE001  # whatever it is, Python prints it
+                traceback.print_exc()
+                status = 1
+        return subprocess.CompletedProcess(sys.argv, status, said.getvalue(), errors.getvalue())
 
     return run
 
@@ -134,16 +143,15 @@ def train(command, shards) -> Callable[..., subprocess.CompletedProcess]:
 
 @pytest.fixture(scope="session")
 def two_workers(train, tmp_path_factory) -> Path:
-    """A run of 2 workers and 10 steps, validated at 5 and 10, with averaged weights; read only."""
+    """A run of 2 workers and 6 steps, validated at 3 and 6, with averaged weights; read only."""
     storage = tmp_path_factory.mktemp("runs")
-    options = {
-        "train__max_steps": 10,
-        "train__checkpoint__every_steps": 4,
-        "eval__every_steps": 5,
+    options = OVER_AN_EPOCH | {
+        "train__checkpoint__every_steps": 2,
+        "eval__every_steps": 3,
         "eval__syntheses": 1,
     }
     done = train(storage, run__name="two", train__ema_decay=0.9, **options)
-    assert "step 10 of 10" in done.stdout
+    assert "step 6 of 6" in done.stdout
     for what in ("shards", "checkpoint", "TensorBoard", "audio"):
         assert f"  {what} " in done.stdout
     return storage / "two"

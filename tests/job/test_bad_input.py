@@ -9,8 +9,6 @@ from pathlib import Path
 
 import pytest
 
-import job.prepare
-import job.train
 from tests.job.conftest import DEMO, SMALL, Command, arguments
 
 
@@ -22,15 +20,15 @@ def error_of(done: subprocess.CompletedProcess) -> str:
 
 
 @pytest.fixture
-def fails(command):
-    return lambda module, *argv: error_of(command(module, *argv))
+def fails(call, ray_local):
+    """The error of a command that has asked Ray, here one that is there already."""
+    return lambda module, *argv: error_of(call(module, *argv))
 
 
 @pytest.fixture
 def fails_at_once(call, monkeypatch):
     """As `fails`, for what fails before anything is asked of Ray: in this process, without Ray."""
-    for module in (job.prepare, job.train):
-        monkeypatch.setattr(module, "ray_session", contextlib.nullcontext)
+    monkeypatch.setattr("job.on_ray.cluster.ray_session", contextlib.nullcontext)
     return lambda module, *argv: error_of(call(module, *argv))
 
 
@@ -107,7 +105,7 @@ def test_a_run_of_another_architecture(two_workers, fails, shards, tmp_path):
         "--run.name",
         "a",
         "--train.max_steps",
-        "11",
+        "7",
         "--scaling.num_workers",
         "1",
         "--model.filter_channels",
@@ -132,8 +130,8 @@ def test_settings_that_do_not_fit_the_shards(fails_at_once, shards, tmp_path):
     assert "model.bert_channels" in message
 
 
-def test_synthesize_names_what_is_there(fails, tmp_path):
-    message = fails(
+def test_synthesize_names_what_is_there(fails_at_once, tmp_path):
+    message = fails_at_once(
         "job.synthesize",
         "--checkpoint",
         str(tmp_path),

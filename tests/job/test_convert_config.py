@@ -181,6 +181,11 @@ def test_the_tables_name_keys_of_ours_and_no_key_twice():
         ),
         (changed("model", n_layers="six"), "model.n_layers"),
         (changed("data", hop_length=256), r"data.hop_length is 256"),
+        (changed("train", batch_size=0), r"^data\.plan\.max_utterances is 0: give a whole number"),
+        (changed("train", batch_size="16"), r"^data\.plan\.max_utterances is '16': give a whole"),
+        (changed("train", bf16_run=True, fp16_run=True), "bf16_run and train.fp16_run are both"),
+        (REFERENCE | {"train": [1]}, r"train is \[1\]: it must be an object of keys"),
+        (changed("data", mel_fmax=50000), r"data\.mel_fmax is 50000"),
         ([], "no JSON object"),
     ],
 )
@@ -200,6 +205,7 @@ def small_reference() -> dict:
     return reference_config(read_config(DEMO), {}, (8, 3))
 
 
+@pytest.mark.medium
 def test_what_it_gives_takes_a_training_step(tmp_path):
     """The networks are built and stepped; the BERT width, absent in config.json, is the demo's."""
     ours, demo = convert(tmp_path, small_reference()), tiny_config()

@@ -1,4 +1,4 @@
-"""Whether a cluster is fit: each check on good and bad nodes, and the command on a real Ray."""
+"""Whether a cluster is fit: each check on good and bad nodes."""
 
 import platform
 from dataclasses import replace
@@ -6,13 +6,11 @@ from importlib.metadata import version
 
 import pytest
 
-from job import doctor
-from job.on_ray import fitness
-from job.on_ray.fitness import Check
-from job.on_ray.probes import Listener, NodeReport, look, try_storage, unreachable
+from job.on_ray.health import fitness
+from job.on_ray.health.fitness import Check
+from job.on_ray.health.probes import Listener, NodeReport, look, try_storage, unreachable
 from job.settings.config import Config, ScalingSettings
 from job.settings.paths import with_absolute_paths
-from tests.job.conftest import DEMO, overrides
 
 FITTING = {name: version(name) for name in fitness.PACKAGES} | {"python": platform.python_version()}
 NODE = NodeReport(
@@ -161,29 +159,3 @@ def test_settings_that_do_not_fit_are_told(tmp_path):
     assert configuration.state == shards.state == "FAIL"
     assert "train.micro_batches_per_step" in configuration.fix
     assert "job.prepare" in shards.fix
-
-
-def test_the_command(ray_local, tmp_path, capsys):
-    options = {
-        "run__storage": tmp_path,
-        "data__shards": tmp_path / "none",
-        "scaling__num_workers": 1,
-    }
-    # no shards yet: job.train makes them
-    assert doctor.main(["--config", str(DEMO), *overrides(**options)]) == 0
-    told = capsys.readouterr().out
-    checks = (
-        "configuration",
-        "shards",
-        "packages",
-        "GPU",
-        "storage",
-        "clock",
-        "disk",
-        "memory",
-        "CPUs for data",
-        "ports",
-    )
-    assert all(f"\n{name} " in told for name in checks)
-    assert "1 nodes reach each other" in told
-    assert told.endswith("fit\n")

@@ -1,20 +1,25 @@
 """Nodes go, come and die under a run on several raylets; its bits stay the same.
 
+What a process needs lives on its node: losing another node does not take it away.
+
 Needs no cloud: tools/local_cluster.py. The slow suite repeats it at random for CHAOS_MINUTES (20)
 minutes.
 """
 
+import json
 import os
 import random
 import re
 import signal
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.test_house import ROOT
 from tools.cluster_run import ClusterRun
 from tools.local_cluster import LocalCluster, Node
 from trainable.run.format import checkpoint_name
@@ -33,6 +38,44 @@ OPTIONS = {
     "scaling.num_workers": "[1, 2]",
     "scaling.resize_interval_s": 3,
 }
+
+MAKES = """
+import json, sys
+from types import SimpleNamespace
+
+import ray
+
+from data.config import DataConfig
+from data.stream.collectives import alone
+from data.stream.datasets import Datasets
+from data.stream.spec import StreamSpec
+from job.on_ray.private import cluster_state as state
+from job.settings.config import Config, RunSettings
+from tuning import trial
+
+def train(cfg, callbacks):
+    made.append(callbacks[0].queue.actor)
+
+ray.init(log_to_driver=False)
+spec = StreamSpec.of_new_run(DataConfig(), "", seed=0, micro_batches_per_step=1, segment_frames=1)
+made = [Datasets(spec, 0, 0, 1, alone).pace for _ in range(6)]
+trial.train = train
+context = SimpleNamespace(get_trial_id=lambda: "one")
+trial.tune = SimpleNamespace(get_context=lambda: context, report=print)
+for _ in range(2):
+    cfg = Config(run=RunSettings("all", sys.argv[1]))
+    trial.train_in_one_go({}, trial.TrialConfig(cfg, "eval/mel"))
+for actor in made:
+    ray.get(actor.__ray_ready__.remote())
+nodes = [state.actor_table(actor._actor_id.hex())["Address"]["NodeID"] for actor in made]
+print(json.dumps([nodes, ray.get_runtime_context().get_node_id()]))
+"""
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[LocalCluster]:
+    with LocalCluster(workers=2) as started:
+        yield started
 
 
 def run_of(
@@ -59,39 +102,49 @@ def same(run: ClusterRun, calm: ClusterRun) -> None:
     assert run.losses() == calm.losses()
 
 
+def test_actors_of_one_process_are_on_its_node(cluster, tmp_path):
+    script = tmp_path / "makes.py"
+    script.write_text(MAKES)
+    done = cluster.run(
+        ["env", f"PYTHONPATH={ROOT}", sys.executable, str(script), str(tmp_path)], timeout=200
+    )
+    assert done.returncode == 0, done.stderr
+    nodes, own = json.loads(done.stdout.splitlines()[-1])
+    assert nodes == [own] * 8
+
+
 @pytest.mark.timeout(600)
-def test_a_drain_a_join_and_kills_of_node_and_driver_change_no_bit(shards, tmp_path):
-    with LocalCluster(workers=2) as cluster:
-        with run_of(cluster, tmp_path, shards, "run", train__max_steps=10_000) as run:
-            run.wait_for_workers(2)
-            run.wait_for(3)
-            going = cluster.nodes[-1]
-            log = tmp_path / "spot.log"
-            argv = [sys.executable, "-m", "job.spot", "--cloud", "none", "--node-ip", going.address]
-            watcher = cluster.start_on(going, argv, log)
-            while "watches SIGTERM" not in log.read_text():
-                assert watcher.poll() is None, log.read_text()
-                time.sleep(0.1)
-            watcher.send_signal(signal.SIGTERM)
-            run.wait_for_workers(1)
-            assert watcher.wait(60) == 0, log.read_text()
-            cluster.kill_node(going)
-            cluster.add_node()
-            run.wait_for_workers(2)
-            assert redone(run) == [0, 0]  # both saved first
-            run.wait_for(run.last_step() + 2)
-            cluster.kill_node(cluster.nodes[0])
-            run.wait_for_workers(1)
-            run.kill_driver()
-            run.options["train.max_steps"] = steps = run.last_step() + 2
-            run.start()
-            run.finish(timeout=90)  # Ray forgets what the dead one had reserved after 180 s
-            assert max(redone(run)) <= OPTIONS["train.checkpoint.every_steps"]
-        with run_of(
-            cluster, tmp_path, shards, "calm", train__max_steps=steps, scaling__num_workers=1
-        ) as calm:
-            calm.finish()
-        same(run, calm)
+def test_a_drain_a_join_and_kills_of_node_and_driver_change_no_bit(cluster, shards, tmp_path):
+    with run_of(cluster, tmp_path, shards, "run", train__max_steps=10_000) as run:
+        run.wait_for_workers(2)
+        run.wait_for(3)
+        going = cluster.nodes[-1]
+        log = tmp_path / "spot.log"
+        argv = [sys.executable, "-m", "job.spot", "--cloud", "none", "--node-ip", going.address]
+        watcher = cluster.start_on(going, argv, log)
+        while "watches SIGTERM" not in log.read_text():
+            assert watcher.poll() is None, log.read_text()
+            time.sleep(0.1)
+        watcher.send_signal(signal.SIGTERM)
+        run.wait_for_workers(1)
+        assert watcher.wait(60) == 0, log.read_text()
+        cluster.kill_node(going)
+        cluster.add_node()
+        run.wait_for_workers(2)
+        assert redone(run) == [0, 0]  # both saved first
+        run.wait_for(run.last_step() + 2)
+        cluster.kill_node(cluster.nodes[0])
+        run.wait_for_workers(1)
+        run.kill_driver()
+        run.options["train.max_steps"] = steps = run.last_step() + 2
+        run.start()
+        run.finish(timeout=150)  # Ray forgets what the dead one had reserved after 180 s
+        assert max(redone(run)) <= OPTIONS["train.checkpoint.every_steps"]
+    with run_of(
+        cluster, tmp_path, shards, "calm", train__max_steps=steps, scaling__num_workers=1
+    ) as calm:
+        calm.finish()
+    same(run, calm)
 
 
 @pytest.mark.slow

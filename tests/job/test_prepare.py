@@ -3,6 +3,7 @@
 import random
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -30,8 +31,8 @@ def wait_for_shards(
         time.sleep(0.01)
 
 
-def check_finishes_alike(command: Command, folder: Path, calm: Path) -> None:
-    done = command("job.prepare", *arguments(folder))
+def check_finishes_alike(prepare: Callable, folder: Path, calm: Path) -> None:
+    done = prepare("job.prepare", *arguments(folder))
     assert done.returncode == 0, done.stderr
     for name in MANIFEST:
         assert (folder / name).read_bytes() == (calm / name).read_bytes()
@@ -39,7 +40,7 @@ def check_finishes_alike(command: Command, folder: Path, calm: Path) -> None:
         assert path.read_bytes() == (calm / "shards" / path.name).read_bytes()
 
 
-def test_killed_among_its_shards(command: Command, shards, tmp_path):
+def test_killed_among_its_shards(command: Command, call, ray_local, shards, tmp_path):
     for folder in (tmp_path / "first", tmp_path / "second", tmp_path / "third"):
         process = command.start("job.prepare", *arguments(folder))
         try:
@@ -51,7 +52,7 @@ def test_killed_among_its_shards(command: Command, shards, tmp_path):
     else:
         pytest.fail("the command was done before it could be killed, three times")
     kept = written(folder)
-    check_finishes_alike(command, folder, shards)
+    check_finishes_alike(call, folder, shards)
     assert kept <= written(folder) == written(shards)
 
 

@@ -34,6 +34,7 @@ def make_run(
         put_file(f"{checkpoint}/checksums.json", b"{}")
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("kind", ["disk", "s3"])
 def test_runs_are_listed_with_step_score_and_state(kind, tmp_path, request, capsys):
     storage = str(tmp_path) if kind == "disk" else request.getfixturevalue("bucket") + "/runs"

@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 import yaml
 from ray._private.runtime_env.packaging import create_package
+from ray.job_submission import JobStatus
 
-from job.submit import connect
+from job.submit import connect, main
 from tests.job.conftest import arguments, metrics
 from tests.test_house import PACKAGES, ROOT
 from tools.local_cluster import LocalCluster
@@ -53,6 +54,28 @@ def test_no_cluster_is_told_with_what_to_do():
         match=r"no cluster answers at http://127\.0\.0\.1:9: .*ray dashboard cluster\.yaml",
     ):
         connect("http://127.0.0.1:9")
+
+
+@pytest.mark.parametrize("given", [None, "7"])
+def test_a_job_gets_the_time_to_save_when_it_is_stopped(given, monkeypatch):
+    class Client:
+        def submit_job(self, entrypoint: str, runtime_env: dict) -> str:
+            submitted.append(runtime_env)
+            return "job"
+
+        async def tail_job_logs(self, job: str):
+            yield "a line\n"
+
+        def get_job_status(self, job: str) -> JobStatus:
+            return JobStatus.SUCCEEDED
+
+    submitted: list[dict] = []
+    monkeypatch.setattr("job.submit.connect", lambda address: Client())
+    if given:
+        monkeypatch.setenv("RAY_JOB_STOP_WAIT_TIME_S", given)
+    assert main(["--", "job.train"]) == 0
+    seconds = submitted[0]["env_vars"]["RAY_JOB_STOP_WAIT_TIME_S"]
+    assert seconds == given if given else int(seconds) >= 60
 
 
 class Submitted:

@@ -47,6 +47,7 @@ def speak(checkpoint):
     return run
 
 
+@pytest.mark.medium
 def test_lines_of_a_file_are_spoken_and_bad_ones_named(speak, voice, tmp_path, capsys):
     rows = [
         json.dumps({"id": own, "text": text, "speaker": own, "language": language, "seed": 3})
@@ -98,6 +99,7 @@ def test_lines_that_make_no_sense(tmp_path, row, message):
     assert message in mistakes[2]
 
 
+@pytest.mark.medium
 def test_a_stream_is_its_sentences_with_pauses(speak, voice, tmp_path, monkeypatch):
     sentences = ["[EN]Good morning.", "[EN]How are[ZH]你？", "[JP]はい。"]
     heard = []
@@ -123,6 +125,7 @@ def test_a_stream_is_its_sentences_with_pauses(speak, voice, tmp_path, monkeypat
     assert np.abs(wave - expected).max() < 1e-4
 
 
+@pytest.mark.medium
 def test_standard_input_to_standard_output(speak, voice, monkeypatch, capfdbinary):
     monkeypatch.setattr(sys, "stdin", io.StringIO("Good\nmorning. Yes!"))
     assert speak("--text", "-", "--language", "EN", "--stream", "--out", "-", "--pause", "0") == 0
@@ -137,6 +140,7 @@ def test_standard_input_to_standard_output(speak, voice, monkeypatch, capfdbinar
     assert np.abs(wave - expected).max() < 1e-4
 
 
+@pytest.mark.medium
 def test_a_sentence_that_cannot_be_read_stops_no_other(speak, voice, tmp_path, capsys):
     out = tmp_path / "out.wav"
     assert (

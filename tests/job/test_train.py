@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import ray
 import soundfile
 import torch
 from safetensors.torch import load_file
@@ -23,7 +22,7 @@ from job.settings.cli import read_config
 from job.settings.config import Config, RunSettings
 from job.voice.export import export
 from job.voice.voice import Voice
-from tests.job.conftest import arguments, kill, metrics, wait_for_step
+from tests.job.conftest import OVER_AN_EPOCH, arguments, kill, metrics, wait_for_step
 from tests.job.voices import tiny_checkpoint
 from trainable.learning.report import crc
 from trainable.learning.state import build_networks
@@ -75,7 +74,7 @@ def test_the_summary_names_the_metrics_that_are_there(storage, file):
 
 def test_every_step_has_its_line(two_workers):
     lines = metrics(two_workers)
-    assert [line["step"] for line in lines] == list(range(1, 11))
+    assert [line["step"] for line in lines] == list(range(1, 7))
     for line in lines:
         assert line["world_size"] == 2
         assert line.keys() >= set(SCALARS) - {"learning_rate"} | {
@@ -152,10 +151,10 @@ def test_the_run_describes_itself(two_workers):
     assert (two_workers / "environment.json").stat().st_size > 500
     newest = sorted(two_workers.glob("checkpoint_0*"))
     kept = [
-        "05",
-        "08",
-        "10",
-    ]  # the newest three; among them the better of 5 and 10, and 8, a fourth step
+        "03",
+        "04",
+        "06",
+    ]  # the newest three; among them the better of 3 and 6, and 4, a second step
     scores = [
         json.loads((two_workers / f"checkpoint_0000000{step}/state.json").read_text())["scores"]
         for step in kept
@@ -166,26 +165,30 @@ def test_the_run_describes_itself(two_workers):
 
 
 @pytest.fixture(scope="module")
-def killed(command, shards, tmp_path_factory) -> Path:
-    """A run of one worker that was killed half way and continued by the same command."""
+def killed(command, call, ray_local, shards, tmp_path_factory) -> Path:
+    """A run of one worker that was killed half way and continued by the same command.
+
+    The command starts a Ray the first time, and finds one the second time.
+    """
     storage = tmp_path_factory.mktemp("runs")
     argv = arguments(
         shards,
         storage,
         run__name="killed",
-        train__max_steps=10,
-        train__checkpoint__every_steps=3,
-        eval__every_steps=5,
+        **OVER_AN_EPOCH,
+        train__checkpoint__every_steps=2,
+        eval__every_steps=100,
+        eval__max_utterances=1,
         scaling__num_workers=1,
     )
     process, run = command.start("job.train", *argv), storage / "killed"
     try:
-        wait_for_step(run, 3, process)
+        wait_for_step(run, 2, process)
     finally:
         kill(process)
-    done = command("job.train", *argv)
+    done = call("job.train", *argv)
     assert done.returncode == 0, done.stderr
-    assert re.search(r"resumes at step [369]\b", done.stdout)
+    assert re.search(r"resumes at step [24]\b", done.stdout)
     return run
 
 
@@ -202,7 +205,7 @@ def test_one_and_two_workers_see_the_same_utterances_and_start_with_the_same_los
 
 def test_killed_half_way_the_same_command_continues(killed, two_workers):
     lines = metrics(killed)
-    assert [line["step"] for line in lines] == list(range(1, 11))
+    assert [line["step"] for line in lines] == list(range(1, 7))
     undisturbed = metrics(two_workers)
     assert [line["consumed"] for line in lines] == [line["consumed"] for line in undisturbed]
     for ours, theirs in zip(lines, undisturbed, strict=True):
@@ -223,48 +226,50 @@ def with_other_code(checkpoint: Path) -> None:
     sums.write_text(json.dumps(digests))
 
 
-def test_a_finished_run_is_left_alone(call, shards, two_workers):
+def test_a_finished_run_is_left_alone(call, shards, two_workers, monkeypatch):
     """A job that is submitted again succeeds, starts no workers and changes nothing."""
+    monkeypatch.setattr("job.on_ray.cluster.ray_session", lambda _: pytest.fail("it asks for Ray"))
     before = {path: path.stat().st_mtime_ns for path in two_workers.rglob("*") if path.is_file()}
-    options = {"train__checkpoint__every_steps": 4, "eval__every_steps": 5}
-    argv = arguments(shards, two_workers.parent, run__name="two", train__max_steps=10, **options)
+    options = OVER_AN_EPOCH | {"train__checkpoint__every_steps": 2, "eval__every_steps": 3}
+    argv = arguments(shards, two_workers.parent, run__name="two", **options)
     done = call("job.train", *argv)
     assert done.returncode == 0, done.stderr
-    assert not ray.is_initialized()
     assert (
-        "the run two is finished: it stands at step 10, train.max_steps is 10. Nothing is trained"
+        "the run two is finished: it stands at step 6, train.max_steps is 6. Nothing is trained"
         in done.stdout
     )
-    assert f"{two_workers}/checkpoint_000000010" in done.stdout
+    assert f"{two_workers}/checkpoint_000000006" in done.stdout
     assert {
         path: path.stat().st_mtime_ns for path in two_workers.rglob("*") if path.is_file()
     } == before
 
 
 def test_a_truncated_checkpoint_is_passed_over_and_the_run_goes_on_from_the_one_before(
-    train, two_workers, tmp_path
+    call, ray_local, shards, two_workers, tmp_path
 ):
     run = Path(shutil.copytree(two_workers, tmp_path / "two"))
-    newest, before = run / "checkpoint_000000010/training.pt", run / "checkpoint_000000008"
+    newest, before = run / "checkpoint_000000006/training.pt", run / "checkpoint_000000004"
     newest.write_bytes(newest.read_bytes()[:-1000])
     with_other_code(before)
     # Ray Train's own, cut off by a full disk
     (run / "checkpoint_manager_snapshot.json").write_text('{"ray_vers')
-    options = {
+    options = OVER_AN_EPOCH | {
+        "train__max_steps": 7,
         "train__checkpoint__every_steps": 20,
         "train__checkpoint__keep": 1,
         "scaling__num_workers": 1,
     }
-    done = train(tmp_path, run__name="two", train__max_steps=11, **options)
-    assert re.search("skips the checkpoint .*10: .* training.pt is damaged", done.stdout)
-    assert f"resumes at step 8 from {before}" in done.stdout
+    done = call("job.train", *arguments(shards, tmp_path, run__name="two", **options))
+    assert done.returncode == 0, done.stderr
+    assert re.search("skips the checkpoint .*06: .* training.pt is damaged", done.stdout)
+    assert f"resumes at step 4 from {before}" in done.stdout
     assert "the checkpoint was written by other-code" in done.stdout
-    assert "removes checkpoint_000000010: it is damaged" in done.stdout
-    assert [line["step"] for line in metrics(run)] == list(range(1, 12))
-    assert "checkpoint_000000011" in done.stdout
+    assert "removes checkpoint_000000006: it is damaged" in done.stdout
+    assert [line["step"] for line in metrics(run)] == list(range(1, 8))
+    assert "checkpoint_000000007" in done.stdout
 
 
-def test_synthesize_speaks_every_language(command, call, two_workers, tmp_path):
+def test_synthesize_speaks_every_language(call, two_workers, tmp_path):
     said = {
         "ZH": ("zh_f1", "今天天气真不错。"),
         "JP": ("jp_f1", "おはようございます。"),
@@ -272,8 +277,7 @@ def test_synthesize_speaks_every_language(command, call, two_workers, tmp_path):
     }
     for language, (speaker, text) in said.items():
         out = tmp_path / f"{language}.wav"
-        # as a process once: the others need no imports of their own
-        done = (command if language == "ZH" else call)(
+        done = call(
             "job.synthesize",
             "--checkpoint",
             str(two_workers),
@@ -300,17 +304,17 @@ def test_a_checkpoint_loads_without_pickled_code(two_workers):
         assert state["moments"].keys() == {"g", "d", "dur", "wd"}
 
 
-def test_export_of_a_run_starts_another(command, call, two_workers, tmp_path):
+def test_export_of_a_run_starts_another(call, two_workers, tmp_path):
     """What job.export writes, train.init_from reads, speakers and all."""
     out = tmp_path / "exported"
-    done = command("job.export", "--checkpoint", str(two_workers), "--out", str(out))
+    done = call("job.export", "--checkpoint", str(two_workers), "--out", str(out))
     assert done.returncode == 0, done.stderr
     assert "model.bert_channels is 32; the reference's networks take 1024" in done.stdout
     assert {path.name for path in out.iterdir()} == {
-        "G_10.pth",
-        "D_10.pth",
-        "DUR_10.pth",
-        "WD_10.pth",
+        "G_6.pth",
+        "D_6.pth",
+        "DUR_6.pth",
+        "WD_6.pth",
         "config.json",
     }
     newest = sorted(two_workers.glob("checkpoint_0*"))[-1]
@@ -334,10 +338,10 @@ def test_averaged_weights_speak_and_are_exported_without_an_optimizer(two_worker
     assert all(torch.equal(averaged[key], value) for key, value in spoken.items())
     assert any(not torch.equal(averaged[key], raw[key]) for key in raw)
     export(newest, str(tmp_path), "reference", generator="ema")
-    written = read_published(tmp_path / "G_10.pth", optimizer=True)
+    written = read_published(tmp_path / "G_6.pth", optimizer=True)
     assert all(torch.equal(averaged[key], value) for key, value in written.weights.items())
     assert written.moments is None
-    assert read_published(tmp_path / "D_10.pth", optimizer=True).moments is not None
+    assert read_published(tmp_path / "D_6.pth", optimizer=True).moments is not None
 
 
 def test_a_checkpoint_without_averaged_weights_says_so(tmp_path):

@@ -78,6 +78,7 @@ def variant(case: str) -> dict[str, Any]:
     return arguments
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("name", [name for name in REFERENCE.names() if runner_of(name)])
 def test_network(name):
     check_network(REFERENCE, name)

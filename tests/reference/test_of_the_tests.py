@@ -58,6 +58,7 @@ def shifted(tensor):
     return changed.reshape(tensor.shape)
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("name", [*NETWORKS, *CHECKS])
 def test_a_perturbed_output_fails(name, tmp_path):
     reference = copy_of(name, tmp_path)
@@ -110,6 +111,7 @@ def test_a_perturbed_shape_or_order_of_a_state_dict_fails(monkeypatch):
             test_networks.test_state_dict(case)
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize(
     ("kind", "number"),
     [
@@ -145,6 +147,7 @@ def test_a_perturbed_training_step_fails(kind, number, monkeypatch):
         check(*arguments)
 
 
+@pytest.mark.medium
 @test_training_steps.needs_double
 @pytest.mark.parametrize("kind", get_args(double.Kind))
 def test_a_perturbed_number_in_double_fails(kind, monkeypatch):
@@ -168,6 +171,7 @@ def test_a_perturbed_number_in_double_fails(kind, monkeypatch):
         test_training_steps.test_double(number, kind)
 
 
+@pytest.mark.medium
 @test_training_steps.needs_double
 def test_an_epsilon_that_is_off_by_a_thousandth_fails():
     """AdamW's: parameters of the first step are beyond their bounds, and losses behind them."""

@@ -15,6 +15,8 @@ from tests.reference import double
 from tests.reference.goldens import OWN, REFERENCE
 from tests.reference.training import Reduction, Trace, logged, run_steps, utterance
 
+pytestmark = pytest.mark.medium  # each is about the same few steps
+
 FILE = REFERENCE.json("train_steps")
 STEPS = range(len(FILE["steps"]))
 DOUBLE = REFERENCE.json(double.NAME) if REFERENCE.holds(double.NAME) else None

@@ -58,6 +58,7 @@ def test_a_validation_that_was_told_twice_counts_once():
     assert len(collect(Grid([told]), SPACE, "eval/mel", 2).history) == 2  # type: ignore[arg-type]
 
 
+@pytest.mark.medium
 def test_everything_is_written_and_best_yaml_is_a_configuration(results, tmp_path):
     best = best_config(results, Config(), "mine-best")
     save(results, str(tmp_path), best, population=True)

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 from ray import tune
 
-from tuning.capacity import HEAD, driver_resources
+from tuning.capacity import driver_resources
 from tuning.search import VALIDATION, Clip, Remembers, SearchOptions, param_space, tune_config
 from tuning.space import Axis
 
@@ -71,19 +71,6 @@ def test_a_search_comes_within_a_tenth_of_the_optimum(ray_local, tmp_path, optio
     assert min(own["score"].min() for own in told) <= 1.1 * BEST_SCORE
     whole = sum(own[VALIDATION].max() == VALIDATIONS for own in told)
     assert whole < len(grid) if options.schedule in ("asha", "hyperband") else whole == len(grid)
-
-
-def test_the_first_trial_has_the_values_that_it_is_told(ray_local, tmp_path):
-    options = SearchOptions("random", "none", trials=2)
-    tuner = tune.Tuner(
-        tune.with_resources(objective, {HEAD: 0.1}),
-        param_space=param_space(RANGE, options),
-        tune_config=tune_config(
-            RANGE, options, "score", VALIDATIONS, {"mel": BEST_MEL, "kind": "good"}
-        ),
-        run_config=tune.RunConfig(storage_path=str(tmp_path), verbose=0),
-    )
-    assert tuner.fit()[0].metrics["score"] == BEST_SCORE
 
 
 def test_a_scheduler_that_is_restored_knows_what_earlier_trials_had():

@@ -28,7 +28,13 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 class PermanentError(RuntimeError):
-    """An error that would come again in any number of starts; its message is one line."""
+    """An error that would come again in any number of starts; its message is one line.
+
+    Attributes:
+        traceback: of the error itself, which does not survive the way to the driver.
+    """
+
+    traceback = ""
 
 
 def is_permanent(error: BaseException) -> bool:
@@ -61,7 +67,9 @@ def permanent_errors_named() -> Iterator[None]:
     except Exception as error:
         if not is_permanent(error):
             raise
-        raise PermanentError(in_one_line(error)) from error
+        named = PermanentError(in_one_line(error))
+        named.traceback = "".join(traceback.format_exception(error))
+        raise named from error
 
 
 def in_one_line(error: BaseException) -> str:

@@ -136,8 +136,11 @@ class Validator:
             return {}
         data = self.spec.data
         if self.sentences is None:
+            # of the other languages the start has told that nobody speaks them
+            languages = set(self.manifest.column("language"))
+            sentences = {own: text for own, text in self.cfg.sentences.items() if own in languages}
             try:
-                self.sentences = read_sentences(self.cfg.sentences, data, self.manifest)
+                self.sentences = read_sentences(sentences, data, self.manifest)
             except (ValueError, OSError) as error:
                 log.warning("the sentences of eval.sentences are not spoken: %s", error)
                 self.sentences = []

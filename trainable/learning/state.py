@@ -3,9 +3,10 @@
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from data.config import DataConfig
 from data.plan.epoch_plan import Position
@@ -111,6 +112,22 @@ def check_arithmetic(model: ModelConfig, train: TrainConfig) -> None:
 
 
 @dataclass
+class Unused:
+    """What a checkpoint holds that this start does not train, to be saved again untouched.
+
+    So a discriminator that is switched off, or a parameter that is frozen, goes on where it was
+    when it is trained again.
+
+    Attributes:
+        weights: network -> tensors, of networks that are not there.
+        training: what the rest of the state says of them, and of frozen parameters.
+    """
+
+    weights: dict[str, dict[str, Tensor]] = field(default_factory=dict)
+    training: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
 class TrainState:
     """What is trained.
 
@@ -132,6 +149,7 @@ class TrainState:
         base_rates: name -> learning rate at step 0, of networks that took one over from published
             weights.
         reduction: how gradients are summed.
+        unused: what the checkpoint holds beside that.
     """
 
     nets: dict[str, nn.Module]
@@ -147,6 +165,7 @@ class TrainState:
     trainable: dict[str, list[nn.Parameter]] = field(init=False)
     base_rates: dict[str, float] = field(default_factory=dict)
     reduction: Reduction = field(init=False)
+    unused: Unused = field(default_factory=Unused)
 
     def __post_init__(self) -> None:
         train = self.train
@@ -194,6 +213,9 @@ class TrainState:
 
     def state_dict(self) -> dict[str, Mapping]:
         """Return all that a checkpoint holds beside the networks' weights and the position."""
+        return merged(self.unused.training, self._own_state_dict())
+
+    def _own_state_dict(self) -> dict[str, Mapping]:
         return {
             "moments": {
                 name: moments(unwrapped(self.nets[name]), optimizer)
@@ -215,3 +237,29 @@ class TrainState:
                 scaler.load_state_dict(of_fp16)
         self.base_rates = dict(state["base_rates"])
         self.reduction.load_state_dict(state["reduction"])
+        rest = beside(state, self._own_state_dict())
+        # the scales of present parameters follow the step before, or begin again
+        scales = {name: own for name, own in state["reduction"].items() if name not in self.nets}
+        self.unused.training = {**rest, "reduction": scales}
+
+
+def beside(saved: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what `saved` holds beside `own`, at any depth: under keys that `own` lacks."""
+    found: dict[str, Any] = {}
+    for key, value in saved.items():
+        if key not in own:
+            found[key] = value
+        elif isinstance(value, Mapping) and (rest := beside(value, own[key])):
+            found[key] = rest
+    return found
+
+
+def merged(saved: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `own` with what `saved` holds beside it, at any depth."""
+    found = dict(own)
+    for key, value in saved.items():
+        if key not in own:
+            found[key] = value
+        elif isinstance(value, Mapping):
+            found[key] = merged(value, own[key])
+    return found

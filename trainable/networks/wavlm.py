@@ -1,14 +1,16 @@
 """WavLM as a listener: its hidden states, through which gradients flow back to the waveform."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torchaudio
 from torch import Tensor, nn
-from transformers import WavLMModel
-from transformers.models.wavlm.modeling_wavlm import WavLMAttention
 
 from data.precision import widen
+
+# seconds of imports, which a process that only checks settings does without
+if TYPE_CHECKING:
+    from transformers import WavLMModel
 
 
 class WavLMFeatures(nn.Module):
@@ -23,7 +25,9 @@ class WavLMFeatures(nn.Module):
         slm_sr: sampling rate of the WavLM, in Hz.
     """
 
-    def __init__(self, wavlm: WavLMModel, model_sr: int, slm_sr: int = 16000) -> None:
+    def __init__(self, wavlm: "WavLMModel", model_sr: int, slm_sr: int = 16000) -> None:
+        from transformers.models.wavlm.modeling_wavlm import WavLMAttention
+
         super().__init__()
         self.wavlm = wavlm.requires_grad_(False)
         for module in wavlm.modules():
@@ -50,6 +54,8 @@ class WavLMFeatures(nn.Module):
             revision: commit, branch or tag of the hub's repository; None: main.
             **kwargs: passed on to transformers.
         """
+        from transformers import WavLMModel
+
         wavlm = WavLMModel.from_pretrained(path_or_hub_name, revision=revision or "main", **kwargs)
         return cls(wavlm, model_sr, slm_sr)
 

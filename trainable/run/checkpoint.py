@@ -93,7 +93,10 @@ def take_snapshot(
     if state.averaged is not None:
         weights[AVERAGED] = state.averaged.state_dict()
     copied = host({"weights": weights, "training": state.state_dict()})
-    return Snapshot(copied["weights"], copied["training"], info, config_yaml)
+    # never changed, so never copied
+    return Snapshot(
+        {**state.unused.weights, **copied["weights"]}, copied["training"], info, config_yaml
+    )
 
 
 class _Hashed:
@@ -165,6 +168,11 @@ def load_checkpoint(folder: Path, state: TrainState) -> CheckpointInfo:
     except ValueError as error:
         raise CheckpointError(f"{folder}: {error}") from error
     state.load_state_dict(training)
+    state.unused.weights = {
+        name: load_file(weights_file(folder, name))
+        for name in training["moments"]
+        if name not in state.nets
+    }
 
     if state.averaged is not None:
         averaged = folder / weights_name(AVERAGED)

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from data.plots import alignment_image, spectrogram_image
 from trainable.config import NotFiniteConfig
 from trainable.learning.judgement import Spans
 from trainable.learning.report import StepReport
@@ -17,7 +18,6 @@ from trainable.run.fault_policy import FaultPolicy
 from trainable.run.format import TENSORBOARD, TENSORBOARD_EVAL
 from trainable.run.growing import GrowingFile
 from trainable.run.metrics_file import MetricsFile
-from trainable.run.plots import alignment_image, spectrogram_image
 
 
 def _now(write: Callable[[], None]) -> None:

@@ -23,6 +23,7 @@ from trainable.networks.registry import networks
 from trainable.run.tensor_files import load_tensors
 
 OPTIMIZER = ".optimizer.safetensors"
+DESCRIPTION = "config.json"  # beside them, of the reference's layout: names the speakers
 ADAMW = ("step", "exp_avg", "exp_avg_sq")
 LEAVE = "train.skip_optimizer: true takes the weights alone"
 
@@ -72,12 +73,13 @@ def newest(names: Iterable[str]) -> dict[str, str]:
 
 
 def needed(names: Iterable[str]) -> list[str]:
-    """Return the files of `newest`, with the optimizers' files beside them."""
+    """Return the files of `newest`, with the optimizers' files and the description beside them."""
     present = set(names)
     files = list(newest(present).values())
     beside = [
         file.replace(".safetensors", OPTIMIZER) for file in files if file.endswith(".safetensors")
     ]
+    beside += [DESCRIPTION] if files else []
     return files + [file for file in beside if file in present]
 
 

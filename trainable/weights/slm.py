@@ -1,7 +1,7 @@
 """The WavLM of a configuration: a folder, a name on the hub, or a tiny random one."""
 
 import torch
-from transformers import WavLMConfig, WavLMModel
+from transformers import WavLMConfig
 
 from trainable.config import SlmConfig
 from trainable.networks.wavlm import WavLMFeatures
@@ -34,6 +34,8 @@ def load_slm(cfg: SlmConfig, sampling_rate: int) -> WavLMFeatures:
         return WavLMFeatures.from_pretrained(
             cfg.path, revision=cfg.revision, model_sr=sampling_rate, slm_sr=cfg.sampling_rate
         )
+    from transformers import WavLMModel  # seconds of imports
+
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         return WavLMFeatures(WavLMModel(TINY), sampling_rate, cfg.sampling_rate)

@@ -30,8 +30,8 @@ from trainable.weights.published import (
     prefixes,
     read_published,
 )
+from trainable.weights.speakers import SPEAKERS, Speakers, match_speakers, speakers_of
 
-SPEAKERS = "emb_g.weight"  # [n_speakers, gin_channels]
 # rows per symbol, tone and language
 OF_LANGUAGES = ("enc_p.emb.weight", "enc_p.tone_emb.weight", "enc_p.language_emb.weight")
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
@@ -69,10 +69,12 @@ def warm_start(
     nets: Mapping[str, nn.Module],
     optimizers: Mapping[str, torch.optim.Optimizer] | None = None,
     endpoint: str | None = None,
+    speakers: Mapping[str, int] | None = None,
 ) -> Taken:
     """Take over what fits of other weights, in place.
 
-    Nothing is changed before all of them are read and fit.
+    Nothing is changed before all of them are read and fit. Rows of the speaker table are matched by
+    name where the source names its speakers, as our checkpoints and config.json do.
 
     Args:
         source: `train.init_from`: a folder or URI of published files, any combination of the
@@ -81,6 +83,7 @@ def warm_start(
         nets: name -> network, not wrapped.
         optimizers: network -> its optimizer, to take over the states too; None leaves them.
         endpoint: mirror of the hub.
+        speakers: name -> row of the speaker table here; None: rows are matched by number.
 
     Raises:
         ValueError: there is no file, or one is damaged, holds pickled code or NaN, is of another
@@ -90,8 +93,9 @@ def warm_start(
     try:
         with folder_of(source, endpoint) as folder:
             found = read_folder(folder, nets, with_optimizers)
+            matched = None if speakers is None else Speakers(speakers, speakers_of(folder))
             fitted = {
-                name: fit(found[name][1], net, found[name][0], with_optimizers)
+                name: fit(found[name][1], net, found[name][0], with_optimizers, matched)
                 for name, net in nets.items()
                 if name in found
             }
@@ -254,7 +258,13 @@ def read_checkpoint(
     return found
 
 
-def fit(published: Published, net: nn.Module, file: str, optimizer: bool) -> Fitted:
+def fit(
+    published: Published,
+    net: nn.Module,
+    file: str,
+    optimizer: bool,
+    speakers: Speakers | None = None,
+) -> Fitted:
     """Bring published weights to the shapes of a network; what does not fit keeps its value.
 
     Args:
@@ -262,6 +272,7 @@ def fit(published: Published, net: nn.Module, file: str, optimizer: bool) -> Fit
         net: the network, which is not changed.
         file: name of the file, for the report.
         optimizer: fit the optimizer's state too.
+        speakers: whose the rows of the speaker tables are; None: rows of equal numbers are alike.
 
     Raises:
         ValueError: fewer than half of the network's tensors fit, or some hold NaN or infinity.
@@ -272,6 +283,8 @@ def fit(published: Published, net: nn.Module, file: str, optimizer: bool) -> Fit
     weights = dict(published.weights)
     notes: list[str] = []
     moments: Moments = {key: dict(entry) for key, entry in (published.moments or {}).items()}
+    if speakers is not None and (note := match_speakers(speakers, weights, moments, own)):
+        notes.append(note)
     for table in tables_to_resize(weights, own):
         notes.append(_resize(table, weights, moments, own))
 

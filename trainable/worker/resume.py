@@ -4,6 +4,7 @@ After numbers blew up it begins again at a scheduled checkpoint, behind the bad 
 """
 
 import logging
+from collections.abc import Mapping
 from dataclasses import replace
 
 from data.plan.history import changed
@@ -40,7 +41,12 @@ def spec_of_new_run(cfg: WorkerConfig, manifest: Manifest) -> StreamSpec:
 
 @collective
 def resume_or_start(
-    cfg: WorkerConfig, rank: int, spec: StreamSpec, state: TrainState, saver: Saver
+    cfg: WorkerConfig,
+    rank: int,
+    spec: StreamSpec,
+    state: TrainState,
+    saver: Saver,
+    speakers: Mapping[str, int] | None = None,
 ) -> StreamSpec:
     """Restore the newest good checkpoint of the run's folder, or start the run.
 
@@ -52,6 +58,8 @@ def resume_or_start(
         spec: names the data and its order, as for a new run.
         state: restored in place.
         saver: is told which step the run resumed from.
+        speakers: name -> row of the speaker table, to match those of `train.init_from`; None: by
+            row.
 
     Returns:
         `spec`, with the changes of the order since the run's beginning.
@@ -64,7 +72,7 @@ def resume_or_start(
     own = on_all_ranks(lambda: newest_good(cfg.folder) if rank == 0 else None, cfg.retry_s)
     newest = broadcast(own)
     if newest is None:
-        on_all_ranks(lambda: start(cfg.train, rank, state), cfg.retry_s)
+        on_all_ranks(lambda: start(cfg.train, rank, state, speakers), cfg.retry_s)
         return spec
 
     def load() -> tuple[CheckpointInfo, list[str]]:
@@ -74,8 +82,11 @@ def resume_or_start(
         return info, changed_settings(before, cfg.config_yaml)
 
     info, differences = on_all_ranks(load, cfg.retry_s)
+    if state.unused.weights:
+        names = ", ".join(state.unused.weights)
+        log.info("not trained in this start, kept in the checkpoints as they are: %s", names)
     saver.resumed = info.position.step
-    check_same_data(info, spec)
+    check_same_data(info, spec, speakers)
     if info.code_version != cfg.code_version:
         log.warning(
             "resumes with code %s; the checkpoint was written by %s",
@@ -92,8 +103,15 @@ def resume_or_start(
     return replace(spec, history=history)
 
 
-def check_same_data(info: CheckpointInfo, spec: StreamSpec) -> None:
-    """Refuse to resume on other data.
+def check_same_data(
+    info: CheckpointInfo, spec: StreamSpec, speakers: Mapping[str, int] | None = None
+) -> None:
+    """Refuse to resume on other data, or on the same data with other numbers of speakers.
+
+    Args:
+        info: what the checkpoint tells about itself.
+        spec: names the data.
+        speakers: name -> row of the speaker table, as the data number them.
 
     Raises:
         ValueError: says what to do.
@@ -104,15 +122,29 @@ def check_same_data(info: CheckpointInfo, spec: StreamSpec) -> None:
             f"{spec.data.shards} has {spec.digest[:12]}): "
             "restore the shards or choose another run.name"
         )
+    rows = {name: (row, (speakers or {}).get(name, row)) for name, row in info.speakers.items()}
+    moved = [f"{name} {was} -> {now}" for name, (was, now) in rows.items() if was != now]
+    if moved:
+        raise ValueError(
+            f"{spec.data.shards} numbers speakers otherwise than the run ({', '.join(moved[:3])}), "
+            "which would swap their voices: restore the shards, or start another run.name with "
+            "train.init_from, which matches speakers by name"
+        )
 
 
-def start(train: TrainConfig, rank: int, state: TrainState) -> None:
+def start(
+    train: TrainConfig,
+    rank: int,
+    state: TrainState,
+    speakers: Mapping[str, int] | None = None,
+) -> None:
     """Start a run: take over the weights of `train.init_from`, if given; every rank reads them.
 
     Args:
         train: the training.
         rank: rank of this worker; 0 logs what was taken over.
         state: changed in place.
+        speakers: see `resume_or_start`.
     """
     log.info("starts from %s", train.init_from or "random weights")
     if train.init_from is None:
@@ -120,7 +152,7 @@ def start(train: TrainConfig, rank: int, state: TrainState) -> None:
 
     nets = {name: unwrapped(net) for name, net in state.nets.items()}
     optimizers = None if train.skip_optimizer else state.optimizers
-    taken = warm_start(train.init_from, nets, optimizers, train.hub_endpoint)
+    taken = warm_start(train.init_from, nets, optimizers, train.hub_endpoint, speakers)
     state.base_rates |= taken.learning_rates
     if state.averaged is not None:
         # the average is of the weights that were there before

@@ -19,7 +19,7 @@ from trainable.learning.step import TrainingStep
 from trainable.run.logs import start_logging
 from trainable.run.records import RunLog
 from trainable.run.saver import Saver
-from trainable.settings import check_fits
+from trainable.settings import check_fits, check_speakers, check_splits
 from trainable.weights.slm import load_slm
 from trainable.worker.config import WorkerConfig
 from trainable.worker.loop import TrainingLoop
@@ -52,10 +52,14 @@ def set_up(cfg: WorkerConfig, worker: Worker) -> TrainingLoop:
     agreement = Agreement(cfg.collective_timeout_s)
     damage = Damage(agreement.first_error)
     check_fits(cfg.data, cfg.model, manifest)
+    check_speakers(cfg.model, manifest)
+    check_splits(cfg.data, manifest)
 
     # what is trained, and where it stands
     state = build_state(cfg, worker)
-    spec = resume_or_start(cfg, rank, spec_of_new_run(cfg, manifest), state, saver)
+    spec = resume_or_start(
+        cfg, rank, spec_of_new_run(cfg, manifest), state, saver, manifest.speakers
+    )
     schedule = schedule_of(spec)
     # nothing to train on is an error of the settings: no restart would help
     schedule.check(state.position)

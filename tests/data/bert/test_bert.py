@@ -104,6 +104,7 @@ def test_tiny_models_leave_the_global_generator_alone(tmp_path):
     assert torch.equal(torch.rand(1), expected)
 
 
+@pytest.mark.medium
 @settings(max_examples=100, deadline=None)
 @given(text=st.text(max_size=40))
 def test_english_tokens_and_word2ph_go_together(text, features):

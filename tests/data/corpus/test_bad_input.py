@@ -58,16 +58,16 @@ GOOD = audio(tone())
 RECORDINGS: dict[str, tuple[bytes, str]] = {
     "zero_bytes": (b"", "unreadable_audio"),
     "a_text": (b"no audio at all", "unreadable_audio"),
-    "header_alone": (GOOD[:44], "too_short"),
+    "header_alone": (GOOD[:44], "truncated_audio"),
     "half_a_header": (GOOD[:20], "unreadable_audio"),
-    "wav_cut_off": (GOOD[: len(GOOD) * 2 // 3], "kept"),  # its length is that of its samples
+    "wav_cut_off": (GOOD[: len(GOOD) * 2 // 3], "truncated_audio"),
     "flac_cut_off": (audio(tone(), fmt="FLAC")[:3000], "unreadable_audio"),
     "8_bit": (audio(tone(), subtype="PCM_U8"), "kept"),
     "24_bit": (audio(tone(), subtype="PCM_24"), "kept"),
     "float": (audio(tone(), subtype="FLOAT"), "kept"),
     "louder_than_full_scale": (audio(tone(level=7), subtype="FLOAT"), "kept"),
     "stereo": (audio(np.stack([tone(), tone(level=0.1)], 1)), "kept"),
-    "one_channel_cancels_the_other": (audio(np.stack([tone(), -tone()], 1)), "silent"),
+    "one_channel_cancels_the_other": (audio(np.stack([tone(), -tone()], 1)), "channels_cancel"),
     "six_channels": (audio(np.stack([tone()] * 6, 1)), "kept"),
     "8_khz": (audio(tone(rate=8000), 8000), "kept"),
     "96_khz": (audio(tone(rate=96000), 96000), "kept"),
@@ -155,8 +155,9 @@ class Bench:
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory) -> Bench:
     folder = tmp_path_factory.mktemp("corpus")
-    for name in TEXTS:
-        (folder / f"{name}.wav").write_bytes(GOOD)
+    for number, name in enumerate(TEXTS):
+        # each its own: a recording that an earlier line has is rejected
+        (folder / f"{name}.wav").write_bytes(audio(tone(level=0.4 + 0.01 * number)))
     for name, (content, _) in RECORDINGS.items():
         (folder / f"{name}.wav").write_bytes(content)
     (folder / "folder").mkdir()
@@ -201,12 +202,84 @@ def test_tables_name_split_and_id(bench) -> None:
     row = {"path": "plain.wav", "speaker": "anna", "language": "EN", "text": HELLO}
     rows = [
         row | {"id": "a", "split": "train"},
-        row | {"id": "b"},
+        row | {"id": "b", "path": "crlf.wav"},
         row | {"id": "c", "split": "-1"},
         row | {"id": "a"},
     ]
     _, outcomes = bench.account("\n".join(map(json.dumps, rows)).encode(), "table.jsonl")
     assert outcomes == {1: "kept", 2: "kept", 3: "unknown_split", 4: "duplicate_id"}
+
+
+def test_one_recording_under_several_names(bench, tmp_path, monkeypatch) -> None:
+    """By content: however its path is spelled, and wherever a copy of it lies."""
+    plain = bench.folder / "plain.wav"
+    monkeypatch.chdir(bench.folder)
+    (tmp_path / "linked").symlink_to(bench.folder)
+    (tmp_path / "copy.wav").write_bytes(plain.read_bytes())
+    spellings = [
+        plain,
+        plain.as_uri(),
+        f"local://{plain}",
+        f"{bench.folder}/./plain.wav",
+        f"{bench.folder}//plain.wav",
+        f"{bench.folder}/folder/../plain.wav",
+        tmp_path / "linked/plain.wav",
+        tmp_path / "copy.wav",
+    ]
+    lines = ["plain.wav|anna|EN|" + HELLO, *(f"{path}|anna|EN|{HELLO}" for path in spellings)]
+    ledger, outcomes = bench.account("\n".join(lines).encode())
+    assert outcomes == {1: "kept"} | dict.fromkeys(range(2, 10), "duplicate_audio")
+    first = f"{bench.folder}/esd.list:1"
+    assert all(f"the same recording as {first}" in reject.detail for reject in ledger.rejects)
+
+
+@pytest.mark.parametrize(
+    ("other", "told"),
+    [
+        ("anna|EN|Something else.", f"text 'Something else.' instead of {HELLO!r}"),
+        (f"ben|EN|{HELLO}", "speaker 'ben' instead of 'anna'"),
+        ("anna|JP|おはよう。", "language 'JP' instead of 'EN'"),
+    ],
+)
+def test_one_recording_with_two_stories(bench, other: str, told: str) -> None:
+    content = f"plain.wav|anna|EN|{HELLO}\n{bench.folder}/plain.wav|{other}"
+    ledger, outcomes = bench.account(content.encode())
+    assert outcomes == {1: "kept", 2: "contradiction"}
+    assert told in ledger.rejects[0].detail
+    by_id, outcomes = bench.account(f"plain.wav|anna|EN|{HELLO}\n./plain.wav|{other}".encode())
+    assert outcomes == {1: "kept", 2: "duplicate_id"}
+    assert "plain.wav already" in by_id.rejects[0].detail
+
+
+def test_what_a_line_is_rejected_for_does_not_reject_the_next(bench) -> None:
+    """A line that is not kept has no claim on its recording."""
+    content = f"plain.wav|anna|EN|😀\n{bench.folder}/plain.wav|anna|EN|{HELLO}"
+    _, outcomes = bench.account(content.encode())
+    assert outcomes == {1: "empty_text", 2: "kept"}
+
+
+def test_the_first_line_counts_whichever_was_surveyed_first(bench) -> None:
+    lines = [f"plain.wav|anna|EN|{HELLO}", f"{bench.folder}/plain.wav|anna|EN|Other."]
+    (bench.folder / "esd.list").write_text("\n".join(lines))
+    transcript = read_transcript(str(bench.folder / "esd.list"))
+    rows = pa.Table.from_pylist(line_rows(transcript)[::-1], schema=LINE)
+    ledger, kept = judge(bench.cfg, transcript, bench.surveyor(rows), {})
+    assert [row["line"] for row in kept] == [0]
+    assert [reject.number for reject in ledger.rejects] == [2]
+
+
+def test_a_cut_recording_that_a_shard_holds_already_is_rejected(bench) -> None:
+    """Older code kept it; its row is found by its key, and not decoded again."""
+    line = f"wav_cut_off.wav|anna|EN|{HELLO}"
+    (bench.folder / "esd.list").write_text(line)
+    rows = pa.Table.from_pylist(
+        line_rows(read_transcript(str(bench.folder / "esd.list"))), schema=LINE
+    )
+    audio = RECORDINGS["wav_cut_off"][0]
+    recipe = bench.surveyor.recipe
+    key = recipe.key("wav_cut_off.wav", HELLO, "EN", "anna", audio)
+    (found,) = Surveyor(bench.cfg, recipe, frozenset([key]))(rows).to_pylist()
+    assert found["reason"] == "truncated_audio"
 
 
 @pytest.fixture

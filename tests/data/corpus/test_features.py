@@ -77,6 +77,7 @@ def test_batches_are_of_like_length_and_rows_keep_their_own_features(cfg, monkey
         np.testing.assert_allclose(found.astype(np.float32), alone.astype(np.float32), atol=2e-3)
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("where", ["pipeline", "shards"])
 def test_spectrograms_are_stored_where_they_are_asked_for(cfg, tmp_path, where: str) -> None:
     cfg = replace(cfg, shards=str(tmp_path), spectrogram_on=where)

@@ -291,7 +291,7 @@ def test_limits_hold_for_rows_that_a_shard_holds(tmp_path) -> None:
     held = {"a": HeldRow("s", 0, RATE, phones), "b": HeldRow("s", 1, RATE // 2, phones)}
     held["c"] = HeldRow("s", 2, RATE, " ".join(["ah"] * 43))
     surveyed = pa.Table.from_pylist(
-        [{"line": n, "key": key} for n, key in enumerate(held)], SURVEYED
+        [{"line": n, "key": key, "audio": key} for n, key in enumerate(held)], SURVEYED
     )
     cfg = DataConfig(min_seconds=0.8)
     ledger, rows = judge(cfg, transcript, surveyed, held)

@@ -102,24 +102,10 @@ def test_settings_that_a_row_depends_on_change_its_key(tmp_path) -> None:
         {"trim_db": 40.0},
     )
     changed = [replace(base, **change) for change in changes]
-    changed += [stored, replace(stored, filter_length=1024), replace(stored, win_length=1024)]
+    changed += [stored, replace(stored, filter_length=4096), replace(stored, win_length=1024)]
     changed += [replace(base, trim_db=40.0, trim_margin=0.2)]
     assert len({key(cfg) for cfg in (base, *changed)}) == 1 + len(changed)
     # nothing in a row follows from these
     assert key(base) == key(
         replace(base, filter_length=1024, win_length=1024, trim_margin=0.2, n_mel_channels=80)
     )
-
-
-@pytest.mark.parametrize(
-    ("changes", "named"),
-    [
-        ({"peak": 0.9, "loudness": -23.0}, r"data\.peak and data\.loudness"),
-        ({"peak": 1.5}, r"data\.peak is 1\.5"),
-        ({"trim_db": -40.0}, r"data\.trim_db"),
-        ({"trim_db": 40.0, "trim_margin": -0.1}, r"data\.trim_margin"),
-    ],
-)
-def test_contradictory_settings_are_refused(tmp_path, changes: dict, named: str) -> None:
-    with pytest.raises(ValueError, match=named):
-        make_recipe(replace(random_models(tmp_path), **changes), [])

@@ -10,8 +10,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from data.config import DataConfig
 from data.corpus.ledger import Reject
-from data.corpus.transcript import TranscriptLine, parse_transcript, read_transcript
+from data.corpus.prepare import prepare
+from data.corpus.transcript import (
+    TranscriptLine,
+    parse_transcript,
+    read_transcript,
+    transcript_digest,
+)
 from data.rejected import Reason
 from data.shards.manifest import SPLITS
 from data.text.languages import LANGUAGES
@@ -247,3 +254,68 @@ def test_a_glob_below_folders_that_look_like_globs(tmp_path) -> None:
         ]
     with pytest.raises(ValueError, match="no transcript matches"):
         read_transcript(str(tmp_path / "anna [v2]/missing.list"))
+
+
+ZH, JP, EN = "早上好，今天下雨。", "おはようございます。", "Café, naïve"
+ENCODINGS = [
+    ("ZH", ZH, "gbk", "GBK"),
+    ("ZH", ZH, "gb18030", "GBK"),
+    ("ZH", ZH, "big5", "Big5"),
+    ("JP", JP, "cp932", "Shift-JIS"),
+    ("JP", JP, "euc_jp", "EUC-JP"),
+    ("EN", EN, "latin-1", "Windows-1252"),
+    ("EN", EN, "utf-16", "UTF-16"),
+    ("EN", EN, "utf-16-le", "UTF-16"),
+    ("ZH", ZH, "utf-16-be", "UTF-16"),
+    ("JP", JP, "utf-32", "UTF-32"),
+]
+
+
+@pytest.mark.parametrize("lines", [1, 3])
+@pytest.mark.parametrize("name", ["esd.list", "esd.jsonl"])
+@pytest.mark.parametrize(("language", "text", "encoding", "named"), ENCODINGS)
+def test_another_encoding_is_named(
+    tmp_path, lines: int, name: str, language: str, text: str, encoding: str, named: str
+) -> None:
+    """With the file and the first line of it, and before anything else is looked at."""
+    rows = [
+        {"path": f"{number}.wav", "speaker": "a", "language": language, "text": text}
+        for number in range(lines)
+    ]
+    if name.endswith("jsonl"):
+        written = [json.dumps(row, ensure_ascii=False) for row in rows]
+    else:
+        written = ["|".join(row.values()) for row in rows]
+    (tmp_path / name).write_bytes("\n".join(written).encode(encoding))
+    with pytest.raises(ValueError, match=rf"{name}:1: not UTF-8.* seems to be {named}") as caught:
+        prepare(DataConfig(transcript=str(tmp_path / name), shards=str(tmp_path / "shards")))
+    assert str(caught.value).count("\n") == 0
+    assert not (tmp_path / "shards").exists()
+
+
+def test_single_lines_in_another_encoding_are_rejected_with_its_name(tmp_path) -> None:
+    lines = [f"{number}.wav|mei|ZH|{ZH}".encode() for number in range(40)]
+    lines[30] = f"30.wav|mei|ZH|{ZH}".encode("gbk")
+    (tmp_path / "esd.list").write_bytes(b"\n".join(lines))
+    transcript = read_transcript(str(tmp_path / "esd.list"), max_foreign=0.05)
+    assert len(transcript.lines) == 39
+    (reject,) = transcript.rejects
+    assert (reject.number, reject.reason) == (31, Reason.MALFORMED_LINE)
+    assert "seems to be GBK" in reject.detail
+
+
+def test_escape_sequences_are_no_text() -> None:
+    content = f"a.wav|hana|JP|{JP}".encode("iso2022_jp")
+    (reject,) = parse_transcript("t.list", content)
+    assert isinstance(reject, Reject)
+    assert "ISO-2022-JP" in reject.detail
+
+
+def test_a_digest_is_of_what_the_files_hold(tmp_path) -> None:
+    first, moved = tmp_path / "esd.list", tmp_path / "moved.list"
+    first.write_text(f"a.wav|mei|ZH|{ZH}", encoding="utf-8")
+    moved.write_bytes(first.read_bytes())
+    digest = read_transcript(str(first)).digest
+    assert digest == transcript_digest(str(first)) == transcript_digest(str(moved))
+    moved.write_text("b.wav|mei|ZH|x")
+    assert transcript_digest(str(moved)) != digest

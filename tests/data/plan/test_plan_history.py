@@ -68,6 +68,7 @@ starts = st.lists(st.tuples(cuts, st.integers(0, 9)), min_size=1, max_size=5)
 corpora = st.lists(st.integers(1, 1200), min_size=1, max_size=60)
 
 
+@pytest.mark.medium
 @settings(deadline=None, max_examples=150)
 @given(corpora, starts, st.data())
 def test_every_utterance_once_per_epoch_through_all_changes(frames, starts, data):

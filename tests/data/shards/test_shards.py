@@ -94,6 +94,7 @@ def test_a_flipped_byte_is_found_and_named(tmp_path, column: str) -> None:
     assert rows[1]["id"] in str(caught.value)
 
 
+@pytest.mark.medium
 def test_no_flipped_byte_of_a_row_goes_unnoticed(tmp_path) -> None:
     """Any byte of the file: what is read equals what was written, or reading raises ShardError."""
     rows = [{**make_row(0), "audio": b"abc", "bert": b"def", "spec": b""}]
@@ -153,6 +154,7 @@ def test_no_rows_make_no_shard(tmp_path) -> None:
     assert list_shards(str(tmp_path)) == []
 
 
+@pytest.mark.medium
 def test_an_epoch_reads_each_byte_about_once_from_an_object_store(monkeypatch) -> None:
     """Micro-batches of rows of any shards, in any order."""
     written: dict[tuple[str, int], dict] = {}

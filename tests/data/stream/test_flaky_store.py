@@ -26,6 +26,7 @@ def reads_shard(request: str) -> bool:
     return request.startswith("GET ") and "/shards/" in request
 
 
+@pytest.mark.medium
 def test_503_is_asked_again_then_stops_the_run_and_is_never_damage(store, monkeypatch):
     spec = policy(make_corpus("s3://bucket/corpus", rows_per_shard=4), "replace")
     manifest = read_manifest(spec.data.shards)

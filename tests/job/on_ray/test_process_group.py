@@ -1,18 +1,13 @@
 """The workers' process group uses the network by which Ray's nodes know each other."""
 
-import json
 import os
-from pathlib import Path
 from types import SimpleNamespace
 
 import psutil
 import pytest
-import ray.train
-from ray.train import RunConfig, ScalingConfig
-from ray.train.torch import TorchTrainer
 
 from job.on_ray import process_group
-from job.on_ray.process_group import GLOO_INTERFACE, ProcessGroupConfig, choose_interface
+from job.on_ray.process_group import GLOO_INTERFACE, choose_interface
 
 
 @pytest.fixture
@@ -56,23 +51,3 @@ def test_an_address_of_no_interface_leaves_it_to_gloo(at):
     at("198.51.100.1")
     choose_interface()
     assert GLOO_INTERFACE not in os.environ
-
-
-def says_where(config: dict) -> None:
-    ray.train.report({})
-    if ray.train.get_context().get_world_rank() == 1:
-        Path(config["to"]).write_text(
-            json.dumps([os.environ[GLOO_INTERFACE], ray.util.get_node_ip_address()])
-        )
-
-
-def test_workers_choose_before_the_group_is_made(ray_local, tmp_path):
-    TorchTrainer(
-        says_where,
-        train_loop_config={"to": str(tmp_path / "said")},
-        scaling_config=ScalingConfig(num_workers=2, resources_per_worker={"CPU": 0.5}),
-        torch_config=ProcessGroupConfig("gloo"),
-        run_config=RunConfig(name="group", storage_path=str(tmp_path)),
-    ).fit()
-    interface, address = json.loads((tmp_path / "said").read_text())
-    assert address in (each.address for each in psutil.net_if_addrs()[interface])

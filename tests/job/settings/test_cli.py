@@ -160,8 +160,14 @@ def test_a_stores_missing_client_is_said_with_what_to_type(monkeypatch, capsys):
     assert capsys.readouterr().err.endswith(
         ": python -m pip install --requirement deploy/cloud.lock\n"
     )
-    with pytest.raises(ImportError, match="of ours"):  # a bug keeps its traceback
+    with pytest.raises(SystemExit, match="1"):  # a bug keeps its traceback, in a file
         run(lambda argv: missing(None))
+    told = capsys.readouterr().err
+    assert told.startswith("error: ImportError: of ours; ")
+    assert told.count("\n") == 1
+    log = Path(told.split("; ")[1].partition(" has the whole traceback")[0])
+    assert "ImportError: of ours" in log.read_text(encoding="utf-8")
+    log.unlink()
 
 
 def missing(package: str | None) -> None:

@@ -108,7 +108,7 @@ def test_an_anchor_gives_its_keys_to_another_section(tmp_path):
         (["--train.max_steps"], "expected one argument"),
         (["--config", "/no/such.yaml"], "--config /no/such.yaml: No such file or directory"),
         (["--config", "/"], "--config /: Is a directory"),
-        (["--config="], "--config "),
+        (["--config="], "--config: '' is no path"),
         (["--train.loss_weights", "{mel: 5}"], "--train.loss_weights is a section"),
         (["--eval.scorers", "{a: {factory: x}}"], "eval.scorers: "),
     ],

@@ -23,6 +23,7 @@ from trainable.config import ModelConfig, TrainConfig
 from trainable.networks.generator.build import build_generator
 
 onnxruntime = pytest.importorskip("onnxruntime")
+pytestmark = pytest.mark.medium  # tracing takes its time
 
 
 HOP = 4

@@ -44,6 +44,7 @@ def test_every_language_is_spoken(voice, speeches, alone):
         assert wave.std() > 1e-3
 
 
+@pytest.mark.medium
 def test_a_batch_gives_what_each_gives_alone(voice, speeches, alone):
     """Whatever the neighbours are, though they are longer and have other settings."""
     utterances = [voice.read(speech) for speech in speeches]
@@ -53,6 +54,7 @@ def test_a_batch_gives_what_each_gives_alone(voice, speeches, alone):
             assert np.abs(wave - alone[i]).max() < 1e-5
 
 
+@pytest.mark.medium
 def test_seeds(voice, speeches, alone):
     assert np.array_equal(voice.say(speeches[0]), alone[0])
     other = voice.say(replace(speeches[0], seed=2))
@@ -70,6 +72,7 @@ def test_settings_are_heard(voice, speeches, alone):
     assert another.shape != alone[0].shape or not np.allclose(another, alone[0])
 
 
+@pytest.mark.medium
 def test_languages_mix(voice):
     mixed = SpeechRequest("[ZH]你好，[EN]my friend, [JP]ありがとう。", "zh")
     wave = voice.say(mixed)
@@ -82,6 +85,7 @@ def test_languages_mix(voice):
     assert 0.6 < len(wave) / sum(map(len, parts)) < 1.1
 
 
+@pytest.mark.medium
 def test_noise_in_place_of_the_languages_that_are_not_spoken(voice, speeches, tmp_path):
     data = replace(voice.data, bert=replace(voice.data.bert, inactive="noise"))
     noisy = Voice(voice.g, data, voice.info)

@@ -81,6 +81,7 @@ def test_what_calls_a_collective_is_marked():
             pytest.fail(f"{path.relative_to(ROOT)}: {name} calls {', '.join(sorted(called))}")
 
 
+@pytest.mark.medium
 def test_a_name_is_collective_everywhere_or_nowhere():
     """So that a reader of a call knows, and so does the test before."""
     known = collectives()

@@ -1,3 +1,4 @@
+import pytest
 import torch
 from torch import nn
 
@@ -22,6 +23,7 @@ def test_average_by_hand():
     assert net.weight.item() == -1.0
 
 
+@pytest.mark.medium
 def test_training_is_the_same_with_an_average_beside_it():
     digests = []
     for decay in (0.0, 0.9):

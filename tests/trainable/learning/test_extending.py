@@ -98,6 +98,7 @@ def steps(cfg, state, count, utterances=lambda slot: 2 + slot):
     return found
 
 
+@pytest.mark.medium
 @pytest.mark.usefixtures("toys")
 @pytest.mark.parametrize("reduction", ["fast", "exact"])
 def test_trained_logged_saved_resumed_exported_and_evaluated(reduction, tmp_path):
@@ -156,6 +157,7 @@ def test_trained_logged_saved_resumed_exported_and_evaluated(reduction, tmp_path
     assert math.isfinite(scores.means()["eval/mel"])
 
 
+@pytest.mark.medium
 def test_a_checkpoint_is_read_where_its_network_is_not_declared(tmp_path):
     cfg = tiny_config()
     with registered(D2):
@@ -172,6 +174,7 @@ def test_a_checkpoint_is_read_where_its_network_is_not_declared(tmp_path):
     assert names == ["DUR_0", "D_0", "G_0", "WD_0", "config.json"]
 
 
+@pytest.mark.medium
 @pytest.mark.usefixtures("toys")
 def test_a_part_is_reported_where_all_micro_batches_have_it():
     cfg = tiny_config(micro_batches_per_step=2)
@@ -185,6 +188,7 @@ def test_a_part_is_reported_where_all_micro_batches_have_it():
         assert all(present[tag] for tag in OWN_TAGS if tag != "grad_norm_d2")
 
 
+@pytest.mark.medium
 @pytest.mark.usefixtures("toys")
 def test_weights_of_losses_without_a_key_are_those_of_their_declarations():
     cfg = tiny_config(micro_batches_per_step=1)
@@ -198,6 +202,7 @@ def test_weights_of_losses_without_a_key_are_those_of_their_declarations():
     assert plain["loss/g/total"].item() == pytest.approx(total.item(), rel=1e-5)
 
 
+@pytest.mark.medium
 @pytest.mark.usefixtures("toys")
 def test_a_loss_that_is_no_number_is_named_with_its_network(tmp_path, monkeypatch):
     cfg = tiny_config(micro_batches_per_step=1)

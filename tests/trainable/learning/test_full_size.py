@@ -4,6 +4,7 @@ import resource
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 import torch
 from transformers import WavLMConfig, WavLMModel
 
@@ -16,6 +17,7 @@ from trainable.networks.wavlm import WavLMFeatures
 PARAMETERS = {"g": 61_020_017, "d": 46_747_132, "dur": 1_209_409, "wd": 1_173_634}
 
 
+@pytest.mark.medium
 def test_one_step_of_the_base_preset():
     cfg = read_config(Path(__file__).parents[3] / "job/presets/base.yaml")
     # transformers' default is base-plus size

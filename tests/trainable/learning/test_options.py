@@ -25,6 +25,7 @@ def step_of(cfg: Config, state: TrainState, **batch: int):
     return TrainingStep(state, cfg.train, cfg.data)([(0, tiny_batch(cfg, 0, **batch))])
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("reduction", ["fast", "exact"])
 def test_frozen_parameters_keep_their_values(reduction):
     names = ("zh_bert", "jp_bert", "g.dec.ups.*", "d.discriminators.0.*")
@@ -62,6 +63,7 @@ def test_freezes_that_make_no_sense_are_refused(names, message):
         tiny_state(tiny_config(freeze=names))
 
 
+@pytest.mark.medium
 def test_a_run_may_freeze_others_when_it_goes_on():
     cfg = tiny_config(micro_batches_per_step=1, reduction="exact", freeze=("en_bert",))
     state, again = (
@@ -102,6 +104,7 @@ def test_corrected_duration_loss_does_not_hear_padding_or_the_batch_size():
     )
 
 
+@pytest.mark.medium
 def test_a_step_with_the_corrected_duration_loss():
     """By predictor, not by utterance; nothing else changes in a first step's losses."""
     values = {}
@@ -130,6 +133,7 @@ VITS1 = {
 }
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("change", [VITS1, {"n_speakers": 0, "use_spk_conditioned_encoder": False}])
 def test_other_models_train(change):
     """VITS, and a model without a speaker table, which takes the voice from the recording."""
@@ -150,6 +154,7 @@ def test_a_speaker_conditioned_encoder_needs_speakers():
         tiny_state(replace(cfg, model=replace(cfg.model, n_speakers=0)))
 
 
+@pytest.mark.medium
 def test_fp16_overflow_of_one_network_skips_that_network_alone():
     cfg = tiny_config(micro_batches_per_step=1, precision="fp16")
     state = tiny_state(cfg)
@@ -186,6 +191,7 @@ def test_a_voice_without_a_speaker_table_speaks_as_a_recording():
     assert not np.array_equal(first[:1000], other[:1000])
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("reduction", ["fast", "exact"])
 def test_a_broken_micro_batch_is_skipped_by_the_networks_that_it_reaches(reduction):
     """Weights and moments stay as they were, bit for bit; the next step trains again."""
@@ -220,6 +226,7 @@ def test_a_broken_micro_batch_is_skipped_by_the_networks_that_it_reaches(reducti
     assert not torch.equal(state.nets["g"].enc_p.emb.weight, before["g"][0]["enc_p.emb.weight"])
 
 
+@pytest.mark.medium
 def test_skipping_changes_nothing_where_all_is_well():
     digests = set()
     for policy in ("stop", "skip"):
@@ -230,6 +237,7 @@ def test_skipping_changes_nothing_where_all_is_well():
     assert len(digests) == 1
 
 
+@pytest.mark.medium
 def test_an_exploding_gradient_is_skipped():
     cfg = tiny_config(
         micro_batches_per_step=1, not_finite=NotFiniteConfig(policy="skip", max_grad_norm=1e-3)

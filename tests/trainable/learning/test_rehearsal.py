@@ -53,7 +53,8 @@ def trace(cfg, rank: int, world_size: int, when: str) -> tuple[str, list[str]]:
     step, losses = TrainingStep(state, cfg.train, cfg.data), []
     assert rehearse(step, plan_of, manifest()) == ""
     for i in range(2):
-        own = [(j, tiny_batch(cfg, 10 * i + j)) for j in range(2) if j % world_size == rank]
+        slots = range(rank, cfg.train.micro_batches_per_step, world_size)
+        own = [(j, tiny_batch(cfg, 10 * i + j)) for j in slots]
         losses.append(str({tag: value.item() for tag, value in step(own).scalars.items()}))
         state.position = Position(i + 1, i + 1, 0)
         assert rehearse(step, plan_of, manifest()) == ""
@@ -68,16 +69,19 @@ def trace(cfg, rank: int, world_size: int, when: str) -> tuple[str, list[str]]:
 def variants():
     yield "exact", {"reduction": "exact"}, {}
     yield "fast", {"reduction": "fast"}, {}
-    yield "bf16", {"precision": "bf16"}, {}
-    yield "spectral", {}, {"use_spectral_norm": True}
-    yield "averaged", {"ema_decay": 0.9}, {}
+    # what these keep does not depend on the number of micro-batches
+    one = {"micro_batches_per_step": 1}
+    yield "bf16", one | {"precision": "bf16"}, {}
+    yield "spectral", one, {"use_spectral_norm": True}
+    yield "averaged", one | {"ema_decay": 0.9}, {}
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize(
     ("name", "train", "model"), variants(), ids=[name for name, _, _ in variants()]
 )
 def test_a_rehearsal_leaves_the_bits_alone(name, train, model):
-    cfg = tiny_config(micro_batches_per_step=2, **train)
+    cfg = tiny_config(**{"micro_batches_per_step": 2} | train)
     cfg = replace(cfg, model=replace(cfg.model, **model))
     assert trace(cfg, 0, 1, "always") == trace(cfg, 0, 1, "never")
 
@@ -125,6 +129,7 @@ ERRORS = [
 ]
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize(
     "error", ERRORS, ids=[type(e).__name__ + str(i) for i, e in enumerate(ERRORS)]
 )
@@ -156,6 +161,7 @@ def test_other_errors_pass(monkeypatch):
         raise RuntimeError("shapes differ")
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize(
     ("change", "key"),
     [
@@ -178,6 +184,7 @@ def test_a_rehearsal_that_fails_says_what_to_lower(monkeypatch, change, key):
     assert "2.00 GiB" in error
 
 
+@pytest.mark.medium
 def test_what_the_first_step_adds_for_good_is_reckoned_with():
     cfg = tiny_config(micro_batches_per_step=1, reduction="exact")
     state = tiny_state(cfg)

@@ -71,6 +71,7 @@ def single_steps(device: str, precision: str) -> list[tuple[dict[str, float], di
     return list(zip(plain, found, strict=True))
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("device", ["cpu", *GPUS])
 @pytest.mark.parametrize("number", STEPS)
 def test_bf16_is_within_two_percent(number, device):

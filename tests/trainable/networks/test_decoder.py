@@ -71,6 +71,7 @@ def test_recomputing_gives_the_same_bits(name):
     assert all(map(torch.equal, *gradients))
 
 
+@pytest.mark.medium
 def test_a_decoder_declared_in_one_place(tmp_path: Path):
     """It trains two steps, is saved, resumed, and speaks: one text, and two of other lengths."""
     cfg = tiny_config(micro_batches_per_step=1, activation_checkpointing=True)

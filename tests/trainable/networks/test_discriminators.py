@@ -22,6 +22,7 @@ def waves():
     return [torch.rand(2, 1, 1001, generator=generator) - 0.5 for _ in range(2)]
 
 
+@pytest.mark.medium
 def test_period_discriminator_trains(period_discriminator, waves):
     net, (y, y_hat) = period_discriminator.train(), waves
     net.zero_grad()
@@ -32,6 +33,7 @@ def test_period_discriminator_trains(period_discriminator, waves):
     assert tiny.without_gradient(net) == set()
 
 
+@pytest.mark.medium
 def test_one_waveform_gives_what_a_pair_gives(period_discriminator, waves):
     net, (y, y_hat) = period_discriminator.eval(), waves
     with torch.no_grad():

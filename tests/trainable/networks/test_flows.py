@@ -101,6 +101,7 @@ def test_splines_are_finite_at_the_ends(inverse):
     assert outputs.dtype == torch.float32
 
 
+@pytest.mark.medium
 def test_likelihood_bound_falls_in_training(mask):
     torch.manual_seed(0)
     net = StochasticDurationPredictor(8, 192, 3, 0.0, gin_channels=0)

@@ -103,6 +103,7 @@ def test_the_watch_sees_reads():
         x.numpy()
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize(
     ("reduction", "precision", "micro_batches"),
     [
@@ -148,6 +149,7 @@ def test_global_step_on_a_gpu(precision):
     assert torch.isfinite(report.scalars["loss/g/total"])
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("variant", ["vits2", "residual_flow", "reference_encoder"])
 def test_synthesizer(variant):
     net, text, speech = tiny.synthesizer(variant).train(), tiny.text(), tiny.speech()
@@ -158,6 +160,7 @@ def test_synthesizer(variant):
         grad_norm(net.parameters())
 
 
+@pytest.mark.medium
 def test_discriminators():
     d, dur = MultiPeriodDiscriminator(), DurationDiscriminator(8, 8, 3, 0.1)
     y, mask = torch.rand(2, 1, 501), torch.ones(2, 1, 5)

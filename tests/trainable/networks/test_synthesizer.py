@@ -11,6 +11,7 @@ from trainable.learning.losses import kl_loss
 from trainable.networks.generator.synthesizer import Prior
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("variant", tiny.VARIANTS)
 def test_shapes(variant):
     net = tiny.synthesizer(variant)

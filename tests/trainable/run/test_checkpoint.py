@@ -1,6 +1,8 @@
 """Checkpoints: everything needed to continue, checked before it is used."""
 
+import copy
 import json
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -29,15 +31,24 @@ def cfg():
     return tiny_config(reduction="exact", micro_batches_per_step=1)
 
 
-@pytest.fixture
-def saved(cfg, tmp_path):
-    state = tiny_state(cfg)
+@pytest.fixture(scope="module")
+def written(cfg, tmp_path_factory):
+    state, folder = tiny_state(cfg), tmp_path_factory.mktemp("checkpoint")
     TrainingStep(state, cfg.train, cfg.data)([(0, tiny_batch(cfg, 0))])
     state.position = Position(1, 0, 1)
-    save_checkpoint(tmp_path, state, INFO, "train: {}\n")
-    return state, tmp_path
+    save_checkpoint(folder, state, INFO, "train: {}\n")
+    return state, folder
 
 
+@pytest.fixture
+def saved(written, tmp_path):
+    """The state and its checkpoint, for this test alone."""
+    state, folder = written
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    return copy.deepcopy(state), tmp_path
+
+
+@pytest.mark.medium
 def test_a_restored_run_continues_with_the_same_bits(cfg, saved):
     state, folder = saved
     again = tiny_state(cfg)
@@ -68,6 +79,7 @@ def test_a_run_may_go_on_with_another_precision(before, now, tmp_path):
     assert again.scalers["g"].get_scale() == (1024.0 if before == now else scale)
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("before", ["exact", "fast"])
 def test_a_run_may_go_on_without_the_duration_discriminator(before, cfg, tmp_path):
     then = tiny_state(tiny_config(reduction=before, micro_batches_per_step=1))
@@ -81,6 +93,75 @@ def test_a_run_may_go_on_without_the_duration_discriminator(before, cfg, tmp_pat
         assert kept == {
             name: of for name, of in then.reduction.state_dict().items() if name != "dur"
         }
+
+
+def one_step(state, cfg, seed: int) -> None:
+    TrainingStep(state, state.train, cfg.data)([(0, tiny_batch(cfg, seed))])
+
+
+def held(folder) -> dict:
+    """What a checkpoint holds of the duration discriminator."""
+    training = torch.load(folder / "training.pt", weights_only=True)
+    sections = {name: own["dur"] for name, own in training.items() if "dur" in own}
+    return sections | {"weights": load_file(folder / "dur.safetensors")}
+
+
+def same(a, b) -> bool:
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
+    return torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b
+
+
+@pytest.mark.parametrize("middle", [("exact", "fp32"), ("fast", "bf16")])
+def test_a_discriminator_that_was_switched_off_goes_on_where_it_was(middle, cfg, tmp_path):
+    """On, off for two starts, and on again: weights, optimizer and the rest are what they were."""
+    folders = [tmp_path / str(number) for number in range(4)]
+    for folder in folders:
+        folder.mkdir()
+    state = tiny_state(cfg)
+    one_step(state, cfg, 0)
+    save_checkpoint(folders[0], state, INFO, "")
+
+    reduction, precision = middle
+    train = replace(cfg.train, reduction=reduction, precision=precision)
+    off = replace(cfg, train=train, model=replace(cfg.model, use_duration_discriminator=False))
+    for before, after in ((0, 1), (1, 2)):
+        without = tiny_state(off)
+        load_checkpoint(folders[before], without)
+        assert list(without.nets) == ["g", "d", "wd"]
+        one_step(without, off, after)
+        save_checkpoint(folders[after], without, INFO, "")
+        read_info(folders[after])
+        assert same(held(folders[after]), held(folders[0]))
+
+    again = tiny_state(cfg)
+    load_checkpoint(folders[2], again)
+    assert not again.unused.weights
+    assert same(again.nets["dur"].state_dict(), state.nets["dur"].state_dict())
+    assert not same(again.nets["g"].state_dict(), state.nets["g"].state_dict())
+    save_checkpoint(folders[3], again, INFO, "")
+    assert same(held(folders[3]), held(folders[0]))
+    one_step(again, cfg, 3)
+    assert not same(again.nets["dur"].state_dict(), state.nets["dur"].state_dict())
+
+
+def test_a_parameter_that_was_frozen_keeps_its_optimizers_state(cfg, tmp_path):
+    state = tiny_state(cfg)
+    one_step(state, cfg, 0)
+    first, second = tmp_path / "first", tmp_path / "second"
+    first.mkdir()
+    second.mkdir()
+    save_checkpoint(first, state, INFO, "")
+    frozen = tiny_state(replace(cfg, train=replace(cfg.train, freeze=("g.dec.*",))))
+    load_checkpoint(first, frozen)
+    one_step(frozen, cfg, 1)
+    save_checkpoint(second, frozen, INFO, "")
+    again = tiny_state(cfg)
+    load_checkpoint(second, again)
+    names = [key for key, _ in again.nets["g"].named_parameters()]
+    moments, before = (each.state_dict()["moments"]["g"] for each in (again, state))
+    assert all(same(moments[key], before[key]) for key in names if key.startswith("dec."))
+    assert not any(same(moments[key], before[key]) for key in names if key.startswith("flow."))
 
 
 @pytest.mark.parametrize("name", ["g.safetensors", "training.pt", "state.json", "config.yaml"])

@@ -269,6 +269,7 @@ def store():
     quicker.undo()
 
 
+@pytest.mark.medium
 def test_a_store_that_answers_503_to_a_third_holds_everything(state, store, tmp_path):
     run = "s3://bucket/run"
     saver = Saver(run, CheckpointConfig(every_steps=10, keep=1, keep_best=1))

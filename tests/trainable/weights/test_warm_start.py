@@ -139,6 +139,7 @@ def assert_same(a, b) -> None:
     assert [key for key in a if not torch.equal(a[key], b[key])] == []
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("source", ["run/best", "{}/run/best", "run", "run/checkpoint_000000010"])
 def test_a_run_and_its_checkpoints(source, tmp_path, monkeypatch):
     states = {}
@@ -157,6 +158,7 @@ def test_a_run_and_its_checkpoints(source, tmp_path, monkeypatch):
     assert mine.digest() == states[15 if source == "run" else 10].digest()
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("form", ["reference", "safetensors"])
 def test_import_export_import_leaves_every_bit(form, tmp_path):
     """Weights, optimizers and learning rates; also straight from the checkpoint of another run."""
@@ -182,6 +184,7 @@ def test_import_export_import_leaves_every_bit(form, tmp_path):
     assert_same(direct, state)
 
 
+@pytest.mark.medium
 def test_an_exported_file_is_the_references(tmp_path):
     """It loads with weights_only, has the reference's keys, and its AdamW takes the state."""
     cfg, state = trained_state()
@@ -222,6 +225,7 @@ def test_an_exported_file_is_the_references(tmp_path):
 OTHERS = {"slm", "n_layers_q", "use_spectral_norm", "use_duration_discriminator"}
 
 
+@pytest.mark.medium
 def test_nothing_is_overwritten_by_an_export(tmp_path):
     cfg, state = trained_state()
     folder = saved(tmp_path / "checkpoint", cfg, state)
@@ -308,6 +312,7 @@ def test_nothing_is_changed_unless_everything_fits(tmp_path):
     assert all(map(torch.equal, mine.state_dict().values(), before.values()))
 
 
+@pytest.mark.medium
 def test_files_of_early_versions_lack_projections(tmp_path):
     """They are set to zero: the voice speaks as it did, and they learn from there."""
     cfg = tiny_config()
@@ -450,3 +455,80 @@ def test_another_pickle_is_refused(tmp_path):
         ValueError, match=r"G_0.pth is refused: it is truncated, damaged or no torch file"
     ):
         warm_start(str(tmp_path), {"g": network()})
+
+
+OLD, NEW = {"Ann": 0, "Bo": 1}, {"Abe": 0, "Ann": 1, "Bo": 2, "Cy": 3}
+
+
+@pytest.mark.parametrize("source", ["checkpoint", "reference", "safetensors", "memory"])
+def test_speakers_are_matched_by_name(source, tmp_path):
+    """From a run, from what it exports, and from a URI: whose names stand in config.json."""
+    cfg, state = trained_state()
+    folder = saved(tmp_path / "checkpoint", cfg, state)  # of OLD
+    if source != "checkpoint":
+        form = "reference" if source == "memory" else source
+        export(folder, str(tmp_path / "out"), form)
+        folder = tmp_path / "out"
+    if source == "memory":
+        fsspec.filesystem("memory").put(f"{folder}/", "/named/", recursive=True)
+        folder = "memory://named"
+
+    mine = tiny_state(tiny_config(seed=1, micro_batches_per_step=1))
+    before = mine.nets["g"].emb_g.weight.detach().clone()
+    report = warm_start(str(folder), mine.nets, mine.optimizers, speakers=NEW).report
+    theirs, table = state.nets["g"].emb_g.weight, mine.nets["g"].emb_g.weight
+    assert torch.equal(table[[1, 2]], theirs[[0, 1]])
+    assert torch.equal(table[[0, 3, 4, 5]], before[[0, 3, 4, 5]])
+    assert not torch.equal(table[0], theirs[0])
+
+    averages = [
+        moments(each.nets["g"], each.optimizers["g"])["emb_g.weight"]["exp_avg"]
+        for each in (mine, state)
+    ]
+    assert averages[1][:2].any()
+    assert torch.equal(averages[0][[1, 2]], averages[1][[0, 1]])
+    assert not averages[0][[0, 3]].any()
+    (line,) = [line for line in report if "matched by name" in line]
+    assert "2 speakers are taken over, 2 are new and keep their initial rows (Abe, Cy)" in line
+
+
+def test_speakers_that_are_left_out_are_named(tmp_path):
+    cfg, state = trained_state()
+    folder = saved(tmp_path / "checkpoint", cfg, state)
+    mine = tiny_state(tiny_config(seed=1))
+    report = "\n".join(warm_start(str(folder), mine.nets, speakers={"Bo": 0}).report)
+    assert torch.equal(mine.nets["g"].emb_g.weight[0], state.nets["g"].emb_g.weight[1])
+    assert "1 speakers are taken over, 0 are new" in report
+    assert "1 are left out (Ann)" in report
+
+
+@pytest.mark.parametrize("content", [None, "{}", '{"data": {"spk2id": {}}}'])
+def test_weights_without_names_are_matched_by_number(content, tmp_path):
+    published, mine = network(speakers=2), network(speakers=3)
+    publish(tmp_path, "G_0.pth", published)
+    if content is not None:
+        (tmp_path / "config.json").write_text(content)
+    report = warm_start(str(tmp_path), {"g": mine}, speakers=NEW).report
+    table = mine.get_parameter("emb_g.weight")
+    assert torch.equal(table[:2], published.get_parameter("emb_g.weight"))
+    assert (
+        "G_0.pth: emb_g.weight: the weights name no speakers, rows are matched by number" in report
+    )
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("not JSON", "config.json does not tell its speakers"),
+        ('{"data": {"spk2id": {"Ann": "x"}}}', "config.json does not tell its speakers"),
+        ('{"data": {"spk2id": {"Ann": 9}}}', "speaker Ann has row 9, but emb_g.weight has 3 rows"),
+    ],
+)
+def test_names_that_cannot_be_are_refused(content, message, tmp_path):
+    publish(tmp_path, "G_0.pth", network())
+    (tmp_path / "config.json").write_text(content)
+    mine = network()
+    before = mine.get_parameter("0.weight").detach().clone()
+    with pytest.raises(ValueError, match=rf"train.init_from .*{message}"):
+        warm_start(str(tmp_path), {"g": mine}, speakers=NEW)
+    assert torch.equal(mine.get_parameter("0.weight"), before)

@@ -294,6 +294,7 @@ def real_loop(folder: Path, max_steps: int) -> TrainingLoop:
     )
 
 
+@pytest.mark.medium
 def test_a_roll_back_continues_behind_the_bad_step(tmp_path, caplog):
     loop = real_loop(tmp_path / "run", max_steps=6)
     with caplog.at_level(logging.INFO, "bert_vits2_ray"):

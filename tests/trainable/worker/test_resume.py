@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from data.plan.epoch_plan import Position
 from data.plan.history import Change
@@ -50,6 +51,7 @@ def resume(cfg, state, spec=None) -> tuple[StreamSpec, Saver]:
     return resume_or_start(cfg, 0, spec or spec_of(cfg), state, saver), saver
 
 
+@pytest.mark.medium
 def test_a_run_starts_from_other_weights(tmp_path, caplog):
     """The networks themselves; optimizers and position stay those of a new run."""
     published = tiny_state(tiny_config(seed=1))
@@ -79,6 +81,7 @@ def test_a_run_starts_from_random_weights(cfg, caplog):
     assert "starts from random weights" in caplog.text
 
 
+@pytest.mark.medium
 def test_it_resumes_from_the_newest_good_one(cfg, caplog):
     written = tiny_state(tiny_config(seed=7))
     for step in (10, 20, 30):
@@ -109,6 +112,43 @@ def test_other_data_is_refused(cfg):
     other = replace(spec_of(cfg), digest="e" * 64)
     with pytest.raises(ValueError, match=r"manifest dddddddddddd, .* has eeeeeeeeeeee\): restore"):
         resume(cfg, tiny_state(tiny_config()), other)
+
+
+def test_a_run_starts_from_another_with_its_speakers(tmp_path, caplog):
+    """`train.init_from: runs/OLD`: each speaker keeps its voice, whatever its row is now."""
+    old = worker_config(tiny_config(), str(tmp_path / "old"))
+    written = tiny_state(tiny_config(seed=7))
+    save(old, written, Position(10), speakers={"anna": 0, "zoe": 1})
+    cfg = worker_config(tiny_config(init_from=old.folder), str(tmp_path / "run"))
+    state = tiny_state(tiny_config(seed=2))
+    own = state.nets["g"].emb_g.weight.detach().clone()
+    saver = Saver(cfg.folder, CheckpointConfig())
+    resume_or_start(cfg, 0, spec_of(cfg), state, saver, {"anna": 0, "ben": 1, "zoe": 2})
+    table, theirs = state.nets["g"].emb_g.weight, written.nets["g"].emb_g.weight
+    assert torch.equal(table[[0, 2]], theirs[[0, 1]])
+    assert torch.equal(table[1], own[1])
+    assert "2 speakers are taken over, 1 are new and keep their initial rows (ben)" in caplog.text
+
+
+def test_shards_that_number_speakers_otherwise_are_refused(cfg):
+    """The same utterances, prepared from scratch: their digest is the same, their numbers not."""
+    save(cfg, tiny_state(tiny_config()), Position(10), speakers={"anna": 0, "zoe": 1, "ben": 2})
+    saver = Saver(cfg.folder, CheckpointConfig())
+    now = {"anna": 0, "ben": 1, "zoe": 2}
+    with pytest.raises(ValueError, match=r"numbers speakers otherwise .*zoe 1 -> 2, ben 2 -> 1"):
+        resume_or_start(cfg, 0, spec_of(cfg), tiny_state(tiny_config()), saver, now)
+    resume_or_start(
+        cfg, 0, spec_of(cfg), tiny_state(tiny_config()), saver, {"anna": 0, "zoe": 1, "ben": 2}
+    )
+
+
+def test_what_is_not_trained_is_kept_and_told_of(cfg, caplog):
+    save(cfg, tiny_state(tiny_config()), Position(10))
+    model = replace(cfg.model, use_duration_discriminator=False)
+    state = tiny_state(replace(tiny_config(), model=model))
+    resume(cfg, state)
+    assert list(state.unused.weights) == ["dur"]
+    assert "not trained in this start, kept in the checkpoints as they are: dur" in caplog.text
 
 
 def test_a_changed_cut_holds_from_here_on(cfg, caplog):

@@ -57,6 +57,7 @@ def save(folder: Path, state: TrainState) -> Path:
     return folder
 
 
+@pytest.mark.medium
 def test_restored_and_passed_over_it_goes_on_as_if_it_had_never_seen_the_data(
     cfg, tmp_path, caplog
 ):

@@ -15,7 +15,7 @@ from trainable.config import CheckpointConfig
 from trainable.run.format import read_info
 from trainable.run.saver import Saver
 from trainable.run.storage import fetched, newest_good
-from trainable.worker.preemption import PreemptedError
+from trainable.worker.preemption import PreemptedError, StoppedError, stop_notice
 from trainable.worker.saving import Checkpoints
 
 
@@ -54,6 +54,7 @@ def full_disk(monkeypatch):
         yield patch
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("notice", [GROWN, DRAINED])
 def test_it_saves_once_and_ends(checkpoints, notice):
     checkpoints.save_and_report()
@@ -117,6 +118,18 @@ def test_a_node_that_goes_is_left_even_if_nothing_could_be_saved(checkpoints, fu
     with pytest.raises(PreemptedError):
         checkpoints.leave(DRAINED)
     assert newest_good(checkpoints.cfg.folder) is None
+
+
+def test_a_run_that_is_stopped_saves_and_ends_for_good(checkpoints):
+    with pytest.raises(StoppedError):
+        checkpoints.leave(stop_notice(60))
+    with fetched(newest_good(checkpoints.cfg.folder)) as folder:
+        assert read_info(folder).position == Position(3, 0, 3)
+
+
+def test_a_stop_that_cannot_be_saved_is_no_success(checkpoints, full_disk):
+    with pytest.raises(StorageError, match="step 3 could not be saved"):
+        checkpoints.leave(stop_notice(60))
 
 
 def test_where_the_run_resumed_from_it_has_nothing_to_save(checkpoints, full_disk):

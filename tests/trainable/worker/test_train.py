@@ -13,9 +13,12 @@ from data.stream.damage import BadRowsError
 from tests.trainable.worker.fakes import FakeWorker, fake_watchdog
 from trainable.config import CheckpointConfig
 from trainable.learning.not_finite import NotFiniteError
+from trainable.run.heartbeat import read_status
 from trainable.run.logs import log, start_logging
 from trainable.run.saver import Saver
+from trainable.run.storage import claim
 from trainable.worker import train
+from trainable.worker.preemption import StoppedError
 from trainable.worker.saving import Checkpoints
 from trainable.worker.train import run_to_end, train_loop
 
@@ -73,6 +76,16 @@ def test_the_store_has_the_error_that_a_run_ends_with(folder, checkpoints, error
 def test_where_a_run_stands_at_its_end(folder, checkpoints):
     assert run_to_end(loop_that(checkpoints)) == {"step": 8}
     assert "pid" in stored(folder)
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_stop_is_told_in_the_folder_as_the_driver_may_be_gone(folder, checkpoints, rank):
+    loop = loop_that(checkpoints, StoppedError())
+    loop.worker = SimpleNamespace(rank=rank)
+    loop.cfg = SimpleNamespace(folder=folder, owner=claim(folder))
+    assert run_to_end(loop) == {"step": 8, "stopped": True}
+    told = read_status(folder)
+    assert (told and (told.state, told.step)) == (("stopped", 8) if rank == 0 else None)
 
 
 def test_other_errors_are_raised_for_another_attempt_and_the_log_is_uploaded(folder, checkpoints):

@@ -9,15 +9,15 @@ from packaging.requirements import Requirement
 
 from data.files import is_local
 from data.shards.manifest import ManifestError
-from job.on_ray import probes
 from job.on_ray.cluster import on_cluster, require_gpu
-from job.on_ray.probes import NodeReport
-from job.settings.checks import check, fitting_manifest
+from job.on_ray.health import probes
+from job.on_ray.health.probes import NodeReport
+from job.settings.checks import check, trainable_manifest
 from job.settings.config import Config
 from job.settings.paths import run_folder
 from trainable.config import ModelConfig
 
-LOCK = Path(__file__).resolve().parents[2] / "requirements.lock"
+LOCK = Path(__file__).resolve().parents[3] / "requirements.lock"
 # their versions decide whether nodes understand each other, and which numbers come out
 PACKAGES = ("ray", "torch", "torchaudio", "transformers", "numpy", "pyarrow", "safetensors", "s3fs")
 DRIVER = 580  # the oldest major version for CUDA 13
@@ -88,7 +88,7 @@ def shards(cfg: Config) -> Check:
     """Check whether there are shards, and whether they fit the settings."""
     uri = cfg.data.shards
     try:
-        manifest = fitting_manifest(cfg)
+        manifest = trainable_manifest(cfg)
     except ManifestError as error:
         # job.train prepares what is missing
         state: State = "warn" if cfg.data.transcript else "FAIL"

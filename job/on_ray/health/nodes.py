@@ -7,8 +7,8 @@ from typing import Any
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from job.on_ray import probes
-from job.on_ray.probes import NodeReport
+from job.on_ray.health import probes
+from job.on_ray.health.probes import NodeReport
 
 ANSWER_WITHIN_S = 120
 

@@ -6,8 +6,8 @@ from data.corpus.transcript import read_transcript
 from data.models import HubUnreachableError, find_model
 from data.shards.manifest import ManifestError, read_manifest
 from job.on_ray.cluster import on_cluster
-from job.on_ray.fitness import Check, State, verdict
-from job.on_ray.probes import NodeReport
+from job.on_ray.health.fitness import Check, State, verdict
+from job.on_ray.health.probes import NodeReport
 from job.settings.config import Config
 from job.settings.models import Model, berts, of_training
 from trainable.weights.warm_start import look_for
