@@ -147,7 +147,7 @@ def test_tensorboard_holds_all_tags_of_the_seed(two_workers):
 
 
 def test_the_run_describes_itself(two_workers):
-    assert read_config(two_workers / "config.yaml").run.name == "two"
+    assert read_config(two_workers / "config.yaml").run.name == two_workers.name
     assert (two_workers / "environment.json").stat().st_size > 500
     newest = sorted(two_workers.glob("checkpoint_0*"))
     kept = [
@@ -231,7 +231,7 @@ def test_a_finished_run_is_left_alone(call, shards, two_workers, monkeypatch):
     monkeypatch.setattr("job.on_ray.cluster.ray_session", lambda _: pytest.fail("it asks for Ray"))
     before = {path: path.stat().st_mtime_ns for path in two_workers.rglob("*") if path.is_file()}
     options = OVER_AN_EPOCH | {"train__checkpoint__every_steps": 2, "eval__every_steps": 3}
-    argv = arguments(shards, two_workers.parent, run__name="two", **options)
+    argv = arguments(shards, two_workers.parent, run__name=two_workers.name, **options)
     done = call("job.train", *argv)
     assert done.returncode == 0, done.stderr
     assert (
@@ -247,7 +247,7 @@ def test_a_finished_run_is_left_alone(call, shards, two_workers, monkeypatch):
 def test_a_truncated_checkpoint_is_passed_over_and_the_run_goes_on_from_the_one_before(
     call, ray_local, shards, two_workers, tmp_path
 ):
-    run = Path(shutil.copytree(two_workers, tmp_path / "two"))
+    run = Path(shutil.copytree(two_workers, tmp_path / two_workers.name))
     newest, before = run / "checkpoint_000000006/training.pt", run / "checkpoint_000000004"
     newest.write_bytes(newest.read_bytes()[:-1000])
     with_other_code(before)
@@ -259,7 +259,7 @@ def test_a_truncated_checkpoint_is_passed_over_and_the_run_goes_on_from_the_one_
         "train__checkpoint__keep": 1,
         "scaling__num_workers": 1,
     }
-    done = call("job.train", *arguments(shards, tmp_path, run__name="two", **options))
+    done = call("job.train", *arguments(shards, tmp_path, run__name=two_workers.name, **options))
     assert done.returncode == 0, done.stderr
     assert re.search("skips the checkpoint .*06: .* training.pt is damaged", done.stdout)
     assert f"resumes at step 4 from {before}" in done.stdout

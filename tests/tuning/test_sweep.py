@@ -69,7 +69,7 @@ def test_a_member_of_a_population_goes_on_from_another_ones_checkpoint(
 ):
     """Three members, of one step a chunk, over three perturbations."""
     options = {"train__max_steps": 4, "eval__every_steps": 1, "train__checkpoint__every_steps": 1}
-    argv = sweep_arguments(tmp_path, run__name="pbt", schedule="pbt", trials=3, **options)
+    argv = sweep_arguments(tmp_path, run__name="pbt [v2] 声*", schedule="pbt", trials=3, **options)
     printed, trials, folder = sweep(command, argv)
     assert len(trials) == 3
     history = pd.read_csv(folder / "history.csv")
