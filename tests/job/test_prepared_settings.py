@@ -301,6 +301,7 @@ def scores(call, at: Path, out: Path, *argv: object) -> dict[str, float]:
     }
 
 
+@pytest.mark.medium
 def test_other_shards_are_scored_with_the_voices_of_their_speakers(
     prepared, commands, call, tmp_path
 ):
@@ -332,6 +333,7 @@ def test_other_shards_are_scored_with_the_voices_of_their_speakers(
     assert "it has a, c" in message
 
 
+@pytest.mark.medium
 def test_evaluate_refuses_shards_of_other_settings(prepared, commands, call, tmp_path):
     other = tmp_path / "other"
     shutil.copytree(prepared, other, ignore=shutil.ignore_patterns("shards"))

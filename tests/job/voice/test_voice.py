@@ -100,13 +100,13 @@ def test_noise_in_place_of_the_languages_that_are_not_spoken(voice, speeches, tm
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"speaker": "nobody"}, "no speaker 'nobody'; this voice has: en, jp, zh"),
+        ({"speaker": "nobody"}, r"no speaker 'nobody' \(this voice has: en, jp, zh\)"),
         ({"language": "FR"}, "no language 'FR'; choose of ZH, JP, EN"),
         ({"text": "[JP]あ[ZH]😀"}, "empty_text"),
         ({"sdp_ratio": 1.5}, "sdp_ratio is 1.5: give a share from 0 to 1"),
-        ({"noise_scale": -1.0}, "noise_scale is -1.0: give 0 or more"),
-        ({"noise_scale_w": float("nan")}, "noise_scale_w is nan: give 0 or more"),
-        ({"length_scale": 0.0}, "length_scale is 0.0: give a factor above 0"),
+        ({"noise_scale": -1.0}, "noise_scale is -1.0: give a number from 0 to 10"),
+        ({"noise_scale_w": float("nan")}, "noise_scale_w is nan: give a number from 0 to 10"),
+        ({"length_scale": 0.0}, "length_scale is 0.0: give a factor from 0.01 to 100"),
         ({"seed": 2**64}, "give a number of 64 bits"),
     ],
 )

@@ -112,6 +112,7 @@ def same(a, b) -> bool:
     return torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("middle", [("exact", "fp32"), ("fast", "bf16")])
 def test_a_discriminator_that_was_switched_off_goes_on_where_it_was(middle, cfg, tmp_path):
     """On, off for two starts, and on again: weights, optimizer and the rest are what they were."""
@@ -145,6 +146,7 @@ def test_a_discriminator_that_was_switched_off_goes_on_where_it_was(middle, cfg,
     assert not same(again.nets["dur"].state_dict(), state.nets["dur"].state_dict())
 
 
+@pytest.mark.medium
 def test_a_parameter_that_was_frozen_keeps_its_optimizers_state(cfg, tmp_path):
     state = tiny_state(cfg)
     one_step(state, cfg, 0)

@@ -460,6 +460,7 @@ def test_another_pickle_is_refused(tmp_path):
 OLD, NEW = {"Ann": 0, "Bo": 1}, {"Abe": 0, "Ann": 1, "Bo": 2, "Cy": 3}
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("source", ["checkpoint", "reference", "safetensors", "memory"])
 def test_speakers_are_matched_by_name(source, tmp_path):
     """From a run, from what it exports, and from a URI: whose names stand in config.json."""
@@ -492,6 +493,7 @@ def test_speakers_are_matched_by_name(source, tmp_path):
     assert "2 speakers are taken over, 2 are new and keep their initial rows (Abe, Cy)" in line
 
 
+@pytest.mark.medium
 def test_speakers_that_are_left_out_are_named(tmp_path):
     cfg, state = trained_state()
     folder = saved(tmp_path / "checkpoint", cfg, state)

@@ -130,6 +130,7 @@ def test_a_run_starts_from_another_with_its_speakers(tmp_path, caplog):
     assert "2 speakers are taken over, 1 are new and keep their initial rows (ben)" in caplog.text
 
 
+@pytest.mark.medium
 def test_shards_that_number_speakers_otherwise_are_refused(cfg):
     """The same utterances, prepared from scratch: their digest is the same, their numbers not."""
     save(cfg, tiny_state(tiny_config()), Position(10), speakers={"anna": 0, "zoe": 1, "ben": 2})
