@@ -43,7 +43,7 @@ class BertConfig(Settings, section="data.bert"):
         others: code -> `path` and `revision` of the model of each further language of
             data/text/languages.py; the networks then have a place for these languages too.
         random_width: width of the features of `random` models.
-        inactive: what the networks hear in place of the languages that an utterance is not in:
+        inactive: what the networks are given for the languages that an utterance is not in:
             `zeros`, or `noise` of normal distribution as in the reference trainer, drawn on the
             device from the step's random numbers.
     """

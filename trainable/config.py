@@ -77,7 +77,7 @@ class ModelConfig(Settings, section="model"):
         upsample_initial_channel: channels that the decoder starts from.
         upsample_kernel_sizes: kernels of the up-sampling layers.
         use_transformer_flow: transformer coupling (VITS2) or residual coupling (VITS).
-        use_spk_conditioned_encoder: the text encoder hears the speaker (VITS2).
+        use_spk_conditioned_encoder: condition the text encoder on the speaker (VITS2).
         use_noise_scaled_mas: noise in the alignment search (VITS2).
         mas_noise_scale_initial: scale of that noise at step 0.
         noise_scale_delta: decrease of that scale per step.

@@ -1,4 +1,4 @@
-"""Discriminators at work: what each hears of a micro-batch, its loss, and the generator's terms.
+"""Discriminators at work: what each is given of a micro-batch, its loss, and the generator's terms.
 
 The step loops over them and knows none by name. A new one is a class that keeps to `Adversary`,
 declared together with its network in trainable/networks/registry.py;
@@ -51,7 +51,7 @@ class Adversary(Protocol):
 
 
 class MultiPeriodAdversary:
-    """The multi-period discriminator hears waveforms (HiFi-GAN section 2.3)."""
+    """The multi-period discriminator judges waveforms (HiFi-GAN section 2.3)."""
 
     def __init__(self, blueprint: Blueprint):
         """Nothing in the configuration changes it."""
@@ -77,7 +77,7 @@ class MultiPeriodAdversary:
 
 
 class WavLMAdversary:
-    """The WavLM discriminator hears the hidden states of WavLM (StyleTTS 2)."""
+    """The WavLM discriminator judges the hidden states of WavLM (StyleTTS 2)."""
 
     def __init__(self, blueprint: Blueprint):
         """Nothing in the configuration changes it."""
@@ -92,7 +92,7 @@ class WavLMAdversary:
 
 
 class DurationAdversary:
-    """The duration discriminator hears durations beside the text (VITS2 section 2.1).
+    """The duration discriminator judges durations beside the text (VITS2 section 2.1).
 
     Real ones are those that the alignment found; generated ones are those of both predictors.
     `train.duration_discriminator_loss` says how the scores of the two are joined: `faithful` adds

@@ -41,7 +41,7 @@ class Checkpoints:
 
     Attributes:
         cfg: what the worker is told.
-        worker: this worker, through which the cluster hears of checkpoints.
+        worker: this worker, which reports checkpoints to the cluster.
         manifest: manifest of the data.
         history: changes of the data's plan.
         state: what is saved.

@@ -115,7 +115,7 @@ class SynthesizerTrn(nn.Module):
         n_layers_trans_flow: layers of a transformer in the flow.
         use_transformer_flow: whether the flow is that of VITS2 rather than that of VITS.
         flow_share_parameter: whether all couplings have one transformer.
-        use_spk_conditioned_encoder: whether the text encoder hears the speaker, as in VITS2.
+        use_spk_conditioned_encoder: whether the text encoder is conditioned on the speaker (VITS2).
         use_noise_scaled_mas: whether the alignment scores get noise, as in VITS2.
         mas_noise_scale_initial: first scale of that noise, relative to the scores' standard
             deviation.
@@ -218,7 +218,7 @@ class SynthesizerTrn(nn.Module):
 
         Args:
             sid: [B] int64 rows of the speaker table; not used without one.
-            y: [B, spec, T_y] linear spectrogram, which is listened to without a table.
+            y: [B, spec, T_y] linear spectrogram, read where there is no table.
 
         Raises:
             ValueError: there is neither a table nor y.
