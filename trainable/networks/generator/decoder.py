@@ -58,7 +58,7 @@ class Decoder(Protocol):
             x: [B, inter_channels, T] frames, zero where the mask is.
             g: [B, gin_channels, 1] speaker; None leaves it out.
             mask: [B, 1, T], ones and then zeros: each item gives what it would give without its
-                padding. None where nothing is padding (training), or where the end may be affected by it.
+                padding. None where nothing is padding (training), or where it may change the end.
 
         Returns:
             [B, 1, T * samples_per_frame] waveform in (-1, 1).
