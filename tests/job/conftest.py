@@ -63,7 +63,8 @@ class Command:
             cwd=ROOT,
             env=self.env,
             capture_output=True,
-            text=True,
+            encoding="utf-8",
+            errors="replace",
             timeout=timeout,
         )
 

@@ -194,7 +194,7 @@ def test_options_that_make_no_sense(checkpoint, monkeypatch, argv, message):
 @pytest.mark.parametrize("given", ["{}", "{}/", "{}/.", "."])
 def test_the_report_lies_beside_the_checkpoint(checkpoint, monkeypatch, given):
     found = SimpleNamespace(evaluation=SimpleNamespace(samples=[]))
-    monkeypatch.setattr(evaluate, "score", lambda *_: found)
+    monkeypatch.setattr(evaluate, "score", lambda *_, **__: found)
     monkeypatch.setattr(evaluate, "described", lambda *_: {"scores": {}})
     monkeypatch.setattr(evaluate, "report_page", lambda *_: "")
     monkeypatch.chdir(checkpoint)

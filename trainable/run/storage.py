@@ -146,11 +146,18 @@ def best(uri: str) -> str | None:
     """Return the good checkpoint of a run with the best score.
 
     What is best follows from `train.checkpoint` of the newest checkpoint.
+
+    Raises:
+        ValueError: its config.yaml is damaged.
     """
     found = checkpoints(uri)
     if not found:
         return None
-    cfg = ranking(yaml.safe_load(read_file(below(found[0], CONFIG))) or {})
+    source = below(found[0], CONFIG)
+    try:
+        cfg = ranking(yaml.safe_load(read_file(source)) or {})
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise ValueError(f"{source} does not say what is best: {error}") from error
 
     # scores first, as they are small: only the best candidates are verified, which reads them whole
     costs = {checkpoint: cfg.cost(scores_of(checkpoint)) for checkpoint in found}
@@ -167,7 +174,7 @@ def ranking(config: Mapping[str, Any]) -> CheckpointConfig:
     Raises:
         ValueError: it says something that is no ranking.
     """
-    train = config.get("train") or {}
+    train = (config.get("train") or {}) if isinstance(config, Mapping) else None
     given = (train.get("checkpoint") or {}) if isinstance(train, Mapping) else None
     if not isinstance(given, Mapping):
         raise ValueError("train.checkpoint is no section")
