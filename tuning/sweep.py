@@ -21,7 +21,7 @@ from job.on_ray.training import prepared_manifest
 from job.settings.checks import check
 from job.settings.cli import hidden_alias, overridden, parse, parser, run, to_yaml
 from job.settings.config import Config
-from job.settings.paths import absolute, run_folder, with_absolute_paths
+from job.settings.paths import named_path, run_folder, with_absolute_paths
 from trainable.evaluation.evaluate import is_known, validation_tags
 from tuning.capacity import MOST, driver_resources, trials_at_once
 from tuning.results import Results, best_config, collect, console_table, save
@@ -129,7 +129,7 @@ def prepared(cfg: Config, space: str, options: SearchOptions, metric: str) -> Sw
     # the names of its folder, and of the run that best.yaml describes
     for suffix in (SWEEP, BEST_RUN):
         run_folder(replace(cfg, run=replace(cfg.run, name=cfg.run.name + suffix)))
-    found = read_space(space if space in names() else absolute(space), cfg)
+    found = read_space(space if space in names() else named_path("--space", space), cfg)
     check_search(found, options)
     return Sweep(cfg, found, options, metric)
 
