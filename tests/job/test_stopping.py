@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 import ray
 
@@ -185,7 +186,8 @@ def test_a_stopped_job_and_a_stopped_terminal_lose_no_step_and_give_way_at_once(
             until(lambda: events(job, "saved"), "saved step of the job", 60)
             saved = events(job, "saved")[-1]
             until(lambda: events(terminal, "start"), "workers of the second run", 60)
-            waited = events(terminal, "start")[0].time - saved.time
+            pid = int(events(terminal, "start")[0].text.split()[2])
+            waited = psutil.Process(pid).create_time() - saved.time
             said = cluster.run([RAY, "job", "logs", "--address", cluster.dashboard, "first"]).stdout
             assert saved.step == job.last_step() < 50
             assert state_of(job.folder, capsys) == "stopped"
@@ -194,8 +196,9 @@ def test_a_stopped_job_and_a_stopped_terminal_lose_no_step_and_give_way_at_once(
             step_s = terminal.losses() and metrics(terminal.folder)[-1]["seconds"]
             begin = time.monotonic()
             terminal.driver.send_signal(signal.SIGINT)
-            assert terminal.driver.wait(60) == 128 + signal.SIGINT, terminal.output.read_text()
+            until(lambda: "saved: the same" in terminal.output.read_text(), "word of the end", 60)
             took = time.monotonic() - begin
+            assert terminal.driver.wait(60) == 128 + signal.SIGINT, terminal.output.read_text()
             stopped = terminal.last_step()
             assert f"stopped at step {stopped}, saved" in terminal.output.read_text()
             with capsys.disabled():
