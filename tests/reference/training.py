@@ -92,7 +92,7 @@ def configs(
         **{f.name: file["train"][f.name] for f in fields(TrainConfig) if f.name in file["train"]},
     )
     data = {f.name: file["data"][f.name] for f in fields(DataConfig) if f.name in file["data"]}
-    return model, train, DataConfig(transcript="", shards="", **data)
+    return model, train, DataConfig(**data)
 
 
 def batch(
