@@ -15,7 +15,7 @@ import pytest
 import ray
 
 from job.runs import main as list_runs
-from tests.job.conftest import DEMO, ROOT, arguments, metrics
+from tests.job.conftest import DEMO, OVER_AN_EPOCH, ROOT, arguments, metrics
 from tools.cluster_run import ClusterRun, Event
 from tools.local_cluster import RAY, LocalCluster
 
@@ -87,7 +87,7 @@ def test_ctrl_c_saves_and_the_same_command_continues_which_no_refused_start_dist
     command, call, two_workers, shards, tmp_path, capsys
 ):
     run = tmp_path / "stopped"
-    same_as = {"train__max_steps": 10, "train__checkpoint__every_steps": 4, "eval__every_steps": 5}
+    same_as = OVER_AN_EPOCH | {"train__checkpoint__every_steps": 6, "eval__every_steps": 6}
     same_as |= {"eval__syntheses": 1, "train__ema_decay": 0.9, "train__log_every_steps": 1}
     argv = arguments(shards, tmp_path, run__name=run.name, **same_as)
     first = Terminal(command, tmp_path / "first.log", *argv)
@@ -102,7 +102,7 @@ def test_ctrl_c_saves_and_the_same_command_continues_which_no_refused_start_dist
         print(f"\nstopped at step {stopped} {time.monotonic() - begin:.1f} s after Ctrl-C")
     assert "Traceback" not in said
     assert state_of(run, capsys) == "stopped"
-    assert stopped < 4, "a checkpoint was due"
+    assert stopped < 6, "a checkpoint was due"
     assert (run / f"checkpoint_{stopped:09d}").is_dir()
 
     again = Terminal(command, tmp_path / "again.log", *argv)

@@ -234,10 +234,8 @@ def test_a_finished_run_is_left_alone(call, shards, two_workers, monkeypatch):
     argv = arguments(shards, two_workers.parent, run__name=two_workers.name, **options)
     done = call("job.train", *argv)
     assert done.returncode == 0, done.stderr
-    assert (
-        "the run two is finished: it stands at step 6, train.max_steps is 6. Nothing is trained"
-        in done.stdout
-    )
+    assert f"the run {two_workers.name} is finished: it stands at step 6" in done.stdout
+    assert "train.max_steps is 6. Nothing is trained" in done.stdout
     assert f"{two_workers}/checkpoint_000000006" in done.stdout
     assert {
         path: path.stat().st_mtime_ns for path in two_workers.rglob("*") if path.is_file()
