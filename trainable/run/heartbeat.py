@@ -115,9 +115,9 @@ class Heartbeat:
         """Tell that the run runs, unless it has ended."""
         with self.writing:
             failed = "" if self.over.is_set() else write_status(self.folder, self.ours, RUNNING)
-        if failed and not self.fails:
-            log.warning("%s is not written, job.runs may call the run lost: %s", STATUS, failed)
-        self.fails = bool(failed)
+            if failed and not self.fails:
+                log.warning("%s is not written, job.runs may call the run lost: %s", STATUS, failed)
+            self.fails = bool(failed)
 
     def _go_on(self) -> None:
         self.beat()
