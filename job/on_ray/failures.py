@@ -22,6 +22,9 @@ from trainable.run.format import DRIVER_LOG, step_of
 from trainable.run.storage import checkpoints
 
 log = logging.getLogger("bert_vits2_ray")
+# Ray's words on a worker that is gone, in a line of 800 characters, and ours
+RAYS_WORDS = "its worker process has died"
+DIED = "its process has died: it was killed, perhaps because memory ran out, or has crashed"
 FAILURES = (TrainingFailedError, RayError)  # what trainer.fit() raises
 
 
@@ -109,7 +112,8 @@ def reason(error: BaseException) -> str:
     """Return one line on what has ended a run: the last one of the first worker's error."""
     if isinstance(error, WorkerGroupError) and error.worker_failures:
         rank, of_worker = min(error.worker_failures.items())
-        return f"rank {rank}: {_last_line(of_worker)}"
+        told = _last_line(of_worker)
+        return f"rank {rank}: {DIED if RAYS_WORDS in told else told}"
     return _last_line(getattr(error, "controller_failure", error))
 
 

@@ -4,12 +4,16 @@ from pathlib import Path
 
 import pytest
 from ray.exceptions import ActorDiedError
+from ray.train.v2._internal.exceptions import UserExceptionWithTraceback
 
 from job.on_ray.failures import FailuresInARow, newest_step, told_in_a_line
 from job.on_ray.private import ControllerError, FailureConfig, FailureDecision, WorkerGroupError
+from trainable.distributed.faults import PermanentError
 from trainable.run.format import CHECKSUMS, DRIVER_LOG, checkpoint_name
 
 DIED = WorkerGroupError("rank 0 died", {0: ActorDiedError()})
+# as Ray tells it
+GONE = "The actor is dead because its worker process has died. Worker exit type: SYSTEM_ERROR"
 
 
 def save(run: Path, step: int) -> None:
@@ -40,6 +44,15 @@ def test_a_run_that_is_being_stopped_is_not_started_again():
     assert policy.make_decision(DIED) is FailureDecision.RAISE
 
 
+def test_an_error_that_no_start_would_cure_is_not_tried_again(tmp_path):
+    policy = FailuresInARow(FailureConfig(max_failures=-1), lambda: 0)
+    raised = PermanentError("train.x is y: give z")
+    error = WorkerGroupError("", {0: ActorDiedError(), 1: UserExceptionWithTraceback(raised, "")})
+    assert policy.make_decision(error) is FailureDecision.RAISE
+    told = str(told_in_a_line(error, str(tmp_path)))
+    assert told.startswith("train.x is y: give z. The run is given up, it has no checkpoint yet; ")
+
+
 def test_a_store_that_does_not_answer_is_no_progress(monkeypatch):
     def unreachable(folder):
         raise OSError("no route")
@@ -54,6 +67,10 @@ def test_a_store_that_does_not_answer_is_no_progress(monkeypatch):
     ("error", "words"),
     [
         (DIED, "rank 0: The actor died unexpectedly before finishing this task"),
+        (
+            WorkerGroupError("", {1: ActorDiedError(GONE)}),
+            "rank 1: its process has died: it was killed, perhaps because memory ran out",
+        ),
         (WorkerGroupError("", {3: RuntimeError("a\n\nKeyError: 'x'\n")}), "rank 3: KeyError: 'x'"),
         (ControllerError(RuntimeError("no place")), "no place"),
         (ActorDiedError(), "The actor died unexpectedly"),
