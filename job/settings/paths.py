@@ -61,12 +61,12 @@ def with_absolute_paths(cfg: Config) -> Config:
     slm = replace(cfg.model.slm, path=_model("model.slm.path", cfg.model.slm.path))
     return replace(
         cfg,
-        run=replace(cfg.run, storage=named_path("run.storage", cfg.run.storage)),
+        run=replace(cfg.run, storage=_kept_path("run.storage", cfg.run.storage)),
         data=replace(
             data,
-            transcript=data.transcript and named_path("data.transcript", data.transcript),
-            audio_root=data.audio_root and named_path("data.audio_root", data.audio_root),
-            shards=named_path("data.shards", data.shards),
+            transcript=data.transcript and _kept_path("data.transcript", data.transcript),
+            audio_root=data.audio_root and _kept_path("data.audio_root", data.audio_root),
+            shards=_kept_path("data.shards", data.shards),
             bert=data.bert.with_paths(partial(_model, "data.bert")),
         ),
         model=replace(cfg.model, slm=slm),
@@ -75,6 +75,18 @@ def with_absolute_paths(cfg: Config) -> Config:
             init_from=cfg.train.init_from and _model("train.init_from", cfg.train.init_from),
         ),
     )
+
+
+def _kept_path(key: str, value: str) -> str:
+    """Return `named_path` of a key, whose value is kept in text files.
+
+    Raises:
+        ValueError: it is no path, or its bytes are no text in this locale.
+    """
+    path = named_path(key, value)
+    if any(0xD800 <= ord(char) < 0xE000 for char in path):
+        raise ValueError(f"{key}: {value!r} is no text in this locale: set LC_ALL to its encoding")
+    return path
 
 
 def named_path(key: str, value: str) -> str:
@@ -93,9 +105,9 @@ def _model(key: str, value: str) -> str:
     """Return `_path` of a key's value, unless it is the name of a model on the hub."""
     # a hub name looks like a relative path, and is taken for one only if something is there
     if value.startswith(("/", "~", ".")) or is_uri(value):
-        return named_path(key, value)
+        return _kept_path(key, value)
     try:
-        return absolute(value) if is_here(value) else value
+        return _kept_path(key, value) if is_here(value) else value
     except PathError as error:
         raise ValueError(f"{key}: {error}") from error
 

@@ -1,6 +1,7 @@
 """Sound files of the format that their ending names, written while the voice speaks."""
 
 import io
+import os
 import struct
 import sys
 import tempfile
@@ -126,7 +127,9 @@ class WaveWriter:
             self._folder = tempfile.TemporaryDirectory()
         path = self._local()
         path.parent.mkdir(parents=True, exist_ok=True)
-        return soundfile.SoundFile(path, "w", self.rate, 1, self.subtype, format=self.form)
+        # as bytes: a name may be no text in this locale
+        name = os.fsencode(path)
+        return soundfile.SoundFile(name, "w", self.rate, 1, self.subtype, format=self.form)
 
     def _local(self) -> Path:
         """Return the file of this machine that is written."""

@@ -1,5 +1,6 @@
 """Commands in a locale whose encoding is not UTF-8 read and write the same files as elsewhere."""
 
+import io
 import os
 import shutil
 import subprocess
@@ -49,19 +50,22 @@ def test_a_voice_speaks_in_any_locale(env, tmp_path):
     """The fast guard: configuration, front ends and models are read, names and errors shown."""
     env = os.environ | env
     assert "utf" not in encoding_of(env).lower()
-    checkpoint = tiny_checkpoint(tmp_path)
-    lines = tmp_path / "lines.jsonl"
+    # a name that is no UTF-8, as one that was typed in such a locale
+    folder = tmp_path / os.fsdecode("声".encode("gbk"))
+    made = tiny_checkpoint(tmp_path)
+    checkpoint = shutil.copytree(made, folder / made.name)
+    lines = folder / "lines.jsonl"
     texts = ('{"text": "[ZH]你好。", "id": "zh"}', '{"text": "[JP]はい。", "speaker": "声👩‍🎤"}')
     lines.write_text("\n".join(texts), encoding="utf-8")
     words = ["--checkpoint", checkpoint, "--speaker", "zh", "--device", "cpu"]
-    words += ["--lines", lines, "--out", tmp_path / "out"]
+    words += ["--lines", lines, "--out", folder / "out"]
     argv = [sys.executable, "-m", "job.synthesize", *map(str, words)]
     done = subprocess.run(argv, cwd=ROOT, env=env, capture_output=True)
     assert done.returncode == 1, done.stderr
     errors = [line for line in done.stderr.splitlines() if line]
     assert len(errors) == 1, done.stderr
     assert b":2: no speaker" in errors[0]
-    assert soundfile.info(tmp_path / "out/zh.wav").frames > 0
+    assert soundfile.info(io.BytesIO((folder / "out/zh.wav").read_bytes())).frames > 0
 
 
 @pytest.mark.slow

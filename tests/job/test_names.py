@@ -1,5 +1,6 @@
 """Names of runs in any script: saved, found, listed, spoken, exported; Ray's own are ASCII."""
 
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -139,6 +140,9 @@ def test_paths_of_keys_are_expanded_or_named(tmp_path, monkeypatch):
     assert found.run.storage == f"{tmp_path}/my runs"
     assert found.train.init_from == f"{tmp_path}/models"
     assert found.data.shards == f"{tmp_path}/a%20b"
+    wrong = replace(cfg, run=RunSettings("a", os.fsdecode(b"/x/\xff")))
+    with pytest.raises(ValueError, match=r"run\.storage: .* is no text in this locale"):
+        with_absolute_paths(wrong)
     wrong = replace(cfg, data=replace(cfg.data, audio_root="C:\\wavs"))
     with pytest.raises(ValueError, match=r"data\.audio_root: C:.*Windows"):
         with_absolute_paths(wrong)

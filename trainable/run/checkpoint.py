@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import IO, Any
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from trainable.distributed.wrapping import unwrapped
@@ -34,7 +33,7 @@ from trainable.run.format import (
     read_info,
     weights_name,
 )
-from trainable.run.tensor_files import load_tensors, write_safetensors
+from trainable.run.tensor_files import load_safetensors, load_tensors, write_safetensors
 
 
 class HostCopy:
@@ -169,7 +168,7 @@ def load_checkpoint(folder: Path, state: TrainState) -> CheckpointInfo:
         raise CheckpointError(f"{folder}: {error}") from error
     state.load_state_dict(training)
     state.unused.weights = {
-        name: load_file(weights_file(folder, name))
+        name: load_safetensors(weights_file(folder, name))
         for name in training["moments"]
         if name not in state.nets
     }
@@ -178,7 +177,7 @@ def load_checkpoint(folder: Path, state: TrainState) -> CheckpointInfo:
         averaged = folder / weights_name(AVERAGED)
         if not averaged.exists():  # a run may begin to average later
             averaged = folder / weights_name(GENERATOR)
-        state.averaged.load_state_dict(load_file(averaged))
+        state.averaged.load_state_dict(load_safetensors(averaged))
 
     state.position = info.position
     state.passed_over = info.passed_over
@@ -221,7 +220,7 @@ def load_weights(folder: Path, name: str, net: nn.Module) -> None:
         CheckpointError: names the tensors that do not fit.
     """
     path = weights_file(folder, name)
-    weights = load_file(path)
+    weights = load_safetensors(path)
     check_architecture(str(path), weights, net)
     net.load_state_dict(weights)
 

@@ -1,13 +1,16 @@
 """Files of tensors: read without running what comes with them, written without a copy."""
 
+import contextlib
 import json
+import os
 import pickle  # noqa: TID251  # for the name of torch's error
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
 from data.files import located, reachable
@@ -51,6 +54,29 @@ def _fault_of(error: Exception) -> str:
         if code:
             return f"holds pickled code ({code[1]}), which is not run"
     return "is truncated, damaged or no torch file"
+
+
+def load_safetensors(path: Path) -> dict[str, Tensor]:
+    """Return the tensors of a safetensors file.
+
+    Raises:
+        OSError: it cannot be read.
+        SafetensorError: it is damaged.
+    """
+    with utf_8_name(path) as name:
+        return load_file(name)
+
+
+@contextlib.contextmanager
+def utf_8_name(path: Path) -> Iterator[str]:
+    """Give a name of a file whose bytes are UTF-8 in any locale, as safetensors wants them."""
+    try:
+        os.fsencode(path).decode("utf-8")
+    except UnicodeDecodeError:
+        with path.open("rb") as file:
+            yield f"/proc/self/fd/{file.fileno()}"
+    else:
+        yield str(path)
 
 
 def read_shapes(uri: str) -> dict[str, Tensor]:

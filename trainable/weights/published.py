@@ -20,7 +20,7 @@ from torch import Tensor
 
 from trainable.learning.optimizer import Moments
 from trainable.networks.registry import networks
-from trainable.run.tensor_files import load_tensors
+from trainable.run.tensor_files import load_tensors, utf_8_name
 
 OPTIMIZER = ".optimizer.safetensors"
 DESCRIPTION = "config.json"  # beside them, of the reference's layout: names the speakers
@@ -199,7 +199,7 @@ def _read_moments(path: Path, parameters: list[str], weights: Path) -> Moments:
 def _tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Return the tensors of a safetensors file by name, and its metadata."""
     try:
-        with safe_open(path, "pt") as file:
+        with utf_8_name(path) as name, safe_open(name, "pt") as file:
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
             return tensors, file.metadata() or {}
     except SafetensorError as error:

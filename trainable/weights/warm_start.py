@@ -9,7 +9,6 @@ from pathlib import Path
 
 import torch
 from huggingface_hub import HfApi
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from data.files import is_local, is_uri, located, reachable
@@ -19,7 +18,7 @@ from trainable.learning.optimizer import Moments, load_moments
 from trainable.run.checkpoint import mismatches, weights_file
 from trainable.run.format import CHECKSUMS, TRAINING, read_info, weights_name
 from trainable.run.storage import BEST, checkpoints, fetched, is_here, resolve
-from trainable.run.tensor_files import load_tensors
+from trainable.run.tensor_files import load_safetensors, load_tensors
 from trainable.weights.hub import download, look_up
 from trainable.weights.published import (
     ADAMW,
@@ -246,7 +245,7 @@ def read_checkpoint(
     found = {}
     for name, moments in training["moments"].items():
         source = generator if name == "g" else name
-        tensors = load_file(weights_file(folder, source))
+        tensors = load_safetensors(weights_file(folder, source))
         # safetensors sorts its entries; parameters come in the network's order, then the buffers
         order = [*moments, *(key for key in tensors if key not in moments)]
         found[name] = Published(
