@@ -85,7 +85,9 @@ def test_a_run_in_any_locale(command: Command, environment, env, tmp_path):
         done = here("job.train", *arguments(tmp_path / "shards", storage, **options), *named)
         assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     run = next(storage.iterdir())
-    assert run.name == (NAME if named[0] == "--config" else "Stimme")
+    # folders have their names in the locale's encoding, as all others that its users make
+    name = os.fsencode(run.name).decode(encoding_of(here.env))
+    assert name == (NAME if named[0] == "--config" else "Stimme")
     assert "resumes at step 2" in Path(run, "logs/rank-0.log").read_text(encoding="utf-8")
     assert here("job.runs", str(storage)).returncode == 0
     out = tmp_path / "x.ogg"
