@@ -15,6 +15,7 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from data.audio.spectrogram import mel_spectrogram
@@ -24,7 +25,7 @@ from trainable.learning.report import StepReport
 from trainable.learning.step import TrainingStep
 from trainable.learning.terms import Generated, Real
 from trainable.networks.generator.alignment import maximum_path
-from trainable.networks.generator.splines import rational_quadratic_spline
+from trainable.networks.kernels.spline import rows_of, spline_in_torch
 
 
 class AsReferenceStep(TrainingStep):
@@ -85,7 +86,8 @@ def redundant_work() -> Iterator[None]:
     with (
         patch("trainable.learning.step.grad_norm", norms_one_by_one),
         patch("trainable.networks.generator.synthesizer.maximum_path", aligned_on_the_host),
-        patch("trainable.networks.generator.duration.rational_quadratic_spline", checked_spline),
+        patch("trainable.networks.generator.duration.spline", checked_spline),
+        patch("trainable.networks.generator.duration.norm_gelu", norm_then_gelu),
         patch("trainable.learning.step.mel_spectrogram", checked_mel),
     ):
         yield
@@ -125,25 +127,51 @@ def aligned_on_the_host(neg_cent: Tensor, mask: Tensor) -> Tensor:
 
 
 def checked_spline(
-    inputs: Tensor, *shape: Tensor, inverse: bool, tail_bound: float
+    x: Tensor,
+    shape: Tensor,
+    mask: Tensor,
+    log_det: Tensor | None = None,
+    *,
+    inverse: bool,
+    bound: float,
+    scale: float,
 ) -> tuple[Tensor, Tensor]:
-    """Return `rational_quadratic_spline`, computed only for the inputs [...] inside the bounds.
+    """Return `spline`, computed step by step for the inputs [B, h, T] inside the bounds only.
 
     These are found and checked first.
     """
-    inside = (inputs >= -tail_bound) & (inputs <= tail_bound)
-    inputs = inputs.float()
-    outputs = inputs.clone()
-    log_derivative = torch.zeros_like(inputs)
+    inside = (x >= -bound) & (x <= bound)
+    x = x.float()
+    outputs = x.clone()
+    log_derivative = torch.zeros_like(x)
     if inside.any():
-        picked = inputs[inside]
-        if picked.min() < -tail_bound or picked.max() > tail_bound:
+        picked = x[inside]
+        if picked.min() < -bound or picked.max() > bound:
             raise ValueError("an input lies outside the spline")
-        values = rational_quadratic_spline(
-            picked, *(part[inside] for part in shape), inverse=inverse, tail_bound=tail_bound
-        )
-        outputs[inside], log_derivative[inside] = values
-    return outputs, log_derivative
+        row, rows = picked[None, None], rows_of(shape, x.size(1))[inside].t()[None]
+        values = spline_in_torch(row, rows, torch.ones_like(row), None, inverse, bound, scale)
+        outputs[inside], log_derivative[inside] = (value[0, 0] for value in values[:2])
+    log_derivative = log_derivative * mask
+    if log_det is not None:
+        log_derivative = log_det + log_derivative
+    return outputs * mask, log_derivative
+
+
+def norm_then_gelu(
+    x: Tensor,
+    bias: Tensor | None,
+    gamma: Tensor,
+    beta: Tensor,
+    residual: Tensor | None = None,
+    mask: Tensor | None = None,
+    eps: float = 1e-5,
+) -> Tensor:
+    """Return `norm_gelu` [B, C, T], computed step by step."""
+    if bias is not None:
+        x = x + bias[:, None]
+    y = F.gelu(F.layer_norm(x.transpose(1, 2), [x.size(1)], gamma, beta, eps).transpose(1, 2))
+    y = y if residual is None else residual + y
+    return y if mask is None else y * mask
 
 
 def checked_mel(y: Tensor, **kwargs: Any) -> Tensor:

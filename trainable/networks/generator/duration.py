@@ -4,17 +4,17 @@ Names: w durations in frames, logw their logarithm, x hidden text, g speaker; T_
 """
 
 import math
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trainable.networks.generator.flows import Flip
-from trainable.networks.generator.splines import rational_quadratic_spline
+from trainable.networks.kernels.norm_gelu import norm_gelu
+from trainable.networks.kernels.spline import spline
 from trainable.networks.layers.modules import Dropout, LayerNorm
 from trainable.networks.layers.weight_norm import Conv1d, channels_last
-
-LOG_2PI = math.log(2 * math.pi)
 
 
 class DDSConv(nn.Module):
@@ -44,14 +44,26 @@ class DDSConv(nn.Module):
         """Map [B, C, T], mask [B, 1, T], condition [B, C, T] or None -> [B, C, T]."""
         if g is not None:
             x = x + g
+        # The residual is masked in every layer, not only where the convolutions read it.
         # as LayerNorm leaves them: of mixed layouts, gelu's backward pass is 4 times slower
-        x = channels_last(x)
+        x = channels_last(x * x_mask)
         layers = zip(self.convs_sep, self.convs_1x1, self.norms_1, self.norms_2, strict=True)
         for separable, pointwise, norm_1, norm_2 in layers:
-            y = F.gelu(norm_1(separable(x * x_mask)))
-            y = F.gelu(norm_2(pointwise(y)))
-            x = x + self.drop(y)
-        return x * x_mask
+            y = norm_gelu(*_apart(separable, x), norm_1.gamma, norm_1.beta, eps=norm_1.eps)
+            y, bias = _apart(pointwise, y)
+            last = partial(norm_gelu, y, bias, norm_2.gamma, norm_2.beta, eps=norm_2.eps)
+            if self.training and self.drop.p > 0:
+                x = (x + self.drop(last())) * x_mask
+            else:
+                x = last(residual=x, mask=x_mask)
+        return x
+
+
+def _apart(conv: Conv1d, x: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Convolve [B, C_in, T]; return the bias apart where adding it takes a kernel of its own."""
+    if x.device.type == "cpu":
+        return conv(x), None
+    return conv._conv_forward(x, conv.weight, None), conv.bias
 
 
 class ElementwiseAffine(nn.Module):
@@ -64,12 +76,18 @@ class ElementwiseAffine(nn.Module):
 
     def forward(self, x: Tensor, x_mask: Tensor) -> tuple[Tensor, Tensor]:
         """Map x [B, C, T], mask [B, 1, T] -> y [B, C, T], log determinant [B]."""
-        y = (self.m + torch.exp(self.logs) * x) * x_mask
-        return y, torch.sum(self.logs * x_mask, [1, 2])
+        y, log_det = self.per_token(x, x_mask)
+        return y, log_det.sum([1, 2])
+
+    def per_token(self, x: Tensor, x_mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Map x [B, C, T], mask [B, 1, T] -> y [B, C, T], log determinant per token [B, 1, T]."""
+        y = torch.addcmul(self.m, torch.exp(self.logs), x) * x_mask
+        return y, self.logs.sum() * x_mask
 
     def inverse(self, y: Tensor, x_mask: Tensor) -> Tensor:
-        """Map y [B, C, T], mask [B, 1, T] -> x [B, C, T]."""
-        return (y - self.m) * torch.exp(-self.logs) * x_mask
+        """Map y [B, c, T], mask [B, 1, T] -> x [B, c, T], of the first c channels."""
+        m, logs = self.m[: y.size(1)], self.logs[: y.size(1)]
+        return (y - m) * torch.exp(-logs) * x_mask
 
 
 class ConvFlow(nn.Module):
@@ -99,31 +117,48 @@ class ConvFlow(nn.Module):
         assert self.proj.bias is not None
         nn.init.zeros_(self.proj.bias)
 
-    def _couple(self, x: Tensor, x_mask: Tensor, g: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
-        x0, x1 = x.chunk(2, dim=1)
-        shape = self.proj(self.convs(self.pre(x0), x_mask, g)) * x_mask
-        shape = shape.unflatten(1, (x1.size(1), -1)).transpose(2, 3)  # [B, C / 2, T, 3 * bins - 1]
-        widths, heights, derivatives = shape.split(
-            [self.num_bins, self.num_bins, self.num_bins - 1], dim=-1
-        )
-        x1, log_derivative = rational_quadratic_spline(
+    def couple(
+        self,
+        x0: Tensor,
+        x1: Tensor,
+        x_mask: Tensor,
+        g: Tensor,
+        log_det: Tensor | None = None,
+        inverse: bool = False,
+    ) -> tuple[Tensor, Tensor]:
+        """Apply the spline that x0 decides to x1.
+
+        Args:
+            x0: [B, C / 2, T].
+            x1: [B, C / 2, T].
+            x_mask: [B, 1, T].
+            g: [B, filter, T] condition.
+            log_det: [B, C / 2, T] log determinant so far; None for zeros.
+            inverse: whether to apply the inverse function.
+
+        Returns:
+            The new x1, and log_det with the logarithm of the applied function's derivative.
+        """
+        return spline(
             x1,
-            widths / self.scale,
-            heights / self.scale,
-            derivatives,
+            self.proj(self.convs(self.pre(x0), x_mask, g)),
+            x_mask,
+            log_det,
             inverse=inverse,
-            tail_bound=self.tail_bound,
+            bound=self.tail_bound,
+            scale=self.scale,
         )
-        return torch.cat([x0, x1], dim=1) * x_mask, log_derivative
 
     def forward(self, x: Tensor, x_mask: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
         """Map x [B, C, T], mask [B, 1, T], condition [B, filter, T] -> y, log determinant [B]."""
-        y, log_derivative = self._couple(x, x_mask, g, inverse=False)
-        return y, torch.sum(log_derivative * x_mask, [1, 2])
+        x0, x1 = (x * x_mask).chunk(2, dim=1)
+        x1, log_det = self.couple(x0, x1, x_mask, g)
+        return torch.cat([x0, x1], dim=1), log_det.sum([1, 2])
 
     def inverse(self, y: Tensor, x_mask: Tensor, g: Tensor) -> Tensor:
         """Map y [B, C, T], mask [B, 1, T], condition [B, filter, T] -> x [B, C, T]."""
-        return self._couple(y, x_mask, g, inverse=True)[0]
+        y0, y1 = (y * x_mask).chunk(2, dim=1)
+        return torch.cat([y0, self.couple(y0, y1, x_mask, g, inverse=True)[0]], dim=1)
 
 
 def _duration_flows(channels: int, kernel_size: int, n_flows: int) -> nn.ModuleList:
@@ -134,19 +169,19 @@ def _duration_flows(channels: int, kernel_size: int, n_flows: int) -> nn.ModuleL
     return flows
 
 
-def _run_flows(flows: nn.ModuleList, z: Tensor, x_mask: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
-    """Apply the flows: [B, 2, T] -> [B, 2, T], log determinant [B]."""
-    logdet_total = z.new_zeros(z.size(0))
-    for flow in flows:
+def _run_flows(
+    flows: nn.ModuleList, z: Tensor, x_mask: Tensor, g: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Apply the flows: [B, 2, T] -> both channels and the log determinant per token, [B, 1, T]."""
+    affine, *couplings = flows
+    z, log_det = affine.per_token(z, x_mask)
+    z0, z1 = z.chunk(2, dim=1)
+    for flow in couplings:
         if isinstance(flow, Flip):
-            z = flow(z)
-            continue
-        if isinstance(flow, ElementwiseAffine):
-            z, logdet = flow(z, x_mask)
+            z0, z1 = z1, z0
         else:
-            z, logdet = flow(z, x_mask, g)
-        logdet_total = logdet_total + logdet
-    return z, logdet_total
+            z1, log_det = flow.couple(z0, z1, x_mask, g, log_det)
+    return z0, z1, log_det
 
 
 class StochasticDurationPredictor(nn.Module):
@@ -191,23 +226,24 @@ class StochasticDurationPredictor(nn.Module):
         h = self.pre(x.detach())
         if g is not None:
             h = h + self.cond(g.detach())
-        return self.proj(self.convs(h, x_mask)) * x_mask
+        return self.proj(self.convs(h, x_mask.to(h.dtype)))
 
     def _negative_log_likelihood(self, h: Tensor, x_mask: Tensor, w: Tensor) -> Tensor:
         """Compute an upper bound of -log p(w | text): equation 7 of VITS, for one draw of noise."""
-        h_w = self.post_proj(self.post_convs(self.post_pre(w), x_mask)) * x_mask
+        mask = x_mask.to(h.dtype)
+        h_w = self.post_proj(self.post_convs(self.post_pre(w), mask))
         e_q = torch.randn(w.size(0), 2, w.size(2), device=w.device, dtype=w.dtype) * x_mask
-        z_q, logdet_q = _run_flows(self.post_flows, e_q, x_mask, h + h_w)
-        z_u, z_v = z_q.chunk(2, dim=1)  # u dequantises the whole number w, v is the added channel
+        # u dequantises the whole number w, v is the added channel
+        z_u, z_v, log_q = _run_flows(self.post_flows, e_q, mask, h + h_w)
         u = torch.sigmoid(z_u) * x_mask
-        logdet_q = logdet_q + torch.sum((F.logsigmoid(z_u) + F.logsigmoid(-z_u)) * x_mask, [1, 2])
-        log_q = torch.sum(-0.5 * (LOG_2PI + e_q.square()) * x_mask, [1, 2]) - logdet_q
+        log_u = (2 * F.logsigmoid(z_u) - z_u) * x_mask  # log(u (1 - u))
 
         log_duration = torch.log(((w - u) * x_mask).clamp_min(1e-5)) * x_mask
-        z, logdet = _run_flows(self.flows, torch.cat([log_duration, z_v], dim=1), x_mask, h)
-        logdet = logdet - log_duration.sum([1, 2])
-        nll = torch.sum(0.5 * (LOG_2PI + z.square()) * x_mask, [1, 2]) - logdet
-        return nll + log_q
+        z_0, z_1, log_p = _run_flows(self.flows, torch.cat([log_duration, z_v], dim=1), mask, h)
+        # the normal distributions' constants are the same on both sides
+        squares = torch.cat([z_0, z_1], dim=1).square() - e_q.square()
+        others = log_duration - log_u - log_q - log_p
+        return 0.5 * squares.sum([1, 2]) + others.sum([1, 2])
 
     def _sample(
         self, h: Tensor, x_mask: Tensor, noise_scale: float | Tensor, noise: Tensor | None
@@ -215,17 +251,16 @@ class StochasticDurationPredictor(nn.Module):
         """Draw logw by the inverse flow."""
         if noise is None:
             noise = torch.randn(h.size(0), 2, h.size(2), device=h.device, dtype=h.dtype)
-        z = noise * noise_scale
-        for i in range(len(self.flows) - 1, -1, -1):
-            flow = self.flows[i]
+        mask = x_mask.to(h.dtype)
+        affine, _, *couplings = self.flows
+        # the coupling at 1 changes the added channel only, which is dropped
+        z0, z1 = (noise * noise_scale).chunk(2, dim=1)
+        for flow in reversed(couplings):
             if isinstance(flow, Flip):
-                z = flow(z)
-            elif isinstance(flow, ElementwiseAffine):
-                z = flow.inverse(z, x_mask)
-            elif i > 1:  # the coupling at 1 changes the added channel only, which is dropped
-                assert isinstance(flow, ConvFlow)
-                z = flow.inverse(z, x_mask, h)
-        return z[:, :1]
+                z0, z1 = z1, z0
+            else:
+                z1, _ = flow.couple(z0, z1, mask, h, inverse=True)
+        return affine.inverse(z0, x_mask)
 
     def forward(
         self,
