@@ -134,7 +134,7 @@ def in_parts(step: TrainingStep, read: Callable[[], float]) -> Iterator[dict[str
     parts = Parts(read)
     shares = dict[str, float]()
     with ExitStack() as stack:
-        for owner, method, name in _watched(step):
+        for owner, method, name in watched_calls(step):
             call = parts.watched(getattr(owner, method), name)
             stack.enter_context(patch.object(owner, method, call))
         stack.enter_context(patch.object(step, "backward", PartedBackward(parts, step)))
@@ -143,7 +143,7 @@ def in_parts(step: TrainingStep, read: Callable[[], float]) -> Iterator[dict[str
     shares |= {name: total for name, total in parts.totals.items() if total}
 
 
-def _watched(step: TrainingStep) -> list[tuple[Any, str, str]]:
+def watched_calls(step: TrainingStep) -> list[tuple[Any, str, str]]:
     """Return owner, method and part of each call that is charged."""
     nets = step.state.nets
     g = nets["g"]
