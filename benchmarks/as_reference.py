@@ -90,6 +90,7 @@ def redundant_work() -> Iterator[None]:
         patch("trainable.networks.generator.duration.spline", checked_spline),
         patch("trainable.networks.generator.duration.norm_gelu", norm_then_gelu),
         patch("trainable.learning.step.mel_spectrogram", checked_mel),
+        patch("trainable.networks.kernels.support.joined", lambda x: False),
         patch("trainable.networks.wavlm.GatedAttention.forward", attended_as_transformers),
     ):
         yield
@@ -190,6 +191,7 @@ def attended_as_transformers(
     by_head = hidden_states.unflatten(-1, (self.heads, -1)).transpose(1, 2)
     update, reset = torch.sigmoid(self.gate(by_head)).chunk(2, dim=-1)
     gate = update * (reset * self.gate_factor[:, None, None] - 1.0) + 2.0
+    weights_of = _separate_weights(self)
     biases = self.projections.bias.unflatten(0, (3, width))
     query = hidden_states.transpose(0, 1)
     heard, weights = F.multi_head_attention_forward(
@@ -210,7 +212,9 @@ def attended_as_transformers(
         training=False,
         attn_mask=gate.flatten(0, 1) * position_bias,
         use_separate_proj_weight=True,
-        **_separate_weights(self),
+        q_proj_weight=weights_of["query"],
+        k_proj_weight=weights_of["key"],
+        v_proj_weight=weights_of["value"],
     )
     assert weights is not None
     return heard.transpose(0, 1), weights, position_bias
@@ -220,7 +224,7 @@ def attended_as_transformers(
 def _separate_weights(attention: GatedAttention) -> dict[str, Tensor]:
     query, key, value = attention.projections.weight.detach().chunk(3)
     scale = (query.size(1) / attention.heads) ** 0.5
-    return {"q_proj_weight": query * scale, "k_proj_weight": key, "v_proj_weight": value}
+    return {"query": query * scale, "key": key, "value": value}
 
 
 def checked_mel(y: Tensor, **kwargs: Any) -> Tensor:

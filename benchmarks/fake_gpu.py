@@ -26,13 +26,14 @@ from data.config import DataConfig
 from data.stream.collate import TtsBatch
 from trainable.config import ModelConfig, TrainConfig
 from trainable.learning.state import AUTOCAST_TYPES, TrainState, build_networks
+from trainable.networks.layers import weight_norm
 from trainable.networks.wavlm import WavLMFeatures
 
 Node = Any  # of an autograd graph
 CUDA = torch.device("cuda")
 # of a parameter's node, which alone has this attribute
 PARAMETER = "variable"
-CACHED = (spectrogram._window, spectrogram._mel_basis)
+CACHED = (spectrogram._window, spectrogram._mel_basis, weight_norm._starts)
 
 
 @contextmanager

@@ -105,9 +105,9 @@ RULES: dict[str, int | Callable[[Arguments], int]] = {
     "stack": _cat,
     "_foreach_add_": _over_lists(1),
     "_foreach_mul": _over_lists(2),
+    "_foreach_sign": _over_lists(2),
     "_foreach_mul_": _over_lists(1),
     "_foreach_sub": _over_lists(3),
-    "_foreach_abs": _over_lists(2),
     "_foreach_lerp_": _over_lists(2),
     "_foreach_copy_": _over_lists(2),
     # zeros, norms of pieces, and norms of these

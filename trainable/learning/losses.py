@@ -6,11 +6,14 @@ arXiv:2306.07691).
 """
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from data.precision import widen
+from trainable.networks.kernels import support
+from trainable.networks.layers.weight_norm import joined_weights
 
 
 def feature_loss(fmap_r: Iterable[Iterable[Tensor]], fmap_g: Iterable[Iterable[Tensor]]) -> Tensor:
@@ -25,12 +28,52 @@ def feature_loss(fmap_r: Iterable[Iterable[Tensor]], fmap_g: Iterable[Iterable[T
     Returns:
         [] fp32.
     """
-    distances = [
-        torch.mean(torch.abs(widen(real.detach()) - widen(generated)))
+    pairs = [
+        (real.detach(), generated)
         for maps_r, maps_g in zip(fmap_r, fmap_g, strict=True)
         for real, generated in zip(maps_r, maps_g, strict=True)
     ]
+    if support.joined(pairs[0][1]):
+        reals, generateds = zip(*pairs, strict=True)
+        return _FeatureDistance.apply(reals, *generateds)
+    distances = [torch.mean(torch.abs(widen(real) - widen(made))) for real, made in pairs]
     return 2 * torch.stack(distances).sum()
+
+
+class _FeatureDistance(torch.autograd.Function):
+    """The sum over pairs of maps of 2 * mean |real - generated|, each operator over all pairs.
+
+    On a CPU such sums over lists add up one by one in fp32, which is too coarse.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, reals: Sequence[Tensor], *generated: Tensor) -> Tensor:
+        differences = torch._foreach_sub(_widened(generated), _widened(reals))
+        ctx.save_for_backward(*differences)
+        ctx.types = [made.dtype for made in generated]
+        sums = torch._foreach_norm(differences, 1)
+        means = torch._foreach_mul(sums, [2 / made.numel() for made in generated])
+        return torch.stack(means).sum()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        found = torch._foreach_sign(ctx.saved_tensors)
+        torch._foreach_mul_(found, [2 / sign.numel() for sign in found])
+        torch._foreach_mul_(found, gradients[0])
+        return None, *_cast(found, ctx.types)
+
+
+def _widened(tensors: Sequence[Tensor]) -> list[Tensor]:
+    return _cast(tensors, [torch.promote_types(x.dtype, torch.float32) for x in tensors])
+
+
+def _cast(tensors: Sequence[Tensor], dtypes: Sequence[torch.dtype]) -> list[Tensor]:
+    """Return tensors in other types, all in one go."""
+    if [x.dtype for x in tensors] == list(dtypes):
+        return list(tensors)
+    made = [torch.empty_like(x, dtype=dtype) for x, dtype in zip(tensors, dtypes, strict=True)]
+    torch._foreach_copy_(made, list(tensors))
+    return made
 
 
 def discriminator_loss(
@@ -170,6 +213,7 @@ def wavlm_discriminator_loss(wd: nn.Module, hidden_real: Tensor, hidden_gen: Ten
     Returns:
         [] fp32.
     """
-    real = widen(wd(hidden_real.detach().flatten(1, 2)))
-    generated = widen(wd(hidden_gen.detach().flatten(1, 2)))
+    with joined_weights(wd):
+        real = widen(wd(hidden_real.detach().flatten(1, 2)))
+        generated = widen(wd(hidden_gen.detach().flatten(1, 2)))
     return torch.mean((1 - real).square()) + torch.mean(generated.square())

@@ -73,9 +73,11 @@ def gather_report(
 
     rows: dict[int, Tensor] = {}
     for slot, (crc, losses) in told.items():
-        values = [losses[tag].detach().double() if tag in losses else zero for tag in tags]
+        values = _doubles([losses[tag].detach() for tag in tags if tag in losses])
+        own = iter(values)
+        listed = [next(own) if tag in losses else zero for tag in tags]
         presence = [one if tag in losses else zero for tag in tags]
-        rows[slot] = torch.stack([constant(crc), *values, *presence])
+        rows[slot] = torch.stack([constant(crc), *listed, *presence])
 
     table = all_gather_rows(rows, G, 1 + 2 * len(tags), device)
     consumed = table[:, 0]
@@ -86,3 +88,10 @@ def gather_report(
     totals_of = torch.stack([values_of[:, tags.index(tag)] for tag in totals])
     broken = ~totals_of.isfinite().all(0)
     return StepReport(dict(zip(tags, means, strict=True)), present, consumed, broken)
+
+
+def _doubles(losses: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """Return losses [] in float64, cast together where they are of one type."""
+    if len({loss.dtype for loss in losses}) > 1:
+        return tuple(loss.double() for loss in losses)
+    return torch.stack(list(losses)).double().unbind(0)

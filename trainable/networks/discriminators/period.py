@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from trainable.networks.layers.modules import LRELU_SLOPE
 from trainable.networks.layers.recompute import recomputed
-from trainable.networks.layers.weight_norm import normed_conv1d, normed_conv2d
+from trainable.networks.layers.weight_norm import joined_weights, normed_conv1d, normed_conv2d
 from trainable.networks.registry import Blueprint
 
 PERIODS = (2, 3, 5, 7, 11)
@@ -142,10 +142,11 @@ class MultiPeriodDiscriminator(nn.Module):
         """
         logits: list[Tensor] = []
         fmaps: list[list[Tensor]] = []
-        for discriminator in self.discriminators:
-            logit, fmap = recomputed(discriminator, y, enabled=self.recompute)
-            logits.append(logit)
-            fmaps.append(fmap)
+        with joined_weights(self):
+            for discriminator in self.discriminators:
+                logit, fmap = recomputed(discriminator, y, enabled=self.recompute)
+                logits.append(logit)
+                fmaps.append(fmap)
         return logits, fmaps
 
     def forward(

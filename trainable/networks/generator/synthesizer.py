@@ -22,6 +22,7 @@ from trainable.networks.generator.posterior_encoder import PosteriorEncoder
 from trainable.networks.generator.reference_encoder import ReferenceEncoder
 from trainable.networks.generator.text_encoder import TextEncoder
 from trainable.networks.layers.segments import generate_path, rand_slice_segments, sequence_mask
+from trainable.networks.layers.weight_norm import joined_weights
 
 # sizes that no published configuration changes
 POSTERIOR: dict[str, Any] = {"kernel_size": 5, "dilation_rate": 1, "n_layers": 16}
@@ -289,6 +290,10 @@ class SynthesizerTrn(nn.Module):
         Returns:
             See `SynthesizerOutput`.
         """
+        with joined_weights(self):
+            return self._forward(text, y, y_lengths)
+
+    def _forward(self, text: TextInputs, y: Tensor, y_lengths: Tensor) -> SynthesizerOutput:
         g = self.speaker(text.sid, y)
         hidden_x, m_p, logs_p, x_mask = self.enc_p(text, g=g)
         z, m_q, logs_q, y_mask = self.enc_q(y, y_lengths, g=g)

@@ -18,6 +18,11 @@ def has_triton() -> bool:
     return find_spec("triton") is not None
 
 
+def joined(x: Tensor) -> bool:
+    """Tell whether what follows takes the form with few kernels: on a GPU with Triton."""
+    return x.device.type == "cuda" and has_triton()
+
+
 def operator(
     schema: str, in_torch: Callable, in_triton: Callable, shapes: Callable
 ) -> Callable[..., Any]:

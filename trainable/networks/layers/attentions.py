@@ -10,48 +10,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from trainable.networks.kernels import support
+from trainable.networks.kernels.attention import (
+    MASKED_SCORE,
+    RelativeAttention,
+    band_to_square,
+    square_to_band,
+)
 from trainable.networks.layers.modules import Dropout, LayerNorm
 from trainable.networks.layers.weight_norm import Conv1d
 
 WINDOW_SIZE = 4  # relative positions beyond +-4 carry no embedding
 COND_LAYER = 2  # the speaker is added before this layer (the third)
-MASKED_SCORE = -1e4  # fits fp16; exp of it is 0
-
-
-def band_to_square(band: Tensor, window: int) -> Tensor:
-    """Write per-row diagonals into a square matrix.
-
-    out[i, j] = band[i, j - i + window], and 0 outside the window.
-
-    Args:
-        band: [B, H, T, 2 * window + 1].
-        window: half width of the band.
-
-    Returns:
-        [B, H, T, T].
-    """
-    length = band.size(2)
-    width = length + 2 * window
-    # rows of width + 1 read as rows of width: each row moves one to the right of the row before
-    rows = F.pad(band, (0, length)).flatten(2)[..., : length * width]
-    return rows.unflatten(2, (length, width))[..., window : window + length]
-
-
-def square_to_band(square: Tensor, window: int) -> Tensor:
-    """Read the diagonals of a square matrix, the inverse of `band_to_square` inside the window.
-
-    Args:
-        square: [B, H, T, T].
-        window: half width of the band.
-
-    Returns:
-        [B, H, T, 2 * window + 1], 0 where the diagonal leaves the matrix.
-    """
-    length = square.size(2)
-    width = length + 2 * window
-    # rows of width read as rows of width + 1: each row moves one to the left of the row before
-    rows = F.pad(square, (window, window, 0, 1)).flatten(2)[..., : length * (width + 1)]
-    return rows.unflatten(2, (length, width + 1))[..., : 2 * window + 1]
 
 
 class MultiHeadAttention(nn.Module):
@@ -83,6 +53,22 @@ class MultiHeadAttention(nn.Module):
         """Split the heads: [B, C, T] -> [B, H, T, C / H]."""
         return x.unflatten(1, (self.n_heads, self.k_channels)).transpose(2, 3)
 
+    def _joined(self, x: Tensor, padding: Tensor) -> Tensor:
+        """Compute `forward` with few kernels, for GPUs."""
+        convolutions = self.conv_q, self.conv_k, self.conv_v
+        weight = torch.cat([convolution.get_parameter("weight") for convolution in convolutions])
+        bias = torch.cat([convolution.get_parameter("bias") for convolution in convolutions])
+        heard = RelativeAttention.apply(
+            F.conv1d(x, weight),
+            bias,
+            self.emb_rel_k.squeeze(0),
+            self.emb_rel_v.squeeze(0),
+            padding.squeeze(1),
+            self.n_heads,
+            self.drop.p if self.training else 0.0,
+        )
+        return self.conv_o(heard)
+
     def forward(self, x: Tensor, padding: Tensor) -> Tensor:
         """Attend from every position to all that are not padding.
 
@@ -93,6 +79,8 @@ class MultiHeadAttention(nn.Module):
         Returns:
             [B, C, T]; what stands at padding is arbitrary.
         """
+        if support.joined(x):
+            return self._joined(x, padding)
         query = self._heads(self.conv_q(x)) / math.sqrt(self.k_channels)
         key = self._heads(self.conv_k(x))
         value = self._heads(self.conv_v(x))
