@@ -1,12 +1,16 @@
 """Multi-period discriminator of HiFi-GAN, with one scale discriminator, as in VITS."""
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trainable.networks.layers.modules import LRELU_SLOPE
 from trainable.networks.layers.recompute import recomputed
-from trainable.networks.layers.weight_norm import joined_weights, normed_conv1d, normed_conv2d
+from trainable.networks.layers.weight_norm import (
+    activated,
+    joined_weights,
+    normed_conv1d,
+    normed_conv2d,
+)
 from trainable.networks.registry import Blueprint
 
 PERIODS = (2, 3, 5, 7, 11)
@@ -57,7 +61,7 @@ class DiscriminatorP(nn.Module):
             x = x.permute(0, 3, 1, 2).flatten(0, 1)  # [B * period, 1, T']
         fmap = []
         for conv in self.convs:
-            x = F.leaky_relu(conv(x), LRELU_SLOPE)
+            x = activated(conv, x, LRELU_SLOPE)
             fmap.append(x)
         fmap.append(self.conv_post(x))
         if self.columns_as_batch:
@@ -95,7 +99,7 @@ class DiscriminatorS(nn.Module):
         """Judge a waveform: [B, 1, T] -> logits [B, N], feature maps of [B, C, T']."""
         fmap = []
         for conv in self.convs:
-            x = F.leaky_relu(conv(x), LRELU_SLOPE)
+            x = activated(conv, x, LRELU_SLOPE)
             fmap.append(x)
         x = self.conv_post(x)
         fmap.append(x)

@@ -2,11 +2,10 @@
 
 from itertools import pairwise
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trainable.networks.layers.modules import LRELU_SLOPE
-from trainable.networks.layers.weight_norm import normed_conv1d
+from trainable.networks.layers.weight_norm import activated, normed_conv1d
 from trainable.networks.registry import Blueprint
 
 
@@ -50,7 +49,7 @@ class WavLMDiscriminator(nn.Module):
         """Judge hidden states: [B, slm_hidden * slm_layers, T] stacked -> logits [B, T]."""
         x = self.pre(x)
         for conv in self.convs:
-            x = F.leaky_relu(conv(x), LRELU_SLOPE)
+            x = activated(conv, x, LRELU_SLOPE)
         return self.conv_post(x).flatten(1)
 
 

@@ -6,7 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from trainable.networks.layers.weight_norm import WeightNormConv1d
+from trainable.networks.kernels import support
+from trainable.networks.kernels.bias import add_bias, add_bias_to_both
+from trainable.networks.layers.weight_norm import WeightNormConv1d, activated
 
 LRELU_SLOPE = 0.1  # HiFi-GAN's leaky ReLU
 
@@ -146,9 +148,23 @@ class ResBlock1(nn.Module):
             x: [B, C, T].
             mask: [B, 1, T]; None masks nothing.
         """
+        if mask is None and support.joined(x):
+            return self._joined(x)
         for dilated, plain in zip(self.convs1, self.convs2, strict=True):
             y = masked(dilated(F.leaky_relu(x, LRELU_SLOPE)), mask)
             x = masked(x + plain(F.leaky_relu(y, LRELU_SLOPE)), mask)
+        return x
+
+    def _joined(self, x: Tensor) -> Tensor:
+        """Compute `forward` with few kernels, for GPUs."""
+        heard = F.leaky_relu(x, LRELU_SLOPE)
+        for i, (dilated, plain) in enumerate(zip(self.convs1, self.convs2, strict=True)):
+            assert isinstance(plain, WeightNormConv1d)
+            y = plain.without_bias(activated(dilated, heard, LRELU_SLOPE))
+            bias = plain.get_parameter("bias")
+            if i == len(self.convs1) - 1:
+                return add_bias(y, bias, residual=x)
+            heard, x = add_bias_to_both(y, bias, LRELU_SLOPE, residual=x)
         return x
 
 

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn.utils import spectral_norm
 
 from trainable.networks.kernels import support
+from trainable.networks.kernels.bias import add_bias
 from trainable.networks.kernels.weight_norm import JoinedWeights
 
 
@@ -106,6 +107,10 @@ class WeightNormConv1d(_WeightNorm, nn.Conv1d):
         """Map [B, C_in, T] -> [B, C_out, T']."""
         return conv1d(x, self.normed_weight(), self)
 
+    def without_bias(self, x: Tensor) -> Tensor:
+        """Map [B, C_in, T] -> [B, C_out, T'], in torch's own layout."""
+        return self._conv_forward(x, self.normed_weight(), None)
+
 
 class WeightNormConv2d(_WeightNorm, nn.Conv2d):
     """nn.Conv2d with weight normalisation; kernels of width 1 also take columns, [B, C_in, H]."""
@@ -116,12 +121,19 @@ class WeightNormConv2d(_WeightNorm, nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map [B, C_in, H, W] -> [B, C_out, H', W'], or [B, C_in, H] -> [B, C_out, H']."""
+        return self._convolved(x, self.bias)
+
+    def without_bias(self, x: Tensor) -> Tensor:
+        """Map the same, without the bias."""
+        return self._convolved(x, None)
+
+    def _convolved(self, x: Tensor, bias: Tensor | None) -> Tensor:
         weight = self.normed_weight()
         if x.dim() == 4:
-            return self._conv_forward(x, weight, self.bias)
+            return self._conv_forward(x, weight, bias)
         assert not isinstance(self.padding, str)
         sizes = self.stride[0], self.padding[0], self.dilation[0]
-        return F.conv1d(x, weight.squeeze(3), self.bias, *sizes, self.groups)
+        return F.conv1d(x, weight.squeeze(3), bias, *sizes, self.groups)
 
 
 class WeightNormConvTranspose1d(_WeightNorm, nn.ConvTranspose1d):
@@ -224,6 +236,13 @@ def _given(modules: Sequence[_WeightNorm], weights: Sequence[Tensor]) -> Iterato
     finally:
         for module in modules:
             module.fixed = None
+
+
+def activated(conv: nn.Module, x: Tensor, slope: float) -> Tensor:
+    """Return the leaky ReLU of a convolution of x, on a GPU with the bias in one kernel."""
+    if isinstance(conv, WeightNormConv1d | WeightNormConv2d) and support.joined(x):
+        return add_bias(conv.without_bias(x), conv.get_parameter("bias"), slope)
+    return F.leaky_relu(conv(x), slope)
 
 
 def normed_conv1d(*args: Any, use_spectral_norm: bool, **kwargs: Any) -> nn.Module:
