@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from data.precision import widen
 from trainable.networks.kernels import support
+from trainable.networks.kernels.casts import cast
 from trainable.networks.layers.weight_norm import joined_weights
 
 
@@ -60,20 +61,11 @@ class _FeatureDistance(torch.autograd.Function):
         found = torch._foreach_sign(ctx.saved_tensors)
         torch._foreach_mul_(found, [2 / sign.numel() for sign in found])
         torch._foreach_mul_(found, gradients[0])
-        return None, *_cast(found, ctx.types)
+        return None, *cast(found, ctx.types)
 
 
 def _widened(tensors: Sequence[Tensor]) -> list[Tensor]:
-    return _cast(tensors, [torch.promote_types(x.dtype, torch.float32) for x in tensors])
-
-
-def _cast(tensors: Sequence[Tensor], dtypes: Sequence[torch.dtype]) -> list[Tensor]:
-    """Return tensors in other types, all in one go."""
-    if [x.dtype for x in tensors] == list(dtypes):
-        return list(tensors)
-    made = [torch.empty_like(x, dtype=dtype) for x, dtype in zip(tensors, dtypes, strict=True)]
-    torch._foreach_copy_(made, list(tensors))
-    return made
+    return cast(tensors, [torch.promote_types(x.dtype, torch.float32) for x in tensors])
 
 
 def discriminator_loss(

@@ -56,8 +56,8 @@ class MultiHeadAttention(nn.Module):
     def _joined(self, x: Tensor, padding: Tensor) -> Tensor:
         """Compute `forward` with few kernels, for GPUs."""
         convolutions = self.conv_q, self.conv_k, self.conv_v
-        weight = torch.cat([convolution.get_parameter("weight") for convolution in convolutions])
-        bias = torch.cat([convolution.get_parameter("bias") for convolution in convolutions])
+        weight = torch.cat([convolution.weight for convolution in convolutions])
+        bias = torch.cat([bias for conv in convolutions if (bias := conv.bias) is not None])
         heard = RelativeAttention.apply(
             F.conv1d(x, weight),
             bias,

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from trainable.networks.kernels import support
 from trainable.networks.kernels.bias import add_bias, add_bias_to_both
+from trainable.networks.kernels.gate import Gate
 from trainable.networks.layers.weight_norm import WeightNormConv1d, activated
 
 LRELU_SLOPE = 0.1  # HiFi-GAN's leaky ReLU
@@ -111,11 +112,8 @@ class WN(nn.Module):
         layers = zip(self.in_layers, self.res_skip_layers, strict=True)
         skips: Tensor | None = None
         for i, (in_layer, res_skip_layer) in enumerate(layers):
-            gates = in_layer(x)
-            if conditions is not None:
-                gates = gates + conditions[i]
-            filtered, gate = gates.chunk(2, dim=1)
-            res_skip = res_skip_layer(torch.tanh(filtered) * torch.sigmoid(gate))
+            condition = None if conditions is None else conditions[i]
+            res_skip = res_skip_layer(_gated(in_layer, x, condition))
             skip = res_skip
             if i < self.n_layers - 1:
                 residual, skip = res_skip.split(hidden, dim=1)
@@ -123,6 +121,27 @@ class WN(nn.Module):
             skips = skip if skips is None else skips + skip
         assert skips is not None
         return skips * x_mask
+
+
+def _gated(conv: nn.Module, x: Tensor, condition: Tensor | None) -> Tensor:
+    """Return tanh(a) * sigmoid(b) of the halves of a convolution of x, [B, hidden, T].
+
+    Args:
+        conv: WeightNormConv1d to 2 * hidden channels.
+        x: [B, hidden, T].
+        condition: [B, 2 * hidden, 1] that is added, or None.
+    """
+    assert isinstance(conv, WeightNormConv1d)
+    if support.joined(x):
+        assert conv.bias is not None
+        shift = conv.bias.expand(x.size(0), -1)
+        shift = shift if condition is None else shift + condition.squeeze(2)
+        return Gate.apply(conv.without_bias(x), shift)
+    gates = conv(x)
+    if condition is not None:
+        gates = gates + condition
+    filtered, gate = gates.chunk(2, dim=1)
+    return torch.tanh(filtered) * torch.sigmoid(gate)
 
 
 class ResBlock1(nn.Module):
@@ -161,7 +180,8 @@ class ResBlock1(nn.Module):
         for i, (dilated, plain) in enumerate(zip(self.convs1, self.convs2, strict=True)):
             assert isinstance(plain, WeightNormConv1d)
             y = plain.without_bias(activated(dilated, heard, LRELU_SLOPE))
-            bias = plain.get_parameter("bias")
+            bias = plain.bias
+            assert bias is not None
             if i == len(self.convs1) - 1:
                 return add_bias(y, bias, residual=x)
             heard, x = add_bias_to_both(y, bias, LRELU_SLOPE, residual=x)

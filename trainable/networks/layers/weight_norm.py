@@ -20,6 +20,7 @@ from torch.nn.utils import spectral_norm
 
 from trainable.networks.kernels import support
 from trainable.networks.kernels.bias import add_bias
+from trainable.networks.kernels.casts import Casts
 from trainable.networks.kernels.weight_norm import JoinedWeights
 
 
@@ -189,16 +190,42 @@ def fixed_weights(*nets: nn.Module) -> Iterator[None]:
 def joined_weights(net: nn.Module) -> Iterator[None]:
     """Compute a network's normalised weights together, with a graph, until the block ends.
 
+    Under autocast all other weights of its convolutions and linear layers are cast together, too.
     On a GPU, where that saves many kernels. Parts that are computed again in the backward pass
-    (`recompute`) normalise their weights themselves, then and now.
+    (`recompute`) would need them then as well: such a network is left as it is.
     """
     modules = [module for module in normed_layers(net) if module.fixed is None]
     again = any(getattr(module, "recompute", False) for module in net.modules())
-    if again or not modules or not support.joined(modules[0].weight_v):
+    if again or not support.joined(next(net.parameters())):
         yield
         return
-    with _given(modules, _computed(modules)):
+    weights = _computed(modules) if modules else []
+    with _given(modules, weights), _cast_weights(net):
         yield
+
+
+@contextmanager
+def _cast_weights(net: nn.Module) -> Iterator[None]:
+    """Let layers that autocast casts the weights of have them cast already."""
+    if not torch.is_autocast_enabled("cuda"):
+        yield
+        return
+    places = [
+        (module._parameters, name, weight)
+        for module in net.modules()
+        if isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d | nn.ConvTranspose1d)
+        for name, weight in module._parameters.items()
+        if weight is not None and name in ("weight", "bias")
+    ]
+    own: Any = [weight for *_, weight in places]
+    cast = Casts.apply(torch.get_autocast_dtype("cuda"), *own)
+    try:
+        for (parameters, name, _), weight in zip(places, cast, strict=True):
+            parameters[name] = weight
+        yield
+    finally:
+        for parameters, name, weight in places:
+            parameters[name] = weight
 
 
 def normed_layers(net: nn.Module) -> list[_WeightNorm]:
@@ -241,7 +268,8 @@ def _given(modules: Sequence[_WeightNorm], weights: Sequence[Tensor]) -> Iterato
 def activated(conv: nn.Module, x: Tensor, slope: float) -> Tensor:
     """Return the leaky ReLU of a convolution of x, on a GPU with the bias in one kernel."""
     if isinstance(conv, WeightNormConv1d | WeightNormConv2d) and support.joined(x):
-        return add_bias(conv.without_bias(x), conv.get_parameter("bias"), slope)
+        assert conv.bias is not None
+        return add_bias(conv.without_bias(x), conv.bias, slope)
     return F.leaky_relu(conv(x), slope)
 
 
