@@ -91,6 +91,12 @@ def _over_lists(lists: int) -> Callable[[Arguments], int]:
     return rule
 
 
+def _of_two(args: Arguments) -> int:
+    """Numbers beside a list of tensors are no second list; the result is one."""
+    numbers = not isinstance(args[1], Tensor) and not isinstance(args[1][0], Tensor)
+    return _over_lists(2 if numbers else 3)(args)
+
+
 def _index(args: Arguments) -> int:
     """A boolean index is first counted, then made numbers."""
     masks = [index for index in args[1] if index is not None and index.dtype == torch.bool]
@@ -107,7 +113,7 @@ RULES: dict[str, int | Callable[[Arguments], int]] = {
     "_foreach_mul": _over_lists(2),
     "_foreach_sign": _over_lists(2),
     "_foreach_mul_": _over_lists(1),
-    "_foreach_sub": _over_lists(3),
+    "_foreach_sub": _of_two,
     "_foreach_lerp_": _over_lists(2),
     "_foreach_copy_": _over_lists(2),
     # zeros, norms of pieces, and norms of these

@@ -44,11 +44,12 @@ def feature_loss(fmap_r: Iterable[Iterable[Tensor]], fmap_g: Iterable[Iterable[T
 class _FeatureDistance(torch.autograd.Function):
     """The sum over pairs of maps of 2 * mean |real - generated|, each operator over all pairs.
 
-    On a CPU such sums over lists add up one by one in fp32, which is too coarse.
+    For GPUs: on a CPU such sums over lists add up one by one in fp32, which is too coarse.
     """
 
     @staticmethod
     def forward(ctx: Any, reals: Sequence[Tensor], *generated: Tensor) -> Tensor:
+        """Compute the distance [] of maps of the same shapes."""
         differences = torch._foreach_sub(_widened(generated), _widened(reals))
         ctx.save_for_backward(*differences)
         ctx.types = [made.dtype for made in generated]
@@ -58,6 +59,7 @@ class _FeatureDistance(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        """Compute the gradients of the generated maps."""
         found = torch._foreach_sign(ctx.saved_tensors)
         torch._foreach_mul_(found, [2 / sign.numel() for sign in found])
         torch._foreach_mul_(found, gradients[0])
@@ -82,9 +84,13 @@ def discriminator_loss(
     Returns:
         The loss [] fp32, its real parts and its generated parts, each [].
     """
-    pairs = list(zip(real_outputs, generated_outputs, strict=True))
-    r_losses = [torch.mean((1 - widen(real)).square()) for real, _ in pairs]
-    g_losses = [torch.mean(widen(generated).square()) for _, generated in pairs]
+    reals, made = list(real_outputs), list(generated_outputs)
+    assert len(reals) == len(made)
+    if support.joined(reals[0]):
+        total, *parts = _MeanSquares.apply([1.0] * len(reals) + [0.0] * len(made), *reals, *made)
+        return total, parts[: len(reals)], parts[len(reals) :]
+    r_losses = [torch.mean((1 - widen(real)).square()) for real in reals]
+    g_losses = [torch.mean(widen(generated).square()) for generated in made]
     return torch.stack(r_losses).sum() + torch.stack(g_losses).sum(), r_losses, g_losses
 
 
@@ -98,8 +104,37 @@ def generator_loss(outputs: Iterable[Tensor]) -> tuple[Tensor, list[Tensor]]:
     Returns:
         The loss [] fp32 and its parts, each [].
     """
+    outputs = list(outputs)
+    if support.joined(outputs[0]):
+        total, *losses = _MeanSquares.apply([1.0] * len(outputs), *outputs)
+        return total, losses
     losses = [torch.mean((1 - widen(output)).square()) for output in outputs]
     return torch.stack(losses).sum(), losses
+
+
+class _MeanSquares(torch.autograd.Function):
+    """The sum of the means of (score - target)^2, and these means, which have no gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, targets: Sequence[float], *scores: Tensor) -> tuple[Tensor, ...]:
+        """Compute the sum [] and the means [] of scores [...] with a target each."""
+        differences = torch._foreach_sub(_widened(scores), targets)
+        ctx.save_for_backward(*differences)
+        ctx.types = [score.dtype for score in scores]
+        norms = torch._foreach_norm(differences, 2)
+        factors = [score.numel() ** -0.5 for score in scores]
+        means = torch.stack(torch._foreach_mul(norms, factors)).square()
+        parts = means.clone().unbind(0)
+        ctx.mark_non_differentiable(*parts)
+        return means.sum(), *parts
+
+    @staticmethod
+    def backward(ctx: Any, *to: Tensor) -> tuple[Tensor | None, ...]:
+        """Compute the gradients of the scores."""
+        factors = [2 / difference.numel() for difference in ctx.saved_tensors]
+        found = torch._foreach_mul(ctx.saved_tensors, factors)
+        torch._foreach_mul_(found, to[0])
+        return None, *cast(found, ctx.types)
 
 
 def masked_discriminator_loss(

@@ -3,7 +3,13 @@
 import pytest
 import torch
 
-from trainable.learning.losses import _FeatureDistance, feature_loss
+from trainable.learning.losses import (
+    _FeatureDistance,
+    discriminator_loss,
+    feature_loss,
+    generator_loss,
+)
+from trainable.networks.kernels import support
 
 
 def maps(dtype: torch.dtype, seed: int) -> list[torch.Tensor]:
@@ -30,3 +36,18 @@ def test_feature_matching_over_lists(dtype):
 def test_its_gradient_is_that_of_its_values():
     reals, made = maps(torch.float64, 0), [x.requires_grad_() for x in maps(torch.float64, 1)]
     assert torch.autograd.gradcheck(lambda *x: _FeatureDistance.apply(reals, *x), made)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_least_squares_over_lists(dtype, monkeypatch):
+    def computed() -> list[torch.Tensor]:
+        reals, made = ([x.requires_grad_() for x in maps(dtype, seed)] for seed in (0, 1))
+        total, each_r, each_g = discriminator_loss(reals, made)
+        of_g, each = generator_loss(made)
+        (3 * total + of_g).backward()
+        return [total, *each_r, *each_g, of_g, *each, *(x.grad for x in (*reals, *made))]
+
+    single = computed()
+    monkeypatch.setattr(support, "joined", lambda x: True)
+    for one, other in zip(computed(), single, strict=True):
+        torch.testing.assert_close(one, other)

@@ -177,9 +177,10 @@ class MultiPeriodDiscriminator(nn.Module):
 
         batch = y.size(0)
         logits, fmaps = self.discriminate(torch.cat([y, y_hat]))
+        halves = [logit.split(batch) for logit in logits]
         return (
-            [logit[:batch] for logit in logits],
-            [logit[batch:] for logit in logits],
+            [real for real, _ in halves],
+            [generated for _, generated in halves],
             [[feature[:batch] for feature in fmap] for fmap in fmaps],
             [[feature[batch:] for feature in fmap] for fmap in fmaps],
         )

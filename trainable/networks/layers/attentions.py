@@ -18,7 +18,7 @@ from trainable.networks.kernels.attention import (
     square_to_band,
 )
 from trainable.networks.layers.modules import Dropout, LayerNorm
-from trainable.networks.layers.weight_norm import Conv1d
+from trainable.networks.layers.weight_norm import Conv1d, activated
 
 WINDOW_SIZE = 4  # relative positions beyond +-4 carry no embedding
 COND_LAYER = 2  # the speaker is added before this layer (the third)
@@ -107,7 +107,7 @@ class FFN(nn.Module):
     def forward(self, x: Tensor, x_mask: Tensor) -> Tensor:
         """Map x [B, C, T], mask [B, 1, T] -> [B, C, T]."""
         # LayerNorm leaves the channels last in memory, where they stay
-        x = self.drop(torch.relu(self.conv_1(x * x_mask)))
+        x = self.drop(activated(self.conv_1, x * x_mask, slope=0.0))
         x_mask = x_mask.to(x.dtype)  # what autocast halved stays so
         return self.conv_2(x * x_mask) * x_mask
 

@@ -67,6 +67,10 @@ class Conv1d(nn.Conv1d):
         """Map [B, C_in, T] -> [B, C_out, T']."""
         return conv1d(x, self.weight, self)
 
+    def without_bias(self, x: Tensor) -> Tensor:
+        """Map [B, C_in, T] -> [B, C_out, T'], in torch's own layout."""
+        return self._conv_forward(x, self.weight, None)
+
 
 def has_channels_last(x: Tensor) -> bool:
     """Tell whether [B, C, T] lies on a CPU with its channels, more than one, last in memory."""
@@ -266,11 +270,14 @@ def _given(modules: Sequence[_WeightNorm], weights: Sequence[Tensor]) -> Iterato
 
 
 def activated(conv: nn.Module, x: Tensor, slope: float) -> Tensor:
-    """Return the leaky ReLU of a convolution of x, on a GPU with the bias in one kernel."""
-    if isinstance(conv, WeightNormConv1d | WeightNormConv2d) and support.joined(x):
+    """Return the leaky ReLU of a convolution of x, on a GPU with the bias in one kernel.
+
+    A slope of 0 is the plain ReLU.
+    """
+    if isinstance(conv, Conv1d | WeightNormConv1d | WeightNormConv2d) and support.joined(x):
         assert conv.bias is not None
         return add_bias(conv.without_bias(x), conv.bias, slope)
-    return F.leaky_relu(conv(x), slope)
+    return F.leaky_relu(conv(x), slope) if slope else torch.relu(conv(x))
 
 
 def normed_conv1d(*args: Any, use_spectral_norm: bool, **kwargs: Any) -> nn.Module:
