@@ -10,7 +10,7 @@ losses are the same. Nothing here is used in training.
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from typing import Any
 from unittest.mock import patch
 
@@ -26,6 +26,7 @@ from trainable.learning.step import TrainingStep
 from trainable.learning.terms import Generated, Real
 from trainable.networks.generator.alignment import maximum_path
 from trainable.networks.kernels.spline import rows_of, spline_in_torch
+from trainable.networks.wavlm import GatedAttention
 
 
 class AsReferenceStep(TrainingStep):
@@ -93,6 +94,7 @@ def redundant_work() -> Iterator[None]:
             lambda lstm, x: lstm(x)[0],
         ),
         patch("trainable.learning.step.mel_spectrogram", checked_mel),
+        patch("trainable.networks.wavlm.GatedAttention.forward", attended_as_transformers),
     ):
         yield
 
@@ -176,6 +178,53 @@ def norm_then_gelu(
     y = F.gelu(F.layer_norm(x.transpose(1, 2), [x.size(1)], gamma, beta, eps).transpose(1, 2))
     y = y if residual is None else residual + y
     return y if mask is None else y * mask
+
+
+def attended_as_transformers(
+    self: GatedAttention,
+    hidden_states: Tensor,
+    attention_mask: Tensor | None = None,
+    position_bias: Tensor | None = None,
+    **_: Any,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return WavLM's attention [B, T, hidden], computed in transformers' way and order."""
+    B, T, width = hidden_states.shape
+    if position_bias is None:
+        position_bias = self.compute_bias(T, T).unsqueeze(0).repeat(B, 1, 1, 1).flatten(0, 1)
+    by_head = hidden_states.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+    update, reset = torch.sigmoid(self.gate(by_head)).chunk(2, dim=-1)
+    gate = update * (reset * self.gate_factor[:, None, None] - 1.0) + 2.0
+    biases = self.projections.bias.unflatten(0, (3, width))
+    query = hidden_states.transpose(0, 1)
+    heard, weights = F.multi_head_attention_forward(
+        query,
+        query,
+        query,
+        width,
+        self.heads,
+        torch.empty([0]),
+        # the scale is part of the projection here, and added by this function
+        torch.cat([biases[0] * (width / self.heads) ** 0.5, biases[1], biases[2]]),
+        None,
+        None,
+        False,
+        0.0,
+        self.out_proj.weight,
+        self.out_proj.bias,
+        training=False,
+        attn_mask=gate.flatten(0, 1) * position_bias,
+        use_separate_proj_weight=True,
+        **_separate_weights(self),
+    )
+    assert weights is not None
+    return heard.transpose(0, 1), weights, position_bias
+
+
+@cache
+def _separate_weights(attention: GatedAttention) -> dict[str, Tensor]:
+    query, key, value = attention.projections.weight.detach().chunk(3)
+    scale = (query.size(1) / attention.heads) ** 0.5
+    return {"q_proj_weight": query * scale, "k_proj_weight": key, "v_proj_weight": value}
 
 
 def checked_mel(y: Tensor, **kwargs: Any) -> Tensor:

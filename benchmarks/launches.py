@@ -132,6 +132,10 @@ RULES: dict[str, int | Callable[[Arguments], int]] = {
     # moments, their products with the parameters, and the result
     "native_group_norm": 3,
     "native_group_norm_backward": 5,
+    # zeros, and the kernel
+    "maximum_path": 2,
+    # the gradients, and the sums of the parameters'
+    "norm_gelu_backward": 2,
 }
 
 
@@ -300,6 +304,7 @@ def count_step(
         with Launches():
             step(batches)  # moments and filters are made once
         count.by_part.clear()
+        count.operators.clear()
         with count, charged(step, count):
             step(batches)
     return count

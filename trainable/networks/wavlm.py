@@ -26,13 +26,10 @@ class WavLMFeatures(nn.Module):
     """
 
     def __init__(self, wavlm: "WavLMModel", model_sr: int, slm_sr: int = 16000) -> None:
-        from transformers.models.wavlm.modeling_wavlm import WavLMAttention
-
         super().__init__()
         self.wavlm = wavlm.requires_grad_(False)
-        for module in wavlm.modules():
-            if isinstance(module, WavLMAttention):
-                module.register_forward_pre_hook(_time_first)
+        for layer in wavlm.encoder.layers:
+            layer.attention = GatedAttention(layer.attention)
         self.resample = torchaudio.transforms.Resample(model_sr, slm_sr)
         self.eval()
 
@@ -106,12 +103,70 @@ class WavLMFeatures(nn.Module):
         return torch.stack(states, dim=1).transpose(2, 3)
 
 
-def _time_first(_: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """Lay the input of WavLM's attention, [B, T, hidden], out with the time first.
+class GatedAttention(nn.Module):
+    """WavLM's attention (section 3.1), with few and large operators, for a model that is frozen.
 
-    Attention reads it transposed. Of an input that is not contiguous torch makes a batch of
-    products with a frozen weight, and as many copies of the weight: T copies per projection, where
-    one product does.
+    Query, key and value are one product, and the sums inside the gate are part of its weights. The
+    weights that attention gave are not returned: nobody reads them.
+
+    Args:
+        attention: transformers' module, whose weights it takes.
     """
-    hidden, *rest = args
-    return hidden.transpose(0, 1).contiguous().transpose(0, 1), *rest
+
+    def __init__(self, attention: Any) -> None:
+        super().__init__()
+        self.heads = attention.num_heads
+        self.compute_bias = attention.compute_bias
+        if hasattr(attention, "rel_attn_embed"):
+            self.rel_attn_embed = attention.rel_attn_embed
+        self.out_proj = attention.out_proj
+        query, key, value = attention.q_proj, attention.k_proj, attention.v_proj
+        scale = attention.scaling
+        self.projections = _linear(
+            torch.cat([query.weight * scale, key.weight, value.weight]),
+            torch.cat([query.bias * scale, key.bias, value.bias]),
+        )
+        gate = attention.gru_rel_pos_linear  # 2 numbers, each a sum of 4
+        self.gate = _linear(
+            gate.weight.unflatten(0, (2, 4)).sum(1), gate.bias.unflatten(0, (2, 4)).sum(1)
+        )
+        self.gate_factor = nn.Parameter(attention.gru_rel_pos_const.flatten(), requires_grad=False)
+
+    def forward(
+        self,
+        hidden_states: Tensor,
+        attention_mask: Tensor | None = None,
+        position_bias: Tensor | None = None,
+        **_: Any,
+    ) -> tuple[Tensor, None, Tensor]:
+        """Attend: as transformers' module, for batches without padding.
+
+        Args:
+            hidden_states: [B, T, hidden].
+            attention_mask: None.
+            position_bias: [H, T, T] of the first layer; None in this one.
+
+        Returns:
+            [B, T, hidden], None, and the position bias.
+        """
+        assert attention_mask is None
+        if position_bias is None:
+            position_bias = self.compute_bias(hidden_states.size(1), hidden_states.size(1))
+        by_head = hidden_states.unflatten(-1, (self.heads, -1))
+        update, reset = torch.sigmoid(widen(self.gate(by_head))).unbind(-1)  # [B, T, H] each
+        gate = torch.addcmul(2 - update, update * reset, self.gate_factor)
+
+        projected = self.projections(hidden_states).unflatten(-1, (3, self.heads, -1))
+        query, key, value = projected.permute(2, 0, 3, 1, 4).contiguous().unbind(0)
+        scores = torch.matmul(query, key.transpose(2, 3))
+        scores = torch.addcmul(scores, gate.transpose(1, 2).unsqueeze(-1), position_bias)
+        heard = torch.matmul(torch.softmax(scores, dim=-1), value)  # [B, H, T, hidden / H]
+        return self.out_proj(heard.transpose(1, 2).flatten(2)), None, position_bias
+
+
+def _linear(weight: Tensor, bias: Tensor) -> nn.Linear:
+    """Return a frozen layer with these weights."""
+    made = nn.Linear(weight.size(1), weight.size(0), device="meta")
+    made.weight = nn.Parameter(weight.detach(), requires_grad=False)
+    made.bias = nn.Parameter(bias.detach(), requires_grad=False)
+    return made

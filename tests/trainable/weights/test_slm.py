@@ -37,7 +37,11 @@ def test_a_saved_folder_gives_its_own_weights_and_hidden_states(tmp_path):
     wavlm = WavLMModel(TINY).eval()
     wavlm.save_pretrained(tmp_path)
     features = load_slm(SlmConfig(path=str(tmp_path)), 16000)
-    assert same(features.wavlm, wavlm)
+    own, saved = features.wavlm.state_dict(), wavlm.state_dict()
+    shared = own.keys() & saved.keys()
+    assert all(torch.equal(own[key], saved[key]) for key in shared)
+    # attention has its weights in other pieces
+    assert all(".attention." in key for key in own.keys() ^ saved.keys())
     assert not same(features.wavlm, load_slm(RANDOM, 16000).wavlm)
     wave = 0.1 * torch.randn(2, 3200)
     with torch.no_grad():
