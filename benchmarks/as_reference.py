@@ -89,6 +89,10 @@ def redundant_work() -> Iterator[None]:
         patch("trainable.networks.generator.synthesizer.maximum_path", aligned_on_the_host),
         patch("trainable.networks.generator.duration.spline", checked_spline),
         patch("trainable.networks.generator.duration.norm_gelu", norm_then_gelu),
+        patch(
+            "trainable.networks.discriminators.duration.read_both_ways",
+            lambda lstm, x: lstm(x)[0],
+        ),
         patch("trainable.learning.step.mel_spectrogram", checked_mel),
         patch("trainable.networks.kernels.support.joined", lambda x: False),
         patch("trainable.networks.wavlm.GatedAttention.forward", attended_as_transformers),

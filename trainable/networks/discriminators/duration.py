@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from trainable.networks.kernels.lstm import read_both_ways
 from trainable.networks.layers.modules import Dropout, LayerNorm
 from trainable.networks.registry import Blueprint
 
@@ -81,8 +82,7 @@ class DurationDiscriminator(nn.Module):
         # published weights were trained so that the LSTM reads the padding too
         texts = torch.cat([x] * (durations.size(0) // x.size(0)))
         both = torch.cat([texts, self.dur_proj(durations)], dim=1)  # [n * B, 2 * width, T_x]
-        output, _ = self.LSTM(both.transpose(1, 2))
-        return self.output_layer(output)
+        return self.output_layer(read_both_ways(self.LSTM, both.transpose(1, 2)))
 
 
 def build(blueprint: Blueprint) -> DurationDiscriminator:

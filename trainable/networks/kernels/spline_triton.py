@@ -131,7 +131,7 @@ def _forward_kernel(
     heights = _softmax(_load_rows(rows, K, order, K, s_c, there, dtype), order < K, scale)
     derivatives = _load_rows(rows, 2 * K, order, K - 1, s_c, there, dtype)
 
-    clamped, index, x_k, y_k, width, height, slope_k, slope_next = _find(
+    clamped, _index, x_k, y_k, width, height, slope_k, slope_next = _find(
         x, widths, heights, derivatives, order, bound, K, INVERSE
     )
     theta = _place(clamped, x_k, y_k, width, height, slope_k, slope_next, tiny, INVERSE)
