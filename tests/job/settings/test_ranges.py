@@ -1,5 +1,6 @@
 """Every key of the configuration refuses what it may not be, in one line, before Ray starts."""
 
+import functools
 import math
 import types
 from dataclasses import is_dataclass, replace
@@ -133,6 +134,14 @@ def no_ray(monkeypatch):
     monkeypatch.setattr(ray, "init", start)
 
 
+@pytest.fixture(scope="module")
+def made_once():
+    """job.train's parser of this module: making one takes ten times as long as parsing."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(train, "parser", functools.cache(train.parser))
+        yield
+
+
 def test_there_are_as_many_keys_as_the_page_says():
     assert len(KEYS) >= 150
 
@@ -158,7 +167,7 @@ def test_every_number_has_a_range():
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(data=st.data())
-def test_a_value_outside_its_range_is_refused(key, data, tmp_path, monkeypatch, capsys):
+def test_a_value_outside_its_range_is_refused(key, data, made_once, tmp_path, monkeypatch, capsys):
     value = data.draw(outside(KEYS[key]))
     content = nested({key: value} | ({} if ".scorers.name" not in key else others(key)))
     file = tmp_path / "own.yaml"
