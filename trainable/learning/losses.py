@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from data.precision import widen
 from trainable.networks.kernels import support
-from trainable.networks.kernels.casts import cast
+from trainable.networks.kernels.convolutions.casts import cast
 from trainable.networks.layers.weight_norm import joined_weights
 
 

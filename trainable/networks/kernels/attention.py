@@ -78,7 +78,17 @@ def softmax_backward_in_torch(
     p: float,
     scale: float,
 ) -> tuple[Tensor, Tensor]:
-    """Return the gradients of scores [B, H, T, T] and near [B, H, T, W] from those of D and band."""
+    """Return the gradients of scores [B, H, T, T] and near [B, H, T, W].
+
+    Args:
+        to: gradient of D [B, H, T, T].
+        to_band: gradient of band [B, H, T, W].
+        weights: P [B, H, T, T].
+        padding: [B, 1, T] bool.
+        keep: [B, H, T, T] bool, what dropout kept; None without dropout.
+        p: probability of dropout.
+        scale: factor of the scores.
+    """
     window = to_band.size(-1) // 2
     to = to + band_to_square(to_band, window)
     if keep is not None:
@@ -110,8 +120,8 @@ def _softmax_backward_shapes(to: Tensor, to_band: Tensor, *_: Any) -> tuple[Tens
 
 
 SOFTMAX = operator(
-    "relative_softmax(Tensor scores, Tensor near, Tensor padding, Tensor? keep, float p, float scale)"
-    " -> (Tensor, Tensor, Tensor)",
+    "relative_softmax(Tensor scores, Tensor near, Tensor padding, Tensor? keep, float p,"
+    " float scale) -> (Tensor, Tensor, Tensor)",
     softmax_in_torch,
     _softmax_in_triton,
     _softmax_shapes,
@@ -144,6 +154,7 @@ class RelativeAttention(torch.autograd.Function):
         heads: int,
         p: float,
     ) -> Tensor:
+        """Compute what the heads heard."""
         B, channels, T = projected.shape
         size = channels // 3 // heads
         dtype = projected.dtype
@@ -170,6 +181,7 @@ class RelativeAttention(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        """Compute the gradients of the projections, the bias, R_k and R_v."""
         parts, weights, dropped, band, padding, keep, rel_k, rel_v = ctx.saved_tensors
         _, B, heads, T, size = parts.shape
         query, key, value = parts.flatten(1, 2).unbind(0)

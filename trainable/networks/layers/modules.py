@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trainable.networks.kernels import support
-from trainable.networks.kernels.bias import add_bias, add_bias_to_both
-from trainable.networks.kernels.gate import Gate
+from trainable.networks.kernels.convolutions.bias import add_bias, add_bias_to_both
+from trainable.networks.kernels.convolutions.gate import Gate
 from trainable.networks.layers.weight_norm import WeightNormConv1d, activated
 
 LRELU_SLOPE = 0.1  # HiFi-GAN's leaky ReLU

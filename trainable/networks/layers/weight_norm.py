@@ -19,9 +19,9 @@ from torch import Tensor, nn
 from torch.nn.utils import spectral_norm
 
 from trainable.networks.kernels import support
-from trainable.networks.kernels.bias import add_bias
-from trainable.networks.kernels.casts import Casts
-from trainable.networks.kernels.weight_norm import JoinedWeights
+from trainable.networks.kernels.convolutions.bias import add_bias
+from trainable.networks.kernels.convolutions.casts import Casts
+from trainable.networks.kernels.convolutions.weight_norm import JoinedWeights
 
 
 def channels_last(x: Tensor) -> Tensor:

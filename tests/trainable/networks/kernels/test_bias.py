@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from trainable.networks.discriminators.period import DiscriminatorP, DiscriminatorS
 from trainable.networks.discriminators.wavlm import WavLMDiscriminator
 from trainable.networks.kernels import support
-from trainable.networks.kernels.bias import (
+from trainable.networks.kernels.convolutions.bias import (
     add_bias,
     add_bias_backward_in_torch,
     add_bias_in_torch,
@@ -15,7 +15,7 @@ from trainable.networks.kernels.bias import (
 )
 from trainable.networks.layers.modules import ResBlock1
 
-kernels = pytest.importorskip("trainable.networks.kernels.bias_triton")
+kernels = pytest.importorskip("trainable.networks.kernels.convolutions.bias_triton")
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from trainable.networks.kernels import support
-from trainable.networks.kernels.casts import Casts
+from trainable.networks.kernels.convolutions.casts import Casts
 from trainable.networks.layers.weight_norm import WeightNormConv1d, joined_weights
 
 

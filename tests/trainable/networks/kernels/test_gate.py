@@ -5,10 +5,10 @@ import torch
 from torch import Tensor
 
 from trainable.networks.kernels import support
-from trainable.networks.kernels.gate import Gate, gate_backward_in_torch, gate_in_torch
+from trainable.networks.kernels.convolutions.gate import Gate, gate_backward_in_torch, gate_in_torch
 from trainable.networks.layers.modules import WN
 
-kernels = pytest.importorskip("trainable.networks.kernels.gate_triton")
+kernels = pytest.importorskip("trainable.networks.kernels.convolutions.gate_triton")
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from trainable.networks.kernels import support
-from trainable.networks.kernels.weight_norm import (
+from trainable.networks.kernels.convolutions.weight_norm import (
     JoinedWeights,
     rows_backward_in_torch,
     rows_in_torch,
@@ -13,7 +13,7 @@ from trainable.networks.kernels.weight_norm import (
 from trainable.networks.layers.modules import ResBlock1
 from trainable.networks.layers.weight_norm import fixed_weights, joined_weights
 
-kernels = pytest.importorskip("trainable.networks.kernels.weight_norm_triton")
+kernels = pytest.importorskip("trainable.networks.kernels.convolutions.weight_norm_triton")
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 LENGTHS = [3, 3, 1, 2500, 1024]
 

@@ -1,4 +1,4 @@
-"""The two Triton kernels of `trainable.networks.kernels.weight_norm`, a row per program."""
+"""The two Triton kernels of the module `weight_norm` beside it, a row per program."""
 
 import torch
 import triton

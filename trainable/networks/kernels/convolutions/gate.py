@@ -24,13 +24,13 @@ def gate_backward_in_torch(to: Tensor, x: Tensor, shift: Tensor) -> Tensor:
 
 
 def _in_triton(x: Tensor, shift: Tensor) -> Tensor:
-    from trainable.networks.kernels.gate_triton import forward
+    from trainable.networks.kernels.convolutions.gate_triton import forward
 
     return forward(x, shift)
 
 
 def _backward_in_triton(to: Tensor, x: Tensor, shift: Tensor) -> Tensor:
-    from trainable.networks.kernels.gate_triton import backward
+    from trainable.networks.kernels.convolutions.gate_triton import backward
 
     return backward(to, x, shift)
 

@@ -47,13 +47,13 @@ def _each(of_rows: Tensor, v: Tensor, starts: Tensor) -> Tensor:
 
 
 def _in_triton(v: Tensor, *args: Any) -> Tensor:
-    from trainable.networks.kernels.weight_norm_triton import forward
+    from trainable.networks.kernels.convolutions.weight_norm_triton import forward
 
     return forward(v, *args)
 
 
 def _backward_in_triton(to: Tensor, *args: Any) -> tuple[Tensor, Tensor]:
-    from trainable.networks.kernels.weight_norm_triton import backward
+    from trainable.networks.kernels.convolutions.weight_norm_triton import backward
 
     return backward(to, *args)
 
@@ -81,6 +81,7 @@ class JoinedWeights(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, starts: Tensor, dtype: torch.dtype, *parts: Tensor) -> tuple[Tensor, ...]:
+        """Compute the weights."""
         half = len(parts) // 2
         v, g = _flat(parts[:half]), _flat(parts[half:])
         ctx.shapes = [part.shape for part in parts]
@@ -89,6 +90,7 @@ class JoinedWeights(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *to: Tensor) -> tuple[Tensor | None, ...]:
+        """Compute the gradients of all v and all g."""
         v, g, starts = ctx.saved_tensors
         of_v, of_g = ROWS_BACKWARD(_flat(to), v, g, starts)
         half = len(to)

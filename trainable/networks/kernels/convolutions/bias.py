@@ -32,7 +32,7 @@ def add_bias_backward_in_torch(
 
 
 def _in_triton(x: Tensor, *args: Any) -> tuple[Tensor, Tensor]:
-    from trainable.networks.kernels.bias_triton import forward
+    from trainable.networks.kernels.convolutions.bias_triton import forward
 
     return forward(x, *args)
 
@@ -44,7 +44,7 @@ def _shapes(
 
 
 def _backward_in_triton(to: Tensor, *args: Any) -> Tensor:
-    from trainable.networks.kernels.bias_triton import backward
+    from trainable.networks.kernels.convolutions.bias_triton import backward
 
     return backward(to, *args)
 

@@ -1,4 +1,4 @@
-"""The two Triton kernels of `trainable.networks.kernels.bias`, a block of elements per program."""
+"""The two Triton kernels of the module `bias` beside it, a block of elements per program."""
 
 import torch
 import triton

@@ -1,4 +1,4 @@
-"""The two Triton kernels of `trainable.networks.kernels.gate`, a piece of a channel per program."""
+"""The two Triton kernels of the module `gate` beside it, a piece of a channel per program."""
 
 import torch
 import triton

@@ -1,0 +1,1 @@
+"""What stands around convolutions: their weights and their types, what is added, and gates."""
