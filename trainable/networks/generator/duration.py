@@ -250,7 +250,9 @@ class StochasticDurationPredictor(nn.Module):
     ) -> Tensor:
         """Draw logw by the inverse flow."""
         if noise is None:
-            noise = torch.randn(h.size(0), 2, h.size(2), device=h.device, dtype=h.dtype)
+            # of the type of the mask: in half precision other noise is drawn
+            size = h.size(0), 2, h.size(2)
+            noise = torch.randn(size, device=h.device, dtype=x_mask.dtype)
         mask = x_mask.to(h.dtype)
         affine, _, *couplings = self.flows
         # the coupling at 1 changes the added channel only, which is dropped
