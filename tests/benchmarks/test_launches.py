@@ -14,8 +14,8 @@ from trainable.config import ModelConfig, TrainConfig
 # at most so many kernels of a part, the published structure, fp32; LSTMs in parts of their own
 BUDGET = {
     "alignment": 40,
-    "G forward: sdp": 1500,
-    "G backward: sdp": 2390,
+    "G forward: sdp": 340,
+    "G backward: sdp": 700,
     "G forward: flow": 680,
     "G backward: flow": 1110,
     "G forward: dec": 450,
