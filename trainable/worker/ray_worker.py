@@ -9,7 +9,9 @@ import torch
 from ray.train import Checkpoint, CheckpointUploadMode
 from torch import nn
 
+from trainable.config import TrainConfig
 from trainable.distributed.collectives import collective
+from trainable.distributed.wrapping import same_weights
 from trainable.worker.preemption import Notice
 
 
@@ -50,9 +52,14 @@ class Worker(Protocol):
 
 
 class RayWorker:
-    """This process as a worker of Ray Train: a Worker."""
+    """This process as a worker of Ray Train: a Worker.
 
-    def __init__(self) -> None:
+    Args:
+        train: `reduction` and `ddp_bucket_mb`.
+    """
+
+    def __init__(self, train: TrainConfig) -> None:
+        self.train = train
         context = ray.train.get_context()
         self.rank = context.get_world_rank()
         self.world_size = context.get_world_size()
@@ -63,11 +70,19 @@ class RayWorker:
 
     @collective
     def wrap(self, net: nn.Module) -> nn.Module:
-        """Move a network to this worker's device and wrap it for DDP.
+        """Move a network to this worker's device, and wrap it for DDP if that adds up gradients.
 
         No network here has buffers that must be shared.
         """
-        settings = {"broadcast_buffers": False}
+        if self.train.reduction == "exact":
+            # it adds up integers itself: DDP's buckets would hold a second copy of all gradients
+            return same_weights(net.to(self.device))
+        settings = {
+            "broadcast_buffers": False,
+            # gradients are views of what is sent, instead of copied back from it
+            "gradient_as_bucket_view": True,
+            "bucket_cap_mb": self.train.ddp_bucket_mb,
+        }
         return ray.train.torch.prepare_model(net, parallel_strategy_kwargs=settings)
 
     @collective

@@ -34,7 +34,8 @@ def train_loop(config: dict) -> dict[str, Any]:
     """
     with permanent_errors_named():
         try:
-            loop = set_up(config["worker"], RayWorker())
+            told = config["worker"]
+            loop = set_up(told, RayWorker(told.train))
         except (ValueError, StorageError) as error:
             log.error("%s", error)
             return {"error": str(error)}
