@@ -1,15 +1,29 @@
 """Networks with and without the wrapper that synchronises their gradients."""
 
+from typing import Any
+
 import torch
 import torch.distributed as dist
 from torch import nn
 
+from trainable.config import TrainConfig
 from trainable.distributed.collectives import collective, world_size
 
 
 def unwrapped(net: nn.Module) -> nn.Module:
     """Return the network itself: with one worker, prepare_model adds no wrapper."""
     return getattr(net, "module", net)
+
+
+def ddp_settings(train: TrainConfig) -> dict[str, Any]:
+    """Return the arguments of DDP's wrapper."""
+    return {
+        # no network here has buffers that must be shared
+        "broadcast_buffers": False,
+        # gradients are views of what is sent, instead of copied back from it
+        "gradient_as_bucket_view": True,
+        "bucket_cap_mb": train.ddp_bucket_mb,
+    }
 
 
 @collective

@@ -92,17 +92,20 @@ class Bucket:
         """Return this bucket's part of the network's flat sums, a view [elements]."""
         return flat[self.begin : self.begin + sum(self.sizes)]
 
-    def spread(self, each: Tensor) -> Tensor:
-        """Repeat a value per parameter for each of the parameter's elements.
+    def multiply(self, flat: Tensor, each: Tensor) -> None:
+        """Multiply the elements of each parameter by a value of its own, in place.
 
         Args:
-            each: [parameters of the network].
-
-        Returns:
-            [elements of this bucket].
+            flat: [elements of this bucket].
+            each: [parameters of the network], powers of two, so that all products are exact.
         """
         own = each[self.first : self.first + len(self.parameters)]
-        return torch.repeat_interleave(own, self.counts, output_size=sum(self.sizes))
+        if own.is_cpu:  # the values are at hand, and to spread them costs more than to multiply
+            for part, factor in zip(flat.split(self.sizes), own.tolist(), strict=True):
+                part.mul_(factor)
+        else:
+            spread = torch.repeat_interleave(own, self.counts, output_size=len(flat))
+            flat.mul_(spread.to(flat.dtype))
 
 
 def buckets(parameters: list[nn.Parameter], largest: int = 1 << 22) -> list[Bucket]:
@@ -187,19 +190,30 @@ class ExactReduction:
         if fresh:
             elements = own[-1].begin + sum(own[-1].sizes)
             device = self.exponents[name].device
-            self.sums[name] = torch.zeros(elements + 1, dtype=torch.int64, device=device)
+            self.sums[name] = torch.empty(elements + 1, dtype=torch.int64, device=device)
+            self.sums[name][-1] = 0
         sums = self.sums[name]
-        scales = self._scales(name).float()
+        scales = self._scales(name)
 
         for bucket in own:
-            x = _taken_gradients(bucket, name).mul_(bucket.spread(scales)).round_()
-            fits = x.abs() < 2.0**self.bits
-            sums[-1] += x.numel() - fits.sum()
-            integers = torch.where(fits, x, 0.0).to(torch.int64)
+            x = _taken_gradients(bucket, name)
+            bucket.multiply(x, scales)
+            x, overflows = self._fitting(x.round_())
+            sums[-1] += overflows
             if fresh:
-                bucket.of(sums).copy_(integers)
+                bucket.of(sums).copy_(x)
             else:
-                bucket.of(sums).add_(integers)
+                bucket.of(sums).add_(x.to(torch.int64))
+
+    def _fitting(self, x: Tensor) -> tuple[Tensor, Tensor | int]:
+        """Return the values with 0 for each that the sums do not hold, and the number of these."""
+        limit = 2.0**self.bits
+        if x.is_cpu:  # nothing waits for a device: one pass over the values instead of four
+            low, high = torch.aminmax(x)
+            if -limit < low and high < limit:
+                return x, 0
+        fits = x.abs() < limit
+        return torch.where(fits, x, 0.0), x.numel() - fits.sum()
 
     @torch.no_grad()
     def finish(self, name: str) -> None:
@@ -215,8 +229,9 @@ class ExactReduction:
         largest: list[Tensor] = []
         for bucket in self.buckets[name]:
             totals = bucket.of(sums).double()
-            largest += torch._foreach_norm(totals.split(bucket.sizes), float("inf"))
-            means = totals.div_(bucket.spread(scales) * self.G).float()
+            largest += torch._foreach_max(totals.abs().split(bucket.sizes))
+            bucket.multiply(totals, 1 / scales)
+            means = totals.div_(self.G).float()
             for p, mean in zip(bucket.parameters, means.split(bucket.sizes), strict=True):
                 p.grad = mean.view_as(p)
 

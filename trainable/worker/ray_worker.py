@@ -11,7 +11,7 @@ from torch import nn
 
 from trainable.config import TrainConfig
 from trainable.distributed.collectives import collective
-from trainable.distributed.wrapping import same_weights
+from trainable.distributed.wrapping import ddp_settings, same_weights
 from trainable.worker.preemption import Notice
 
 
@@ -70,19 +70,11 @@ class RayWorker:
 
     @collective
     def wrap(self, net: nn.Module) -> nn.Module:
-        """Move a network to this worker's device, and wrap it for DDP if that adds up gradients.
-
-        No network here has buffers that must be shared.
-        """
+        """Move a network to this worker's device, and wrap it for DDP if that adds up gradients."""
         if self.train.reduction == "exact":
             # it adds up integers itself: DDP's buckets would hold a second copy of all gradients
             return same_weights(net.to(self.device))
-        settings = {
-            "broadcast_buffers": False,
-            # gradients are views of what is sent, instead of copied back from it
-            "gradient_as_bucket_view": True,
-            "bucket_cap_mb": self.train.ddp_bucket_mb,
-        }
+        settings = ddp_settings(self.train)
         return ray.train.torch.prepare_model(net, parallel_strategy_kwargs=settings)
 
     @collective
