@@ -4,6 +4,7 @@ torch is imported where it is used, because most processes of a preparation need
 """
 
 import re
+from collections.abc import Sequence
 
 BF16_CAPABILITY = (8, 0)  # Ampere: older GPUs imitate bf16, many times slower than fp32
 HIDE = "take GPUs that cannot be used out of CUDA_VISIBLE_DEVICES"
@@ -56,11 +57,12 @@ def runs_on(built_for: list[str], capability: tuple[int, int]) -> bool:
         built_for: as torch.cuda.get_arch_list returns them.
         capability: major and minor version of the GPU.
     """
-    found = [re.fullmatch(r"(sm|compute)_([0-9]+)([0-9])([a-z]?)", each) for each in built_for]
-    return any(_covers(*match.groups(), capability) for match in found if match)
+    found = (re.fullmatch(r"(sm|compute)_(\d+)(\d)([a-z]?)", each) for each in built_for)
+    return any(_covers(match.groups(), capability) for match in found if match)
 
 
-def _covers(kind: str, major: str, minor: str, special: str, capability: tuple[int, int]) -> bool:
+def _covers(architecture: Sequence[str], capability: tuple[int, int]) -> bool:
+    kind, major, minor, special = architecture
     own = (int(major), int(minor))
     if special == "a":
         return own == capability

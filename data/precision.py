@@ -51,7 +51,7 @@ class _FixedProduct(torch.autograd.Function):
             return torch.matmul(matrix, x)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor]:
         """Return the gradient of x."""
         (matrix,) = ctx.saved_tensors
         with full_precision():

@@ -43,7 +43,7 @@ def set_up_process(train: TrainConfig, gpu: bool) -> None:
     torch.use_deterministic_algorithms(deterministic)
     # Else all fresh memory is filled, for the sake of code that reads what it has not written: a
     # step filled 13,454 tensors instead of 918.
-    torch.utils.deterministic.fill_uninitialized_memory = False
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
 def set_up_torch(train: TrainConfig, threads: int, device: torch.device) -> None:

@@ -6,6 +6,7 @@ import os
 import socket
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 import ray
 from ray.exceptions import RayError
@@ -164,7 +165,7 @@ def gpus_in_trouble(precision: str = "fp32") -> str:
     Args:
         precision: what is computed in, as train.precision.
     """
-    ask = ray.remote(gpu_trouble)
+    ask: Any = ray.remote(gpu_trouble)
     asked = {
         node["NodeManagerAddress"]: ask.options(
             num_cpus=0,

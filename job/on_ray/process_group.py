@@ -14,6 +14,7 @@ from data.gpu import gpu_trouble
 from job.on_ray.private import BaseWorkerGroup
 from trainable.config import TrainConfig
 from trainable.distributed.faults import PermanentError
+from trainable.hardware import set_up_process
 
 GLOO_INTERFACE = "GLOO_SOCKET_IFNAME"
 TorchBackend: Any = TorchConfig("gloo").backend_cls
@@ -43,8 +44,6 @@ def prepare_worker(train: TrainConfig, gpu: bool) -> str:
     Returns:
         Why the GPU cannot be used, with the node's address; "" if it can.
     """
-    from trainable.hardware import set_up_process
-
     choose_interface()
     set_up_process(train, gpu)
     if not gpu:

@@ -100,8 +100,8 @@ class Bucket:
             each: [parameters of the network], powers of two, so that all products are exact.
         """
         own = each[self.first : self.first + len(self.parameters)]
-        if own.is_cpu:  # the values are at hand, and to spread them costs more than to multiply
-            for part, factor in zip(flat.split(self.sizes), own.tolist(), strict=True):
+        if own.is_cpu:  # where to spread the values costs more than a call per parameter
+            for part, factor in zip(flat.split(self.sizes), own.unbind(), strict=True):
                 part.mul_(factor)
         else:
             spread = torch.repeat_interleave(own, self.counts, output_size=len(flat))

@@ -464,7 +464,7 @@ class _LaidOut(torch.autograd.Function):
         return _taken(path, statistics)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor]:
         """Return the sum of the gradients of each token's frames, [B, C, T_x]."""
         (path,) = ctx.saved_tensors
         with full_precision():
