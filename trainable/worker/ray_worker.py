@@ -9,9 +9,9 @@ import torch
 from ray.train import Checkpoint, CheckpointUploadMode
 from torch import nn
 
-from trainable.config import TrainConfig
 from trainable.distributed.collectives import collective
 from trainable.distributed.wrapping import ddp_settings, same_weights
+from trainable.worker.config import WorkerConfig
 from trainable.worker.preemption import Notice
 
 
@@ -55,11 +55,11 @@ class RayWorker:
     """This process as a worker of Ray Train: a Worker.
 
     Args:
-        train: `reduction` and `ddp_bucket_mb`.
+        told: what this worker is told; `train` decides how networks are wrapped.
     """
 
-    def __init__(self, train: TrainConfig) -> None:
-        self.train = train
+    def __init__(self, told: WorkerConfig) -> None:
+        self.told = told
         context = ray.train.get_context()
         self.rank = context.get_world_rank()
         self.world_size = context.get_world_size()
@@ -71,10 +71,10 @@ class RayWorker:
     @collective
     def wrap(self, net: nn.Module) -> nn.Module:
         """Move a network to this worker's device, and wrap it for DDP if that adds up gradients."""
-        if self.train.reduction == "exact":
+        if self.told.train.reduction == "exact":
             # it adds up integers itself: DDP's buckets would hold a second copy of all gradients
             return same_weights(net.to(self.device))
-        settings = ddp_settings(self.train)
+        settings = ddp_settings(self.told.train)
         return ray.train.torch.prepare_model(net, parallel_strategy_kwargs=settings)
 
     @collective

@@ -34,8 +34,7 @@ def train_loop(config: dict) -> dict[str, Any]:
     """
     with permanent_errors_named():
         try:
-            told = config["worker"]
-            loop = set_up(told, RayWorker(told.train))
+            loop = set_up(config["worker"], RayWorker(config["worker"]))
         except (ValueError, StorageError) as error:
             log.error("%s", error)
             return {"error": str(error)}
