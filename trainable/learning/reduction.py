@@ -131,8 +131,8 @@ class ExactReduction:
     """Order-independent sums: int64 on a per-tensor power-of-two scale.
 
     The scale of a tensor follows the largest magnitude that its sum had in the step before, and is
-    kept in the checkpoint. Values that are not finite, or past the head-room, are never wrapped but
-    counted, on all workers alike: the first gradient of such a network becomes NaN, which its norm
+    kept in the checkpoint. Values that are not finite, or past the head-room, never wrap: they are
+    left out or held at its end, and noted, on all workers alike: the first gradient of such a network becomes NaN, which its norm
     shows.
     """
 
@@ -154,7 +154,7 @@ class ExactReduction:
             self.buckets[name] = buckets(own)
             zeros = torch.zeros(len(own), dtype=torch.float64, device=own[0].device)
             self.exponents[name] = zeros
-        # by network: int64 [elements + 1], of which the last counts overflows
+        # by network: int64 [elements + 1], of which the last counts buckets with such
         self.sums: dict[str, Tensor] = {}
 
     def module(self, net: nn.Module) -> nn.Module:
@@ -194,26 +194,18 @@ class ExactReduction:
             self.sums[name][-1] = 0
         sums = self.sums[name]
         scales = self._scales(name)
+        limit = 2.0**self.bits
 
         for bucket in own:
             x = _taken_gradients(bucket, name)
             bucket.multiply(x, scales)
-            x, overflows = self._fitting(x.round_())
-            sums[-1] += overflows
+            low, high = torch.aminmax(x.round_())
+            sums[-1] += ~((low > -limit) & (high < limit))  # a NaN makes both NaN
+            x.nan_to_num_(0.0, 0.0, 0.0).clamp_(-limit, limit)
             if fresh:
                 bucket.of(sums).copy_(x)
             else:
                 bucket.of(sums).add_(x.to(torch.int64))
-
-    def _fitting(self, x: Tensor) -> tuple[Tensor, Tensor | int]:
-        """Return the values with 0 for each that the sums do not hold, and the number of these."""
-        limit = 2.0**self.bits
-        if x.is_cpu:  # nothing waits for a device: one pass over the values instead of four
-            low, high = torch.aminmax(x)
-            if -limit < low and high < limit:
-                return x, 0
-        fits = x.abs() < limit
-        return torch.where(fits, x, 0.0), x.numel() - fits.sum()
 
     @torch.no_grad()
     def finish(self, name: str) -> None:
