@@ -132,8 +132,8 @@ class ExactReduction:
 
     The scale of a tensor follows the largest magnitude that its sum had in the step before, and is
     kept in the checkpoint. Values that are not finite, or past the head-room, never wrap: they are
-    left out or held at its end, and noted, on all workers alike: the first gradient of such a network becomes NaN, which its norm
-    shows.
+    left out or held at its end, and noted, on all workers alike: the first gradient of such a
+    network becomes NaN, which its norm shows.
     """
 
     def __init__(self, micro_batches_per_step: int, nets: Mapping[str, nn.Module]):
