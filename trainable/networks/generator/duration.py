@@ -4,7 +4,9 @@ Names: w durations in frames, logw their logarithm, x hidden text, g speaker; T_
 """
 
 import math
+from collections.abc import Iterable
 from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -47,7 +49,9 @@ class DDSConv(nn.Module):
         # The residual is masked in every layer, not only where the convolutions read it.
         # as LayerNorm leaves them: of mixed layouts, gelu's backward pass is 4 times slower
         x = channels_last(x * x_mask)
-        layers = zip(self.convs_sep, self.convs_1x1, self.norms_1, self.norms_2, strict=True)
+        layers: Iterable[Any] = zip(
+            self.convs_sep, self.convs_1x1, self.norms_1, self.norms_2, strict=True
+        )
         for separable, pointwise, norm_1, norm_2 in layers:
             y = norm_gelu(*_apart(separable, x), norm_1.gamma, norm_1.beta, eps=norm_1.eps)
             y, bias = _apart(pointwise, y)
@@ -173,7 +177,8 @@ def _run_flows(
     flows: nn.ModuleList, z: Tensor, x_mask: Tensor, g: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Apply the flows: [B, 2, T] -> both channels and the log determinant per token, [B, 1, T]."""
-    affine, *couplings = flows
+    affine: Any = flows[0]
+    couplings: Iterable[Any] = flows[1:]
     z, log_det = affine.per_token(z, x_mask)
     z0, z1 = z.chunk(2, dim=1)
     for flow in couplings:
@@ -254,10 +259,11 @@ class StochasticDurationPredictor(nn.Module):
             size = h.size(0), 2, h.size(2)
             noise = torch.randn(size, device=h.device, dtype=x_mask.dtype)
         mask = x_mask.to(h.dtype)
-        affine, _, *couplings = self.flows
+        affine: Any = self.flows[0]
         # the coupling at 1 changes the added channel only, which is dropped
+        couplings: Iterable[Any] = reversed(self.flows[2:])
         z0, z1 = (noise * noise_scale).chunk(2, dim=1)
-        for flow in reversed(couplings):
+        for flow in couplings:
             if isinstance(flow, Flip):
                 z0, z1 = z1, z0
             else:

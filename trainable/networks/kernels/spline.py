@@ -30,13 +30,13 @@ class Bins(NamedTuple):
 
     Attributes:
         soft: [B, h, T, 2, K] softmax of all widths and heights.
-        index: [B, h, T, 1] int64 number of the bin.
+        number: [B, h, T, 1] int64, of the bin.
         low: [B, h, T, 3, 1] left knot, lower knot, and the derivative there.
         high: [B, h, T, 3, 1] right knot, upper knot, and the derivative there.
     """
 
     soft: Tensor
-    index: Tensor
+    number: Tensor
     low: Tensor
     high: Tensor
 
@@ -151,9 +151,8 @@ def _gradients_in_bin(
     m = at.slope_next * squared + 2 * delta * rest + at.slope_k * other_squared
     risen = (delta * squared + at.slope_k * rest) / d
     slope = (delta / d).square() * m  # f'
-    bend = (at.slope_next * theta - at.slope_k * other) / m + (delta / m - curve / d) * (
-        other - theta
-    )
+    bend = (at.slope_next * theta - at.slope_k * other) / m
+    bend = bend + (delta / m - curve / d) * (other - theta)
     log_x = 2 * bend / at.width  # derivative of log f'
 
     if inverse:
@@ -166,9 +165,8 @@ def _gradients_in_bin(
     part = of_f * at.height / d
     by_m, by_d = of_log / m, 2 * of_log / d
     of_place = of_f * slope + of_log * log_x
-    of_delta = (
-        part * squared - (part * risen + by_d) * straight + 2 * (by_m * rest + of_log / delta)
-    )
+    of_delta = part * squared - (part * risen + by_d) * straight
+    of_delta = of_delta + 2 * (by_m * rest + of_log / delta)
     shared = (part * risen + by_d) * rest
     of_slope_k = part * rest + by_m * other_squared - shared
     of_slope_next = by_m * squared - shared
@@ -194,7 +192,7 @@ def spline_backward_in_torch(
     """Compute the gradients of x and shape in closed form; an output may have none (None)."""
     wide, found = widen(x), Bins(*kept)
     inside = (wide >= -bound) & (wide <= bound)
-    none = torch.zeros((), dtype=wide.dtype, device=x.device)
+    none = torch.zeros_like(wide)
     within = mask * inside
     of_x, starts, sizes, slopes = _gradients_in_bin(
         bin_of(found),
@@ -206,7 +204,7 @@ def spline_backward_in_torch(
     passed = none if to_output is None else to_output * mask
 
     # a share moves all knots behind it but the last, which stays on the bound
-    soft, index = found.soft, found.index
+    soft, index = found.soft, found.number
     n_bins = soft.size(-1)
     order = torch.arange(n_bins, device=x.device)
     before = order < index
