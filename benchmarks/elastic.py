@@ -40,6 +40,8 @@ from data.stream.loading import row_loader
 from data.stream.spec import StreamSpec, schedule_of
 from job.settings.cli import read_config
 from job.settings.config import Config
+from trainable.distributed.wrapping import ddp_settings
+from trainable.hardware import set_up_process
 from trainable.learning.state import TrainState, build_networks
 from trainable.learning.step import TrainingStep
 from trainable.run.format import read_info
@@ -256,6 +258,7 @@ def timed(rank: int, port: int, shards: str, out: str) -> None:
     seconds: dict[str, list[float]] = {reduction: [] for reduction in steps}
     for number, batches in enumerate(batches_of(cfg, rank, 2)):
         for reduction, step in steps.items():
+            set_up_process(step.train, gpu=False)
             dist.barrier()
             begin = time.perf_counter()
             step(batches)
@@ -267,12 +270,13 @@ def timed(rank: int, port: int, shards: str, out: str) -> None:
 
 
 def training_step(cfg: Config, reduction: Literal["fast", "exact"]) -> TrainingStep:
-    """Return the demo's step behind DDP."""
+    """Return the demo's step, behind DDP if the reduction leaves the sum to DDP."""
     train = replace(cfg.train, reduction=reduction)
     slm = load_slm(cfg.model.slm, cfg.data.sampling_rate)
     nets = build_networks(cfg.model, train, cfg.data, slm)
     wrapped: dict[str, nn.Module] = {
-        name: DistributedDataParallel(net, broadcast_buffers=False) for name, net in nets.items()
+        name: net if reduction == "exact" else DistributedDataParallel(net, **ddp_settings(train))
+        for name, net in nets.items()
     }
     return TrainingStep(TrainState(wrapped, slm, cfg.model, train), train, cfg.data)
 

@@ -1,5 +1,6 @@
 """Where a training step's seconds or floating-point operations go; what the machine could do."""
 
+import re
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -22,6 +23,7 @@ PEAKS = {
     "H200": (67e12, 494e12, 989e12),
     "4090": (82.6e12, 82.6e12, 165e12),
     "3090": (35.6e12, 35.6e12, 71e12),
+    "L40S": (91.6e12, 183e12, 362e12),
     "L4": (30.3e12, 60e12, 121e12),
 }
 
@@ -198,10 +200,21 @@ def _lstm_layer_backward(x: Any, *weights: Any, out_shape: Any, **kwargs: Any) -
     return 2 * _lstm_layer(x, *weights, out_shape=out_shape)
 
 
+def _cudnn_lstm(x: Any, weights: Any, *_: Any, out_shape: Any, **__: Any) -> int:
+    """Return FLOPs of all layers and directions of an LSTM on a GPU: each matrix, T * B times."""
+    return 2 * x[0] * x[1] * sum(w[0] * w[1] for w in weights if len(w) == 2)
+
+
+def _cudnn_lstm_backward(x: Any, weights: Any, *_: Any, out_shape: Any, **__: Any) -> int:
+    return 2 * _cudnn_lstm(x, weights, out_shape=out_shape)
+
+
 CORRECTED = {
     torch.ops.aten.convolution_backward: _convolution_backward,
     torch.ops.aten.mkldnn_rnn_layer: _lstm_layer,
     torch.ops.aten.mkldnn_rnn_layer_backward: _lstm_layer_backward,
+    torch.ops.aten._cudnn_rnn: _cudnn_lstm,
+    torch.ops.aten._cudnn_rnn_backward: _cudnn_lstm_backward,
 }
 
 
@@ -249,8 +262,9 @@ def peak(device: torch.device, precision: str) -> float | None:
         return None
     name = torch.cuda.get_device_name(device)
     full, tf32, half = next(
-        (figures for key, figures in PEAKS.items() if key in name), (None, None, None)
+        (figures for key, figures in PEAKS.items() if re.search(rf"\b{key}\b", name)),
+        (None, None, None),
     )
     if precision != "fp32":
         return half
-    return tf32 if torch.backends.cuda.matmul.allow_tf32 else full
+    return full if torch.get_float32_matmul_precision() == "highest" else tf32

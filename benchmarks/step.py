@@ -262,16 +262,13 @@ def beside(
     own, counted = theirs.counted()
     difference = largest_difference(scalars, own)
     allowed = 1e-3 if theirs.step.train.precision == "fp32" else 0.05
-    if difference > allowed:
-        raise AssertionError(
-            f"the steps compute other losses: {difference:.2g} apart, {scalars} and {own}"
-        )
     return {
         "as_reference_flops": counted["flops"],
         "as_reference_flops_corrected": counted["flops_corrected"],
         "as_reference_flops_by_part": counted["flops_by_part"],
         "as_reference_peak_gib": peak_gib(device),
         "largest_loss_difference": difference,
+        "losses_agree": difference <= allowed,
     }
 
 
@@ -331,6 +328,10 @@ def main() -> None:
     print(json.dumps(single, indent=1))
     if args.json:
         args.json.write_text(json.dumps(result, indent=1), encoding="utf-8")
+    # last, as all that was measured is worth reading all the same
+    if not result.get("losses_agree", True):
+        difference = result["largest_loss_difference"]
+        raise SystemExit(f"the two steps compute other losses: {difference:.2g} apart")
 
 
 if __name__ == "__main__":

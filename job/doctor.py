@@ -37,7 +37,7 @@ def main(argv: Sequence[str]) -> int:
 def examine(cfg: Config) -> list[Check]:
     """Return all checks, of the configuration and of every node that is up."""
     with ray_session(cfg):
-        reports, skew = nodes.reports(fitness.PACKAGES, cfg.run.storage)
+        reports, skew = nodes.reports(fitness.PACKAGES, cfg.run.storage, cfg.train.precision)
         up = nodes.alive()
         return [
             *fitness.configuration(cfg),

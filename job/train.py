@@ -69,9 +69,9 @@ def train(cfg: Config, callbacks: Sequence[UserCallback] = ()) -> Result | None:
         look(cfg, manifest)
     with Signals() as signals, ray_session(cfg):
         signals.catch()
+        check_device(cfg)
         if manifest is None:
             look(cfg, prepared_manifest(cfg))
-        check_device(cfg)
         owner = take_over(cfg)
         trainer = trainer_of(cfg, owner, callbacks)
         with beating(run_folder(cfg), owner) as heart:

@@ -149,11 +149,13 @@ def torch_switches_kept() -> Iterator[None]:
     precision = torch.get_float32_matmul_precision()
     deterministic = torch.are_deterministic_algorithms_enabled()
     warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    filled = torch.utils.deterministic.fill_uninitialized_memory
     yield
     if torch.get_num_threads() != threads:
         torch.set_num_threads(threads)
     torch.set_float32_matmul_precision(precision)
     torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
+    torch.utils.deterministic.fill_uninitialized_memory = filled
 
 
 @pytest.fixture(autouse=True)
@@ -163,7 +165,7 @@ def torch_switches() -> Iterator[None]:
         yield
 
 
-def start_ray() -> str:
+def start_ray(gpus: int = 0) -> str:
     """Start a Ray on loopback, with two logical CPUs; return its temporary folder.
 
     Beside other work a start may fail: a port that it found free is taken, a process of its own is
@@ -178,7 +180,7 @@ def start_ray() -> str:
             ray.init(
                 address="local",
                 num_cpus=2,
-                num_gpus=0,
+                num_gpus=gpus,  # logical too: torch sees none
                 include_dashboard=False,
                 _node_ip_address="127.0.0.1",
                 _temp_dir=folder,
@@ -198,14 +200,14 @@ def start_ray() -> str:
 
 
 @pytest.fixture(scope="module")
-def ray_local() -> Iterator[None]:
-    """A Ray of its own for a test module."""
+def ray_local(request: pytest.FixtureRequest) -> Iterator[None]:
+    """A Ray of its own for a test module, with as many logical GPUs as its GPUS says."""
     import ray
     import ray.data
 
     # its own level is DEBUG: it would flood pytest's reports
     logging.getLogger("ray.data").setLevel(logging.WARNING)
-    folder = start_ray()
+    folder = start_ray(getattr(request.module, "GPUS", 0))
     yield
     ray.shutdown()
     shutil.rmtree(folder, ignore_errors=True)

@@ -311,6 +311,8 @@ class TrainConfig(Settings, section="train"):
             them over.
         hub_endpoint: mirror of the hub for `init_from`; none: the value of HF_ENDPOINT. HF_TOKEN is
             the access token.
+        ddp_bucket_mb: MiB of gradients that DDP sends at once while the backward pass goes on, with
+            `reduction: fast`.
         matmul_precision: torch.set_float32_matmul_precision; `auto`: high on a GPU (TF32), highest
             on a CPU.
         activation_checkpointing: compute the activations of the decoder, the flow and the
@@ -351,6 +353,7 @@ class TrainConfig(Settings, section="train"):
     init_from: Text | None = None
     skip_optimizer: bool = True
     hub_endpoint: Text | None = None
+    ddp_bucket_mb: Limit = 25.0
     matmul_precision: Literal["auto", "highest", "high", "medium"] = "auto"
     activation_checkpointing: bool = False
     deterministic: bool = False

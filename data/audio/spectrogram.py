@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from data.precision import widen
+from data.precision import fixed_product, widen
 
 POWER_FLOOR = 1e-6  # added under the square root
 MEL_FLOOR = 1e-5  # smallest mel amplitude
@@ -168,7 +168,7 @@ def spec_to_mel(
     basis = _mel_basis(n_fft, num_mels, sampling_rate, float(fmin), fmax, spec.device)
     with torch.autocast(spec.device.type, enabled=False):
         spec = widen(spec)
-        return torch.log(torch.matmul(basis.to(spec.dtype), spec).clamp_min(MEL_FLOOR))
+        return torch.log(fixed_product(basis.to(spec.dtype), spec).clamp_min(MEL_FLOOR))
 
 
 def mel_spectrogram(

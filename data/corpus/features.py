@@ -9,6 +9,7 @@ import pyarrow as pa
 from data.bert.models import bert_features
 from data.config import DataConfig
 from data.corpus.survey import LINE
+from data.gpu import gpu_trouble
 from data.shards.manifest import SHARD_COLUMNS
 from data.text.front_end import Phonemes
 
@@ -42,12 +43,12 @@ class BertActor:
 
     Args:
         cfg: names the models.
-        device: device to compute on.
+        device: device to compute on; the CPU in place of a GPU that torch cannot use.
     """
 
     def __init__(self, cfg: DataConfig, device: str) -> None:
         self.cfg = cfg
-        self.device = device
+        self.device = "cpu" if device == "cuda" and gpu_trouble() else device
         self.models: dict[str, BertFeatures] = {}
 
     def __call__(self, rows: pa.Table) -> pa.Table:

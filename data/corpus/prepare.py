@@ -41,6 +41,7 @@ from data.corpus.survey import LINE, SURVEYED, HeldRow, Surveyor, count_phones, 
 from data.corpus.transcript import Transcript, read_transcript
 from data.corpus.writer import write_rows
 from data.files import below
+from data.gpu import gpu_trouble
 from data.shards.manifest import (
     COLUMNS,
     SCHEMA_VERSION,
@@ -211,7 +212,8 @@ def _compute(
         .map_batches(
             BertActor,
             fn_constructor_args=(cfg, "cuda" if gpus else "cpu"),
-            batch_size=None,
+            # a block, which is a shard; Ray Data wants a number where there are GPUs
+            batch_size=cfg.rows_per_shard,
             batch_format="pyarrow",
             num_cpus=cpus,
             num_gpus=gpus,
@@ -232,7 +234,11 @@ def _bert_resources() -> tuple[float, int, int]:
     """Return CPUs and GPUs per BERT actor, and the number of actors."""
     gpus = _resource("GPU")
     if gpus >= 1:
-        return TASK_CPUS, 1, int(gpus)
+        # what is prepared is the same, so a GPU that is of no use is no reason to refuse
+        trouble = ray.get(ray.remote(gpu_trouble).options(num_cpus=0, num_gpus=1).remote())
+        if not trouble:
+            return TASK_CPUS, 1, int(gpus)
+        print(f"warning: BERT runs on the CPU. Ray has GPUs, but {trouble}", flush=True)
     # few actors with several threads: a large model takes over 1 GB per language and actor
     cpus = min(4, _resource("CPU") // 2) or TASK_CPUS
     return cpus, 0, int(max(1, _resource("CPU") // (2 * cpus)))

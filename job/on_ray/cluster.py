@@ -6,9 +6,13 @@ import os
 import socket
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 import ray
+from ray.exceptions import RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from data.gpu import gpu_trouble
 from job.on_ray.private import (
     forbid_clusters,
     get_or_create_actor_location_tracker,
@@ -20,6 +24,7 @@ from job.on_ray.private import (
 from job.settings.config import Config
 
 ANSWER_WITHIN_S = 10.0
+LOOK_WITHIN_S = 60.0  # a process that imports torch
 
 
 def on_cluster() -> bool:
@@ -137,12 +142,43 @@ def use_gpu(cfg: Config) -> bool:
 
 
 def check_device(cfg: Config) -> None:
-    """Refuse scaling.device cuda where there is no GPU, and none will be; Ray is up.
+    """Refuse GPUs that are missing, or that torch cannot use; Ray is up.
+
+    Nodes that an autoscaler starts later are looked at by the workers.
 
     Raises:
         ValueError: names the key.
     """
-    require_gpu(cfg, ray.cluster_resources().get("GPU", 0))
+    gpus = ray.cluster_resources().get("GPU", 0)
+    require_gpu(cfg, gpus)
+    if cfg.scaling.device == "cpu" or not gpus:
+        return
+    if trouble := gpus_in_trouble(cfg.train.precision):
+        raise ValueError(f"{trouble}; or set scaling.device cpu")
+
+
+def gpus_in_trouble(precision: str = "fp32") -> str:
+    """Return why torch cannot use the GPUs of a node that is up, in one line; "" if it can.
+
+    A node that does not answer in time is left to those who will use it.
+
+    Args:
+        precision: what is computed in, as train.precision.
+    """
+    ask: Any = ray.remote(gpu_trouble)
+    asked = {
+        node["NodeManagerAddress"]: ask.options(
+            num_cpus=0,
+            scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False),
+        ).remote(precision)
+        for node in ray.nodes()
+        if node["Alive"] and node["Resources"].get("GPU")
+    }
+    for address, answer in asked.items():
+        with contextlib.suppress(RayError):
+            if trouble := ray.get(answer, timeout=LOOK_WITHIN_S):
+                return f"Ray has GPUs on {address}, but {trouble}"
+    return ""
 
 
 def require_gpu(cfg: Config, gpus: float) -> None:

@@ -9,6 +9,7 @@ from ray.exceptions import RayError
 
 from data.files import below, put_file, read_file
 from job.on_ray.private import (
+    ControllerError,
     FailureConfig,
     FailureDecision,
     ForgivingPolicy,
@@ -64,9 +65,14 @@ class FailuresInARow(ForgivingPolicy):
 def permanent_error(error: BaseException) -> PermanentError | None:
     """Return the error of a worker that would come again in any start; None if there is none.
 
-    When one worker has such an error, the others fail too, but for the lack of an answer.
+    When one worker has such an error, the others fail too, but for the lack of an answer. The
+    controller raises those that workers meet before their process group is made.
     """
-    failures = error.worker_failures.values() if isinstance(error, WorkerGroupError) else ()
+    failures: list[Exception] = []
+    if isinstance(error, WorkerGroupError):
+        failures = list(error.worker_failures.values())
+    elif isinstance(error, ControllerError):
+        failures = [error.controller_failure]
     return next(filter(None, map(_permanent, failures)), None)
 
 

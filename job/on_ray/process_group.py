@@ -1,13 +1,20 @@
-"""The workers' process group, on the network by which Ray's nodes know each other."""
+"""The workers' process group, and what their processes need before it is made.
+
+It lies on the network by which Ray's nodes know each other.
+"""
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import ray
 from ray.train.torch import TorchConfig
 
+from data.gpu import gpu_trouble
 from job.on_ray.private import BaseWorkerGroup
+from trainable.config import TrainConfig
+from trainable.distributed.faults import PermanentError
+from trainable.hardware import set_up_process
 
 GLOO_INTERFACE = "GLOO_SOCKET_IFNAME"
 TorchBackend: Any = TorchConfig("gloo").backend_cls
@@ -27,15 +34,44 @@ def choose_interface() -> None:
             os.environ.setdefault(GLOO_INTERFACE, name)
 
 
+def prepare_worker(train: TrainConfig, gpu: bool) -> str:
+    """Set what a worker's process reads once, and look at the GPU that Ray has given it.
+
+    Args:
+        train: `precision`, and what decides determinism.
+        gpu: whether the worker takes a GPU.
+
+    Returns:
+        Why the GPU cannot be used, with the node's address; "" if it can.
+    """
+    choose_interface()
+    set_up_process(train, gpu)
+    if not gpu:
+        # Ray shows a node's GPUs to all its processes, and would put these networks on the first
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+        return ""
+    trouble = gpu_trouble(train.precision)
+    return trouble and f"the GPU of a worker on {ray.util.get_node_ip_address()}: {trouble}"
+
+
 class _Backend(TorchBackend):
-    def on_start(self, worker_group: BaseWorkerGroup, backend_config: TorchConfig) -> None:
-        worker_group.execute(choose_interface)
+    def on_start(self, worker_group: BaseWorkerGroup, backend_config: "ProcessGroupConfig") -> None:
+        gpu = backend_config.backend == "nccl"
+        found = worker_group.execute(prepare_worker, backend_config.train, gpu)
+        if trouble := next(filter(None, found), ""):
+            raise PermanentError(trouble)
         super().on_start(worker_group, backend_config)
 
 
 @dataclass
 class ProcessGroupConfig(TorchConfig):
-    """Ray Train's process group, for which each worker first chooses its network interface."""
+    """Ray Train's process group, for which each worker is first prepared.
+
+    Attributes:
+        train: what `prepare_worker` is told.
+    """
+
+    train: TrainConfig = field(default_factory=TrainConfig)
 
     @property
     def backend_cls(self) -> type[_Backend]:

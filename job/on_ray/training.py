@@ -1,5 +1,6 @@
 """A training as Ray Train runs it: its data, its trainer, and what each worker is given."""
 
+import math
 import os
 from collections.abc import Sequence
 
@@ -76,7 +77,9 @@ def trainer_of(cfg: Config, owner: str, callbacks: Sequence[UserCallback] = ()) 
             elastic_resize_monitor_interval_s=cfg.scaling.resize_interval_s,
         ),
         torch_config=ProcessGroupConfig(
-            "nccl" if gpu else "gloo", timeout_s=int(cfg.scaling.collective_timeout_s)
+            "nccl" if gpu else "gloo",
+            timeout_s=math.ceil(cfg.scaling.collective_timeout_s),
+            train=cfg.train,
         ),
         run_config=run_config(cfg, callbacks),
     )

@@ -91,7 +91,8 @@ def check_workers(cfg: Config) -> None:
 def check_timeouts(cfg: Config) -> None:
     """Refuse timeouts by which workers would end before they report where they hang.
 
-    The watchdog waits three times as long for a first step, a validation and a checkpoint.
+    The watchdog waits three times as long for a first step, a validation and a checkpoint. While
+    a storage that fails is tried again, the others wait in a collective call.
 
     Raises:
         ValueError: names both keys.
@@ -104,6 +105,13 @@ def check_timeouts(cfg: Config) -> None:
             f"scaling.collective_timeout_s is {collective:g}: give {needed:g} or more, which is "
             f"{LONG} x train.hang_timeout_s {hang:g} and {REPORT_S} s, or the workers end before "
             "they have reported where they hang; or lower train.hang_timeout_s"
+        )
+    retry = cfg.train.checkpoint.retry_s
+    if retry > LONG * hang:
+        raise ValueError(
+            f"train.checkpoint.retry_s is {retry:g}: give {LONG * hang:g} or less, which is {LONG} "
+            f"x train.hang_timeout_s {hang:g}, or workers that wait for the storage are taken for "
+            "hanging; or raise train.hang_timeout_s"
         )
 
 

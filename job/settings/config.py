@@ -9,6 +9,13 @@ from data.declared import Range, Settings, Text
 from trainable.config import EvalConfig, ModelConfig, TrainConfig
 
 Above0 = Annotated[float, Range(above=0)]
+# key of further resources -> what is none of them, and why
+NOT_AMONG_RESOURCES = (
+    ("worker_resources", "CPU", "scaling.cpus_per_worker says how many a worker takes"),
+    ("worker_resources", "GPU", "each worker takes one whole GPU where scaling.device wants them"),
+    ("loader_resources", "CPU", "each loader takes one"),
+    ("loader_resources", "GPU", "a loader has no use for it"),
+)
 
 
 @dataclass(frozen=True)
@@ -73,10 +80,13 @@ class ScalingSettings(Settings, section="scaling"):
         return low, high
 
     def problems(self) -> Iterator[str]:
-        """Yield a number of workers that is no number and no ascending pair."""
+        """Yield a number of workers that is none, and resources that have keys of their own."""
         given = self.num_workers
         if isinstance(given, list) and (len(given) != 2 or given[0] > given[1]):
             yield f"scaling.num_workers is {given}: give a number from 1, or [min, max]"
+        for key, resource, instead in NOT_AMONG_RESOURCES:
+            if resource in getattr(self, key):
+                yield f"scaling.{key} has {resource}: take it out; {instead}"
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,8 @@ import re
 
 import torch
 
+from data.gpu import gpu_trouble
+
 
 def device_of(name: str) -> str:
     """Return a device by its name.
@@ -22,4 +24,6 @@ def device_of(name: str) -> str:
             raise ValueError(f"--device is {name}, but torch finds no GPU here: give cpu")
         if int(found[1] or 0) >= count:
             raise ValueError(f"--device is {name}, but there are {count} GPUs, from cuda:0")
+        if trouble := gpu_trouble():
+            raise ValueError(f"--device is {name}, but {trouble}; or give cpu")
     return name

@@ -8,7 +8,15 @@ from torch import nn
 
 from benchmarks import step as benchmark
 from benchmarks.as_reference import AsReferenceStep
-from benchmarks.parts import FlopCount, KeptForBackward, attainable, in_parts
+from benchmarks.parts import (
+    CORRECTED,
+    PEAKS,
+    FlopCount,
+    KeptForBackward,
+    attainable,
+    in_parts,
+    peak,
+)
 from benchmarks.step import (
     Subject,
     command_line,
@@ -58,6 +66,43 @@ def test_flops_of_an_lstm():
     with FlopCount() as count:
         lstm(torch.rand(3, 7, 6, requires_grad=True))[0].sum().backward()
     assert count.corrected.get_total_flops() == 3 * 2 * (2 * 3 * 7 * 4 * 5 * (6 + 5))
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+def test_flops_of_an_lstm_on_a_gpu(layers):
+    """By the shapes that cuDNN's operator is given: all weights of all layers and directions."""
+    lstm = nn.LSTM(6, 5, layers, batch_first=True, bidirectional=True)
+    x = torch.rand(3, 7, 6, requires_grad=True)
+    with FlopCount() as count:
+        lstm(x)[0].sum().backward()
+    weights = [w.shape for w in lstm.parameters()]
+    forward, backward = (
+        CORRECTED[each](x.shape, weights, 4, out_shape=None)
+        for each in (torch.ops.aten._cudnn_rnn, torch.ops.aten._cudnn_rnn_backward)
+    )
+    assert forward + backward == count.corrected.get_total_flops()
+
+
+@pytest.mark.parametrize(
+    ("name", "of"),
+    [
+        ("NVIDIA L40S", "L40S"),
+        ("NVIDIA L4", "L4"),
+        ("NVIDIA H100 80GB HBM3", "H100"),
+        ("NVIDIA A100-SXM4-40GB", "A100"),
+        ("NVIDIA GeForce RTX 4090", "4090"),
+        ("NVIDIA L40", None),
+        ("NVIDIA A10G", None),
+    ],
+)
+def test_a_gpus_peak_is_its_own(monkeypatch, name, of):
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: name)
+    gpu = torch.device("cuda")
+    full, tf32, half = PEAKS[of] if of else (None, None, None)
+    torch.set_float32_matmul_precision("highest")
+    assert (peak(gpu, "fp32"), peak(gpu, "bf16")) == (full, half)
+    torch.set_float32_matmul_precision("high")
+    assert peak(gpu, "fp32") == tf32
 
 
 @pytest.mark.medium

@@ -29,6 +29,7 @@ NODE = NodeReport(
 )
 NO_GPU = replace(NODE, gpus=(), driver="", nccl="")
 CUDA = Config(scaling=ScalingSettings(device="cuda"))
+CPU = Config(scaling=ScalingSettings(device="cpu"))
 
 
 @pytest.fixture(autouse=True)
@@ -76,6 +77,16 @@ def test_a_healthy_node_is_fit():
             lambda: fitness.gpus(CUDA, [replace(NODE, gpus=())]),
             "FAIL",
             "start the container with its GPUs",
+        ),
+        (
+            lambda: fitness.gpus(CUDA, [NODE, replace(NODE, gpu_trouble="V100 has 7.0")]),
+            "FAIL",
+            "cannot use those of 10.0.0.1 V100 has 7.0; or set scaling.device cpu",
+        ),
+        (
+            lambda: fitness.gpus(CPU, [replace(NODE, gpu_trouble="V100 has 7.0")]),
+            "ok",
+            "not wanted",
         ),
         (lambda: fitness.gpus(CUDA, [NO_GPU]), "FAIL", "scaling.device is cuda"),
         (lambda: fitness.gpus(Config(), [NO_GPU]), "ok", "trains on the CPU"),

@@ -151,10 +151,10 @@ def build(
     Networks of another type have the weights of fp32, and WavLM its resampling kernel.
     """
     model, train, data = configs(reference, file, reduction)
-    slm = WavLMFeatures(
-        WavLMModel(WavLMConfig(**file["wavlm_config"])), data.sampling_rate, model.slm.sampling_rate
-    )
-    reference.fill(slm.wavlm, check_wavlm(reference, "wavlm_loss")[0])
+    wavlm = WavLMModel(WavLMConfig(**file["wavlm_config"]))
+    reference.fill(wavlm, check_wavlm(reference, "wavlm_loss")[0])
+    # in the type of the step: its attention adds up weights when it is made
+    slm = WavLMFeatures(wavlm.to(dtype), data.sampling_rate, model.slm.sampling_rate)
     nets = build_networks(model, train, data, slm)
     for net in nets.values():
         reference.fill(net, file["salt"])

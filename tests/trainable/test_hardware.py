@@ -5,14 +5,16 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from tests.test_house import ROOT
 from trainable.config import TrainConfig
-from trainable.hardware import set_up_torch
+from trainable.hardware import ALLOCATOR, FFT_PLANS, set_up_process, set_up_torch
 
+DETERMINISM = ("CUBLAS_WORKSPACE_CONFIG", "NCCL_NVLS_ENABLE")
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 TRAIN = TrainConfig(reduction="fast")
 
@@ -21,8 +23,9 @@ TRAIN = TrainConfig(reduction="fast")
 def restored(monkeypatch) -> Iterator[None]:
     """Leave every switch as it was."""
     # noted, so that it is taken back where it was not set
-    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", "")
-    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG")
+    for name in (*ALLOCATOR, *DETERMINISM):
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
     # of this process alone, which has begun
     monkeypatch.setenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "1024")
     cudnn = torch.backends.cudnn
@@ -74,9 +77,12 @@ def test_determinism(reduction, asked, expected):
 
 
 def test_a_workspace_that_the_user_chose_is_kept(monkeypatch):
-    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":16:8")
     set_up_torch(replace(TRAIN, deterministic=True), 1, CPU)
+    # torch accepts it for products, and its page on LSTMs names it
     assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":16:8"
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    set_up_torch(replace(TRAIN, deterministic=True), 1, CPU)
+    assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
 
 
 SHAPES = """
@@ -113,3 +119,42 @@ def test_operations_of_as_many_shapes_as_a_step_has_are_compiled_once():
         pytest.skip("torch has no oneDNN on this machine")
     assert first.count("create:cache_miss") > 1024
     assert second.count("create:cache_miss") == 0
+
+
+@pytest.mark.parametrize(
+    ("gpu", "reduction", "deterministic", "expected"),
+    [
+        (True, "fast", False, {"PYTORCH_ALLOC_CONF"}),
+        (True, "fast", True, {"PYTORCH_ALLOC_CONF", "CUBLAS_WORKSPACE_CONFIG", "NCCL_NVLS_ENABLE"}),
+        (True, "exact", False, {"PYTORCH_ALLOC_CONF", *DETERMINISM}),
+        (False, "exact", False, set(DETERMINISM)),
+        (False, "fast", False, set()),
+    ],
+)
+def test_what_is_read_once_is_set_for_the_process(gpu, reduction, deterministic, expected):
+    set_up_process(replace(TRAIN, reduction=reduction, deterministic=deterministic), gpu)
+    assert {name for name in (*ALLOCATOR, *DETERMINISM) if name in os.environ} == expected
+    if gpu:
+        assert os.environ["PYTORCH_ALLOC_CONF"] == "expandable_segments:True"
+    strict = deterministic or reduction == "exact"
+    assert torch.are_deterministic_algorithms_enabled() is strict
+    assert not torch.is_deterministic_algorithms_warn_only_enabled()
+    assert not torch.utils.deterministic.fill_uninitialized_memory
+
+
+@pytest.mark.parametrize("name", ALLOCATOR)
+def test_an_allocator_that_the_user_chose_is_kept(monkeypatch, name):
+    monkeypatch.setenv(name, "max_split_size_mb:64")
+    set_up_process(TRAIN, gpu=True)
+    assert [each for each in ALLOCATOR if each in os.environ] == [name]
+
+
+def test_the_plans_of_fourier_transforms_are_bounded(monkeypatch):
+    caches = [SimpleNamespace(max_size=4096) for _ in range(2)]
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
+    monkeypatch.setattr(torch.backends.cuda, "cufft_plan_cache", caches)
+    set_up_torch(TRAIN, 1, GPU)
+    assert [cache.max_size for cache in caches] == [4096, FFT_PLANS]
+    set_up_torch(TRAIN, 1, torch.device("cuda:0"))
+    assert caches[0].max_size == FFT_PLANS

@@ -1,8 +1,43 @@
 """Networks with and without the wrapper that synchronises their gradients."""
 
+from typing import Any
+
+import torch
+import torch.distributed as dist
 from torch import nn
+
+from trainable.config import TrainConfig
+from trainable.distributed.collectives import collective, world_size
 
 
 def unwrapped(net: nn.Module) -> nn.Module:
     """Return the network itself: with one worker, prepare_model adds no wrapper."""
     return getattr(net, "module", net)
+
+
+def ddp_settings(train: TrainConfig) -> dict[str, Any]:
+    """Return the arguments of DDP's wrapper."""
+    return {
+        # no network here has buffers that must be shared
+        "broadcast_buffers": False,
+        # gradients are views of what is sent, instead of copied back from it
+        "gradient_as_bucket_view": True,
+        "bucket_cap_mb": train.ddp_bucket_mb,
+    }
+
+
+@collective
+@torch.no_grad()
+def same_weights(net: nn.Module) -> nn.Module:
+    """Give a network without wrapper rank 0's weights, as DDP's wrapper would when it is made.
+
+    They follow from the seed alone, but the last bits of their logarithms and roots from the CPU.
+    """
+    weights = [w for w in net.state_dict().values() if w.is_floating_point()]
+    if world_size() == 1 or not weights:
+        return net
+    together = torch.cat([w.flatten() for w in weights])
+    dist.broadcast(together, src=0)
+    for weight, own in zip(weights, together.split([w.numel() for w in weights]), strict=True):
+        weight.copy_(own.view_as(weight))
+    return net

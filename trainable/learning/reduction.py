@@ -92,17 +92,20 @@ class Bucket:
         """Return this bucket's part of the network's flat sums, a view [elements]."""
         return flat[self.begin : self.begin + sum(self.sizes)]
 
-    def spread(self, each: Tensor) -> Tensor:
-        """Repeat a value per parameter for each of the parameter's elements.
+    def multiply(self, flat: Tensor, each: Tensor) -> None:
+        """Multiply the elements of each parameter by a value of its own, in place.
 
         Args:
-            each: [parameters of the network].
-
-        Returns:
-            [elements of this bucket].
+            flat: [elements of this bucket].
+            each: [parameters of the network], powers of two, so that all products are exact.
         """
         own = each[self.first : self.first + len(self.parameters)]
-        return torch.repeat_interleave(own, self.counts, output_size=sum(self.sizes))
+        if own.is_cpu:  # where to spread the values costs more than a call per parameter
+            for part, factor in zip(flat.split(self.sizes), own.unbind(), strict=True):
+                part.mul_(factor)
+        else:
+            spread = torch.repeat_interleave(own, self.counts, output_size=len(flat))
+            flat.mul_(spread.to(flat.dtype))
 
 
 def buckets(parameters: list[nn.Parameter], largest: int = 1 << 22) -> list[Bucket]:
@@ -128,9 +131,9 @@ class ExactReduction:
     """Order-independent sums: int64 on a per-tensor power-of-two scale.
 
     The scale of a tensor follows the largest magnitude that its sum had in the step before, and is
-    kept in the checkpoint. Values that are not finite, or past the head-room, are never wrapped but
-    counted, on all workers alike: the first gradient of such a network becomes NaN, which its norm
-    shows.
+    kept in the checkpoint. Values that are not finite, or past the head-room, never wrap: they are
+    left out or held at its end, and noted, on all workers alike: the first gradient of such a
+    network becomes NaN, which its norm shows.
     """
 
     def __init__(self, micro_batches_per_step: int, nets: Mapping[str, nn.Module]):
@@ -151,7 +154,7 @@ class ExactReduction:
             self.buckets[name] = buckets(own)
             zeros = torch.zeros(len(own), dtype=torch.float64, device=own[0].device)
             self.exponents[name] = zeros
-        # by network: int64 [elements + 1], of which the last counts overflows
+        # by network: int64 [elements + 1], of which the last counts buckets with such
         self.sums: dict[str, Tensor] = {}
 
     def module(self, net: nn.Module) -> nn.Module:
@@ -187,19 +190,22 @@ class ExactReduction:
         if fresh:
             elements = own[-1].begin + sum(own[-1].sizes)
             device = self.exponents[name].device
-            self.sums[name] = torch.zeros(elements + 1, dtype=torch.int64, device=device)
+            self.sums[name] = torch.empty(elements + 1, dtype=torch.int64, device=device)
+            self.sums[name][-1] = 0
         sums = self.sums[name]
-        scales = self._scales(name).float()
+        scales = self._scales(name)
+        limit = 2.0**self.bits
 
         for bucket in own:
-            x = _taken_gradients(bucket, name).mul_(bucket.spread(scales)).round_()
-            fits = x.abs() < 2.0**self.bits
-            sums[-1] += x.numel() - fits.sum()
-            integers = torch.where(fits, x, 0.0).to(torch.int64)
+            x = _taken_gradients(bucket, name)
+            bucket.multiply(x, scales)
+            low, high = torch.aminmax(x.round_())
+            sums[-1] += ~((low > -limit) & (high < limit))  # a NaN makes both NaN
+            x.nan_to_num_(0.0, 0.0, 0.0).clamp_(-limit, limit)
             if fresh:
-                bucket.of(sums).copy_(integers)
+                bucket.of(sums).copy_(x)
             else:
-                bucket.of(sums).add_(integers)
+                bucket.of(sums).add_(x.to(torch.int64))
 
     @torch.no_grad()
     def finish(self, name: str) -> None:
@@ -215,8 +221,9 @@ class ExactReduction:
         largest: list[Tensor] = []
         for bucket in self.buckets[name]:
             totals = bucket.of(sums).double()
-            largest += torch._foreach_norm(totals.split(bucket.sizes), float("inf"))
-            means = totals.div_(bucket.spread(scales) * self.G).float()
+            largest += torch._foreach_max(totals.abs().split(bucket.sizes))
+            bucket.multiply(totals, 1 / scales)
+            means = totals.div_(self.G).float()
             for p, mean in zip(bucket.parameters, means.split(bucket.sizes), strict=True):
                 p.grad = mean.view_as(p)
 

@@ -6,6 +6,7 @@ One that does not fit is named.
 import contextlib
 import copy
 import logging
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields
 
@@ -28,6 +29,15 @@ from trainable.networks.registry import GENERATOR
 log = logging.getLogger("bert_vits2_ray")
 Shape = tuple[int, int, int]  # utterances, frames and phones of a padded micro-batch
 GIB = 2**30
+# Messages of torch and the system, CUDA and HIP, cuBLAS and its kin; and of cuDNN, which finds no
+# way to compute if there is no room for any one's workspace.
+MEMORY_IS_FULL = re.compile(
+    r"not enough memory|can't allocate memory|cannot allocate memory|out of memory|bad_alloc"
+    r"|ErrorOutOfMemory|ERROR_OUT_OF_MEMORY|ALLOC_FAILED|memory allocation failure"
+    r"|unable to find an engine",
+    re.IGNORECASE,
+)
+NCCL_MET_CUDA = re.compile(r"ncclUnhandledCudaError|unhandled cuda error", re.IGNORECASE)
 
 
 class OutOfMemory(RuntimeError):  # noqa: N818
@@ -106,7 +116,7 @@ def rehearse_one(step: TrainingStep, shape: Shape) -> int:
     """Run one micro-batch forward and backward through both phases.
 
     Returns:
-        The most bytes allocated on a GPU; 0 on a CPU.
+        The most bytes that torch has taken of a GPU, with the gaps between them; 0 on a CPU.
     """
     state = step.state
     device = step.device
@@ -128,7 +138,7 @@ def rehearse_one(step: TrainingStep, shape: Shape) -> int:
     ballast = torch.empty(yet_to_come(state) + others * size, dtype=torch.uint8, device=device)
     try:
         Rehearsal(alone, step.train, step.data)([(0, batch)])
-        return torch.cuda.max_memory_allocated(device) if cuda else 0
+        return torch.cuda.max_memory_reserved(device) if cuda else 0
     finally:
         del ballast
         for net in state.nets.values():
@@ -248,11 +258,11 @@ def naming(step: TrainingStep, ids: np.ndarray) -> Iterator[None]:
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Return whether an error says that a device's or the host's memory is full."""
-    # messages of torch, CUDA and cuBLAS
-    said = ("not enough memory", "can't allocate memory", "out of memory", "ALLOC_FAILED")
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(
-        part in str(error) for part in said
-    )
+    told = str(error)
+    if isinstance(error, MemoryError | torch.OutOfMemoryError) or MEMORY_IS_FULL.search(told):
+        return True
+    # NCCL takes memory of its own, beside torch's, and may leave the reason to its log
+    return bool(NCCL_MET_CUDA.search(told)) and "cuda failure" not in told.lower()
 
 
 def told(shape: Shape, data: DataConfig) -> str:

@@ -45,13 +45,16 @@ class HostCopy:
 
     def __init__(self) -> None:
         self.buffers: dict[tuple, Tensor] = {}
+        self.devices: set[torch.device] = set()  # that the last call copied from
 
     def __call__(self, value: Any) -> Any:
         """Return the copy; it is overwritten by the next call."""
+        self.devices.clear()
         copied = self._copy(value, ())
-        # the copies from a GPU are queued: the training must not change what is not copied yet
-        if torch.cuda.is_available():
-            torch.cuda.current_stream().synchronize()
+        # The copies from a GPU are queued: the training must not change what is not copied yet. Not
+        # where all lies on the CPU: to ask for a stream takes memory of the first GPU.
+        for device in self.devices:
+            torch.cuda.current_stream(device).synchronize()
         return copied
 
     def _copy(self, value: Any, path: tuple) -> Any:
@@ -60,6 +63,8 @@ class HostCopy:
         if not isinstance(value, Tensor):
             return copy.deepcopy(value)
 
+        if value.is_cuda:
+            self.devices.add(value.device)
         buffer = self.buffers.get(path)
         if buffer is None or buffer.shape != value.shape or buffer.dtype != value.dtype:
             buffer = torch.empty(value.shape, dtype=value.dtype, pin_memory=value.is_cuda)

@@ -10,6 +10,8 @@ from ray.train import Checkpoint, CheckpointUploadMode
 from torch import nn
 
 from trainable.distributed.collectives import collective
+from trainable.distributed.wrapping import ddp_settings, same_weights
+from trainable.worker.config import WorkerConfig
 from trainable.worker.preemption import Notice
 
 
@@ -50,9 +52,14 @@ class Worker(Protocol):
 
 
 class RayWorker:
-    """This process as a worker of Ray Train: a Worker."""
+    """This process as a worker of Ray Train: a Worker.
 
-    def __init__(self) -> None:
+    Args:
+        told: what this worker is told; `train` decides how networks are wrapped.
+    """
+
+    def __init__(self, told: WorkerConfig) -> None:
+        self.told = told
         context = ray.train.get_context()
         self.rank = context.get_world_rank()
         self.world_size = context.get_world_size()
@@ -63,11 +70,11 @@ class RayWorker:
 
     @collective
     def wrap(self, net: nn.Module) -> nn.Module:
-        """Move a network to this worker's device and wrap it for DDP.
-
-        No network here has buffers that must be shared.
-        """
-        settings = {"broadcast_buffers": False}
+        """Move a network to this worker's device, and wrap it for DDP if that adds up gradients."""
+        if self.told.train.reduction == "exact":
+            # it adds up integers itself: DDP's buckets would hold a second copy of all gradients
+            return same_weights(net.to(self.device))
+        settings = ddp_settings(self.told.train)
         return ray.train.torch.prepare_model(net, parallel_strategy_kwargs=settings)
 
     @collective

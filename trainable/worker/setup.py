@@ -1,6 +1,7 @@
 """A worker's parts, made in an order that is the same on all ranks: most make collective calls."""
 
 import uuid
+from collections import Counter
 from functools import partial
 
 from data.plan.epoch_plan import Position
@@ -12,7 +13,7 @@ from data.stream.spec import StreamSpec, schedule_of
 from trainable.distributed.agreement import Agreement
 from trainable.distributed.collectives import all_gather, broadcast, collective, on_all_ranks
 from trainable.evaluation.validation import Validator
-from trainable.hardware import set_up_torch
+from trainable.hardware import device_name, set_up_torch
 from trainable.learning.rehearsal import rehearse
 from trainable.learning.state import TrainState, build_networks
 from trainable.learning.step import TrainingStep
@@ -45,6 +46,7 @@ def set_up(cfg: WorkerConfig, worker: Worker) -> TrainingLoop:
     rank = worker.rank
     log_file = on_all_ranks(lambda: start_logging(cfg.folder, rank), cfg.retry_s)
     set_up_torch(cfg.train, cfg.threads, worker.device)
+    check_devices(cfg, worker)
     saver = Saver(cfg.folder, cfg.train.checkpoint, cfg.owner)
 
     # the data
@@ -88,6 +90,24 @@ def set_up(cfg: WorkerConfig, worker: Worker) -> TrainingLoop:
         checkpoints=checkpoints,
         watchdog=watchdog,
     )
+
+
+@collective
+def check_devices(cfg: WorkerConfig, worker: Worker) -> None:
+    """Refuse devices of several kinds where the number of workers must not change a bit.
+
+    Raises:
+        ValueError: names the key, and how many workers have which device.
+    """
+    if cfg.train.reduction != "exact":
+        return
+    kinds = Counter(all_gather(device_name(worker.device)))
+    if len(kinds) > 1:
+        found = ", ".join(f"{count} x {kind}" for kind, count in sorted(kinds.items()))
+        raise ValueError(
+            f"train.reduction is exact, which needs devices of one kind, and the workers have "
+            f"{found}: use nodes of one kind (scaling.worker_resources), or train.reduction fast"
+        )
 
 
 @collective

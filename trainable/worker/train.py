@@ -34,7 +34,7 @@ def train_loop(config: dict) -> dict[str, Any]:
     """
     with permanent_errors_named():
         try:
-            loop = set_up(config["worker"], RayWorker())
+            loop = set_up(config["worker"], RayWorker(config["worker"]))
         except (ValueError, StorageError) as error:
             log.error("%s", error)
             return {"error": str(error)}

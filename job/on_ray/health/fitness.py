@@ -173,6 +173,11 @@ def _gpu_trouble(reports: Sequence[NodeReport]) -> Check | None:
             "start the container with its GPUs (--gpus all, nvidia's runtime), and torch as locked"
         )
         return Check("GPU", "FAIL", f"torch sees none on {', '.join(blind)}", fix)
+
+    troubled = [report for report in reports if report.gpu_trouble]
+    if troubled:
+        found = f"torch cannot use those of {', '.join(report.node for report in troubled)}"
+        return Check("GPU", "FAIL", found, f"{troubled[0].gpu_trouble}; or set scaling.device cpu")
     return None
 
 

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from operator import itemgetter
 from typing import Any
 
 import ray
@@ -18,22 +19,25 @@ def alive() -> list[str]:
     return [node["NodeID"] for node in ray.nodes() if node["Alive"]]
 
 
-def reports(packages: tuple[str, ...], storage: str) -> tuple[list[NodeReport], dict[str, float]]:
+def reports(
+    packages: tuple[str, ...], storage: str, precision: str = "fp32"
+) -> tuple[list[NodeReport], dict[str, float]]:
     """Return the nodes' reports, and by how many seconds each clock is ahead of this one's.
 
     Args:
         packages: packages whose versions are reported.
         storage: folder or URI that each node writes to and reads from.
+        precision: what GPUs are to compute in, as train.precision.
     """
-    look = ray.remote(probes.look)
+    look: Any = ray.remote(probes.look)
     found = []
     skew = {}
     # one after another, as the nodes' tests of the storage would share its bandwidth
-    for node in alive():
+    for node in filter(itemgetter("Alive"), ray.nodes()):
         asked = time.time()
-        report = ray.get(
-            look.options(**_on(node)).remote(packages, storage), timeout=ANSWER_WITHIN_S
-        )
+        here = look.options(**_on(node["NodeID"]))
+        gpus = node["Resources"].get("GPU", 0)
+        report = ray.get(here.remote(packages, storage, precision, gpus), timeout=ANSWER_WITHIN_S)
         answered = time.time()
         found.append(report)
         # the node looked at its clock at some time in between

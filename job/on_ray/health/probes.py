@@ -18,6 +18,7 @@ import torch
 from huggingface_hub.constants import HF_HUB_CACHE
 
 from data.files import below, located, put_file, reachable, read_file
+from data.gpu import gpu_trouble
 
 STORAGE_BYTES = 16 * 2**20
 CONNECT_WITHIN_S = 5.0
@@ -43,6 +44,7 @@ class NodeReport:
         encoding: how the node's locale writes the names of files.
         cache: folder where models of the hub are kept.
         cache_error: why nothing can be written there; empty if it can.
+        gpu_trouble: why torch cannot use the GPUs that Ray or torch sees; empty if it can.
     """
 
     node: str
@@ -60,22 +62,28 @@ class NodeReport:
     encoding: str = "utf-8"
     cache: str = ""
     cache_error: str = ""
+    gpu_trouble: str = ""
 
 
-def look(packages: tuple[str, ...], storage: str) -> NodeReport:
+def look(
+    packages: tuple[str, ...], storage: str, precision: str = "fp32", gpus: float = 0
+) -> NodeReport:
     """Return the report of the node that this runs on.
 
     Args:
         packages: packages whose versions are reported.
         storage: folder or URI that is written to and read from.
+        precision: what GPUs are to compute in, as train.precision.
+        gpus: how many of them Ray has on this node.
     """
+    names = gpu_names()
     write_s, read_s, error = try_storage(storage)
     versions = {name: _version(name) for name in packages}
     shm = Path("/dev/shm")
     return NodeReport(
         node=ray.util.get_node_ip_address(),
         versions={"python": platform.python_version(), **versions},
-        gpus=gpu_names(),
+        gpus=names,
         driver=driver_version(),
         nccl=nccl_version(),
         free_disk=shutil.disk_usage(tempfile.gettempdir()).free,
@@ -88,6 +96,7 @@ def look(packages: tuple[str, ...], storage: str) -> NodeReport:
         encoding=sys.getfilesystemencoding(),
         cache=HF_HUB_CACHE,
         cache_error=try_folder(HF_HUB_CACHE),
+        gpu_trouble=gpu_trouble(precision) if gpus or names else "",
     )
 
 

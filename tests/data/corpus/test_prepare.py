@@ -25,6 +25,7 @@ from data.files import PART_SUFFIX
 from data.shards.manifest import ManifestError, number_speakers, read_manifest, split_of
 from data.shards.shard import ShardReader, list_shards
 
+GPUS = 1  # of Ray, which torch does not see
 RATE = 44100
 TEXTS = [
     ("anna", "EN", "Good morning, everybody."),
@@ -88,10 +89,13 @@ def s3_bucket():
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory, ray_local):
-    """A prepared corpus that the tests read and do not change."""
+    """A prepared corpus that the tests read and do not change; its BERT actors hold a GPU."""
     folder = tmp_path_factory.mktemp("corpus")
     write_corpus(folder)
-    return folder, prepare(config(folder))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(data.corpus.prepare, "gpu_trouble", lambda: "")
+        assert data.corpus.prepare._bert_resources()[1] == 1
+        return folder, prepare(config(folder))
 
 
 def test_rows_hold_what_training_needs(corpus) -> None:
@@ -261,7 +265,10 @@ def test_bad_inputs_end_in_the_ledger(tmp_path, ray_local, capsys) -> None:
     cfg = config(tmp_path, max_reject_share=0.8)
     manifest = prepare(cfg)
     assert manifest.header["counts"]["kept"] == 5
-    assert "17 lines, 5 kept" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "17 lines, 5 kept" in told
+    # Ray has a GPU here
+    assert "warning: BERT runs on the CPU. Ray has GPUs, but torch sees none" in told
 
     content = (tmp_path / "out/rejects.jsonl").read_text("utf-8")
     saved = [json.loads(line) for line in content.splitlines()]

@@ -228,6 +228,14 @@ RELATIONS = [
     (ModelConfig, {"upsample_kernel_sizes": (16, 16, 8, 2, 3)}, "model.upsample_kernel_sizes"),
     (ModelConfig, {"upsample_initial_channel": 31}, "model.upsample_initial_channel"),
     (ScalingSettings, {"num_workers": [1, 2, 3]}, "scaling.num_workers"),
+    (
+        ScalingSettings,
+        {"worker_resources": {"trainer": 1.0, "GPU": 0.5}},
+        "scaling.worker_resources has GPU: take it out; each worker takes one whole GPU",
+    ),
+    (ScalingSettings, {"worker_resources": {"CPU": 2.0}}, "scaling.cpus_per_worker"),
+    (ScalingSettings, {"loader_resources": {"GPU": 1.0}}, "scaling.loader_resources has GPU"),
+    (ScalingSettings, {"loader_resources": {"CPU": 1.0}}, "scaling.loader_resources has CPU"),
 ]
 
 
@@ -243,6 +251,10 @@ def test_sections_that_do_not_fit_each_other_are_refused():
     wrong = {
         r"collective_timeout_s is 900: give 1860 or more": replace(
             cfg, scaling=replace(scaling, collective_timeout_s=900)
+        ),
+        r"checkpoint\.retry_s is 1801: give 1800 or less, .* x train\.hang_timeout_s 600": replace(
+            cfg,
+            train=replace(cfg.train, checkpoint=replace(cfg.train.checkpoint, retry_s=1801)),
         ),
         r"num_workers 5 is more .* train\.micro_batches_per_step 4": replace(
             cfg, scaling=replace(scaling, num_workers=5)

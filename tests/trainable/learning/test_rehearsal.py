@@ -7,15 +7,21 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
-from torch.nn.parallel import DistributedDataParallel
 
 from data.config import PlanConfig
 from data.plan.epoch_plan import EpochPlan, Position, plan_epoch
 from data.shards.manifest import COLUMNS, Manifest
 from tests.tiny import tiny_batch, tiny_config, tiny_state
-from tests.trainable.learning.test_step import spread_of
+from tests.trainable.learning.test_step import spread_of, wrapped_as_workers_do
 from trainable.learning import rehearsal
-from trainable.learning.rehearsal import OutOfMemory, costliest, naming, rehearse, yet_to_come
+from trainable.learning.rehearsal import (
+    OutOfMemory,
+    costliest,
+    is_out_of_memory,
+    naming,
+    rehearse,
+    yet_to_come,
+)
 from trainable.learning.step import TrainingStep
 
 FRAMES = np.array([20, 24, 30, 30, 40, 64])
@@ -45,11 +51,7 @@ def trace(cfg, rank: int, world_size: int, when: str) -> tuple[str, list[str]]:
     cfg = replace(cfg, train=replace(cfg.train, rehearse=when))
     state = tiny_state(cfg)
     if world_size > 1:
-        nets = {
-            n: DistributedDataParallel(net, broadcast_buffers=False)
-            for n, net in state.nets.items()
-        }
-        state = replace(state, nets=nets)
+        state = replace(state, nets=wrapped_as_workers_do(cfg.train, state.nets))
     step, losses = TrainingStep(state, cfg.train, cfg.data), []
     assert rehearse(step, plan_of, manifest()) == ""
     for i in range(2):
@@ -151,6 +153,65 @@ def test_a_micro_batch_that_does_not_fit_is_named(monkeypatch, error):
     assert "2 utterances padded to 40 frames and 21 phones, 80 frames in all" in message
     assert f"data.plan.max_frames (now {cfg.data.plan.max_frames})" in message
     assert message.endswith("Its utterances: anna, bert")
+
+
+@pytest.mark.parametrize(
+    ("told", "full"),
+    [
+        ("CUDA error: out of memory", True),
+        ("CUDA driver error: CUDA_ERROR_OUT_OF_MEMORY", True),
+        ("HIP out of memory. Tried to allocate 2.00 GiB", True),
+        ("hipErrorOutOfMemory", True),
+        ("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`", True),
+        ("CUSOLVER_STATUS_ALLOC_FAILED", True),
+        ("cuDNN error: CUDNN_STATUS_ALLOC_FAILED", True),
+        ("GET was unable to find an engine to execute this computation", True),
+        ("Unable to find an engine to execute this computation", True),
+        ("std::bad_alloc", True),
+        ("[Errno 12] Cannot allocate memory", True),
+        ("NCCL error: unhandled cuda error (run with NCCL_DEBUG=INFO for details)", True),
+        (
+            "ncclUnhandledCudaError: Call to CUDA function failed.\nLast error:\n"
+            "Cuda failure 2 'out of memory'",
+            True,
+        ),
+        (
+            "ncclUnhandledCudaError: Call to CUDA function failed.\nLast error:\n"
+            "Cuda failure 700 'an illegal memory access was encountered'",
+            False,
+        ),
+        ("ncclSystemError: System call (e.g. socket, malloc) or external library call", False),
+        ("ncclRemoteError: A call failed possibly due to a network error", False),
+        ("CUDA error: an illegal memory access was encountered", False),
+        ("CUDA error: CUBLAS_STATUS_EXECUTION_FAILED", False),
+        ("cuDNN error: CUDNN_STATUS_NOT_SUPPORTED", False),
+        ("shapes differ", False),
+    ],
+)
+def test_full_memory_has_many_names(told, full):
+    assert is_out_of_memory(RuntimeError(told)) is full
+
+
+def test_a_gpus_rehearsal_tells_what_is_taken_with_its_gaps(monkeypatch, caplog):
+    cfg = tiny_config(micro_batches_per_step=2)
+    step = TrainingStep(tiny_state(cfg), cfg.train, cfg.data)
+    step.device = torch.device("cuda")
+    monkeypatch.setattr(rehearsal, "made_up", lambda shape, width, data, _: tiny_batch(cfg, 0))
+    empty = torch.empty
+    monkeypatch.setattr(torch, "empty", lambda *size, device=None, **rest: empty(*size, **rest))
+    for name, value in {
+        "reset_peak_memory_stats": lambda _: None,
+        "max_memory_allocated": lambda _: 2 * rehearsal.GIB,
+        "max_memory_reserved": lambda _: 3 * rehearsal.GIB,
+        "memory_reserved": lambda _: 1 * rehearsal.GIB,
+        "mem_get_info": lambda _: (4 * rehearsal.GIB, 8 * rehearsal.GIB),
+    }.items():
+        monkeypatch.setattr(torch.cuda, name, value)
+    monkeypatch.setattr(rehearsal.Rehearsal, "__call__", lambda self, share: None)
+    monkeypatch.setattr(rehearsal.log, "propagate", True)
+    with caplog.at_level("INFO", logger="bert_vits2_ray"):
+        assert rehearse(step, plan_of, manifest()) == ""
+    assert "take 3.0 GiB of the device's 8.0; 5.0 are free, 1.0 of them kept" in caplog.text
 
 
 def test_other_errors_pass(monkeypatch):

@@ -20,7 +20,8 @@ from data.plan.epoch_plan import Position
 from tests.processes import run_in_processes
 from tests.reference.rule import fill
 from tests.tiny import tiny_batch, tiny_config, tiny_state
-from trainable.config import LearningRates, LossWeights
+from trainable.config import LearningRates, LossWeights, TrainConfig
+from trainable.distributed.wrapping import ddp_settings, same_weights
 from trainable.learning.optimizer import learning_rate
 from trainable.learning.step import TrainingStep
 from trainable.networks.layers.modules import Dropout
@@ -34,13 +35,7 @@ def train(cfg, rank: int, world_size: int) -> dict:
     torch.set_num_threads(1)
     state = tiny_state(cfg)
     if world_size > 1:
-        state = replace(
-            state,
-            nets={
-                n: DistributedDataParallel(net, broadcast_buffers=False)
-                for n, net in state.nets.items()
-            },
-        )
+        state = replace(state, nets=wrapped_as_workers_do(cfg.train, state.nets))
     step, trace = TrainingStep(state, cfg.train, cfg.data), []
     for i in range(STEPS):
         own = [
@@ -51,6 +46,13 @@ def train(cfg, rank: int, world_size: int) -> dict:
         trace.append({tag: value.item() for tag, value in step(own).scalars.items()})
         state.position = Position(i + 1, 0, i + 1)
     return {"trace": trace, "digest": digest(state)}
+
+
+def wrapped_as_workers_do(train: TrainConfig, nets: dict[str, nn.Module]) -> dict[str, nn.Module]:
+    if train.reduction == "exact":
+        return {name: same_weights(net) for name, net in nets.items()}
+    settings = ddp_settings(train)
+    return {name: DistributedDataParallel(net, **settings) for name, net in nets.items()}
 
 
 def digest(state) -> str:

@@ -6,7 +6,7 @@ import torch
 from tests.trainable.networks import tiny
 from trainable.learning.losses import discriminator_loss, feature_loss, generator_loss
 from trainable.networks.discriminators.duration import DurationDiscriminator
-from trainable.networks.discriminators.period import MultiPeriodDiscriminator
+from trainable.networks.discriminators.period import DiscriminatorP, MultiPeriodDiscriminator
 from trainable.networks.discriminators.wavlm import WavLMDiscriminator
 
 
@@ -97,3 +97,14 @@ def test_wavlm_discriminator(use_spectral_norm):
     assert out.shape == (2, 7)
     out.square().sum().backward()
     assert tiny.without_gradient(net) == set()
+
+
+@pytest.mark.processes  # the compiler
+def test_a_period_is_compiled_for_lengths_that_vary():
+    torch.compiler.reset()
+    net = DiscriminatorP(5, width_divisor=16)
+    net.convs = net.convs[:1]  # each takes seconds to compile
+    net.conv_post = torch.nn.Conv2d(2, 1, (3, 1), padding=(1, 0))
+    compiled = torch.compile(net, dynamic=True)
+    for wave in (torch.randn(2, 1, 1001), torch.randn(2, 1, 1026)):
+        assert torch.allclose(compiled(wave)[0], net(wave)[0], atol=1e-5)

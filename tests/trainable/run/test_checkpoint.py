@@ -216,6 +216,16 @@ def test_the_same_host_memory_is_used_again():
     assert host({"a": {"w": torch.ones(2)}})["a"]["w"].tolist() == [1, 1]
 
 
+def test_a_copy_on_a_cpu_does_not_touch_the_gpus_of_its_machine(monkeypatch):
+    def touched(*_):
+        raise AssertionError("this takes memory of the first GPU")
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    for name in ("current_stream", "current_device", "synchronize", "init"):
+        monkeypatch.setattr(torch.cuda, name, touched)
+    assert HostCopy()({"w": torch.ones(2)})["w"].tolist() == [1, 1]
+
+
 def test_any_tensor_is_written_as_the_library_reads_it(cfg, tmp_path):
     tensors = {
         "scalar": torch.tensor(1.5),

@@ -52,11 +52,13 @@ class DiscriminatorP(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Judge a waveform: [B, 1, T] -> logits [B, N], feature maps of [B, C, T', period]."""
-        missing = -x.size(2) % self.period
+        # rounded up in the form that inductor knows to be positive, whatever the length
+        rows = 1 + (x.size(2) - 1) // self.period
+        missing = rows * self.period - x.size(2)
         if missing:
             # reflection; F.pad's backward pass is not deterministic on CUDA
             x = torch.cat([x, x[:, :, -missing - 1 : -1].flip(2)], dim=2)
-        x = x.unflatten(2, (-1, self.period))
+        x = x.unflatten(2, (rows, self.period))
         if self.columns_as_batch:
             x = x.permute(0, 3, 1, 2).flatten(0, 1)  # [B * period, 1, T']
         fmap = []

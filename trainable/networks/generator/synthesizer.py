@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from data.precision import widen
+from data.precision import full_precision, widen
 from data.stream.inputs import TextInputs
 from data.text.languages import PUBLISHED, Language
 from trainable.networks.generator.alignment import maximum_path
@@ -236,7 +236,7 @@ class SynthesizerTrn(nn.Module):
     ) -> Tensor:
         """Search the monotonic alignment (VITS section 2.2.1), with VITS2's noise.
 
-        It computes in at least fp32, under autocast too.
+        It computes in at least fp32, under autocast and where networks may use TF32 too.
 
         Args:
             z_p: [B, inter, T_y].
@@ -254,8 +254,9 @@ class SynthesizerTrn(nn.Module):
             # log N(z_p; m_p, exp(logs_p)) of each frame and token, the square multiplied out
             log_norm = -0.5 * math.log(2 * math.pi) - logs_p
             constant = torch.sum(log_norm - 0.5 * m_p.square() * precision, 1)
-            quadratic = torch.matmul(-0.5 * z_p.square().transpose(1, 2), precision)
-            linear = torch.matmul(z_p.transpose(1, 2), m_p * precision)
+            with full_precision():
+                quadratic = torch.matmul(-0.5 * z_p.square().transpose(1, 2), precision)
+                linear = torch.matmul(z_p.transpose(1, 2), m_p * precision)
             neg_cent = quadratic + linear + constant.unsqueeze(1)
             if self.use_noise_scaled_mas:
                 noise = torch.std(neg_cent) * torch.randn_like(neg_cent)
@@ -432,15 +433,44 @@ def _check_speaker(gin_channels: int, use_spk_conditioned_encoder: bool) -> None
 
 
 def _lay_out(attn: Tensor, statistics: Tensor) -> Tensor:
-    """Give each frame the statistics of its token, in at least fp32.
+    """Give each frame the statistics of its token, in at least fp32, and none to the padding.
 
     Args:
-        attn: [B, 1, T_y, T_x].
+        attn: [B, 1, T_y, T_x], one 1 in each frame that is no padding.
         statistics: [B, C, T_x].
 
     Returns:
         [B, C, T_y].
     """
-    # a product, not a gather: its backward pass adds up in a fixed order
-    with torch.autocast(attn.device.type, enabled=False):
-        return torch.matmul(widen(statistics), attn.squeeze(1).transpose(1, 2))
+    path = attn.squeeze(1)
+    statistics = widen(statistics)
+    if statistics.requires_grad and torch.is_grad_enabled():
+        return _LaidOut.apply(path, statistics)
+    return _taken(path, statistics)
+
+
+def _taken(path: Tensor, statistics: Tensor) -> Tensor:
+    """Take the statistics of each frame's token: [B, T_y, T_x], [B, C, T_x] -> [B, C, T_y]."""
+    found, token = path.max(2)  # [B, T_y]
+    taken = statistics.gather(2, token.unsqueeze(1).expand(-1, statistics.size(1), -1))
+    return taken.masked_fill((found == 0).unsqueeze(1), 0.0)
+
+
+class _LaidOut(torch.autograd.Function):
+    """`_taken`, whose backward pass adds up in a fixed order, as a gather's own on CUDA does not.
+
+    The sum over a token's frames is a product with the path, in full fp32.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, path: Tensor, statistics: Tensor) -> Tensor:
+        """Return the statistics of each frame's token."""
+        ctx.save_for_backward(path)
+        return _taken(path, statistics)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor]:
+        """Return the sum of the gradients of each token's frames, [B, C, T_x]."""
+        (path,) = ctx.saved_tensors
+        with full_precision():
+            return None, torch.matmul(grad, path.to(grad.dtype))
