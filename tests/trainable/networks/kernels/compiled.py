@@ -16,12 +16,20 @@ from triton.compiler import ASTSource
 
 from trainable.networks.kernels import (
     alignment_triton,
+    attention_triton,
     lstm_triton,
     norm_gelu_triton,
     spline_triton,
 )
+from trainable.networks.kernels.convolutions import bias_triton, gate_triton, weight_norm_triton
 
-TYPES = {torch.float32: "*fp32", torch.bfloat16: "*bf16", torch.int8: "*i8"}
+TYPES = {
+    torch.float32: "*fp32",
+    torch.bfloat16: "*bf16",
+    torch.int8: "*i8",
+    torch.bool: "*i1",
+    torch.int64: "*i64",
+}
 
 
 class Recorder:
@@ -83,11 +91,51 @@ def launches(half: torch.dtype) -> list[tuple[Any, str, Callable[[], Any]]]:
     alignment = [("_search", lambda: alignment_triton.search(scores, scores))]
     modules = (
         (alignment_triton, alignment),
+        (attention_triton, attention_launches(half)),
+        (bias_triton, bias_launches(half)),
+        (gate_triton, gate_launches(half)),
+        (weight_norm_triton, weight_norm_launches(half)),
         (spline_triton, spline),
         (norm_gelu_triton, norm),
         (lstm_triton, lstm),
     )
     return [(module, name, call) for module, calls in modules for name, call in calls]
+
+
+def attention_launches(half: torch.dtype) -> list[tuple[str, Callable[[], Any]]]:
+    scores = torch.empty(2, 2, 400, 400, dtype=half)
+    near = torch.empty(2, 2, 400, 9, dtype=half)
+    padding, keep = torch.empty(2, 1, 400).bool(), scores.bool()
+    return [
+        ("_forward_kernel", lambda: attention_triton.forward(
+            scores, near, padding, keep, 0.1, 0.1)),
+        ("_backward_kernel", lambda: attention_triton.backward(
+            scores, near, scores, padding, keep, 0.1, 0.1)),
+    ]  # fmt: skip
+
+
+def bias_launches(half: torch.dtype) -> list[tuple[str, Callable[[], Any]]]:
+    x, bias = torch.empty(2, 32, 101, 5, dtype=half), torch.empty(32)
+    return [
+        ("_forward_kernel", lambda: bias_triton.forward(x, bias, x, 0.1, True)),
+        ("_backward_kernel", lambda: bias_triton.backward(x, x, x, 0.1)),
+    ]
+
+
+def gate_launches(half: torch.dtype) -> list[tuple[str, Callable[[], Any]]]:
+    x, shift = torch.empty(2, 384, 400, dtype=half), torch.empty(2, 384, dtype=half)
+    return [
+        ("_forward_kernel", lambda: gate_triton.forward(x, shift)),
+        ("_backward_kernel", lambda: gate_triton.backward(x[:, :192], x, shift)),
+    ]
+
+
+def weight_norm_launches(half: torch.dtype) -> list[tuple[str, Callable[[], Any]]]:
+    v, g, starts = torch.empty(5120), torch.empty(4), torch.arange(5)
+    return [
+        ("_forward_kernel", lambda: weight_norm_triton.forward(v, g, starts, half)),
+        ("_backward_kernel", lambda: weight_norm_triton.backward(v.to(half), v, g, starts)),
+    ]
 
 
 def main() -> None:
