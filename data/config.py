@@ -107,6 +107,25 @@ class BertConfig(Settings, section="data.bert"):
         return replace(self, others=others, **published)  # type: ignore[arg-type]
 
 
+Multiple = Annotated[int, Range(1, 1024)]
+
+
+@dataclass(frozen=True)
+class PadTo(Settings, section="data.plan.pad_to"):
+    """Multiples that the lengths of a micro-batch are padded to, so that few of them differ.
+
+    A GPU's libraries plan each convolution once per shape, which takes the host about as long as
+    the convolution takes the GPU; `python -m benchmarks.plans` counts the plans and the padding.
+
+    Attributes:
+        frames: multiple of the frames of a micro-batch; 1: as long as its longest utterance.
+        tokens: multiple of its phones with their blanks.
+    """
+
+    frames: Multiple = 16
+    tokens: Multiple = 64
+
+
 @dataclass(frozen=True)
 class PlanConfig(Settings, section="data.plan"):
     """How an epoch is cut into micro-batches (data.plan.epoch_plan).
@@ -121,6 +140,7 @@ class PlanConfig(Settings, section="data.plan"):
         max_cells: budget of a micro-batch in cells of the alignment (batch size x frames of the
             longest x most phones with their blanks); none: no limit.
         bucket_boundaries: frames at which the reference's buckets begin and end.
+        pad_to: multiples that the lengths of a micro-batch are padded to.
     """
 
     mode: Literal["budget", "buckets"] = "budget"
@@ -138,6 +158,7 @@ class PlanConfig(Settings, section="data.plan"):
         900,
         1000,
     )
+    pad_to: PadTo = field(default_factory=PadTo)
 
     def problems(self) -> Iterator[str]:
         """Yield boundaries that do not ascend."""

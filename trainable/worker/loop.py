@@ -36,7 +36,10 @@ log = logging.getLogger("bert_vits2_ray")
 
 
 class Stream(Protocol):
-    """This rank's micro-batches of each global step; taking the next step is a collective call."""
+    """This rank's micro-batches of each global step, on its device.
+
+    Taking the next step is a collective call.
+    """
 
     def __iter__(self) -> Iterator[list[MicroBatch]]:
         """Yield the micro-batches of each global step."""
@@ -172,10 +175,7 @@ class TrainingLoop:
             micro_batches: this rank's share of the step.
             number: number of the step, counted from 1.
         """
-        device = self.worker.device
-        batches = [
-            (m.slot, m.batch.to(device).with_spectrogram(self.cfg.data)) for m in micro_batches
-        ]
+        batches = [(m.slot, m.batch) for m in micro_batches]
         want_images = number % self.cfg.train.image_every_steps == 0 or number == 1
         with naming(self.train_step, self.names):
             return self.train_step(batches, want_images=want_images)
