@@ -190,7 +190,8 @@ class DataConfig(Settings, section="data"):
         add_blank: whether a blank stands between phones and at both ends, T = 2 P + 1.
         spectrogram_on: where linear spectrograms are computed: on the worker's `device`, by the
             data `pipeline` that feeds it, or once, when the `shards` are prepared, which then hold
-            them.
+            them; `auto`: on the device where it is a GPU, else by the pipeline, as the run's
+            config.yaml then says.
         bert: the BERT models.
         japanese_engine: `plus` (pyopenjtalk-plus) or `strict` (pyopenjtalk with Open JTalk's own
             dictionary).
@@ -229,7 +230,7 @@ class DataConfig(Settings, section="data"):
     mel_fmin: Amount = 0.0
     mel_fmax: Annotated[float, Range(above=0)] | None = None
     add_blank: bool = True
-    spectrogram_on: Literal["shards", "pipeline", "device"] = "pipeline"
+    spectrogram_on: Literal["auto", "shards", "pipeline", "device"] = "auto"
     bert: BertConfig = field(default_factory=BertConfig)
     japanese_engine: Literal["plus", "strict"] = "plus"
     min_seconds: Amount = 0.4

@@ -231,7 +231,7 @@ def collate(
         "speakers": np.asarray([speakers[row["speaker"]] for row in shard_rows], np.int64),
     }
 
-    if cfg.spectrogram_on == "pipeline":
+    if cfg.spectrogram_on in ("auto", "pipeline"):
         y = torch.from_numpy(arrays["y"])
         lengths = torch.from_numpy(arrays["y_lengths"])
         arrays["spec"] = linear_spectrogram(y, lengths, cfg).numpy()

@@ -163,7 +163,10 @@ class MicroBatchStream:
                 # the next one starts while the last steps of this one are trained on
                 if step == max(dataset.end.step - STEPS_AHEAD, dataset.first.step):
                     following = self._open(dataset.end, ROWS_PER_DATASET)
-                yield step, next(steps)
+                taken = next(steps, None)
+                if taken is None:  # stopped
+                    return
+                yield step, taken
             dataset = following
 
     def stop(self) -> None:

@@ -23,6 +23,7 @@ from trainable.learning.rehearsal import naming
 from trainable.learning.report import StepReport
 from trainable.learning.state import TrainState
 from trainable.learning.step import TrainingStep
+from trainable.profiling import StepProfile
 from trainable.run.records import RunLog
 from trainable.worker.config import WorkerConfig
 from trainable.worker.preemption import Notices
@@ -123,6 +124,9 @@ class TrainingLoop:
         state = self.state
         train = self.cfg.train
         notices = Notices(self.worker.ask_for_notice, self.cfg.notice_poll_s)
+        profile = StepProfile(
+            train.profile_steps, self.cfg.folder, self.worker.rank, self.worker.device
+        )
         announced = None
         while self.has_steps_left():
             here = state.position
@@ -134,12 +138,14 @@ class TrainingLoop:
             announced = here.epoch
 
             # wait for the micro-batches; all ranks agree that they can be trained on
+            profile.begin(number)
             begin = time.perf_counter()
             micro_batches = next(stream)
             waited = time.perf_counter() - begin
 
             # train on them
             report = self.train_on(micro_batches, number)
+            profile.end(number)
             learning_rate = state.learning_rate("g")
             state.position = self.schedule.after(here)
 
