@@ -107,6 +107,25 @@ class BertConfig(Settings, section="data.bert"):
         return replace(self, others=others, **published)  # type: ignore[arg-type]
 
 
+Multiple = Annotated[int, Range(1, 1024)]
+
+
+@dataclass(frozen=True)
+class PadTo(Settings, section="data.plan.pad_to"):
+    """Multiples that the lengths of a micro-batch are padded to, so that few of them differ.
+
+    A GPU's libraries plan each convolution once per shape, which takes the host about as long as
+    the convolution takes the GPU; `python -m benchmarks.plans` counts the plans and the padding.
+
+    Attributes:
+        frames: multiple of the frames of a micro-batch; 1: as long as its longest utterance.
+        tokens: multiple of its phones with their blanks.
+    """
+
+    frames: Multiple = 16
+    tokens: Multiple = 64
+
+
 @dataclass(frozen=True)
 class PlanConfig(Settings, section="data.plan"):
     """How an epoch is cut into micro-batches (data.plan.epoch_plan).
@@ -121,6 +140,7 @@ class PlanConfig(Settings, section="data.plan"):
         max_cells: budget of a micro-batch in cells of the alignment (batch size x frames of the
             longest x most phones with their blanks); none: no limit.
         bucket_boundaries: frames at which the reference's buckets begin and end.
+        pad_to: multiples that the lengths of a micro-batch are padded to.
     """
 
     mode: Literal["budget", "buckets"] = "budget"
@@ -138,6 +158,7 @@ class PlanConfig(Settings, section="data.plan"):
         900,
         1000,
     )
+    pad_to: PadTo = field(default_factory=PadTo)
 
     def problems(self) -> Iterator[str]:
         """Yield boundaries that do not ascend."""
@@ -169,7 +190,8 @@ class DataConfig(Settings, section="data"):
         add_blank: whether a blank stands between phones and at both ends, T = 2 P + 1.
         spectrogram_on: where linear spectrograms are computed: on the worker's `device`, by the
             data `pipeline` that feeds it, or once, when the `shards` are prepared, which then hold
-            them.
+            them; `auto`: on the device where it is a GPU, else by the pipeline, as the run's
+            config.yaml then says.
         bert: the BERT models.
         japanese_engine: `plus` (pyopenjtalk-plus) or `strict` (pyopenjtalk with Open JTalk's own
             dictionary).
@@ -208,7 +230,7 @@ class DataConfig(Settings, section="data"):
     mel_fmin: Amount = 0.0
     mel_fmax: Annotated[float, Range(above=0)] | None = None
     add_blank: bool = True
-    spectrogram_on: Literal["shards", "pipeline", "device"] = "pipeline"
+    spectrogram_on: Literal["auto", "shards", "pipeline", "device"] = "auto"
     bert: BertConfig = field(default_factory=BertConfig)
     japanese_engine: Literal["plus", "strict"] = "plus"
     min_seconds: Amount = 0.4

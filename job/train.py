@@ -15,7 +15,13 @@ from job.on_ray.private import UserCallback
 from job.on_ray.scaling import ElasticTrainer
 from job.on_ray.stopping import Signals
 from job.on_ray.storage import forget_checkpoint_list
-from job.on_ray.training import prepared_manifest, ready_manifest, trainer_of, worker_config
+from job.on_ray.training import (
+    prepared_manifest,
+    ready_manifest,
+    settled,
+    trainer_of,
+    worker_config,
+)
 from job.reports.console import follow
 from job.reports.outcome import is_finished, summary
 from job.settings.checks import check
@@ -72,6 +78,7 @@ def train(cfg: Config, callbacks: Sequence[UserCallback] = ()) -> Result | None:
         check_device(cfg)
         if manifest is None:
             look(cfg, prepared_manifest(cfg))
+        cfg = settled(cfg)
         owner = take_over(cfg)
         trainer = trainer_of(cfg, owner, callbacks)
         with beating(run_folder(cfg), owner) as heart:

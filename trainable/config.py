@@ -329,6 +329,8 @@ class TrainConfig(Settings, section="train"):
         hang_timeout_s: seconds. If no step finishes within this time, the worker logs its stack and
             exits, and the run resumes from the newest checkpoint; three times as long for a first
             step, a validation and a checkpoint.
+        profile_steps: first and last global step, counted from 1, that rank 0 profiles, host and
+            device; the trace lies in the run's folder, `profile/`. None: no step is profiled.
     """
 
     seed: Seed = 42
@@ -363,6 +365,18 @@ class TrainConfig(Settings, section="train"):
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     ema_decay: Annotated[float, Range(0, below=1)] = 0.0
     hang_timeout_s: Limit = 600.0
+    profile_steps: tuple[Count, Count] | None = None
+
+    def problems(self) -> Iterator[str]:
+        """Yield steps to profile that never come."""
+        if self.profile_steps is None:
+            return
+        first, last = self.profile_steps
+        if not first <= last <= self.max_steps:
+            yield (
+                f"train.profile_steps is {list(self.profile_steps)}: give the first and the last "
+                f"step, of which none is beyond train.max_steps {self.max_steps}"
+            )
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,14 @@ length. A global step is G consecutive micro-batches, whatever the number of wor
 """
 
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
+
+from data.config import PadTo
+
+UNPADDED = PadTo(frames=1, tokens=1)
+Lengths = TypeVar("Lengths", int, np.ndarray)
 
 # utterances whose lengths differ by less than about this share are batched by their phones instead
 STRIP = 0.02
@@ -101,6 +107,7 @@ def plan_epoch(
     max_utterances: int,
     max_cells: int | None = None,
     min_frames: int = 0,
+    pad_to: PadTo = UNPADDED,
     begin: int = 0,
 ) -> EpochPlan:
     """Cut an epoch into micro-batches of like length under a budget of predicted cost.
@@ -124,6 +131,7 @@ def plan_epoch(
         max_utterances: no micro-batch holds more.
         max_cells: budget of batch size x longest utterance x most phones; None for no limit.
         min_frames: shorter utterances are left out.
+        pad_to: multiples that a micro-batch is padded to; the budgets are of padded lengths.
         begin: step of the epoch that these are to follow on, see data.plan.history.
 
     Raises:
@@ -147,8 +155,19 @@ def plan_epoch(
     jitter = phones * rng.uniform(0.98, 1.02, len(rows))
     by_length = np.lexsort((np.where(descending, -jitter, jitter), strip))
 
-    offsets = _cut(frames[by_length], phones[by_length], max_frames, max_utterances, max_cells)
+    offsets = _cut(
+        rounded_up(frames[by_length], pad_to.frames),
+        rounded_up(phones[by_length], pad_to.tokens),
+        max_frames,
+        max_utterances,
+        max_cells,
+    )
     return _shuffle(rows[by_length], offsets, rng, micro_batches_per_step, left_out)
+
+
+def rounded_up(lengths: Lengths, multiple: int) -> Lengths:
+    """Return a length, or an array of them, rounded up to a multiple."""
+    return -(-lengths // multiple) * multiple
 
 
 def entropy(seed: int, epoch: int, begin: int) -> list[int]:

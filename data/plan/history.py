@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from data.config import PlanConfig
+from data.config import PadTo, PlanConfig
 from data.plan.buckets import plan_buckets
 from data.plan.epoch_plan import EpochPlan, Position, plan_epoch
 
@@ -73,6 +73,7 @@ class Cut:
             max_utterances=plan.max_utterances,
             max_cells=plan.max_cells,
             min_frames=self.segment_frames,
+            pad_to=plan.pad_to,
             begin=begin,
         )
 
@@ -140,5 +141,7 @@ def change_of(raw: Mapping[str, Any]) -> Change:
     """Return the Change that `dataclasses.asdict` and JSON made `raw` of."""
     cut = raw["cut"]
     boundaries = tuple(cut["plan"]["bucket_boundaries"])
-    plan = PlanConfig(**cut["plan"] | {"bucket_boundaries": boundaries})
+    # a run of older code was not padded
+    pad_to = PadTo(**cut["plan"].get("pad_to", {"frames": 1, "tokens": 1}))
+    plan = PlanConfig(**cut["plan"] | {"bucket_boundaries": boundaries, "pad_to": pad_to})
     return Change(raw["epoch"], raw["epoch_step"], Cut(**cut | {"plan": plan}))

@@ -1,7 +1,7 @@
 """From shard rows to one micro-batch of padded arrays, and on to the tensors that networks take."""
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
@@ -12,13 +12,36 @@ from torch import Tensor
 from data.audio.recording import decode_flac
 from data.audio.spectrogram import spectrogram
 from data.config import BertConfig, DataConfig
+from data.plan.epoch_plan import rounded_up
 from data.stream.inputs import TextInputs
 from data.text.front_end import expand_word2ph, to_sequence
+
+
+@dataclass(frozen=True)
+class Extent:
+    """How long the utterances of a micro-batch are, known on the host: padding goes beyond it.
+
+    Attributes:
+        frames: frames of the longest utterance.
+        tokens: most phones of an utterance, blanks included.
+        own_frames: frames of all utterances.
+    """
+
+    frames: int
+    tokens: int
+    own_frames: int
+
+    @classmethod
+    def of(cls, spec_lengths: Any, x_lengths: Any) -> "Extent":
+        """Return that of frames and phones, arrays or tensors on the host, [B] each."""
+        return cls(int(spec_lengths.max()), int(x_lengths.max()), int(spec_lengths.sum()))
 
 
 @dataclass
 class TtsBatch:
     """A micro-batch of B utterances, padded: T phones with blanks, N tokens, S samples, F frames.
+
+    T and F may be beyond the longest utterance's, up to multiples of `data.plan.pad_to`.
 
     Attributes:
         rows: rows of the manifest, int64 [B].
@@ -36,6 +59,7 @@ class TtsBatch:
             computed.
         bert_config: languages that `bert_features` gives features of, and what stands in for those
             that an utterance is not in.
+        extent: lengths without padding; by default, that of the tensors, which are on the host.
     """
 
     rows: Tensor
@@ -51,19 +75,36 @@ class TtsBatch:
     speakers: Tensor
     spec: Tensor | None = None
     bert_config: BertConfig = field(default_factory=BertConfig)
+    extent: Extent = None  # type: ignore[assignment]
+
+    def __post_init__(self) -> None:
+        """Read the extent while the tensors are on the host."""
+        if self.extent is None:
+            self.extent = Extent.of(self.spec_lengths, self.x_lengths)
 
     def to(self, device: torch.device) -> "TtsBatch":
         """Return the batch on a device, but for `rows`, which stay on the host.
 
         From pinned memory the copies are asynchronous.
         """
-        tensors = {name: getattr(self, name) for name in ARRAYS if name != "rows"}
         moved: dict[str, Any] = {
             name: tensor.to(device, non_blocking=True)
-            for name, tensor in tensors.items()
-            if tensor is not None
+            for name in ARRAYS
+            if name != "rows" and (tensor := getattr(self, name)) is not None
         }
         return replace(self, **moved)
+
+    def on_device(self) -> Iterator[Tensor]:
+        """Yield the tensors that `to` moves."""
+        for name in ARRAYS:
+            if name != "rows" and (tensor := getattr(self, name)) is not None:
+                yield tensor
+
+    @property
+    def computed_frames(self) -> int:
+        """Frames of all utterances with their padding, B x F, once the spectrogram is there."""
+        assert self.spec is not None
+        return len(self.spec) * self.spec.shape[2]
 
     def with_spectrogram(self, cfg: DataConfig) -> "TtsBatch":
         """Compute `spec` on the device of this batch, unless it is there."""
@@ -80,6 +121,7 @@ class TtsBatch:
             language=self.language,
             bert=self.bert_features(),
             sid=self.speakers,
+            tokens=self.extent.tokens,
         )
 
     def bert_features(self) -> tuple[Tensor, ...]:
@@ -97,7 +139,7 @@ class TtsBatch:
         return features_of_phones(self.bert, self.token_index, spoken, self.bert_config)
 
 
-ARRAYS = tuple(f.name for f in fields(TtsBatch) if f.name != "bert_config")
+ARRAYS = tuple(f.name for f in fields(TtsBatch) if f.name not in ("bert_config", "extent"))
 """The fields of TtsBatch that travel as arrays."""
 
 
@@ -156,7 +198,7 @@ def collate(
         shard_rows: B rows of data.shards.manifest.SHARD_COLUMNS.
         rows: their rows in the manifest.
         speakers: speaker name -> row of the speaker table.
-        cfg: `add_blank`, `spectrogram_on` and the STFT.
+        cfg: `add_blank`, `plan.pad_to`, `spectrogram_on` and the STFT.
 
     Returns:
         The fields of TtsBatch as numpy arrays, as Ray Data carries them; see `to_batch`.
@@ -171,34 +213,40 @@ def collate(
         np.frombuffer(row["bert"], np.float16).reshape(-1, row["bert_width"]) for row in shard_rows
     ]
     waves = [decode_flac(row["audio"]) for row in shard_rows]
+    x_lengths = np.asarray([len(ids) for ids in phones], np.int64)
+    spec_lengths = np.asarray([len(wave) // cfg.hop_length for wave in waves], np.int64)
+    T = rounded_up(int(x_lengths.max()), cfg.plan.pad_to.tokens)
+    F = rounded_up(int(spec_lengths.max()), cfg.plan.pad_to.frames)
     arrays = {
         "rows": np.asarray(rows, np.int64),
-        "x": pad(phones, np.int64),
-        "x_lengths": np.asarray([len(ids) for ids in phones], np.int64),
-        "tone": pad(tones, np.int64),
-        "language": pad(languages, np.int64),
+        "x": pad(phones, np.int64, T),
+        "x_lengths": x_lengths,
+        "tone": pad(tones, np.int64, T),
+        "language": pad(languages, np.int64, T),
         "bert": pad(berts, np.float16),
-        "token_index": pad(token_index, np.int64),
-        "y": pad(waves, np.float32)[:, None],
+        "token_index": pad(token_index, np.int64, T),
+        "y": pad(waves, np.float32, F * cfg.hop_length)[:, None],
         "y_lengths": np.asarray([len(wave) for wave in waves], np.int64),
-        "spec_lengths": np.asarray([len(wave) // cfg.hop_length for wave in waves], np.int64),
+        "spec_lengths": spec_lengths,
         "speakers": np.asarray([speakers[row["speaker"]] for row in shard_rows], np.int64),
     }
 
-    if cfg.spectrogram_on == "pipeline":
+    if cfg.spectrogram_on in ("auto", "pipeline"):
         y = torch.from_numpy(arrays["y"])
         lengths = torch.from_numpy(arrays["y_lengths"])
         arrays["spec"] = linear_spectrogram(y, lengths, cfg).numpy()
     elif cfg.spectrogram_on == "shards":
-        arrays["spec"] = stored_spectrograms(shard_rows, cfg.filter_length)
+        arrays["spec"] = stored_spectrograms(shard_rows, cfg.filter_length, F)
     return arrays
 
 
-def stored_spectrograms(shard_rows: Sequence[Mapping], filter_length: int) -> np.ndarray:
-    """Pad the spectrograms that shard rows hold: float32 [B, filter_length / 2 + 1, F]."""
+def stored_spectrograms(
+    shard_rows: Sequence[Mapping], filter_length: int, frames: int
+) -> np.ndarray:
+    """Pad the spectrograms that shard rows hold: float32 [B, filter_length / 2 + 1, frames]."""
     bins = filter_length // 2 + 1
     specs = [np.frombuffer(row["spec"], np.float32).reshape(bins, -1) for row in shard_rows]
-    padded = np.zeros((len(specs), bins, max(spec.shape[1] for spec in specs)), np.float32)
+    padded = np.zeros((len(specs), bins, frames), np.float32)
     for row, spec in zip(padded, specs, strict=True):
         row[:, : spec.shape[1]] = spec
     return padded
@@ -226,12 +274,19 @@ def to_batch(
         }
     if pin:
         tensors = {name: tensor.pin_memory() for name, tensor in tensors.items()}
-    return TtsBatch(**tensors, bert_config=bert_config or BertConfig())
+    extent = Extent.of(arrays["spec_lengths"], arrays["x_lengths"])
+    return TtsBatch(**tensors, bert_config=bert_config or BertConfig(), extent=extent)
 
 
-def pad(arrays: Sequence[np.ndarray], dtype: type) -> np.ndarray:
-    """Stack arrays [n_i, ...] into one [B, max n, ...], with zeros behind the shorter ones."""
-    longest = max(map(len, arrays))
+def pad(arrays: Sequence[np.ndarray], dtype: type, at_least: int = 0) -> np.ndarray:
+    """Stack arrays [n_i, ...] into one [B, n, ...], with zeros behind the shorter ones.
+
+    Args:
+        arrays: the arrays.
+        dtype: type of the result.
+        at_least: n, unless an array is longer.
+    """
+    longest = max(at_least, *map(len, arrays))
     out = np.zeros((len(arrays), longest, *np.shape(arrays[0])[1:]), dtype)
     for row, array in zip(out, arrays, strict=True):
         row[: len(array)] = array

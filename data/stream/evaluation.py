@@ -1,11 +1,13 @@
 """The fixed sets of utterances that a run is evaluated on."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 
+from data.config import DataConfig
+from data.plan.epoch_plan import UNPADDED
 from data.stream.collate import TtsBatch, to_batch
 from data.stream.damage import Damage
 from data.stream.loading import row_loader
@@ -44,6 +46,11 @@ def evaluation_rows(spec: StreamSpec, split: str, limit: int) -> np.ndarray:
     return rows[np.argsort(hashes, kind="stable")][:limit]
 
 
+def without_padding(data: DataConfig) -> DataConfig:
+    """Return the same data, with micro-batches as long as their longest utterance."""
+    return replace(data, plan=replace(data.plan, pad_to=UNPADDED))
+
+
 def evaluation_set(
     spec: StreamSpec, rows: np.ndarray, rank: int, world_size: int, damage: Damage
 ) -> Iterator[EvaluationUtterance]:
@@ -59,7 +66,8 @@ def evaluation_set(
         world_size: number of workers.
         damage: notes rows that cannot be read.
     """
-    loader = row_loader(spec)
+    # alone, an utterance needs no padding, and a score does not depend on how micro-batches have it
+    loader = row_loader(replace(spec, data=without_padding(spec.data)))
     languages = manifest_of(spec).column("language")
     for number in range(rank, len(rows), world_size):
         loaded = loader.load(rows[number : number + 1])

@@ -18,6 +18,7 @@ class TextInputs:
         bert: features of each language's BERT model per phone, one float [B, bert_channels, T_x]
             per language in the order of `data.config.BertConfig.languages`.
         sid: rows of the speaker table, int64 [B]; None for networks without one.
+        tokens: phones of the longest text, where T_x is padded beyond it; None: T_x.
     """
 
     x: Tensor
@@ -26,3 +27,4 @@ class TextInputs:
     language: Tensor
     bert: tuple[Tensor, ...]
     sid: Tensor | None = None
+    tokens: int | None = None

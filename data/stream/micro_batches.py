@@ -8,17 +8,19 @@ many seconds to start, and a run that was killed or resized must not wait for it
 
 import logging
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import pyarrow as pa
+import torch
 
 from data.plan.epoch_plan import Position
-from data.stream.collate import TtsBatch, to_batch
+from data.stream.collate import TtsBatch
 from data.stream.collectives import CollectiveBroadcast
 from data.stream.damage import Damage
 from data.stream.datasets import DatasetError, Datasets
+from data.stream.feeding import Courier, Feed, Shipment
 from data.stream.loading import Loaded, row_loader
 from data.stream.packing import unpack
 from data.stream.spec import StreamSpec, schedule_of
@@ -28,6 +30,7 @@ log = logging.getLogger("bert_vits2_ray")
 ROWS_PER_DATASET = 2048
 # a block per row takes over a millisecond to make, and the first ones are waited for
 ROWS_OF_FIRST_DATASET = 512
+CPU = torch.device("cpu")
 STEPS_AHEAD = 4  # a dataset is opened this many steps before its first
 
 # a rank's share of a global step: (number j of the micro-batch, what was loaded)
@@ -36,7 +39,10 @@ Slots = list[tuple[int, Loaded]]
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """One of a rank's micro-batches of a global step; `slot` is its number j within the G."""
+    """One of a rank's micro-batches of a global step, on the device with its spectrogram.
+
+    `slot` is its number j within the G.
+    """
 
     slot: int
     batch: TtsBatch
@@ -57,6 +63,21 @@ class OpenDataset:
     rows: Iterator[pa.Table]
 
 
+@dataclass(frozen=True)
+class ReadyStep:
+    """A rank's share of a global step, on its way to the device.
+
+    Attributes:
+        step: number of the step.
+        taken: what was loaded.
+        shipments: slot -> micro-batch, of those that have arrays.
+    """
+
+    step: int
+    taken: Slots
+    shipments: dict[int, Shipment]
+
+
 class MicroBatchStream:
     """This rank's micro-batches of each global step, in order, from a position to `max_steps`.
 
@@ -71,7 +92,7 @@ class MicroBatchStream:
         rank: int,
         world_size: int,
         broadcast: CollectiveBroadcast,
-        pin: bool = False,
+        device: torch.device = CPU,
         damage: Damage | None = None,
         loader_resources: Mapping[str, float] | None = None,
     ):
@@ -84,7 +105,7 @@ class MicroBatchStream:
             rank: rank of this worker.
             world_size: number of workers, W, at most G.
             broadcast: hands rank 0's object to all ranks.
-            pin: whether to pin the batches' memory.
+            device: where the micro-batches are brought.
             damage: notes damaged rows, and makes the collective call before each step.
             loader_resources: further resources of the cluster that each loader takes.
 
@@ -102,8 +123,9 @@ class MicroBatchStream:
         self.max_steps = max_steps
         self.rank = rank
         self.world_size = world_size
-        self.pin = pin
+        self.courier = Courier(device, spec.data)
         self.damage = damage or Damage()
+        self.stopped = False
 
         self.own_steps = min(STEPS_AHEAD, max_steps - first.step)
         self.rows_per_step = -(-micro_batches // world_size)
@@ -117,10 +139,22 @@ class MicroBatchStream:
         Raises:
             BadRowsError: on all ranks, before the step that would need the rows.
         """
+        # the thread makes no collective call: those come in one order on all ranks
+        try:
+            with Feed(self._loaded(), self._ready) as feed:
+                for ready in feed:
+                    if ready.step >= self.first.step + self.own_steps:
+                        self.datasets.reached(ready.step)
+                    yield self._checked_on_all_ranks(ready)
+        finally:
+            self.stopped = True
+
+    def _loaded(self) -> Generator[tuple[int, Slots]]:
+        """Yield number and micro-batches of each global step, as they are loaded."""
         # first, so that Ray Data starts while this worker loads its own steps
         dataset = self._open(self._ahead(self.first, self.own_steps), ROWS_OF_FIRST_DATASET)
-        for taken in self._loaded_here(self.first, self.own_steps):
-            yield self._checked_on_all_ranks(taken)
+        own = self._loaded_here(self.first, self.own_steps)
+        yield from enumerate(own, self.first.step)
 
         while dataset is not None:
             following = None
@@ -129,13 +163,22 @@ class MicroBatchStream:
                 # the next one starts while the last steps of this one are trained on
                 if step == max(dataset.end.step - STEPS_AHEAD, dataset.first.step):
                     following = self._open(dataset.end, ROWS_PER_DATASET)
-                self.datasets.reached(step)
-                yield self._checked_on_all_ranks(next(steps))
+                taken = next(steps, None)
+                if taken is None:  # stopped
+                    return
+                yield step, taken
             dataset = following
 
     def stop(self) -> None:
         """End the loaders in mid-stream, for another stream; no rank may take a step after it."""
+        self.stopped = True
         self.datasets.stop()
+
+    def _ready(self, loaded: tuple[int, Slots]) -> ReadyStep:
+        """Send what was loaded for a step to the device."""
+        step, taken = loaded
+        shipments = {slot: self.courier.ship(own.arrays) for slot, own in taken if own.arrays}
+        return ReadyStep(step, taken, shipments)
 
     def _open(self, first: Position, rows: int) -> OpenDataset | None:
         """Open a dataset of about so many rows in the background; None at the end of the run."""
@@ -181,6 +224,8 @@ class MicroBatchStream:
             try:
                 taken = self._take(dataset.rows, position.step)
             except DatasetError as error:
+                if self.stopped:
+                    return
                 log.warning(
                     "step %d: Ray Data failed, this worker reads its shards itself: %s",
                     position.step,
@@ -203,16 +248,11 @@ class MicroBatchStream:
             taken.append((slot, loaded))
         return taken
 
-    def _checked_on_all_ranks(self, taken: Slots) -> list[MicroBatch]:
+    def _checked_on_all_ranks(self, ready: ReadyStep) -> list[MicroBatch]:
         """Return a step's micro-batches if all ranks can train on theirs. A collective call."""
-        for _, loaded in taken:
+        for _, loaded in ready.taken:
             self.damage.note(loaded.error, loaded.replaced)
         # all stop alike: the others would wait for this rank when gradients are summed
         self.damage.raise_on_all_ranks()
 
-        bert = self.spec.data.bert
-        return [
-            MicroBatch(slot, to_batch(loaded.arrays, self.pin, bert))
-            for slot, loaded in taken
-            if loaded.arrays
-        ]
+        return [MicroBatch(slot, shipment.received()) for slot, shipment in ready.shipments.items()]

@@ -138,6 +138,11 @@ def use_gpu(cfg: Config) -> bool:
             "no GPU is up yet: waits until the autoscaler has started one (`ray status` tells "
             "what it does)"
         )
+    return takes_gpus(cfg, gpus)
+
+
+def takes_gpus(cfg: Config, gpus: float) -> bool:
+    """Return whether each worker takes a GPU, where so many are up."""
     return cfg.scaling.device == "cuda" or (cfg.scaling.device == "auto" and gpus > 0)
 
 

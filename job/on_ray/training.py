@@ -3,11 +3,14 @@
 import math
 import os
 from collections.abc import Sequence
+from dataclasses import replace
+
+import ray
 
 from data.corpus.prepare import prepare
 from data.files import ascii_name
 from data.shards.manifest import Manifest, ManifestError
-from job.on_ray.cluster import use_gpu
+from job.on_ray.cluster import takes_gpus, use_gpu
 from job.on_ray.private import FailureConfig, RunConfig, ScalingConfig, UserCallback
 from job.on_ray.process_group import ProcessGroupConfig
 from job.on_ray.scaling import ElasticTrainer
@@ -51,6 +54,20 @@ def prepared_manifest(cfg: Config) -> Manifest:
     check_fits(cfg.data, cfg.model, manifest)
     check_trainable(cfg, manifest)
     return manifest
+
+
+def settled(cfg: Config) -> Config:
+    """Return the configuration with what follows from the cluster written out; Ray is up.
+
+    So the run's folder and its checkpoints say where its spectrograms are computed, which decides
+    their last bits, and a start elsewhere logs the difference.
+    """
+    if cfg.data.spectrogram_on != "auto":
+        return cfg
+    # a GPU computes them in no time, and its loaders then send a third of the bytes
+    on_gpu = takes_gpus(cfg, ray.cluster_resources().get("GPU", 0))
+    data = replace(cfg.data, spectrogram_on="device" if on_gpu else "pipeline")
+    return replace(cfg, data=data)
 
 
 def trainer_of(cfg: Config, owner: str, callbacks: Sequence[UserCallback] = ()) -> ElasticTrainer:

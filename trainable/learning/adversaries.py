@@ -112,13 +112,14 @@ class DurationAdversary:
             torch.cat([tensor] * 2) for tensor in (out.hidden_x, out.x_mask, out.logw_, out.g)
         )
         real_scores, fake_scores = net(
-            hidden, mask, durations, torch.cat([out.logw, out.logw_sdp]), g
+            hidden, mask, durations, torch.cat([out.logw, out.logw_sdp]), g, generated.tokens
         )
         real_pair = real_scores.chunk(2)
         fake_pair = fake_scores.chunk(2)
 
         if self.corrected:
-            found = masked_discriminator_loss(real_pair, fake_pair, out.x_mask)
+            tokens = out.x_mask[:, :, : generated.tokens]
+            found = masked_discriminator_loss(real_pair, fake_pair, tokens)
         else:
             found = discriminator_loss(sum_of(real_pair), sum_of(fake_pair))
         total, each_r, each_g = found
@@ -131,9 +132,10 @@ class DurationAdversary:
         # durations give the generator no gradient, so only the predicted ones are judged.
         out = generated.out
         hidden, mask, g = (torch.cat([tensor] * 2) for tensor in (out.hidden_x, out.x_mask, out.g))
-        scores = net.judge(hidden, mask, torch.cat([out.logw, out.logw_sdp]), g).chunk(2)
+        durations = torch.cat([out.logw, out.logw_sdp])
+        scores = net.judge(hidden, mask, durations, g, generated.tokens).chunk(2)
         if self.corrected:
-            total, each = masked_generator_loss(scores, out.x_mask)
+            total, each = masked_generator_loss(scores, out.x_mask[:, :, : generated.tokens])
         else:
             total, each = generator_loss(sum_of(scores))
         return {"duration_adversarial": Loss(total, numbered("loss/g/dur_gen_", each))}

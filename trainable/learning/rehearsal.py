@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from data.config import DataConfig
-from data.plan.epoch_plan import EpochPlan
+from data.plan.epoch_plan import EpochPlan, rounded_up
 from data.shards.manifest import Manifest
-from data.stream.collate import TtsBatch
+from data.stream.collate import Extent, TtsBatch
 from trainable.distributed.collectives import world_size
 from trainable.distributed.wrapping import unwrapped
 from trainable.learning.reduction import ExactReduction, Reduction
@@ -63,7 +63,11 @@ def rehearse(step: TrainingStep, plan_of: Callable[[int], EpochPlan], manifest: 
     if not wanted or position.step >= step.train.max_steps:
         return ""
     frames, phones = (manifest.column(name).astype(np.int64) for name in ("frames", "phones"))
-    lengths = np.stack([frames, 2 * phones + 1 if step.data.add_blank else phones])
+    pad_to = step.data.plan.pad_to
+    tokens = 2 * phones + 1 if step.data.add_blank else phones
+    lengths = np.stack(
+        [rounded_up(frames, pad_to.frames), rounded_up(tokens, pad_to.tokens)],
+    )
     shapes = costliest(plan_of(position.epoch), position.epoch_step, lengths)
     shapes |= costliest(plan_of(position.epoch + 1), 0, lengths)
 
@@ -131,8 +135,8 @@ def rehearse_one(step: TrainingStep, shape: Shape) -> int:
     if cuda:
         torch.cuda.reset_peak_memory_stats(device)
     batch = made_up(shape, state.model.bert_channels, step.data, device)
-    # the worker's other micro-batches of a step wait on the device
-    others = -(-G // world_size()) - 1
+    # the worker's other micro-batches of a step wait on the device, and those of the next one
+    others = 2 * -(-G // world_size()) - 1
     tensors = [t for f in fields(batch) if isinstance(t := getattr(batch, f.name), Tensor)]
     size = sum(t.nbytes for t in tensors)
     ballast = torch.empty(yet_to_come(state) + others * size, dtype=torch.uint8, device=device)
@@ -224,6 +228,7 @@ def made_up(shape: Shape, bert_channels: int, data: DataConfig, device: torch.de
             spec_lengths=torch.full((B,), F),
             speakers=torch.zeros(B, dtype=torch.int64),
             bert_config=data.bert,
+            extent=Extent(F, T, B * F),
         )
         .to(device)
         .with_spectrogram(data)

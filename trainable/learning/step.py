@@ -200,9 +200,11 @@ class TrainingStep:
         seed_phase(self.train.seed, micro_batch, GENERATION)
         assert batch.spec is not None
         with self.autocast():
-            out = g(batch.text_inputs(), batch.spec, batch.spec_lengths)
+            extent = batch.extent
+            out = g(batch.text_inputs(), batch.spec, batch.spec_lengths, extent.frames)
             y_hat = widen(out.o)
-            return Generated(out, y_hat, self.state.slm(y_hat.squeeze(1)), self.log_mel)
+            slm = self.state.slm(y_hat.squeeze(1))
+            return Generated(out, y_hat, slm, self.log_mel, extent.tokens)
 
     @torch.no_grad()
     def real_segment(self, batch: TtsBatch, ids_slice: Tensor) -> Real:

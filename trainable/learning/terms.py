@@ -56,12 +56,14 @@ class Generated:
         y_hat: [B, 1, segment] waveform.
         slm: [B, L, hidden, T'] hidden states of WavLM.
         to_mel: [B, segment] waveform -> [B, n_mel_channels, segment / hop] log mel spectrogram.
+        tokens: phones of the longest text: T_x may be padded beyond it; None: T_x.
     """
 
     out: SynthesizerOutput
     y_hat: Tensor
     slm: Tensor
     to_mel: Callable[[Tensor], Tensor] = field(repr=False)
+    tokens: int | None = None
 
     # not in advance: the discriminators' phase does without it
     @cached_property
@@ -72,7 +74,8 @@ class Generated:
     def detach(self) -> "Generated":
         """Return the same without the graph."""
         out = SynthesizerOutput(*(tensor.detach() for tensor in self.out))
-        return Generated(out, self.y_hat.detach(), self.slm.detach(), self.to_mel)
+        y_hat, slm = self.y_hat.detach(), self.slm.detach()
+        return Generated(out, y_hat, slm, self.to_mel, self.tokens)
 
 
 def checked(loss: Loss | Tensor, name: str, parts: Collection[str]) -> Loss:

@@ -23,6 +23,7 @@ from trainable.learning.rehearsal import naming
 from trainable.learning.report import StepReport
 from trainable.learning.state import TrainState
 from trainable.learning.step import TrainingStep
+from trainable.profiling import StepProfile
 from trainable.run.records import RunLog
 from trainable.worker.config import WorkerConfig
 from trainable.worker.preemption import Notices
@@ -36,7 +37,10 @@ log = logging.getLogger("bert_vits2_ray")
 
 
 class Stream(Protocol):
-    """This rank's micro-batches of each global step; taking the next step is a collective call."""
+    """This rank's micro-batches of each global step, on its device.
+
+    Taking the next step is a collective call.
+    """
 
     def __iter__(self) -> Iterator[list[MicroBatch]]:
         """Yield the micro-batches of each global step."""
@@ -120,6 +124,9 @@ class TrainingLoop:
         state = self.state
         train = self.cfg.train
         notices = Notices(self.worker.ask_for_notice, self.cfg.notice_poll_s)
+        profile = StepProfile(
+            train.profile_steps, self.cfg.folder, self.worker.rank, self.worker.device
+        )
         announced = None
         while self.has_steps_left():
             here = state.position
@@ -131,12 +138,14 @@ class TrainingLoop:
             announced = here.epoch
 
             # wait for the micro-batches; all ranks agree that they can be trained on
+            profile.begin(number)
             begin = time.perf_counter()
             micro_batches = next(stream)
             waited = time.perf_counter() - begin
 
             # train on them
             report = self.train_on(micro_batches, number)
+            profile.end(number)
             learning_rate = state.learning_rate("g")
             state.position = self.schedule.after(here)
 
@@ -172,10 +181,7 @@ class TrainingLoop:
             micro_batches: this rank's share of the step.
             number: number of the step, counted from 1.
         """
-        device = self.worker.device
-        batches = [
-            (m.slot, m.batch.to(device).with_spectrogram(self.cfg.data)) for m in micro_batches
-        ]
+        batches = [(m.slot, m.batch) for m in micro_batches]
         want_images = number % self.cfg.train.image_every_steps == 0 or number == 1
         with naming(self.train_step, self.names):
             return self.train_step(batches, want_images=want_images)

@@ -67,10 +67,8 @@ def show_progress(records: RunLog, max_steps: int) -> None:
 
 def padding_share(micro_batches: Sequence[MicroBatch]) -> float:
     """Return the padded share of this worker's spectrogram frames."""
-    lengths = [m.batch.spec_lengths for m in micro_batches]
-    used = sum(int(n.sum()) for n in lengths)
-    padded = sum(int(n.max()) * len(n) for n in lengths)
-    return 1 - used / padded
+    used = sum(m.batch.extent.own_frames for m in micro_batches)
+    return 1 - used / sum(m.batch.computed_frames for m in micro_batches)
 
 
 def peak_gib(device: torch.device) -> float:

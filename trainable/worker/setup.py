@@ -197,7 +197,7 @@ def open_stream(
         worker.rank,
         worker.world_size,
         broadcast,
-        pin=worker.device.type == "cuda",
+        device=worker.device,
         damage=damage,
         loader_resources=cfg.loader_resources,
     )

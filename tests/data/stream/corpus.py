@@ -5,6 +5,7 @@ import pyarrow as pa
 
 from data.audio.recording import encode_flac
 from data.config import DataConfig, PlanConfig
+from data.plan.epoch_plan import UNPADDED
 from data.shards.manifest import COLUMNS, write_manifest
 from data.shards.shard import write_shard
 from data.stream.spec import StreamSpec
@@ -40,7 +41,8 @@ def make_corpus(uri: str, rows_per_shard: int = 20, audio: bytes | None = None) 
     ]
     header = {"speakers": {"a": 0, "b": 1}, "spectrograms": False}
     manifest = write_manifest(uri, header, pa.Table.from_pylist(table, COLUMNS))
-    cfg = DataConfig(shards=uri, plan=PlanConfig(max_frames=120, max_utterances=3))
+    plan = PlanConfig(max_frames=120, max_utterances=3, pad_to=UNPADDED)
+    cfg = DataConfig(shards=uri, plan=plan)
     return StreamSpec.of_new_run(
         cfg, manifest.digest, seed=3, micro_batches_per_step=G, segment_frames=8
     )

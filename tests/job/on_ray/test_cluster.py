@@ -3,7 +3,9 @@
 import pytest
 import ray
 
+from data.config import DataConfig
 from job.on_ray.cluster import use_gpu
+from job.on_ray.training import settled, worker_config
 from job.settings.config import Config, ScalingSettings
 from tests.deploy.test_cluster_files import scaling
 
@@ -33,3 +35,26 @@ def test_who_takes_a_gpu(monkeypatch, device, gpus, address, takes):
 
 def test_the_clusters_preset_wants_gpus_though_none_is_up():
     assert scaling().device == "cuda"
+
+
+@pytest.mark.parametrize(
+    ("device", "gpus", "asked", "where"),
+    [
+        ("auto", 0, "auto", "pipeline"),
+        ("auto", 1, "auto", "device"),
+        ("cpu", 1, "auto", "pipeline"),
+        ("cuda", 0, "auto", "device"),
+        ("auto", 1, "shards", "shards"),
+        ("auto", 1, "pipeline", "pipeline"),
+        ("auto", 0, "device", "device"),
+    ],
+)
+def test_where_spectrograms_are_computed_is_written_to_what_the_run_keeps(
+    monkeypatch, device, gpus, asked, where
+):
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"GPU": float(gpus)} if gpus else {})
+    data = DataConfig(spectrogram_on=asked)
+    cfg = settled(Config(data=data, scaling=ScalingSettings(device=device)))
+    told = worker_config(cfg, owner="")
+    assert told.data.spectrogram_on == where
+    assert f"spectrogram_on: {where}" in told.config_yaml

@@ -10,7 +10,7 @@ from ray.train import PreemptionInfo
 from torch import nn
 
 from data.config import PlanConfig
-from data.plan.epoch_plan import Position
+from data.plan.epoch_plan import UNPADDED, Position
 from data.plan.history import Cut, begun
 from data.plan.schedule import Schedule
 from job.settings.config import Config
@@ -68,7 +68,9 @@ def worker_config(cfg: Config, folder: str) -> WorkerConfig:
 
 def schedule(utterances: int, per_micro_batch: int = 2, micro_batches: int = 1) -> Schedule:
     """The order of a corpus of equally long utterances."""
-    plan = PlanConfig(max_frames=100 * per_micro_batch, max_utterances=per_micro_batch)
+    plan = PlanConfig(
+        max_frames=100 * per_micro_batch, max_utterances=per_micro_batch, pad_to=UNPADDED
+    )
     lengths = np.full(utterances, 100)
     rows = np.arange(utterances)
     return Schedule(begun(Cut(1, micro_batches, 1, False, plan)), rows, lengths, lengths)

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from data.plan.epoch_plan import Position
+from data.stream.collate import Extent
 from tests.tiny import tiny_batch, tiny_config, tiny_state
 from tests.trainable.worker.fakes import (
     DRAINED,
@@ -45,16 +46,11 @@ class Left(Exception):  # noqa: N818
 class FakeBatch:
     """A batch that is only looked at for its lengths."""
 
-    spec_lengths = torch.tensor([40, 30])
+    extent = Extent(frames=40, tokens=1, own_frames=70)
+    computed_frames = 80
 
     def __init__(self, number: int):
         self.number = number
-
-    def to(self, device):
-        return self
-
-    def with_spectrogram(self, data):
-        return self
 
 
 class FakeCheckpoints:

@@ -42,7 +42,13 @@ class DurationDiscriminator(nn.Module):
         self.output_layer = nn.Sequential(nn.Linear(2 * width, 1), nn.Sigmoid())
 
     def forward(
-        self, x: Tensor, x_mask: Tensor, dur_r: Tensor, dur_hat: Tensor, g: Tensor | None = None
+        self,
+        x: Tensor,
+        x_mask: Tensor,
+        dur_r: Tensor,
+        dur_hat: Tensor,
+        g: Tensor | None = None,
+        tokens: int | None = None,
     ) -> list[Tensor]:
         """Judge real and predicted durations of the same text.
 
@@ -52,15 +58,22 @@ class DurationDiscriminator(nn.Module):
             dur_r: [B, 1, T_x] real durations, logarithms of frames.
             dur_hat: [B, 1, T_x] predicted durations, logarithms of frames.
             g: [B, gin, 1] speaker, or None; no gradient flows into it.
+            tokens: most tokens of a text, see `judge`.
 
         Returns:
-            [prob_r, prob_g], each [B, T_x, 1]: probability that the duration is real, padding
+            [prob_r, prob_g], each [B, tokens, 1]: probability that the duration is real, padding
             included.
         """
-        return list(self.judge(x, x_mask, torch.cat([dur_r, dur_hat]), g).chunk(2))
+        both = self.judge(x, x_mask, torch.cat([dur_r, dur_hat]), g, tokens)
+        return list(both.chunk(2))
 
     def judge(
-        self, x: Tensor, x_mask: Tensor, durations: Tensor, g: Tensor | None = None
+        self,
+        x: Tensor,
+        x_mask: Tensor,
+        durations: Tensor,
+        g: Tensor | None = None,
+        tokens: int | None = None,
     ) -> Tensor:
         """Judge n durations of every text; the text is read once.
 
@@ -69,9 +82,10 @@ class DurationDiscriminator(nn.Module):
             x_mask: [B, 1, T_x], 1 on tokens.
             durations: [n * B, 1, T_x] logarithms of frames.
             g: [B, gin, 1] speaker, or None; no gradient flows into it.
+            tokens: most tokens of a text: what is padded beyond them is not judged; None: T_x.
 
         Returns:
-            [n * B, T_x, 1]: probability that each duration is real, padding included.
+            [n * B, tokens, 1]: probability that each duration is real, padding included.
         """
         x = x.detach()
         if g is not None:
@@ -79,9 +93,10 @@ class DurationDiscriminator(nn.Module):
         x = self.drop(self.norm_1(torch.relu(self.conv_1(x * x_mask))))
         x = self.drop(self.norm_2(torch.relu(self.conv_2(x * x_mask))))
 
-        # published weights were trained so that the LSTM reads the padding too
+        # published weights were trained so that the LSTM reads the padding too, up to the longest
         texts = torch.cat([x] * (durations.size(0) // x.size(0)))
         both = torch.cat([texts, self.dur_proj(durations)], dim=1)  # [n * B, 2 * width, T_x]
+        both = both[:, :, :tokens]
         return self.output_layer(read_both_ways(self.LSTM, both.transpose(1, 2)))
 
 

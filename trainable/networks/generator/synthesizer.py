@@ -232,7 +232,14 @@ class SynthesizerTrn(nn.Module):
 
     @torch.no_grad()
     def _align(
-        self, z_p: Tensor, m_p: Tensor, logs_p: Tensor, x_mask: Tensor, y_mask: Tensor
+        self,
+        z_p: Tensor,
+        m_p: Tensor,
+        logs_p: Tensor,
+        x_mask: Tensor,
+        y_mask: Tensor,
+        frames: int | None = None,
+        tokens: int | None = None,
     ) -> Tensor:
         """Search the monotonic alignment (VITS section 2.2.1), with VITS2's noise.
 
@@ -244,6 +251,8 @@ class SynthesizerTrn(nn.Module):
             logs_p: [B, inter, T_x].
             x_mask: [B, 1, T_x].
             y_mask: [B, 1, T_y].
+            frames: most frames of an utterance; None: T_y.
+            tokens: most tokens of a text; None: T_x.
 
         Returns:
             attn [B, 1, T_y, T_x].
@@ -259,7 +268,9 @@ class SynthesizerTrn(nn.Module):
                 linear = torch.matmul(z_p.transpose(1, 2), m_p * precision)
             neg_cent = quadratic + linear + constant.unsqueeze(1)
             if self.use_noise_scaled_mas:
-                noise = torch.std(neg_cent) * torch.randn_like(neg_cent)
+                # over the padding too, as in the reference, but only up to the longest item
+                scale = torch.std(neg_cent[:, :frames, :tokens])
+                noise = scale * torch.randn_like(neg_cent)
                 neg_cent = neg_cent + noise * self.current_mas_noise_scale
         return maximum_path(neg_cent, y_mask.transpose(1, 2) * x_mask).unsqueeze(1)
 
@@ -280,26 +291,32 @@ class SynthesizerTrn(nn.Module):
         errors = torch.sum((logw - logw_).square() + (logw_sdp - logw_).square(), [1, 2])
         return (bound + errors) / x_mask.sum(), logw, logw_, logw_sdp
 
-    def forward(self, text: TextInputs, y: Tensor, y_lengths: Tensor) -> SynthesizerOutput:
+    def forward(
+        self, text: TextInputs, y: Tensor, y_lengths: Tensor, frames: int | None = None
+    ) -> SynthesizerOutput:
         """Encode, align, and decode a random segment.
 
         Args:
             text: texts of B utterances.
             y: [B, spec, T_y] linear spectrogram.
             y_lengths: [B] int64 frames.
+            frames: frames of the longest utterance, where T_y is padded beyond it; None: T_y.
 
         Returns:
             See `SynthesizerOutput`.
         """
         with joined_weights(self):
-            return self._forward(text, y, y_lengths)
+            return self._forward(text, y, y_lengths, frames)
 
-    def _forward(self, text: TextInputs, y: Tensor, y_lengths: Tensor) -> SynthesizerOutput:
-        g = self.speaker(text.sid, y)
+    def _forward(
+        self, text: TextInputs, y: Tensor, y_lengths: Tensor, frames: int | None
+    ) -> SynthesizerOutput:
+        # the reference encoder reads the padding too, up to the longest utterance
+        g = self.speaker(text.sid, y[:, :, :frames])
         hidden_x, m_p, logs_p, x_mask = self.enc_p(text, g=g)
         z, m_q, logs_q, y_mask = self.enc_q(y, y_lengths, g=g)
         z_p = self.flow(z, y_mask, g=g)
-        attn = self._align(z_p, m_p, logs_p, x_mask, y_mask)
+        attn = self._align(z_p, m_p, logs_p, x_mask, y_mask, frames, text.tokens)
 
         l_length, logw, logw_, logw_sdp = self._durations(hidden_x, x_mask, attn, g)
         m_p = _lay_out(attn, m_p)
