@@ -91,7 +91,7 @@ def test_a_training_batch_has_the_same_features(read):
         bert=torch.from_numpy(pad([r.bert for r in readings], np.float16)),
         y=nothing,
         y_lengths=nothing,
-        spec_lengths=nothing,
+        spec_lengths=lengths,
         speakers=nothing,
         **padded,
     )
