@@ -84,8 +84,9 @@ def discriminator_loss(
     Returns:
         The loss [] fp32, its real parts and its generated parts, each [].
     """
-    reals, made = list(real_outputs), list(generated_outputs)
-    assert len(reals) == len(made)
+    pairs = list(zip(real_outputs, generated_outputs, strict=True))
+    reals = [real for real, _ in pairs]
+    made = [generated for _, generated in pairs]
     if support.joined(reals[0]):
         total, *parts = _MeanSquares.apply([1.0] * len(reals) + [0.0] * len(made), *reals, *made)
         return total, parts[: len(reals)], parts[len(reals) :]
