@@ -19,6 +19,7 @@ import torch
 from data.config import DataConfig
 from data.stream.collate import TtsBatch, to_batch
 
+END_WITHIN_S = 10.0
 Made = TypeVar("Made")
 Ready = TypeVar("Ready")
 
@@ -45,7 +46,8 @@ class Feed(Iterator[Ready], Generic[Made, Ready]):
         self.ended = False  # the thread makes no more
         self.closed = False  # nobody takes any more
         self.changed = threading.Condition()
-        threading.Thread(target=self._work, name="feed", daemon=True).start()
+        self.thread = threading.Thread(target=self._work, name="feed", daemon=True)
+        self.thread.start()
 
     def __enter__(self) -> "Feed[Made, Ready]":
         return self
@@ -72,11 +74,15 @@ class Feed(Iterator[Ready], Generic[Made, Ready]):
         raise error
 
     def close(self) -> None:
-        """Let the thread end after what it does now; nobody waits for it."""
+        """End the thread, and wait for it: whoever closes may end what it reads from, such as Ray.
+
+        It first ends what it does now. If its source does not answer, it is left to itself.
+        """
         with self.changed:
             self.closed = True
             self.ready.clear()
             self.changed.notify_all()
+        self.thread.join(END_WITHIN_S)
 
     def _work(self) -> None:
         error = None

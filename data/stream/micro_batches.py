@@ -133,7 +133,7 @@ class MicroBatchStream:
             spec, first.step + self.own_steps, rank, world_size, broadcast, loader_resources
         )
 
-    def __iter__(self) -> Iterator[list[MicroBatch]]:
+    def __iter__(self) -> Generator[list[MicroBatch]]:
         """Yield the micro-batches of each global step. Every `next` is a collective call.
 
         Raises:

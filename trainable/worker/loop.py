@@ -3,9 +3,10 @@
 Its parts are made in trainable/worker/setup.py and handed in.
 """
 
+import contextlib
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
@@ -42,7 +43,7 @@ class Stream(Protocol):
     Taking the next step is a collective call.
     """
 
-    def __iter__(self) -> Iterator[list[MicroBatch]]:
+    def __iter__(self) -> Generator[list[MicroBatch]]:
         """Yield the micro-batches of each global step."""
 
     def stop(self) -> None:
@@ -108,7 +109,8 @@ class TrainingLoop:
         """Train to the end on one stream, or until numbers blow up and the run is rolled back."""
         stream = self.open_stream(self.state.position)
         try:
-            self.take_steps(iter(stream))
+            with contextlib.closing(iter(stream)) as steps:
+                self.take_steps(steps)
         except NotFiniteError as error:
             if self.cfg.train.not_finite.policy != "roll_back":
                 raise
