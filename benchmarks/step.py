@@ -41,11 +41,11 @@ STATUS = Path("/proc/self/status")
 CLEAR = Path("/proc/self/clear_refs")
 
 
-def compile_networks(state: TrainState) -> None:
-    """Compile the parts of the networks for which torch.compile pays."""
+def compile_networks(state: TrainState, backend: str = "inductor") -> None:
+    """Compile the parts of the networks for which torch.compile pays, with one of its backends."""
     g, d = (cast(Any, state.nets[name]) for name in ("g", "d"))
     for part in (g.dec, g.flow, g.enc_q, *d.discriminators):
-        part.compile()
+        part.compile(backend=backend)
 
 
 def synthetic_batch(

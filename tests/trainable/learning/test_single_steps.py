@@ -1,74 +1,28 @@
-"""Single steps in another arithmetic, each from the state that the reference's steps have reached.
+"""Single steps in another arithmetic give the reference's numbers, to what its rounding leaves."""
 
-That state is not stored: it is our own after the steps in fp32 on the CPU, which equals the
-reference's.
-"""
-
-import copy
 import math
 from collections.abc import Iterator
-from dataclasses import replace
 from functools import cache
 
 import pytest
-import torch
 
-from data.config import DataConfig
-from tests.reference.goldens import GPUS, OWN
-from tests.reference.rule import Noise
-from tests.reference.training import GoldenBatch, run_steps
-from trainable.config import ClipNorm
-from trainable.learning.state import AUTOCAST_TYPES, TrainState
-from trainable.learning.step import TrainingStep
-
-FILE = OWN.json("train_steps")
-STEPS = range(len(FILE["steps"]))
+from tests.reference.goldens import GPUS
+from tests.reference.single_steps import FILE, STEPS, full_fp32
+from tests.reference.single_steps import single_steps as steps_of
 
 
 @pytest.fixture(autouse=True)
 def full_precision() -> Iterator[None]:
-    """Without TF32; one thread, as small networks do not gain from more."""
-    precision, tf32, threads = (
-        torch.get_float32_matmul_precision(),
-        torch.backends.cudnn.allow_tf32,
-        torch.get_num_threads(),
-    )
-    torch.set_float32_matmul_precision("highest")
-    torch.backends.cudnn.allow_tf32 = False
-    torch.set_num_threads(1)
-    yield
-    torch.set_float32_matmul_precision(precision)
-    torch.backends.cudnn.allow_tf32 = tf32
-    torch.set_num_threads(threads)
-
-
-def moved(state: TrainState, device: torch.device) -> TrainState:
-    """A copy of the state on a device."""
-    state = copy.deepcopy(state)
-    state.slm.to(device)
-    for name, net in state.nets.items():
-        net.to(device)  # keeps the parameters, which the optimizers know
-        state.optimizers[name].load_state_dict(state.optimizers[name].state_dict())
-    return state
+    """Without TF32."""
+    with full_fp32():
+        yield
 
 
 @cache
 def single_steps(device: str, precision: str) -> list[tuple[dict[str, float], dict[str, float]]]:
     """Scalars of each step in fp32 on the CPU, and the same in `precision` on `device`."""
-    found = []
-
-    def again(before: TrainState, batch: GoldenBatch, data: DataConfig) -> None:
-        state = moved(before, torch.device(device))
-        train = replace(
-            state.train, precision=precision, clip_norm=ClipNorm("none", "none", "none", "none")
-        )
-        state.slm.store_as(AUTOCAST_TYPES[precision])
-        with Noise.of(FILE["noise"]):
-            report = TrainingStep(state, train, data)([(0, batch.to(torch.device(device)))])
-        found.append({tag: value.item() for tag, value in report.scalars.items()})
-
-    plain = [trace.scalars for trace in run_steps(OWN, FILE, "fast", before=again)]
-    return list(zip(plain, found, strict=True))
+    plain, found = steps_of(device, [precision])
+    return list(zip(plain, found[precision], strict=True))
 
 
 @pytest.mark.medium

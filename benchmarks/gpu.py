@@ -1,0 +1,443 @@
+"""All that is to be known of a GPU in one command: `python -m benchmarks.gpu --minutes 9 --json F`.
+
+It needs torch and a GPU, and no Ray. Stage by stage it looks whether the reference trainer's steps
+come out on the device, whether bits repeat, how fast the step is beside the reference's work in
+each precision, how many kernels it launches beside the count of benchmarks.launches, what fits the
+memory, and how fast micro-batches arrive. After each stage the file holds what is known so far; the
+stage in which the time is up is named there. `--device cpu --tiny` goes through all stages with
+small networks, where only a GPU can answer with nothing.
+"""
+
+import argparse
+import hashlib
+import json
+import multiprocessing
+import os
+import platform
+import threading
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import torch
+from torch.autograd import DeviceType
+from torch.profiler import ProfilerActivity, profile
+
+from benchmarks.as_reference import AsReferenceStep
+from benchmarks.batch_finder import PHONES_PER_FRAME, USED, propose, total_gib
+from benchmarks.launches import count_step
+from benchmarks.parts import attainable, peak
+from benchmarks.step import (
+    Subject,
+    compile_networks,
+    full_state,
+    in_turn,
+    largest_difference,
+    peak_gib,
+    synthetic_batch,
+)
+from data.audio.recording import encode_flac
+from data.config import DataConfig
+from data.stream.collate import collate
+from data.stream.feeding import Courier
+from data.text.symbols import SYMBOLS
+from job.reports.console import cell, table
+from tests.reference.single_steps import full_fp32, single_steps
+from trainable.config import ModelConfig, SlmConfig, TrainConfig
+from trainable.hardware import set_up_torch
+from trainable.learning.state import TrainState, build_networks
+from trainable.learning.step import TrainingStep
+from trainable.weights.slm import load_slm
+
+Found = dict[str, Any]
+MODES = ("fp32", "bf16", "bf16+compile")
+NO_KERNELS = ("Memcpy", "Memset")
+SMALL = ModelConfig(
+    n_speakers=8,
+    gin_channels=32,
+    inter_channels=32,
+    hidden_channels=48,
+    filter_channels=64,
+    n_layers=3,
+    n_layers_trans_flow=3,
+    upsample_initial_channel=64,
+    bert_channels=32,
+    discriminator_width_divisor=16,
+    slm=SlmConfig(path="random", initial_channel=8),
+)
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What is measured.
+
+    Attributes:
+        model: sizes of the networks.
+        segment: samples that the generator decodes of each utterance.
+        utterances: of a micro-batch.
+        frames: of each utterance.
+        tokens: of each utterance, without the blanks between them.
+        lengths: of utterances that the batch finder tries, in frames.
+        pairs: steps of each kind that are timed.
+        reference_steps: the reference's steps that are repeated.
+        compiler: torch.compile's backend.
+    """
+
+    model: ModelConfig
+    segment: int
+    utterances: int
+    frames: int
+    tokens: int
+    lengths: tuple[int, ...]
+    pairs: int
+    reference_steps: int
+    compiler: str
+
+
+FULL = Sizes(ModelConfig(), 16384, 16, 400, 120, (100, 430, 1720), 7, 3, "inductor")
+TINY = Sizes(SMALL, 4096, 2, 40, 10, (20, 40), 1, 1, "eager")
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A device, and what is measured on it."""
+
+    device: torch.device
+    sizes: Sizes
+    threads: int
+
+    def train(self, **changes: Any) -> TrainConfig:
+        """Return hyper-parameters."""
+        return TrainConfig(segment_size=self.sizes.segment, **changes)
+
+    def state(self, train: TrainConfig) -> TrainState:
+        """Return new networks with a random WavLM, of base-plus size beside full ones."""
+        data = DataConfig()
+        model = self.sizes.model
+        if model.slm.path != "random":
+            return full_state(train, model, data, self.device)
+        torch.manual_seed(0)
+        slm = load_slm(model.slm, data.sampling_rate).to(self.device)
+        nets = build_networks(model, train, data, slm)
+        return TrainState(
+            {name: net.to(self.device) for name, net in nets.items()}, slm, model, train
+        )
+
+    def step(self, train: TrainConfig, kind: type[TrainingStep] = TrainingStep) -> TrainingStep:
+        """Return a step of new networks, for which torch is set up."""
+        set_up_torch(train, self.threads, self.device)
+        return kind(self.state(train), train, DataConfig())
+
+    def batch(self, utterances: int | None = None, frames: int | None = None) -> Any:
+        """Return a micro-batch on the CPU, of the sizes' shape or another."""
+        tokens = self.sizes.tokens if frames is None else max(1, int(PHONES_PER_FRAME * frames))
+        return synthetic_batch(
+            utterances or self.sizes.utterances,
+            frames or self.sizes.frames,
+            tokens,
+            self.sizes.model,
+            DataConfig(),
+        )
+
+
+def about(bench: Bench) -> Found:
+    """Return what the device is."""
+    found: Found = {"torch": torch.__version__, "host": platform.processor() or platform.machine()}
+    if bench.device.type != "cuda":
+        return found | {"device": bench.device.type}
+    properties = torch.cuda.get_device_properties(bench.device)
+    return found | {
+        "device": properties.name,
+        "capability": f"{properties.major}.{properties.minor}",
+        "memory_gib": properties.total_memory / 2**30,
+        "cuda": torch.version.cuda,
+        "cudnn": torch.backends.cudnn.version(),
+    }
+
+
+def parity(bench: Bench) -> Found:
+    """Repeat the reference's training steps on the device, each from the state on the CPU.
+
+    Returns:
+        By precision the largest relative difference of any loss in each step. fp32 is without TF32.
+    """
+    count = bench.sizes.reference_steps
+    with full_fp32():
+        here, there = single_steps(str(bench.device), ("fp32", "bf16"), count)
+    return {
+        precision: [
+            largest_difference(_losses(own), _losses(other))
+            for own, other in zip(here, steps, strict=True)
+        ]
+        for precision, steps in there.items()
+    }
+
+
+def _losses(scalars: Mapping[str, float]) -> dict[str, float]:
+    return {tag: value for tag, value in scalars.items() if tag.startswith("loss/")}
+
+
+def digest(state: TrainState) -> str:
+    """Return a hash of all parameters and moments."""
+    tensors = [t for name in sorted(state.nets) for t in state.nets[name].state_dict().values()]
+    tensors += [t for o in state.optimizers.values() for s in o.state.values() for t in s.values()]
+    own = hashlib.sha256()
+    for tensor in tensors:
+        own.update(tensor.detach().cpu().numpy().tobytes())
+    return own.hexdigest()
+
+
+def repeated(bench: Bench) -> Found:
+    """Tell whether exact steps have the same bits: again, in another order, with a graph kept."""
+    two = bench.train(reduction="exact", micro_batches_per_step=2)
+    one = replace(two, micro_batches_per_step=1)
+    batches = [(i, bench.batch(frames=bench.sizes.frames + i).to(bench.device)) for i in range(2)]
+
+    def bits(train: TrainConfig, own: list, keeps_graph: bool = True) -> str:
+        step = bench.step(train)
+        step.state.reduction.keeps_graph = keeps_graph
+        step(own)
+        return digest(step.state)
+
+    first = bits(two, batches)
+    kept = bits(one, batches[:1])
+    return {
+        "again": bits(two, batches) == first,
+        "in_another_order": bits(two, batches[::-1]) == first,
+        "graph_kept_or_made_again": bits(one, batches[:1], keeps_graph=False) == kept,
+    }
+
+
+def determinism(bench: Bench) -> Found:
+    """Return `repeated` from a process of its own, since cuBLAS reads its settings once."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(repeated, (bench,))
+
+
+def subject(bench: Bench, mode: str, kind: type[TrainingStep] = TrainingStep) -> Subject:
+    """Return a step in one of MODES, which has run twice."""
+    precision, _, compiled = mode.partition("+")
+    step = bench.step(bench.train(precision=precision), kind)
+    if compiled:
+        compile_networks(step.state, bench.sizes.compiler)
+    made = Subject(step, bench.batch().to(bench.device))
+    for _ in range(2):
+        made.run()
+    return made
+
+
+def speed(bench: Bench, mode: str) -> Found:
+    """Time our step beside one with the reference's work, in turn.
+
+    Returns:
+        Of both steps per second and peak memory; ours, too: FLOPs, MFU and utterances per second.
+    """
+    ours = subject(bench, mode)
+    _, counted = ours.counted()
+    peak_gib(bench.device, reset=True)
+    ours.run()
+    own_peak = peak_gib(bench.device, reset=True)
+    theirs = subject(bench, mode, AsReferenceStep)
+    peak_gib(bench.device, reset=True)
+    theirs.run()
+    subjects = {"seconds_per_step": ours, "as_reference_seconds_per_step": theirs}
+    timed = in_turn(subjects, bench.sizes.pairs)
+
+    precision = mode.partition("+")[0]
+    best = peak(bench.device, precision) or attainable(bench.device, precision)
+    per_step = timed["seconds_per_step"]
+    return {
+        "steps_per_s": 1 / per_step,
+        "as_reference_steps_per_s": 1 / timed["as_reference_seconds_per_step"],
+        "ratio": timed["ratio"],
+        "utterances_per_s": bench.sizes.utterances / per_step,
+        # of both sets of networks, but for the first
+        "peak_gib": own_peak,
+        "flops": counted["flops_corrected"],
+        "mfu": counted["flops_corrected"] / per_step / best,
+    }
+
+
+def launches(bench: Bench) -> Found:
+    """Count a step's kernels by the profiler, where there is a GPU, and on fake tensors."""
+    step = subject(bench, "fp32")
+    counted = count_step(bench.train(), bench.batch(), bench.sizes.model).all()
+    if bench.device.type != "cuda":
+        return {"counted": counted, "profiled": None}
+    with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as seen:
+        step.run()
+        torch.cuda.synchronize(bench.device)
+    kernels = sum(
+        event.device_type == DeviceType.CUDA and not event.name.startswith(NO_KERNELS)
+        for event in seen.events()
+    )
+    return {"counted": counted, "profiled": kernels}
+
+
+def budget(bench: Bench) -> Found:
+    """Find how much a micro-batch may hold; see benchmarks.batch_finder."""
+    step = bench.step(bench.train(precision="bf16"))
+
+    def peak_of(utterances: int, frames: int) -> float:
+        batch = bench.batch(utterances, frames).to(bench.device)
+        if bench.device.type == "cuda":
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats(bench.device)
+        else:
+            peak_gib(bench.device, reset=True)
+        for _ in range(2):
+            step([(0, batch)])
+        if bench.device.type == "cuda":
+            return torch.cuda.max_memory_reserved(bench.device) / 2**30
+        return peak_gib(bench.device)
+
+    peaks = {frames: (peak_of(1, frames), peak_of(2, frames)) for frames in bench.sizes.lengths}
+    return propose(peaks, USED * total_gib(bench.device)) | {"peaks_gib": peaks}
+
+
+def shard_row(bench: Bench, rng: np.random.Generator, data: DataConfig) -> Found:
+    """Return an utterance as a shard holds it, of random sound and text."""
+    sizes = bench.sizes
+    wave = 0.1 * rng.standard_normal(sizes.frames * data.hop_length, dtype=np.float32)
+    bert = rng.standard_normal((sizes.tokens, sizes.model.bert_channels)).astype(np.float16)
+    return {
+        "phones": [SYMBOLS[i] for i in rng.integers(1, len(SYMBOLS) - 2, sizes.tokens)],
+        "tones": [0] * sizes.tokens,
+        "language": "EN",
+        "word2ph": [1] * sizes.tokens,
+        "bert": bert.tobytes(),
+        "bert_width": sizes.model.bert_channels,
+        "audio": encode_flac(wave, data.sampling_rate),
+        "speaker": "one",
+    }
+
+
+def feeding(bench: Bench) -> Found:
+    """Time how micro-batches are decoded on one core, and how they reach the device."""
+    data = replace(DataConfig(), spectrogram_on="device")
+    rng = np.random.default_rng(0)
+    rows = [shard_row(bench, rng, data) for _ in range(bench.sizes.utterances)]
+    courier = Courier(bench.device, data)
+    decoding, shipping = [], []
+    for _ in range(3):
+        began = time.perf_counter()
+        arrays = collate(rows, range(len(rows)), {"one": 0}, data)
+        decoding.append(time.perf_counter() - began)
+        began = time.perf_counter()
+        courier.ship(arrays).received()
+        if bench.device.type == "cuda":
+            torch.cuda.synchronize(bench.device)
+        shipping.append(time.perf_counter() - began)
+    return {
+        "decoded_utterances_per_s_and_core": len(rows) / median(decoding),
+        "shipped_utterances_per_s": len(rows) / median(shipping),
+    }
+
+
+def stages() -> dict[str, Callable[[Bench], Found]]:
+    """Return the stages in their order, the most wanted first."""
+    return {
+        "about": about,
+        "parity": parity,
+        "determinism": determinism,
+        **{f"speed {mode}": partial(speed, mode=mode) for mode in MODES},
+        "launches": launches,
+        "batch finder": budget,
+        "feeding": feeding,
+    }
+
+
+class Record:
+    """What is known so far, in a file that is whole at any time.
+
+    Args:
+        file: where it is written; None: nowhere.
+    """
+
+    def __init__(self, file: Path | None):
+        self.file = file
+        self.found: dict[str, Found] = {}
+        self.running = ""
+        self.lock = threading.Lock()
+
+    def write(self) -> None:
+        """Write the file."""
+        if self.file is None:
+            return
+        part = self.file.with_suffix(".part")
+        part.write_text(json.dumps(self.found, indent=1), encoding="utf-8")
+        part.replace(self.file)
+
+    def run(self, name: str, stage: Callable[[Bench], Found], bench: Bench) -> None:
+        """Run a stage; what goes wrong is its finding, and the others are run."""
+        print(f"{name} ...", flush=True)
+        self.running = name
+        began = time.monotonic()
+        try:
+            found = stage(bench)
+        except Exception as error:  # noqa: BLE001  # whatever it is, the other stages tell more
+            traceback.print_exc()
+            found = {"error": f"{type(error).__name__}: {error}"}
+        with self.lock:
+            self.found[name] = found | {"seconds": time.monotonic() - began}
+            self.write()
+
+    def end(self) -> None:
+        """Name the stage in which the time was up, and end the process."""
+        with self.lock:
+            self.found[self.running] = {"error": "the time was up"}
+            self.write()
+            print(f"the time was up in: {self.running}", flush=True)
+            os._exit(0)
+
+
+def speed_table(found: Mapping[str, Found]) -> str:
+    """Return the stages of speed as a table."""
+    columns = ("steps_per_s", "as_reference_steps_per_s", "ratio", "peak_gib", "mfu")
+    rows = [
+        [mode, *(cell(own.get(column, float("nan")), ".3g") for column in columns)]
+        for mode in MODES
+        if (own := found.get(f"speed {mode}"))
+    ]
+    return table(["", *columns], rows, align_right=True)
+
+
+def command_line() -> argparse.ArgumentParser:
+    """Return the parser of the command's options."""
+    made = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=__doc__)
+    made.add_argument("--device", default="cuda", help="cuda or cpu")
+    made.add_argument("--minutes", type=float, default=9.0, help="when to end, done or not")
+    made.add_argument("--threads", type=int, default=4)
+    made.add_argument("--tiny", action="store_true", help="small networks, to try the command")
+    made.add_argument("--json", type=Path, help="write the figures, after each stage")
+    return made
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run the command."""
+    made = command_line()
+    args = made.parse_args(argv)
+    if args.device == "cuda" and not torch.cuda.is_available():
+        made.error("torch finds no GPU here: give --device cpu --tiny")
+    if args.device == "cpu" and not args.tiny:
+        made.error("the full model takes a CPU hours: give --tiny")
+    bench = Bench(torch.device(args.device), TINY if args.tiny else FULL, args.threads)
+    record = Record(args.json)
+    clock = threading.Timer(60 * args.minutes, record.end)
+    clock.daemon = True
+    clock.start()
+    for name, stage in stages().items():
+        record.run(name, stage, bench)
+    clock.cancel()
+    print(json.dumps(record.found, indent=1))
+    print(speed_table(record.found))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,62 @@
+"""The command that fills a GPU's tables goes through all stages on a CPU, with small networks."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from benchmarks import gpu
+from benchmarks.gpu import MODES, Record, command_line, main, stages
+from tests.test_house import ROOT
+
+
+@pytest.mark.processes
+@pytest.mark.medium
+def test_all_stages_on_a_cpu_without_ray(tmp_path):
+    file = tmp_path / "gpu.json"
+    code = (
+        "import sys; from benchmarks.gpu import main; "
+        f"main(['--device', 'cpu', '--tiny', '--threads', '1', '--json', {str(file)!r}]); "
+        "assert 'ray' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(file.read_text())
+    assert list(found) == list(stages())
+    assert [name for name, own in found.items() if "error" in own] == [], done.stderr
+
+    assert max(found["parity"]["fp32"]) < 1e-6  # the same device
+    assert 0 < max(found["parity"]["bf16"]) < 0.02
+    bits = {key: value for key, value in found["determinism"].items() if key != "seconds"}
+    assert len(bits) == 3 and all(value is True for value in bits.values())
+    for mode in MODES:
+        own = found[f"speed {mode}"]
+        assert own["steps_per_s"] > 0 and own["flops"] > 0 and 0 < own["mfu"] < 1.5
+    assert found["launches"]["counted"] > 1000
+    assert found["batch finder"]["max_utterances"] > 2
+    assert found["feeding"]["decoded_utterances_per_s_and_core"] > 0
+
+
+def test_the_file_holds_what_is_known_when_the_time_is_up(tmp_path, monkeypatch):
+    ended = []
+    monkeypatch.setattr(gpu.os, "_exit", ended.append)
+    record = Record(tmp_path / "gpu.json")
+    record.run("quick", lambda bench: {"value": 1}, None)
+    record.run("wrong", lambda bench: {"value": 1 / 0}, None)
+    record.run("slow", lambda bench: record.end() or {"value": 2}, None)
+    assert ended == [0]
+    found = json.loads((tmp_path / "gpu.json").read_text())
+    assert found["quick"]["value"] == 1
+    assert "ZeroDivisionError" in found["wrong"]["error"]
+    assert list(found) == ["quick", "wrong", "slow"]
+
+
+@pytest.mark.parametrize("argv", [["--device", "cuda"], ["--device", "cpu"]])
+def test_what_cannot_be_measured_is_refused(argv, monkeypatch, capsys):
+    monkeypatch.setattr(gpu.torch.cuda, "is_available", lambda: False)
+    with pytest.raises(SystemExit) as end:
+        main(argv)
+    assert end.value.code == 2
+    assert "--tiny" in capsys.readouterr().err
+    assert command_line().parse_args([]).minutes == 9
