@@ -39,8 +39,9 @@ def set_up_process(train: TrainConfig, gpu: bool) -> None:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":16:8")
         # sums inside the switch have no fixed order
         os.environ.setdefault("NCCL_NVLS_ENABLE", "0")
-    # an operation that has no deterministic kernel fails, and is named
-    torch.use_deterministic_algorithms(deterministic)
+    if deterministic != torch.are_deterministic_algorithms_enabled():  # it imports the compiler
+        # an operation that has no deterministic kernel fails, and is named
+        torch.use_deterministic_algorithms(deterministic)
     # Else all fresh memory is filled, for the sake of code that reads what it has not written: a
     # step filled 13,454 tensors instead of 918.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
