@@ -47,13 +47,7 @@ from job.on_ray.private import (
     announce_preemption,
     cluster_state,
 )
-from job.on_ray.stopping import (
-    CONCURRENCY,
-    SAVE_WITHIN_S,
-    Controller,
-    NothingToSaveError,
-    is_answered_no,
-)
+from job.on_ray.stopping import CONCURRENCY, SAVE_WITHIN_S, Controller
 from trainable.run.storage import owner
 from trainable.worker.config import WorkerConfig
 
@@ -200,14 +194,13 @@ class ElasticTrainer(TailoredController, TorchTrainer):
         Whatever ends the waiting ends the controller too, and gives back what it had reserved.
         """
         running = controller.run.remote()
-        answer = None
+        told = False
         try:
             while not ray.wait([running], timeout=LOOK_EVERY_S)[0]:
-                if self.stop.is_set() and answer is None:
+                if self.stop.is_set() and not told:
+                    controller.stop.remote()
+                    told = True
                     print(STOPS, flush=True)
-                    answer = controller.stop.remote()
-                if answer is not None and is_answered_no(answer):
-                    raise NothingToSaveError("the run is stopped before it has workers")
             ray.get(running)
             result = ray.get(controller.get_result.remote())
         except BaseException:

@@ -17,7 +17,6 @@ from types import FrameType
 from typing import Any
 
 import ray
-from ray.exceptions import RayError
 
 from job.on_ray.private import TransparentController, announce_preemption, is_over
 from trainable.worker.preemption import stop_notice
@@ -39,39 +38,30 @@ class Controller(TransparentController):
 
     def __init__(self, **settings: Any):
         self.told_to_stop = threading.Event()
-        self.to_save = False
         self.job = ray.get_runtime_context().get_job_id()
         super().__init__(**settings)
         threading.Thread(target=self._watch, name="stop", daemon=True).start()
 
     @ray.method(concurrency_group=STOP)
-    async def stop(self) -> bool:
-        """Have the workers save, and the run end; return False if there are none to wait for.
-
-        Then nothing is lost if the driver ends this actor, which may wait for resources for ever.
-        """
-        self._look()
-        return self.to_save
+    async def stop(self) -> None:
+        """Have the workers save, and the run end."""
+        self.told_to_stop.set()
 
     def _watch(self) -> None:
-        while not self.told_to_stop.wait(LOOK_EVERY_S):
-            if self._is_orphaned():
-                self._look()
-        if self.to_save:
-            self._tell_workers()
+        while not self.told_to_stop.wait(LOOK_EVERY_S) and not self._is_orphaned():
+            pass
 
-        # a driver asks for the result and ends this actor; without a driver, nobody does
+        self.failure_policy.gives_up = True
+        if self.workers is None and not self.is_ending:
+            # nothing is lost, and the controller may be waiting for resources for ever
+            self.scaling_policy.before_controller_abort()
+            os._exit(0)
+        self._tell_workers()
+
+        # the driver asks for the result and ends this actor; without a driver, nobody does
         while not self._is_orphaned():
             time.sleep(LOOK_EVERY_S)
-        if not self.has_ended:
-            self.scaling_policy.before_controller_abort()
         os._exit(0)
-
-    def _look(self) -> None:
-        """Have the run end, and see whether there are workers that have something to save."""
-        self.failure_policy.gives_up = True
-        self.to_save = self.workers is not None or self.is_ending
-        self.told_to_stop.set()
 
     def _tell_workers(self) -> None:
         """Give the workers notice, until the run has ended."""
@@ -86,17 +76,8 @@ class Controller(TransparentController):
     def _is_orphaned(self) -> bool:
         try:
             return is_over(self.job)
-        except RayError:
+        except ray.exceptions.RayError:
             return False  # the control service restarts
-
-
-def is_answered_no(answer: ray.ObjectRef) -> bool:
-    """Tell whether `Controller.stop` has answered by now, and has no workers to wait for."""
-    return bool(ray.wait([answer], timeout=0)[0]) and not ray.get(answer)
-
-
-class NothingToSaveError(RayError):
-    """Ends the wait for a run that is stopped before it has workers."""
 
 
 class Signals:
@@ -107,12 +88,10 @@ class Signals:
 
     Attributes:
         caught: the signal that has asked the run to stop; None: there was none.
-        ended: the signal that has ended the process; None: there was none.
     """
 
     def __init__(self) -> None:
         self.caught: signal.Signals | None = None
-        self.ended: int | None = None
         self.stop: threading.Event | None = None
         self.before: dict[signal.Signals, Any] = {}
 
@@ -120,12 +99,9 @@ class Signals:
         self.catch()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+    def __exit__(self, *_: object) -> None:
         for number, handler in self.before.items():
             signal.signal(number, handler)
-        # Ray, within which the signal may have come, makes 1 of its status
-        if kind is SystemExit and self.ended is not None:
-            sys.exit(128 + self.ended)
 
     def catch(self) -> None:
         """Handle the signals from now on: Ray, when it starts, takes SIGTERM for itself."""
@@ -155,7 +131,6 @@ class Signals:
         if self.stop is None or self.caught is not None:
             # no print: the signal may have come in the midst of one
             os.write(sys.stderr.fileno(), b"ended at once\n")
-            self.ended = number
             sys.exit(128 + number)
         self.caught = signal.Signals(number)
         self.stop.set()

@@ -1,12 +1,9 @@
 """Signals of a driver: the first asks the run to stop, every other one ends the process."""
 
-import os
 import signal
 import threading
-import time
 
 import pytest
-import ray
 
 from job.on_ray.stopping import CAUGHT, Signals
 
@@ -56,17 +53,3 @@ def test_a_trial_in_another_thread_leaves_the_signals_alone():
     thread.start()
     thread.join()
     assert seen == before
-
-
-def test_the_status_is_the_signals_also_within_ray(ray_local):
-    """Ray's own calls turn what a handler raises into the status 1."""
-    forever = ray.remote(time.sleep).remote(60)
-    for seconds in (0.3, 0.9):
-        threading.Timer(seconds, os.kill, (os.getpid(), signal.SIGINT)).start()
-    stop = threading.Event()
-    with pytest.raises(SystemExit) as end, Signals() as signals, signals.asking(stop):
-        while True:
-            ray.wait([forever], timeout=5)
-    ray.cancel(forever, force=True)
-    assert stop.is_set()
-    assert end.value.code == 128 + signal.SIGINT
