@@ -10,10 +10,21 @@ UNREACHABLE = tl.constexpr(-1e9)
 
 @triton.jit
 def _search(
-    neg_cent_ptr, mask_ptr, moved_ptr, path_ptr,
-    T_y, T_x, n_b, n_y, n_x, m_b, m_y, m_x,
-    FRAMES: tl.constexpr, TOKENS: tl.constexpr,
-):  # fmt: skip
+    neg_cent_ptr,
+    mask_ptr,
+    moved_ptr,
+    path_ptr,
+    T_y,
+    T_x,
+    n_b,
+    n_y,
+    n_x,
+    m_b,
+    m_y,
+    m_x,
+    FRAMES: tl.constexpr,
+    TOKENS: tl.constexpr,
+):
     """Go through the frames forwards with the scores of all tokens, and back along the moves."""
     item = tl.program_id(0).to(tl.int64)
     x = tl.arange(0, TOKENS)
@@ -56,8 +67,15 @@ def search(neg_cent: Tensor, mask: Tensor) -> Tensor:
     moved = torch.empty(neg_cent.shape, dtype=torch.int8, device=neg_cent.device)
     path = torch.zeros(neg_cent.shape, dtype=neg_cent.dtype, device=neg_cent.device)
     _search[(B,)](
-        neg_cent, mask, moved, path,
-        T_y, T_x, *neg_cent.stride(), *mask.stride(),
-        FRAMES=triton.next_power_of_2(T_y), TOKENS=triton.next_power_of_2(T_x),
-    )  # fmt: skip
+        neg_cent,
+        mask,
+        moved,
+        path,
+        T_y,
+        T_x,
+        *neg_cent.stride(),
+        *mask.stride(),
+        FRAMES=triton.next_power_of_2(T_y),
+        TOKENS=triton.next_power_of_2(T_x),
+    )
     return path

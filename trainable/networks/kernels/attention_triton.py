@@ -27,10 +27,25 @@ def _to_band(band_ptr, values, row, i, j, T, W: tl.constexpr, P: tl.constexpr):
 
 @triton.jit
 def _forward_kernel(
-    scores_ptr, near_ptr, padding_ptr, keep_ptr, weights_ptr, dropped_ptr, band_ptr,
-    T, rows_of_item, m_b, m_t, factor: tl.constexpr, scale: tl.constexpr,
-    W: tl.constexpr, P: tl.constexpr, N: tl.constexpr, DROP: tl.constexpr, dtype: tl.constexpr,
-):  # fmt: skip
+    scores_ptr,
+    near_ptr,
+    padding_ptr,
+    keep_ptr,
+    weights_ptr,
+    dropped_ptr,
+    band_ptr,
+    T,
+    rows_of_item,
+    m_b,
+    m_t,
+    factor: tl.constexpr,
+    scale: tl.constexpr,
+    W: tl.constexpr,
+    P: tl.constexpr,
+    N: tl.constexpr,
+    DROP: tl.constexpr,
+    dtype: tl.constexpr,
+):
     row = tl.program_id(0).to(tl.int64)
     i = (row % T).to(tl.int32)
     j = tl.arange(0, N)
@@ -53,10 +68,25 @@ def _forward_kernel(
 
 @triton.jit
 def _backward_kernel(
-    to_ptr, to_band_ptr, weights_ptr, padding_ptr, keep_ptr, of_scores_ptr, of_near_ptr,
-    T, rows_of_item, m_b, m_t, factor: tl.constexpr, scale: tl.constexpr,
-    W: tl.constexpr, P: tl.constexpr, N: tl.constexpr, DROP: tl.constexpr, dtype: tl.constexpr,
-):  # fmt: skip
+    to_ptr,
+    to_band_ptr,
+    weights_ptr,
+    padding_ptr,
+    keep_ptr,
+    of_scores_ptr,
+    of_near_ptr,
+    T,
+    rows_of_item,
+    m_b,
+    m_t,
+    factor: tl.constexpr,
+    scale: tl.constexpr,
+    W: tl.constexpr,
+    P: tl.constexpr,
+    N: tl.constexpr,
+    DROP: tl.constexpr,
+    dtype: tl.constexpr,
+):
     row = tl.program_id(0).to(tl.int64)
     i = (row % T).to(tl.int32)
     j = tl.arange(0, N)
@@ -98,9 +128,16 @@ def forward(
     """Compute `attention.softmax_in_torch`."""
     weights, dropped, band = map(torch.empty_like, (scores, scores, near))
     _forward_kernel[(band.numel() // band.size(-1),)](
-        scores, near, padding, keep, weights, dropped, band,
-        scale=scale, **_sizes(scores, near, padding, keep, p),
-    )  # fmt: skip
+        scores,
+        near,
+        padding,
+        keep,
+        weights,
+        dropped,
+        band,
+        scale=scale,
+        **_sizes(scores, near, padding, keep, p),
+    )
     return weights, dropped, band
 
 
@@ -116,7 +153,14 @@ def backward(
     """Compute `attention.softmax_backward_in_torch`."""
     of_scores, of_near = torch.empty_like(to), torch.empty_like(to_band)
     _backward_kernel[(to_band.numel() // to_band.size(-1),)](
-        to, to_band, weights, padding, keep, of_scores, of_near,
-        scale=scale, **_sizes(to, to_band, padding, keep, p),
-    )  # fmt: skip
+        to,
+        to_band,
+        weights,
+        padding,
+        keep,
+        of_scores,
+        of_near,
+        scale=scale,
+        **_sizes(to, to_band, padding, keep, p),
+    )
     return of_scores, of_near

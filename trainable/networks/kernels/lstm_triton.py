@@ -32,9 +32,20 @@ def _product(total, left, weights, there, precision: tl.constexpr):
 
 @triton.jit
 def _forward_kernel(
-    gates_ptr, weight_ptr, h_ptr, c_ptr, opened_ptr, B, T, g_b, g_t,
-    H: tl.constexpr, R: tl.constexpr, N: tl.constexpr, precision: tl.constexpr,
-):  # fmt: skip
+    gates_ptr,
+    weight_ptr,
+    h_ptr,
+    c_ptr,
+    opened_ptr,
+    B,
+    T,
+    g_b,
+    g_t,
+    H: tl.constexpr,
+    R: tl.constexpr,
+    N: tl.constexpr,
+    precision: tl.constexpr,
+):
     way = tl.program_id(0)
     row = (tl.program_id(1) * R + tl.arange(0, R))[:, None].to(tl.int64)
     weight_ptr += way * 4 * H * H
@@ -81,10 +92,25 @@ def _forward_kernel(
 
 @triton.jit
 def _backward_kernel(
-    to_ptr, weight_ptr, h_ptr, c_ptr, opened_ptr, of_gates_ptr, before_ptr, of_c_ptr,
-    B, T, g_b, g_t, g_w, g_h,
-    H: tl.constexpr, R: tl.constexpr, N: tl.constexpr, precision: tl.constexpr,
-):  # fmt: skip
+    to_ptr,
+    weight_ptr,
+    h_ptr,
+    c_ptr,
+    opened_ptr,
+    of_gates_ptr,
+    before_ptr,
+    of_c_ptr,
+    B,
+    T,
+    g_b,
+    g_t,
+    g_w,
+    g_h,
+    H: tl.constexpr,
+    R: tl.constexpr,
+    N: tl.constexpr,
+    precision: tl.constexpr,
+):
     way = tl.program_id(0)
     row = (tl.program_id(1) * R + tl.arange(0, R))[:, None].to(tl.int64)
     weight_ptr += way * 4 * H * H

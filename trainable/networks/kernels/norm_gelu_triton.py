@@ -32,11 +32,31 @@ def _normed(x, channels, eps, C: tl.constexpr):
 
 @triton.jit
 def _forward_kernel(
-    x_ptr, bias_ptr, gamma_ptr, beta_ptr, residual_ptr, mask_ptr, out_ptr,
-    T, x_b, x_c, x_t, r_b, r_c, r_t, m_b, m_t, eps: tl.constexpr,
-    C: tl.constexpr, P: tl.constexpr, N: tl.constexpr,
-    BIAS: tl.constexpr, RESIDUAL: tl.constexpr, MASK: tl.constexpr, dtype: tl.constexpr,
-):  # fmt: skip
+    x_ptr,
+    bias_ptr,
+    gamma_ptr,
+    beta_ptr,
+    residual_ptr,
+    mask_ptr,
+    out_ptr,
+    T,
+    x_b,
+    x_c,
+    x_t,
+    r_b,
+    r_c,
+    r_t,
+    m_b,
+    m_t,
+    eps: tl.constexpr,
+    C: tl.constexpr,
+    P: tl.constexpr,
+    N: tl.constexpr,
+    BIAS: tl.constexpr,
+    RESIDUAL: tl.constexpr,
+    MASK: tl.constexpr,
+    dtype: tl.constexpr,
+):
     i = tl.program_id(0)
     t = (tl.program_id(1) * N + tl.arange(0, N))[None, :]
     c = tl.arange(0, P)[:, None]
@@ -57,11 +77,33 @@ def _forward_kernel(
 
 @triton.jit
 def _backward_kernel(
-    x_ptr, bias_ptr, gamma_ptr, beta_ptr, mask_ptr, to_ptr, of_x_ptr, of_residual_ptr, sums_ptr,
-    T, x_b, x_c, x_t, m_b, m_t, g_b, g_c, g_t, eps: tl.constexpr,
-    C: tl.constexpr, P: tl.constexpr, N: tl.constexpr,
-    BIAS: tl.constexpr, RESIDUAL: tl.constexpr, MASK: tl.constexpr, dtype: tl.constexpr,
-):  # fmt: skip
+    x_ptr,
+    bias_ptr,
+    gamma_ptr,
+    beta_ptr,
+    mask_ptr,
+    to_ptr,
+    of_x_ptr,
+    of_residual_ptr,
+    sums_ptr,
+    T,
+    x_b,
+    x_c,
+    x_t,
+    m_b,
+    m_t,
+    g_b,
+    g_c,
+    g_t,
+    eps: tl.constexpr,
+    C: tl.constexpr,
+    P: tl.constexpr,
+    N: tl.constexpr,
+    BIAS: tl.constexpr,
+    RESIDUAL: tl.constexpr,
+    MASK: tl.constexpr,
+    dtype: tl.constexpr,
+):
     i = tl.program_id(0)
     t = (tl.program_id(1) * N + tl.arange(0, N))[None, :]
     c = tl.arange(0, P)[:, None]
@@ -118,10 +160,23 @@ def forward(
     out = x.new_empty(x.shape, dtype=result_type(x, residual))
     added = x if residual is None else residual
     _forward_kernel[(B, triton.cdiv(T, COLUMNS))](
-        x, bias, gamma, beta, added, mask, out,
-        T, *x.stride(), *added.stride(), *_strides(mask), eps=eps, **_sizes(x),
-        BIAS=bias is not None, RESIDUAL=residual is not None, MASK=mask is not None,
-    )  # fmt: skip
+        x,
+        bias,
+        gamma,
+        beta,
+        added,
+        mask,
+        out,
+        T,
+        *x.stride(),
+        *added.stride(),
+        *_strides(mask),
+        eps=eps,
+        **_sizes(x),
+        BIAS=bias is not None,
+        RESIDUAL=residual is not None,
+        MASK=mask is not None,
+    )
     return out
 
 
@@ -143,8 +198,23 @@ def backward(
     blocks = triton.cdiv(T, COLUMNS)
     sums = gamma.new_empty(B * blocks, 3, C)
     _backward_kernel[(B, blocks)](
-        x, bias, gamma, beta, mask, to, of_x, of_residual, sums,
-        T, *x.stride(), *_strides(mask), *to.stride(), eps=eps, **_sizes(x),
-        BIAS=bias is not None, RESIDUAL=residual, MASK=mask is not None,
-    )  # fmt: skip
+        x,
+        bias,
+        gamma,
+        beta,
+        mask,
+        to,
+        of_x,
+        of_residual,
+        sums,
+        T,
+        *x.stride(),
+        *_strides(mask),
+        *to.stride(),
+        eps=eps,
+        **_sizes(x),
+        BIAS=bias is not None,
+        RESIDUAL=residual,
+        MASK=mask is not None,
+    )
     return of_x, of_residual, sums.sum(0)

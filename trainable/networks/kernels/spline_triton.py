@@ -112,12 +112,36 @@ def _place(
 
 @triton.jit
 def _forward_kernel(
-    x_ptr, shape_ptr, mask_ptr, log_det_ptr, y_ptr, out_ptr,
-    n, H, T, x_b, x_h, x_t, s_b, s_c, s_t, m_b, m_t, l_b, l_h, l_t,
-    bound: tl.constexpr, scale: tl.constexpr, tiny: tl.constexpr,
-    K: tl.constexpr, P: tl.constexpr, N: tl.constexpr,
-    INVERSE: tl.constexpr, ADDS: tl.constexpr, dtype: tl.constexpr,
-):  # fmt: skip
+    x_ptr,
+    shape_ptr,
+    mask_ptr,
+    log_det_ptr,
+    y_ptr,
+    out_ptr,
+    n,
+    H,
+    T,
+    x_b,
+    x_h,
+    x_t,
+    s_b,
+    s_c,
+    s_t,
+    m_b,
+    m_t,
+    l_b,
+    l_h,
+    l_t,
+    bound: tl.constexpr,
+    scale: tl.constexpr,
+    tiny: tl.constexpr,
+    K: tl.constexpr,
+    P: tl.constexpr,
+    N: tl.constexpr,
+    INVERSE: tl.constexpr,
+    ADDS: tl.constexpr,
+    dtype: tl.constexpr,
+):
     place = tl.program_id(0) * N + tl.arange(0, N)
     there = place < n
     t, row = place % T, place // T
@@ -174,12 +198,41 @@ def _store_rows(pointer, first, order, n, stride, inside, values):
 
 @triton.jit
 def _backward_kernel(
-    to_output_ptr, to_log_ptr, x_ptr, shape_ptr, mask_ptr, of_x_ptr, of_shape_ptr,
-    n, H, T, x_b, x_h, x_t, s_b, s_c, s_t, m_b, m_t, g_b, g_h, g_t, l_b, l_h, l_t,
-    bound: tl.constexpr, scale: tl.constexpr, tiny: tl.constexpr,
-    K: tl.constexpr, P: tl.constexpr, N: tl.constexpr,
-    INVERSE: tl.constexpr, OUTPUT: tl.constexpr, LOG: tl.constexpr, dtype: tl.constexpr,
-):  # fmt: skip
+    to_output_ptr,
+    to_log_ptr,
+    x_ptr,
+    shape_ptr,
+    mask_ptr,
+    of_x_ptr,
+    of_shape_ptr,
+    n,
+    H,
+    T,
+    x_b,
+    x_h,
+    x_t,
+    s_b,
+    s_c,
+    s_t,
+    m_b,
+    m_t,
+    g_b,
+    g_h,
+    g_t,
+    l_b,
+    l_h,
+    l_t,
+    bound: tl.constexpr,
+    scale: tl.constexpr,
+    tiny: tl.constexpr,
+    K: tl.constexpr,
+    P: tl.constexpr,
+    N: tl.constexpr,
+    INVERSE: tl.constexpr,
+    OUTPUT: tl.constexpr,
+    LOG: tl.constexpr,
+    dtype: tl.constexpr,
+):
     place = tl.program_id(0) * N + tl.arange(0, N)
     there = place < n
     t, row = place % T, place // T
@@ -279,12 +332,27 @@ def forward(
     out = torch.empty_like(y)
     added = y if log_det is None else log_det
     _forward_kernel[(triton.cdiv(x.numel(), BLOCK),)](
-        x, shape, mask, added, y, out,
-        x.numel(), x.size(1), x.size(2),
-        *x.stride(), *shape.stride(), mask.stride(0), mask.stride(2), *added.stride(),
-        bound=bound, scale=scale, tiny=torch.finfo(dtype).tiny,
-        **_sizes(x, shape, dtype), INVERSE=inverse, ADDS=log_det is not None,
-    )  # fmt: skip
+        x,
+        shape,
+        mask,
+        added,
+        y,
+        out,
+        x.numel(),
+        x.size(1),
+        x.size(2),
+        *x.stride(),
+        *shape.stride(),
+        mask.stride(0),
+        mask.stride(2),
+        *added.stride(),
+        bound=bound,
+        scale=scale,
+        tiny=torch.finfo(dtype).tiny,
+        **_sizes(x, shape, dtype),
+        INVERSE=inverse,
+        ADDS=log_det is not None,
+    )
     return y, out
 
 
@@ -305,12 +373,28 @@ def backward(
     of_x, of_shape = x.new_empty(x.shape), shape.new_empty(shape.shape)
     first, second = (of_x if to is None else to for to in (to_output, to_log))
     _backward_kernel[(triton.cdiv(x.numel(), BLOCK),)](
-        first, second, x, shape, mask, of_x, of_shape,
-        x.numel(), x.size(1), x.size(2),
-        *x.stride(), *shape.stride(), mask.stride(0), mask.stride(2),
-        *first.stride(), *second.stride(),
-        bound=bound, scale=scale, tiny=torch.finfo(dtype).tiny,
-        **_sizes(x, shape, dtype), INVERSE=inverse,
-        OUTPUT=to_output is not None, LOG=to_log is not None,
-    )  # fmt: skip
+        first,
+        second,
+        x,
+        shape,
+        mask,
+        of_x,
+        of_shape,
+        x.numel(),
+        x.size(1),
+        x.size(2),
+        *x.stride(),
+        *shape.stride(),
+        mask.stride(0),
+        mask.stride(2),
+        *first.stride(),
+        *second.stride(),
+        bound=bound,
+        scale=scale,
+        tiny=torch.finfo(dtype).tiny,
+        **_sizes(x, shape, dtype),
+        INVERSE=inverse,
+        OUTPUT=to_output is not None,
+        LOG=to_log is not None,
+    )
     return of_x, of_shape

@@ -71,22 +71,32 @@ def launches(half: torch.dtype) -> list[tuple[Any, str, Callable[[], Any]]]:
         call
         for inverse in (False, True)
         for call in (
-            ("_forward_kernel", lambda i=inverse: spline_triton.forward(
-                x, shape.to(half), mask, x, i, 5.0, 13.9)),
-            ("_backward_kernel", lambda i=inverse: spline_triton.backward(
-                x, shape.to(half), mask, x, x, i, 5.0, 13.9, [])),
+            (
+                "_forward_kernel",
+                lambda i=inverse: spline_triton.forward(x, shape.to(half), mask, x, i, 5.0, 13.9),
+            ),
+            (
+                "_backward_kernel",
+                lambda i=inverse: spline_triton.backward(
+                    x, shape.to(half), mask, x, x, i, 5.0, 13.9, []
+                ),
+            ),
         )
-    ]  # fmt: skip
+    ]
     norm = [
         ("_forward_kernel", lambda: norm_gelu_triton.forward(x2, *[weights] * 3, x2, mask, 1e-5)),
-        ("_backward_kernel", lambda: norm_gelu_triton.backward(
-            x2, *[weights] * 3, mask, x2, True, 1e-5, [])),
-    ]  # fmt: skip
+        (
+            "_backward_kernel",
+            lambda: norm_gelu_triton.backward(x2, *[weights] * 3, mask, x2, True, 1e-5, []),
+        ),
+    ]
     lstm = [
         ("_forward_kernel", lambda: lstm_triton.forward(gates, of_states)),
-        ("_backward_kernel", lambda: lstm_triton.backward(
-            states, of_states, states, states, opened)),
-    ]  # fmt: skip
+        (
+            "_backward_kernel",
+            lambda: lstm_triton.backward(states, of_states, states, states, opened),
+        ),
+    ]
     scores = torch.empty(2, 400, 241)
     alignment = [("_search", lambda: alignment_triton.search(scores, scores))]
     modules = (
@@ -107,11 +117,15 @@ def attention_launches(half: torch.dtype) -> list[tuple[str, Callable[[], Any]]]
     near = torch.empty(2, 2, 400, 9, dtype=half)
     padding, keep = torch.empty(2, 1, 400).bool(), scores.bool()
     return [
-        ("_forward_kernel", lambda: attention_triton.forward(
-            scores, near, padding, keep, 0.1, 0.1)),
-        ("_backward_kernel", lambda: attention_triton.backward(
-            scores, near, scores, padding, keep, 0.1, 0.1)),
-    ]  # fmt: skip
+        (
+            "_forward_kernel",
+            lambda: attention_triton.forward(scores, near, padding, keep, 0.1, 0.1),
+        ),
+        (
+            "_backward_kernel",
+            lambda: attention_triton.backward(scores, near, scores, padding, keep, 0.1, 0.1),
+        ),
+    ]
 
 
 def bias_launches(half: torch.dtype) -> list[tuple[str, Callable[[], Any]]]:

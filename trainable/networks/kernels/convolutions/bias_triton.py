@@ -10,10 +10,20 @@ BLOCK = 1024
 
 @triton.jit
 def _forward_kernel(
-    x_ptr, bias_ptr, residual_ptr, activated_ptr, total_ptr, elements, inner, channels,
-    slope: tl.constexpr, RESIDUAL: tl.constexpr, BOTH: tl.constexpr,
-    BLOCK: tl.constexpr, dtype: tl.constexpr,
-):  # fmt: skip
+    x_ptr,
+    bias_ptr,
+    residual_ptr,
+    activated_ptr,
+    total_ptr,
+    elements,
+    inner,
+    channels,
+    slope: tl.constexpr,
+    RESIDUAL: tl.constexpr,
+    BOTH: tl.constexpr,
+    BLOCK: tl.constexpr,
+    dtype: tl.constexpr,
+):
     at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     there = at < elements
     total = tl.load(x_ptr + at, mask=there, other=0.0).to(dtype)
@@ -27,9 +37,16 @@ def _forward_kernel(
 
 @triton.jit
 def _backward_kernel(
-    to_ptr, to_total_ptr, activated_ptr, found_ptr, elements,
-    slope: tl.constexpr, TOTAL: tl.constexpr, BLOCK: tl.constexpr, dtype: tl.constexpr,
-):  # fmt: skip
+    to_ptr,
+    to_total_ptr,
+    activated_ptr,
+    found_ptr,
+    elements,
+    slope: tl.constexpr,
+    TOTAL: tl.constexpr,
+    BLOCK: tl.constexpr,
+    dtype: tl.constexpr,
+):
     at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     there = at < elements
     to = tl.load(to_ptr + at, mask=there, other=0.0).to(dtype)
@@ -51,9 +68,20 @@ def forward(
     activated = torch.empty_like(x)
     total = x.new_empty(x.shape if both else 0)
     _forward_kernel[(triton.cdiv(x.numel(), BLOCK),)](
-        x, bias, residual, activated, total, x.numel(), x[0, 0].numel(), x.size(1),
-        slope=slope, RESIDUAL=residual is not None, BOTH=both, BLOCK=BLOCK, dtype=_type(x),
-    )  # fmt: skip
+        x,
+        bias,
+        residual,
+        activated,
+        total,
+        x.numel(),
+        x[0, 0].numel(),
+        x.size(1),
+        slope=slope,
+        RESIDUAL=residual is not None,
+        BOTH=both,
+        BLOCK=BLOCK,
+        dtype=_type(x),
+    )
     return activated, total
 
 
@@ -61,7 +89,14 @@ def backward(to: Tensor, to_total: Tensor | None, activated: Tensor, slope: floa
     """Compute `bias.add_bias_backward_in_torch`, of contiguous tensors."""
     found = torch.empty_like(to)
     _backward_kernel[(triton.cdiv(to.numel(), BLOCK),)](
-        to, to_total, activated, found, to.numel(),
-        slope=slope, TOTAL=to_total is not None, BLOCK=BLOCK, dtype=_type(to),
-    )  # fmt: skip
+        to,
+        to_total,
+        activated,
+        found,
+        to.numel(),
+        slope=slope,
+        TOTAL=to_total is not None,
+        BLOCK=BLOCK,
+        dtype=_type(to),
+    )
     return found

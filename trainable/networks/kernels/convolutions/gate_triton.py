@@ -31,8 +31,14 @@ def _halves(x_ptr, shift_ptr, item, c, t, T, C: tl.constexpr, there, dtype: tl.c
 
 @triton.jit
 def _forward_kernel(
-    x_ptr, shift_ptr, out_ptr, T, C: tl.constexpr, BLOCK: tl.constexpr, dtype: tl.constexpr,
-):  # fmt: skip
+    x_ptr,
+    shift_ptr,
+    out_ptr,
+    T,
+    C: tl.constexpr,
+    BLOCK: tl.constexpr,
+    dtype: tl.constexpr,
+):
     item = (tl.program_id(0) // C).to(tl.int64)
     c = tl.program_id(0) % C
     t = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
@@ -42,9 +48,15 @@ def _forward_kernel(
 
 @triton.jit
 def _backward_kernel(
-    to_ptr, x_ptr, shift_ptr, of_x_ptr, T,
-    C: tl.constexpr, BLOCK: tl.constexpr, dtype: tl.constexpr,
-):  # fmt: skip
+    to_ptr,
+    x_ptr,
+    shift_ptr,
+    of_x_ptr,
+    T,
+    C: tl.constexpr,
+    BLOCK: tl.constexpr,
+    dtype: tl.constexpr,
+):
     item = (tl.program_id(0) // C).to(tl.int64)
     c = tl.program_id(0) % C
     t = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)

@@ -10,8 +10,13 @@ BLOCK = 1024
 
 @triton.jit
 def _forward_kernel(
-    v_ptr, g_ptr, starts_ptr, w_ptr, BLOCK: tl.constexpr, dtype: tl.constexpr,
-):  # fmt: skip
+    v_ptr,
+    g_ptr,
+    starts_ptr,
+    w_ptr,
+    BLOCK: tl.constexpr,
+    dtype: tl.constexpr,
+):
     row = tl.program_id(0)
     begin = tl.load(starts_ptr + row)
     end = tl.load(starts_ptr + row + 1)
@@ -32,9 +37,15 @@ def _forward_kernel(
 
 @triton.jit
 def _backward_kernel(
-    to_ptr, v_ptr, g_ptr, starts_ptr, of_v_ptr, of_g_ptr,
-    BLOCK: tl.constexpr, dtype: tl.constexpr,
-):  # fmt: skip
+    to_ptr,
+    v_ptr,
+    g_ptr,
+    starts_ptr,
+    of_v_ptr,
+    of_g_ptr,
+    BLOCK: tl.constexpr,
+    dtype: tl.constexpr,
+):
     row = tl.program_id(0)
     begin = tl.load(starts_ptr + row)
     end = tl.load(starts_ptr + row + 1)
@@ -75,7 +86,5 @@ def forward(v: Tensor, g: Tensor, starts: Tensor, dtype: torch.dtype) -> Tensor:
 def backward(to: Tensor, v: Tensor, g: Tensor, starts: Tensor) -> tuple[Tensor, Tensor]:
     """Compute `weight_norm.rows_backward_in_torch`."""
     of_v, of_g = torch.empty_like(v), torch.empty_like(g)
-    _backward_kernel[(g.numel(),)](
-        to, v, g, starts, of_v, of_g, BLOCK=BLOCK, dtype=_type(v)
-    )  # fmt: skip
+    _backward_kernel[(g.numel(),)](to, v, g, starts, of_v, of_g, BLOCK=BLOCK, dtype=_type(v))
     return of_v, of_g
