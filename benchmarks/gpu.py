@@ -129,10 +129,10 @@ class Bench:
             {name: net.to(self.device) for name, net in nets.items()}, slm, model, train
         )
 
-    def step(self, train: TrainConfig, kind: type[TrainingStep] = TrainingStep) -> TrainingStep:
+    def step(self, train: TrainConfig) -> TrainingStep:
         """Return a step of new networks, for which torch is set up."""
         set_up_torch(train, self.threads, self.device)
-        return kind(self.state(train), train, DataConfig())
+        return TrainingStep(self.state(train), train, DataConfig())
 
     def batch(self, utterances: int | None = None, frames: int | None = None) -> Any:
         """Return a micro-batch on the CPU, of the sizes' shape or another."""
@@ -220,32 +220,40 @@ def determinism(bench: Bench) -> Found:
         return pool.apply(repeated, (bench,))
 
 
-def subject(bench: Bench, mode: str, kind: type[TrainingStep] = TrainingStep) -> Subject:
-    """Return a step in one of MODES, which has run twice."""
+def subject(bench: Bench, mode: str) -> Subject:
+    """Return our step in one of MODES, which has run twice."""
     precision, _, compiled = mode.partition("+")
-    step = bench.step(bench.train(precision=precision), kind)
+    step = bench.step(bench.train(precision=precision))
     if compiled:
         compile_networks(step.state, bench.sizes.compiler)
-    made = Subject(step, bench.batch().to(bench.device))
+    return warm(Subject(step, bench.batch().to(bench.device)))
+
+
+def warm(own: Subject) -> Subject:
+    """Run a step twice: the second time moments, plans and compiled parts are there."""
     for _ in range(2):
-        made.run()
-    return made
+        own.run()
+    return own
+
+
+def peak_of_a_step(own: Subject, device: torch.device) -> float:
+    """Return the most memory that a step takes, GiB."""
+    peak_gib(device, reset=True)
+    own.run()
+    return peak_gib(device)
 
 
 def speed(bench: Bench, mode: str) -> Found:
-    """Time our step beside one with the reference's work, in turn.
+    """Time our step beside one of the same networks with the reference's work, in turn.
 
     Returns:
-        Of both steps per second and peak memory; ours, too: FLOPs, MFU and utterances per second.
+        Of both steps per second and peak memory; of ours, too: FLOPs, MFU and utterances per
+        second.
     """
     ours = subject(bench, mode)
+    state, train = ours.step.state, ours.step.train
+    theirs = warm(Subject(AsReferenceStep(state, train, DataConfig()), ours.batch))
     _, counted = ours.counted()
-    peak_gib(bench.device, reset=True)
-    ours.run()
-    own_peak = peak_gib(bench.device, reset=True)
-    theirs = subject(bench, mode, AsReferenceStep)
-    peak_gib(bench.device, reset=True)
-    theirs.run()
     subjects = {"seconds_per_step": ours, "as_reference_seconds_per_step": theirs}
     timed = in_turn(subjects, bench.sizes.pairs)
 
@@ -257,8 +265,8 @@ def speed(bench: Bench, mode: str) -> Found:
         "as_reference_steps_per_s": 1 / timed["as_reference_seconds_per_step"],
         "ratio": timed["ratio"],
         "utterances_per_s": bench.sizes.utterances / per_step,
-        # of both sets of networks, but for the first
-        "peak_gib": own_peak,
+        "peak_gib": peak_of_a_step(ours, bench.device),
+        "as_reference_peak_gib": peak_of_a_step(theirs, bench.device),
         "flops": counted["flops_corrected"],
         "mfu": counted["flops_corrected"] / per_step / best,
     }
@@ -399,7 +407,8 @@ class Record:
 
 def speed_table(found: Mapping[str, Found]) -> str:
     """Return the stages of speed as a table."""
-    columns = ("steps_per_s", "as_reference_steps_per_s", "ratio", "peak_gib", "mfu")
+    speeds = ("steps_per_s", "as_reference_steps_per_s", "ratio")
+    columns = (*speeds, "peak_gib", "as_reference_peak_gib", "mfu")
     rows = [
         [mode, *(cell(own.get(column, float("nan")), ".3g") for column in columns)]
         for mode in MODES

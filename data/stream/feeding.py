@@ -7,6 +7,7 @@ stream.
 """
 
 import contextlib
+import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping
@@ -19,6 +20,7 @@ import torch
 from data.config import DataConfig
 from data.stream.collate import TtsBatch, to_batch
 
+log = logging.getLogger("bert_vits2_ray")
 END_WITHIN_S = 10.0
 Made = TypeVar("Made")
 Ready = TypeVar("Ready")
@@ -35,7 +37,7 @@ class Feed(Iterator[Ready], Generic[Made, Ready]):
         """Begin to make the first item ready.
 
         Args:
-            items: yields what is to be made ready; runs, and is closed, on the thread.
+            items: yields what is to be made ready, never None; runs and is closed on the thread.
             make_ready: makes an item ready, on the thread.
         """
         self.items = items
@@ -83,26 +85,28 @@ class Feed(Iterator[Ready], Generic[Made, Ready]):
             self.ready.clear()
             self.changed.notify_all()
         self.thread.join(END_WITHIN_S)
+        if self.thread.is_alive():
+            log.warning("reading ahead has not ended within %.0f s", END_WITHIN_S)
 
     def _work(self) -> None:
         error = None
         try:
             with contextlib.closing(self.items):
-                while self._may_go_on():
-                    made = self.make_ready(next(self.items))
+                while self._may_go_on() and (item := next(self.items, None)) is not None:
+                    made = self.make_ready(item)
                     with self.changed:
                         if not self.closed:
                             self.ready.append(made)
                         self.changed.notify_all()
-                    del made  # here it would live on while the thread waits
-        except StopIteration:
-            pass
+                    del item, made  # here they would live on while the thread waits
         except BaseException as raised:  # noqa: BLE001  # raised again where the item is taken
             error = raised
         with self.changed:
             self.error = error
             self.ended = True
             self.changed.notify_all()
+            if error is not None and self.closed:  # nobody takes an item any more
+                log.info("reading ahead failed after its stream was closed: %r", error)
 
     def _may_go_on(self) -> bool:
         """Wait until the next item is wanted; tell whether it still is."""

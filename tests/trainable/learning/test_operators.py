@@ -19,7 +19,8 @@ from data.audio.spectrogram import mel_spectrogram
 from tests.tiny import tiny_batch, tiny_config, tiny_state
 from trainable.hardware import set_up_torch
 from trainable.learning.step import TrainingStep, mel_parameters
-from trainable.networks.generator.synthesizer import SynthesizerTrn, _lay_out
+from trainable.networks.generator.alignment import lay_out
+from trainable.networks.generator.synthesizer import SynthesizerTrn
 
 CPU = torch.device("cpu")
 # of torch's list of what has no deterministic kernel on CUDA: words of it -> operators
@@ -189,7 +190,7 @@ def test_alignment_layout_and_mels_are_those_of_full_precision(tf32_is_allowed, 
 
     monkeypatch.setattr(SynthesizerTrn, "_align", checked("align", SynthesizerTrn._align))
     for where, name in (
-        ("trainable.networks.generator.synthesizer", "_lay_out"),
+        ("trainable.networks.generator.synthesizer", "lay_out"),
         ("trainable.learning.step", "spec_to_mel"),
         ("trainable.learning.step", "mel_spectrogram"),
     ):
@@ -200,7 +201,7 @@ def test_alignment_layout_and_mels_are_those_of_full_precision(tf32_is_allowed, 
     calls.clear()
     with with_tf32():
         step()
-    assert set(calls) == {"align", "_lay_out", "spec_to_mel", "mel_spectrogram"}
+    assert set(calls) == {"align", "lay_out", "spec_to_mel", "mel_spectrogram"}
 
 
 def gradient_of(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
@@ -221,7 +222,7 @@ def test_gradients_through_mels_and_layout_are_those_of_full_precision(tf32_is_a
         x = torch.randn(2, 5, 4)
 
         def function(each: Tensor) -> Tensor:
-            return _lay_out(path, each)
+            return lay_out(path, each)
     else:
         parameters = mel_parameters(tiny_config().data, waveform=True)
         x = 0.1 * torch.randn(2, 4096)
@@ -242,6 +243,6 @@ def test_a_layout_is_the_product_with_the_path(tf32_is_allowed):
         path[0, 0, frame, token] = 1
     statistics = torch.randn(1, 2, 3, dtype=torch.float64, requires_grad=True)
     product = torch.matmul(statistics, path.squeeze(1).transpose(1, 2))
-    assert torch.equal(_lay_out(path, statistics), product)
-    assert torch.equal(_lay_out(path, statistics.detach()), product)
-    assert torch.autograd.gradcheck(lambda s: _lay_out(path, s), (statistics,))
+    assert torch.equal(lay_out(path, statistics), product)
+    assert torch.equal(lay_out(path, statistics.detach()), product)
+    assert torch.autograd.gradcheck(lambda s: lay_out(path, s), (statistics,))

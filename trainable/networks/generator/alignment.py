@@ -1,8 +1,11 @@
 """Monotonic alignment search: Glow-TTS (Kim et al., 2020, arXiv:2005.11129), VITS section 2.2.1."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
+from data.precision import full_precision, widen
 from trainable.networks.kernels.support import operator
 
 UNREACHABLE = -1e9
@@ -109,3 +112,47 @@ def maximum_path(neg_cent: Tensor, mask: Tensor) -> Tensor:
         [B, T_y, T_x] path, one 1 per frame inside the mask, in the type of neg_cent.
     """
     return SEARCH(neg_cent, mask)
+
+
+def lay_out(attn: Tensor, statistics: Tensor) -> Tensor:
+    """Give each frame the statistics of its token, in at least fp32, and none to the padding.
+
+    Args:
+        attn: [B, 1, T_y, T_x], one 1 in each frame that is no padding.
+        statistics: [B, C, T_x].
+
+    Returns:
+        [B, C, T_y].
+    """
+    path = attn.squeeze(1)
+    statistics = widen(statistics)
+    if statistics.requires_grad and torch.is_grad_enabled():
+        return _LaidOut.apply(path, statistics)
+    return _taken(path, statistics)
+
+
+def _taken(path: Tensor, statistics: Tensor) -> Tensor:
+    """Take the statistics of each frame's token: [B, T_y, T_x], [B, C, T_x] -> [B, C, T_y]."""
+    found, token = path.max(2)  # [B, T_y]
+    taken = statistics.gather(2, token.unsqueeze(1).expand(-1, statistics.size(1), -1))
+    return taken.masked_fill((found == 0).unsqueeze(1), 0.0)
+
+
+class _LaidOut(torch.autograd.Function):
+    """`_taken`, whose backward pass adds up in a fixed order, as a gather's own on CUDA does not.
+
+    The sum over a token's frames is a product with the path, in full fp32.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, path: Tensor, statistics: Tensor) -> Tensor:
+        """Return the statistics of each frame's token."""
+        ctx.save_for_backward(path)
+        return _taken(path, statistics)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor]:
+        """Return the sum of the gradients of each token's frames, [B, C, T_x]."""
+        (path,) = ctx.saved_tensors
+        with full_precision():
+            return None, torch.matmul(grad, path.to(grad.dtype))

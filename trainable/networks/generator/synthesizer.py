@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from data.precision import full_precision, widen
 from data.stream.inputs import TextInputs
 from data.text.languages import PUBLISHED, Language
-from trainable.networks.generator.alignment import maximum_path
+from trainable.networks.generator.alignment import lay_out, maximum_path
 from trainable.networks.generator.duration import DurationPredictor, StochasticDurationPredictor
 from trainable.networks.generator.flows import ResidualCouplingBlock, TransformerCouplingBlock
 from trainable.networks.generator.posterior_encoder import PosteriorEncoder
@@ -319,8 +319,8 @@ class SynthesizerTrn(nn.Module):
         attn = self._align(z_p, m_p, logs_p, x_mask, y_mask, frames, text.tokens)
 
         l_length, logw, logw_, logw_sdp = self._durations(hidden_x, x_mask, attn, g)
-        m_p = _lay_out(attn, m_p)
-        logs_p = _lay_out(attn, logs_p)
+        m_p = lay_out(attn, m_p)
+        logs_p = lay_out(attn, logs_p)
         z_slice, ids_slice = rand_slice_segments(z, y_lengths, self.segment_size)
         o = self.dec(z_slice, g=g)
         return SynthesizerOutput(
@@ -399,8 +399,8 @@ class SynthesizerTrn(nn.Module):
         longest = None if noise is None else noise.size(2)
         y_mask = sequence_mask(prior.frames(), longest).unsqueeze(1).to(m_p.dtype)
         attn = generate_path(w, y_mask.unsqueeze(-1))
-        m_p = _lay_out(attn, m_p)
-        logs_p = _lay_out(attn, logs_p)
+        m_p = lay_out(attn, m_p)
+        logs_p = lay_out(attn, logs_p)
         if noise is None:
             noise = torch.randn_like(m_p)
         z_p = m_p + noise * torch.exp(logs_p) * noise_scale
@@ -447,47 +447,3 @@ def _check_speaker(gin_channels: int, use_spk_conditioned_encoder: bool) -> None
             f"gin_channels must be > 0, got {gin_channels}: the speaker conditions every part"
             f"{encoder if use_spk_conditioned_encoder else ''}"
         )
-
-
-def _lay_out(attn: Tensor, statistics: Tensor) -> Tensor:
-    """Give each frame the statistics of its token, in at least fp32, and none to the padding.
-
-    Args:
-        attn: [B, 1, T_y, T_x], one 1 in each frame that is no padding.
-        statistics: [B, C, T_x].
-
-    Returns:
-        [B, C, T_y].
-    """
-    path = attn.squeeze(1)
-    statistics = widen(statistics)
-    if statistics.requires_grad and torch.is_grad_enabled():
-        return _LaidOut.apply(path, statistics)
-    return _taken(path, statistics)
-
-
-def _taken(path: Tensor, statistics: Tensor) -> Tensor:
-    """Take the statistics of each frame's token: [B, T_y, T_x], [B, C, T_x] -> [B, C, T_y]."""
-    found, token = path.max(2)  # [B, T_y]
-    taken = statistics.gather(2, token.unsqueeze(1).expand(-1, statistics.size(1), -1))
-    return taken.masked_fill((found == 0).unsqueeze(1), 0.0)
-
-
-class _LaidOut(torch.autograd.Function):
-    """`_taken`, whose backward pass adds up in a fixed order, as a gather's own on CUDA does not.
-
-    The sum over a token's frames is a product with the path, in full fp32.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, path: Tensor, statistics: Tensor) -> Tensor:
-        """Return the statistics of each frame's token."""
-        ctx.save_for_backward(path)
-        return _taken(path, statistics)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor]:
-        """Return the sum of the gradients of each token's frames, [B, C, T_x]."""
-        (path,) = ctx.saved_tensors
-        with full_precision():
-            return None, torch.matmul(grad, path.to(grad.dtype))

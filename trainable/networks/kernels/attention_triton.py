@@ -26,6 +26,21 @@ def _to_band(band_ptr, values, row, i, j, T, W: tl.constexpr, P: tl.constexpr):
 
 
 @triton.jit
+def _row(T, N: tl.constexpr):
+    """Return this program's row, its place in its matrix, the columns, which exist, and where."""
+    row = tl.program_id(0).to(tl.int64)
+    j = tl.arange(0, N)
+    return row, (row % T).to(tl.int32), j, j < T, row * T + j
+
+
+@triton.jit
+def _dropped(values, keep_ptr, at, there, factor: tl.constexpr):
+    """Return values times factor where they are kept, else 0."""
+    kept = tl.load(keep_ptr + at, mask=there, other=0) != 0
+    return tl.where(kept, values * factor, 0.0)
+
+
+@triton.jit
 def _forward_kernel(
     scores_ptr,
     near_ptr,
@@ -46,11 +61,7 @@ def _forward_kernel(
     DROP: tl.constexpr,
     dtype: tl.constexpr,
 ):
-    row = tl.program_id(0).to(tl.int64)
-    i = (row % T).to(tl.int32)
-    j = tl.arange(0, N)
-    there = j < T
-    at = row * T + j
+    row, i, j, there, at = _row(T, N)
     scores = tl.load(scores_ptr + at, mask=there, other=0.0).to(dtype)
     scores = scale * (scores + _of_band(near_ptr, row, i, j, W, there, dtype))
     inside = tl.load(padding_ptr + row // rows_of_item * m_b + j * m_t, mask=there, other=1) == 0
@@ -60,8 +71,7 @@ def _forward_kernel(
     weights = powers / tl.sum(powers, axis=0)
     tl.store(weights_ptr + at, weights, mask=there)
     if DROP:
-        kept = tl.load(keep_ptr + at, mask=there, other=0) != 0
-        weights = tl.where(kept, weights * factor, 0.0)
+        weights = _dropped(weights, keep_ptr, at, there, factor)
     tl.store(dropped_ptr + at, weights, mask=there)
     _to_band(band_ptr, weights, row, i, j, T, W, P)
 
@@ -87,16 +97,11 @@ def _backward_kernel(
     DROP: tl.constexpr,
     dtype: tl.constexpr,
 ):
-    row = tl.program_id(0).to(tl.int64)
-    i = (row % T).to(tl.int32)
-    j = tl.arange(0, N)
-    there = j < T
-    at = row * T + j
+    row, i, j, there, at = _row(T, N)
     to = tl.load(to_ptr + at, mask=there, other=0.0).to(dtype)
     to += _of_band(to_band_ptr, row, i, j, W, there, dtype)
     if DROP:
-        kept = tl.load(keep_ptr + at, mask=there, other=0) != 0
-        to = tl.where(kept, to * factor, 0.0)
+        to = _dropped(to, keep_ptr, at, there, factor)
     weights = tl.load(weights_ptr + at, mask=there, other=0.0).to(dtype)
     product = weights * to
     of_scores = scale * (product - weights * tl.sum(product, axis=0))

@@ -22,6 +22,20 @@ def _load(pointer, i, c, t, s_b, s_c, s_t, there, dtype: tl.constexpr):
 
 
 @triton.jit
+def _tile(T, C: tl.constexpr, P: tl.constexpr, N: tl.constexpr):
+    """Return the item, the channels [P, 1] and times [1, N] of this program, and what is there."""
+    t = (tl.program_id(1) * N + tl.arange(0, N))[None, :]
+    c = tl.arange(0, P)[:, None]
+    return tl.program_id(0), c, t, (c < C) & (t < T)
+
+
+@triton.jit
+def _of_channels(pointer, c, C: tl.constexpr, dtype: tl.constexpr):
+    """Read a value per channel: [P, 1]."""
+    return tl.load(pointer + c, mask=c < C, other=0.0).to(dtype)
+
+
+@triton.jit
 def _normed(x, channels, eps, C: tl.constexpr):
     """Return x [P, N] normed over its channels, and one over the deviation [1, N]."""
     mean = tl.sum(x, axis=0)[None, :] / C
@@ -57,16 +71,13 @@ def _forward_kernel(
     MASK: tl.constexpr,
     dtype: tl.constexpr,
 ):
-    i = tl.program_id(0)
-    t = (tl.program_id(1) * N + tl.arange(0, N))[None, :]
-    c = tl.arange(0, P)[:, None]
-    there = (c < C) & (t < T)
+    i, c, t, there = _tile(T, C, P, N)
     x = _load(x_ptr, i, c, t, x_b, x_c, x_t, there, dtype)
     if BIAS:
-        x += tl.load(bias_ptr + c, mask=c < C, other=0.0).to(dtype)
+        x += _of_channels(bias_ptr, c, C, dtype)
     normed, _scale = _normed(x, c < C, eps, C)
-    gamma = tl.load(gamma_ptr + c, mask=c < C, other=0.0).to(dtype)
-    normed = gamma * normed + tl.load(beta_ptr + c, mask=c < C, other=0.0).to(dtype)
+    gamma = _of_channels(gamma_ptr, c, C, dtype)
+    normed = gamma * normed + _of_channels(beta_ptr, c, C, dtype)
     out = 0.5 * normed * (1.0 + tl.erf(normed * ROOT_HALF))
     if RESIDUAL:
         out += _load(residual_ptr, i, c, t, r_b, r_c, r_t, there, dtype)
@@ -104,16 +115,13 @@ def _backward_kernel(
     MASK: tl.constexpr,
     dtype: tl.constexpr,
 ):
-    i = tl.program_id(0)
-    t = (tl.program_id(1) * N + tl.arange(0, N))[None, :]
-    c = tl.arange(0, P)[:, None]
-    there = (c < C) & (t < T)
+    i, c, t, there = _tile(T, C, P, N)
     x = _load(x_ptr, i, c, t, x_b, x_c, x_t, there, dtype)
     if BIAS:
-        x += tl.load(bias_ptr + c, mask=c < C, other=0.0).to(dtype)
+        x += _of_channels(bias_ptr, c, C, dtype)
     normed, scale = _normed(x, c < C, eps, C)
-    gamma = tl.load(gamma_ptr + c, mask=c < C, other=0.0).to(dtype)
-    shifted = gamma * normed + tl.load(beta_ptr + c, mask=c < C, other=0.0).to(dtype)
+    gamma = _of_channels(gamma_ptr, c, C, dtype)
+    shifted = gamma * normed + _of_channels(beta_ptr, c, C, dtype)
 
     to = _load(to_ptr, i, c, t, g_b, g_c, g_t, there, dtype)
     if MASK:

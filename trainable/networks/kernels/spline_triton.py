@@ -68,6 +68,29 @@ def _at(i, h, t, s_b, s_h, s_t):
 
 
 @triton.jit
+def _places(n, H, T, N: tl.constexpr):
+    """Return places of this program, which exist, and their items, rows and times: [N] each."""
+    place = tl.program_id(0) * N + tl.arange(0, N)
+    row = place // T
+    return place, place < n, row // H, row % H, place % T
+
+
+@triton.jit
+def _load(pointer, at, there, dtype: tl.constexpr):
+    return tl.load(pointer + at, mask=there, other=0.0).to(dtype)
+
+
+@triton.jit
+def _load_shape(
+    rows, order, stride, there, scale: tl.constexpr, K: tl.constexpr, dtype: tl.constexpr
+):
+    """Return the shares of widths and heights, and the derivatives before the softplus: [N, P]."""
+    widths = _softmax(_load_rows(rows, 0, order, K, stride, there, dtype), order < K, scale)
+    heights = _softmax(_load_rows(rows, K, order, K, stride, there, dtype), order < K, scale)
+    return widths, heights, _load_rows(rows, 2 * K, order, K - 1, stride, there, dtype)
+
+
+@triton.jit
 def _find(
     x,
     widths,
@@ -142,18 +165,12 @@ def _forward_kernel(
     ADDS: tl.constexpr,
     dtype: tl.constexpr,
 ):
-    place = tl.program_id(0) * N + tl.arange(0, N)
-    there = place < n
-    t, row = place % T, place // T
-    i, h = row // H, row % H
+    place, there, i, h, t = _places(n, H, T, N)
     order = tl.arange(0, P)[None, :]
-
-    x = tl.load(x_ptr + _at(i, h, t, x_b, x_h, x_t), mask=there, other=0.0).to(dtype)
-    mask = tl.load(mask_ptr + _at(i, 0, t, m_b, 0, m_t), mask=there, other=0.0).to(dtype)
+    x = _load(x_ptr, _at(i, h, t, x_b, x_h, x_t), there, dtype)
+    mask = _load(mask_ptr, _at(i, 0, t, m_b, 0, m_t), there, dtype)
     rows = shape_ptr + _at(i, h * (3 * K - 1), t, s_b, s_c, s_t)
-    widths = _softmax(_load_rows(rows, 0, order, K, s_c, there, dtype), order < K, scale)
-    heights = _softmax(_load_rows(rows, K, order, K, s_c, there, dtype), order < K, scale)
-    derivatives = _load_rows(rows, 2 * K, order, K - 1, s_c, there, dtype)
+    widths, heights, derivatives = _load_shape(rows, order, s_c, there, scale, K, dtype)
 
     clamped, _index, x_k, y_k, width, height, slope_k, slope_next = _find(
         x, widths, heights, derivatives, order, bound, K, INVERSE
@@ -174,8 +191,7 @@ def _forward_kernel(
     inside = (x >= -bound) & (x <= bound)
     log_derivative = tl.where(inside, log_derivative, 0.0) * mask
     if ADDS:
-        total = log_det_ptr + _at(i, h, t, l_b, l_h, l_t)
-        log_derivative += tl.load(total, mask=there, other=0.0).to(dtype)
+        log_derivative += _load(log_det_ptr, _at(i, h, t, l_b, l_h, l_t), there, dtype)
     tl.store(y_ptr + place, tl.where(inside, y, x) * mask, mask=there)
     tl.store(out_ptr + place, log_derivative, mask=there)
 
@@ -233,26 +249,18 @@ def _backward_kernel(
     LOG: tl.constexpr,
     dtype: tl.constexpr,
 ):
-    place = tl.program_id(0) * N + tl.arange(0, N)
-    there = place < n
-    t, row = place % T, place // T
-    i, h = row // H, row % H
+    place, there, i, h, t = _places(n, H, T, N)
     order = tl.arange(0, P)[None, :]
-
-    x = tl.load(x_ptr + _at(i, h, t, x_b, x_h, x_t), mask=there, other=0.0).to(dtype)
-    mask = tl.load(mask_ptr + _at(i, 0, t, m_b, 0, m_t), mask=there, other=0.0).to(dtype)
+    x = _load(x_ptr, _at(i, h, t, x_b, x_h, x_t), there, dtype)
+    mask = _load(mask_ptr, _at(i, 0, t, m_b, 0, m_t), there, dtype)
     rows = shape_ptr + _at(i, h * (3 * K - 1), t, s_b, s_c, s_t)
-    widths = _softmax(_load_rows(rows, 0, order, K, s_c, there, dtype), order < K, scale)
-    heights = _softmax(_load_rows(rows, K, order, K, s_c, there, dtype), order < K, scale)
-    derivatives = _load_rows(rows, 2 * K, order, K - 1, s_c, there, dtype)
+    widths, heights, derivatives = _load_shape(rows, order, s_c, there, scale, K, dtype)
     to_output = tl.zeros([N], dtype)
     if OUTPUT:
-        at = to_output_ptr + _at(i, h, t, g_b, g_h, g_t)
-        to_output = tl.load(at, mask=there, other=0.0).to(dtype) * mask
+        to_output = _load(to_output_ptr, _at(i, h, t, g_b, g_h, g_t), there, dtype) * mask
     to_log = tl.zeros([N], dtype)
     if LOG:
-        at = to_log_ptr + _at(i, h, t, l_b, l_h, l_t)
-        to_log = tl.load(at, mask=there, other=0.0).to(dtype) * mask
+        to_log = _load(to_log_ptr, _at(i, h, t, l_b, l_h, l_t), there, dtype) * mask
 
     clamped, index, x_k, y_k, width, height, slope_k, slope_next = _find(
         x, widths, heights, derivatives, order, bound, K, INVERSE

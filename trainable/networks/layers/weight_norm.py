@@ -3,8 +3,7 @@
 Weight normalisation (Salimans and Kingma, 2016, arXiv:1602.07868): w = g * v / ||v||, the norm
 taken per slice of the first dimension. The parameters are called weight_g and weight_v, as in
 published checkpoints. The weight is computed in forward and kept nowhere (but see `fixed_weights`
-and `joined_weights`),
-so the modules can be copied and pickled at any time.
+and `joined_weights`), so the modules can be copied and pickled at any time.
 """
 
 from collections.abc import Iterator, Sequence

@@ -77,6 +77,7 @@ def test_inputs_on_knots(inverse):
         torch.testing.assert_close(above, on, rtol=0, atol=1e-6)
 
 
+@pytest.mark.medium  # the interpreter takes its time
 @DIRECTIONS
 @pytest.mark.parametrize(
     ("dtype", "tolerance"),
