@@ -33,7 +33,7 @@ class StepProfile:
         """
         self.steps = steps if rank == RANK else None
         self.folder = folder
-        self.first = 0
+        self.first = self.last = 0  # steps that the profiler has seen
         self.profiler: profile | None = None
         self.activities = [ProfilerActivity.CPU]
         if device.type == "cuda":
@@ -50,13 +50,22 @@ class StepProfile:
 
     def end(self, number: int) -> None:
         """End and write the trace, if step `number` is the last of those that are profiled."""
-        if self.profiler is None or self.steps is None or number != self.steps[1]:
+        self.last = number
+        if self.steps is not None and number == self.steps[1]:
+            self._write()
+
+    def close(self) -> None:
+        """Write the trace of the steps so far, if the run or its stream ends in their midst."""
+        self._write()
+
+    def _write(self) -> None:
+        if self.profiler is None:
             return
         self.profiler.stop()
-        name = f"profile/steps-{self.first}-{number}-rank-{RANK}.json.gz"
+        name = f"profile/steps-{self.first}-{self.last}-rank-{RANK}.json.gz"
         try:
             put_file(below(self.folder, name), self._trace(self.profiler))
-            log.info("steps %d to %d are profiled in %s", self.first, number, name)
+            log.info("steps %d to %d are profiled in %s", self.first, self.last, name)
         except OSError as error:  # a run does not end for it
             log.warning("the profile %s cannot be written: %s", name, error)
         self.profiler = None

@@ -108,9 +108,12 @@ class TrainingLoop:
     def train_on_a_stream(self) -> None:
         """Train to the end on one stream, or until numbers blow up and the run is rolled back."""
         stream = self.open_stream(self.state.position)
+        steps = iter(stream)
+        wanted = self.cfg.train.profile_steps
+        profile = StepProfile(wanted, self.cfg.folder, self.worker.rank, self.worker.device)
         try:
-            with contextlib.closing(iter(stream)) as steps:
-                self.take_steps(steps)
+            with contextlib.closing(steps), contextlib.closing(profile):
+                self.take_steps(steps, profile)
         except NotFiniteError as error:
             if self.cfg.train.not_finite.policy != "roll_back":
                 raise
@@ -121,14 +124,11 @@ class TrainingLoop:
                 stream.stop()
 
     @collective
-    def take_steps(self, stream: Iterator[list[MicroBatch]]) -> None:
+    def take_steps(self, stream: Iterator[list[MicroBatch]], profile: StepProfile) -> None:
         """Take global steps while there are any left: the loop."""
         state = self.state
         train = self.cfg.train
         notices = Notices(self.worker.ask_for_notice, self.cfg.notice_poll_s)
-        profile = StepProfile(
-            train.profile_steps, self.cfg.folder, self.worker.rank, self.worker.device
-        )
         announced = None
         while self.has_steps_left():
             here = state.position

@@ -181,13 +181,15 @@ def test_bad_rows_end_the_run_before_the_step_that_needs_them(spec, tmp_path, mo
 
 
 @pytest.mark.medium
-def test_a_run_that_is_left_leaves_no_thread(spec, tmp_path):
-    run = Run(spec, tmp_path / "run", {3: DRAINED})
+def test_a_run_that_is_left_leaves_no_thread_and_a_profile_so_far(spec, tmp_path):
+    run = Run(spec, tmp_path / "run", {3: DRAINED}, profile_steps=(2, 5))
     try:
         run.loop.train_to_end()
     except Left:
         left = run.state.position.step
     assert left == 3
+    (trace,) = (tmp_path / "run" / "profile").iterdir()
+    assert trace.name == "steps-2-3-rank-0.json.gz"
     assert no_feed_is_left()
 
 
@@ -200,6 +202,21 @@ def test_a_stopped_stream_reads_nothing_itself(spec, caplog):
     assert len([1 for _ in steps]) <= 1  # the one that was ready
     assert no_feed_is_left()
     assert "reads its shards itself" not in caplog.text
+
+
+def test_an_error_behind_the_end_is_told(caplog):
+    goes_on = threading.Event()
+
+    def items() -> Iterator[int]:
+        yield 0
+        goes_on.wait(10)
+        raise OSError("the disk is gone")
+
+    with caplog.at_level("INFO"), Feed(items(), abs) as feed:
+        assert next(feed) == 0
+        threading.Timer(0.1, goes_on.set).start()  # while it is closed
+    assert "the disk is gone" in caplog.text
+    assert no_feed_is_left()
 
 
 def test_one_item_is_made_ready_ahead_and_no_more():
