@@ -26,11 +26,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.autograd import DeviceType
-from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.as_reference import AsReferenceStep
-from benchmarks.batch_finder import PHONES_PER_FRAME, USED, propose, total_gib
+from benchmarks.batch_finder import PHONES_PER_FRAME, USED, grown, propose, total_gib
+from benchmarks.kernels import busy, kernels_of
 from benchmarks.launches import count_step
 from benchmarks.parts import attainable, peak
 from benchmarks.step import (
@@ -57,7 +56,7 @@ from trainable.weights.slm import load_slm
 
 Found = dict[str, Any]
 MODES = ("fp32", "bf16", "bf16+compile")
-NO_KERNELS = ("Memcpy", "Memset")
+BOTH = ("fp32", "bf16")
 SMALL = ModelConfig(
     n_speakers=8,
     gin_channels=32,
@@ -84,6 +83,7 @@ class Sizes:
         frames: of each utterance.
         tokens: of each utterance, without the blanks between them.
         lengths: of utterances that the batch finder tries, in frames.
+        memory_gib: what a micro-batch may fill; None: most of the device's.
         pairs: steps of each kind that are timed.
         reference_steps: the reference's steps that are repeated.
         compiler: torch.compile's backend.
@@ -95,13 +95,14 @@ class Sizes:
     frames: int
     tokens: int
     lengths: tuple[int, ...]
+    memory_gib: float | None
     pairs: int
     reference_steps: int
     compiler: str
 
 
-FULL = Sizes(ModelConfig(), 16384, 16, 400, 120, (100, 430, 1720), 7, 3, "inductor")
-TINY = Sizes(SMALL, 4096, 2, 40, 10, (20, 40), 1, 1, "eager")
+FULL = Sizes(ModelConfig(), 16384, 16, 400, 120, (100, 430, 1720), None, 7, 3, "inductor")
+TINY = Sizes(SMALL, 4096, 2, 40, 10, (20, 40), 2.0, 1, 1, "eager")
 
 
 @dataclass(frozen=True)
@@ -272,20 +273,19 @@ def speed(bench: Bench, mode: str) -> Found:
     }
 
 
-def launches(bench: Bench) -> Found:
+def launches(bench: Bench, precision: str) -> Found:
     """Count a step's kernels by the profiler, where there is a GPU, and on fake tensors."""
-    step = subject(bench, "fp32")
-    counted = count_step(bench.train(), bench.batch(), bench.sizes.model).all()
+    counted = count_step(bench.train(precision=precision), bench.batch(), bench.sizes.model)
+    found: Found = {
+        "counted": counted.all(),
+        "counted_by_part": dict(counted.by_part.most_common()),
+        "counted_by_operator": dict(counted.by_operator().most_common()),
+        "profiled": None,
+    }
+    step = subject(bench, precision)
     if bench.device.type != "cuda":
-        return {"counted": counted, "profiled": None}
-    with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as seen:
-        step.run()
-        torch.cuda.synchronize(bench.device)
-    kernels = sum(
-        event.device_type == DeviceType.CUDA and not event.name.startswith(NO_KERNELS)
-        for event in seen.events()
-    )
-    return {"counted": counted, "profiled": kernels}
+        return found
+    return found | busy(step.run, bench.device) | kernels_of(step.run, bench.device)
 
 
 def budget(bench: Bench) -> Found:
@@ -305,8 +305,15 @@ def budget(bench: Bench) -> Found:
             return torch.cuda.max_memory_reserved(bench.device) / 2**30
         return peak_gib(bench.device)
 
-    peaks = {frames: (peak_of(1, frames), peak_of(2, frames)) for frames in bench.sizes.lengths}
-    return propose(peaks, USED * total_gib(bench.device)) | {"peaks_gib": peaks}
+    memory = bench.sizes.memory_gib or USED * total_gib(bench.device)
+    lengths = bench.sizes.lengths
+    peaks = {frames: grown(partial(peak_of, frames=frames), memory) for frames in lengths}
+    found = propose(peaks, memory) | {"peaks_gib": peaks}
+    if bench.device.type == "cuda":
+        middle = lengths[1]
+        found["fits"] = min(found["max_utterances"], found["max_frames"] // middle)
+        found["fits_gib"] = peak_of(found["fits"], middle)
+    return found
 
 
 def shard_row(bench: Bench, rng: np.random.Generator, data: DataConfig) -> Found:
@@ -355,7 +362,7 @@ def stages() -> dict[str, Callable[[Bench], Found]]:
         "parity": parity,
         "determinism": determinism,
         **{f"speed {mode}": partial(speed, mode=mode) for mode in MODES},
-        "launches": launches,
+        **{f"launches {precision}": partial(launches, precision=precision) for precision in BOTH},
         "batch finder": budget,
         "feeding": feeding,
     }
@@ -424,6 +431,7 @@ def command_line() -> argparse.ArgumentParser:
     made.add_argument("--minutes", type=float, default=9.0, help="when to end, done or not")
     made.add_argument("--threads", type=int, default=4)
     made.add_argument("--tiny", action="store_true", help="small networks, to try the command")
+    made.add_argument("--stages", nargs="+", choices=stages(), help="these alone; default: all")
     made.add_argument("--json", type=Path, help="write the figures, after each stage")
     return made
 
@@ -442,6 +450,8 @@ def main(argv: list[str] | None = None) -> None:
     clock.daemon = True
     clock.start()
     for name, stage in stages().items():
+        if args.stages and name not in args.stages:
+            continue
         record.run(name, stage, bench)
     clock.cancel()
     print(json.dumps(record.found, indent=1))

@@ -20,6 +20,7 @@ from torch.nn.utils import spectral_norm
 from trainable.networks.kernels import support
 from trainable.networks.kernels.convolutions.bias import add_bias
 from trainable.networks.kernels.convolutions.casts import Casts
+from trainable.networks.kernels.convolutions.grouped import grouped_conv1d
 from trainable.networks.kernels.convolutions.weight_norm import JoinedWeights
 
 
@@ -46,7 +47,7 @@ def conv1d(x: Tensor, weight: Tensor, conv: nn.Conv1d) -> Tensor:
         [B, C_out, T'].
     """
     if not has_channels_last(x):
-        return conv._conv_forward(x, weight, conv.bias)
+        return contiguous_conv1d(x, weight, conv.bias, conv)
     made = F.conv2d(
         x.unsqueeze(2),
         weight.unsqueeze(2),
@@ -59,6 +60,15 @@ def conv1d(x: Tensor, weight: Tensor, conv: nn.Conv1d) -> Tensor:
     return made.squeeze(2)
 
 
+def contiguous_conv1d(x: Tensor, weight: Tensor, bias: Tensor | None, conv: nn.Conv1d) -> Tensor:
+    """Compute the convolution in torch's own layout; on a GPU its groups as products."""
+    grouped = 1 < conv.groups < conv.in_channels and conv.dilation == (1,)
+    if not grouped or isinstance(conv.padding, str) or not support.joined(x):
+        return conv._conv_forward(x, weight, bias)
+    made = grouped_conv1d(x, weight, conv.stride[0], conv.padding[0], conv.groups)
+    return made if bias is None else made + bias.to(made.dtype)[:, None]
+
+
 class Conv1d(nn.Conv1d):
     """nn.Conv1d in any layout: see `conv1d`."""
 
@@ -68,7 +78,7 @@ class Conv1d(nn.Conv1d):
 
     def without_bias(self, x: Tensor) -> Tensor:
         """Map [B, C_in, T] -> [B, C_out, T'], in torch's own layout."""
-        return self._conv_forward(x, self.weight, None)
+        return contiguous_conv1d(x, self.weight, None, self)
 
 
 def has_channels_last(x: Tensor) -> bool:
@@ -113,7 +123,7 @@ class WeightNormConv1d(_WeightNorm, nn.Conv1d):
 
     def without_bias(self, x: Tensor) -> Tensor:
         """Map [B, C_in, T] -> [B, C_out, T'], in torch's own layout."""
-        return self._conv_forward(x, self.normed_weight(), None)
+        return contiguous_conv1d(x, self.normed_weight(), None, self)
 
 
 class WeightNormConv2d(_WeightNorm, nn.Conv2d):
