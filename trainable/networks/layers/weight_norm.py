@@ -92,6 +92,7 @@ class _WeightNorm(nn.Module):
         del self.weight
         self.weight_g = nn.Parameter(torch.norm_except_dim(weight, 2, 0))
         self.weight_v = nn.Parameter(weight)
+        self.fixed = None  # of its own: to find it in the class first is another graph
 
     def normed_weight(self) -> Tensor:
         """Return the product [C_out, C_in, ...]; of a transposed convolution [C_in, C_out, ...]."""
