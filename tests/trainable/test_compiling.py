@@ -9,6 +9,8 @@ import pytest
 import torch
 from torch._dynamo.backends.registry import lookup_backend
 from torch._dynamo.utils import counters
+from torch._inductor import config as inductor_config
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 from job.settings.checks import check
 from tests.tiny import tiny_batch, tiny_config, tiny_state
@@ -129,6 +131,57 @@ def test_whole_graphs_and_few_and_the_same_losses(small, joined, monkeypatch):
     for name, gradient in gradients.items():
         error = (gradient - of_eager[name]).norm()
         assert error <= 1e-2 * of_eager[name].norm() + 1e-3, name
+
+
+# one of each kind
+KINDS = (
+    "g.enc_p.encoder",
+    "g.enc_q",
+    "g.flow.flows.0",
+    "g.dec",
+    "d.discriminators.0",
+    "d.discriminators.2",
+)
+
+
+@pytest.mark.processes  # the compiler
+@pytest.mark.slow
+@pytest.mark.parametrize("name", KINDS)
+def test_values_of_a_compiled_part(small, name, monkeypatch):
+    cfg = config()
+    state = tiny_state(cfg)
+    module, dynamic = parts(state.nets)[name]
+    given: list[Any] = []
+    handle = module.register_forward_pre_hook(
+        lambda _, args, kwargs: given.append((args, kwargs)), with_kwargs=True
+    )
+    TrainingStep(state, cfg.train, cfg.data)([(0, tiny_batch(cfg, 0)), (1, tiny_batch(cfg, 1))])
+    handle.remove()
+    args, kwargs = given[0]
+
+    def found() -> list[torch.Tensor]:
+        torch.manual_seed(0)
+        own, named = (tree_map_only(torch.Tensor, leaf, each) for each in (args, kwargs))
+        out = [x for x in tree_leaves(module(*own, **named)) if x.requires_grad]
+        torch.autograd.backward([x.square().sum() for x in out])
+        inputs = [x for x in tree_leaves((own, named)) if isinstance(x, torch.Tensor)]
+        gradients = [x.grad for x in [*inputs, *module.parameters()] if x.requires_grad]
+        module.zero_grad()
+        return [x for x in [*out, *gradients] if x is not None]
+
+    eager = found()
+    monkeypatch.setattr(inductor_config, "fallback_random", True)
+    module.compile(dynamic=dynamic)
+    compiled = found()
+    assert len(eager) == len(compiled) > 3
+    for own, other in zip(compiled, eager, strict=True):
+        torch.testing.assert_close(
+            own, other, rtol=1e-3, atol=1e-4 * float(other.detach().abs().max()) + 1e-6
+        )
+
+
+def leaf(x: torch.Tensor) -> torch.Tensor:
+    return x.detach().clone().requires_grad_(x.is_floating_point() and x.requires_grad)
 
 
 @pytest.mark.medium
