@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 from torch._dynamo.backends.registry import lookup_backend
 from torch._dynamo.utils import counters
 from torch._inductor import config as inductor_config
+from torch.nn.parallel import DistributedDataParallel
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from job.settings.checks import check
@@ -17,6 +19,7 @@ from tests.tiny import tiny_batch, tiny_config, tiny_state
 from trainable import compiling
 from trainable.compiling import compiler_trouble, parts
 from trainable.config import TrainConfig
+from trainable.distributed.wrapping import ddp_settings, unwrapped
 from trainable.learning.step import TrainingStep
 from trainable.networks.discriminators import period
 from trainable.networks.generator import synthesizer
@@ -95,8 +98,12 @@ class Kept(TrainingStep):
 def steps(cfg, graphs: Graphs | None = None) -> tuple[list[dict], dict, list[Counter]]:
     """Losses and gradient norms of the steps, the last's gradients, the graphs after each step."""
     state = tiny_state(cfg)
+    if dist.is_initialized():
+        settings = ddp_settings(cfg.train)
+        wrapped = {n: DistributedDataParallel(net, **settings) for n, net in state.nets.items()}
+        state = replace(state, nets=wrapped)
     if graphs:
-        graphs.watch(state.nets)
+        graphs.watch({name: unwrapped(net) for name, net in state.nets.items()})
     step = Kept(state, cfg.train, cfg.data)
     found, seen = [], []
     for i, shapes in enumerate(SHAPES):
@@ -110,21 +117,31 @@ def steps(cfg, graphs: Graphs | None = None) -> tuple[list[dict], dict, list[Cou
     return found, step.gradients, seen
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("joined", [False, True])
-def test_whole_graphs_and_few_and_the_same_losses(small, joined, monkeypatch):
-    if joined:  # as on a GPU: normalised weights are computed together, outside what is compiled
+@pytest.fixture(params=["one CPU", "checkpointing", "as on GPUs"])
+def changes(request, monkeypatch):
+    """Keys of train; and what GPUs would change."""
+    if request.param == "checkpointing":
+        return {"activation_checkpointing": True}
+    if request.param == "as on GPUs":
+        # normalised weights are computed together, outside what is compiled
         monkeypatch.setattr(support, "joined", lambda x: not torch.compiler.is_compiling())
+        dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+        request.addfinalizer(dist.destroy_process_group)
+    return {}
+
+
+@pytest.mark.slow
+def test_whole_graphs_and_few_and_the_same_losses(small, changes, monkeypatch):
     counters.clear()
     graphs = Graphs("aot_eager")
     monkeypatch.setattr(compiling, "BACKEND", graphs)
-    found, gradients, seen = steps(config(compile="parts"), graphs)
+    found, gradients, seen = steps(config(compile="parts", **changes), graphs)
 
     assert not counters["graph_break"]
     assert max(graphs.found.values()) <= 8
     assert seen[WARM - 1] == seen[-1]
 
-    expected, of_eager, _ = steps(config())
+    expected, of_eager, _ = steps(config(**changes))
     for own, other in zip(found, expected, strict=True):
         assert own == pytest.approx(other, rel=1e-3, abs=1e-5, nan_ok=True)
     assert gradients.keys() == of_eager.keys()
