@@ -23,6 +23,7 @@ from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -34,12 +35,13 @@ from benchmarks.launches import count_step
 from benchmarks.parts import attainable, peak
 from benchmarks.step import (
     Subject,
-    compile_networks,
     full_state,
     in_turn,
     largest_difference,
     peak_gib,
+    peak_of_a_step,
     synthetic_batch,
+    warm,
 )
 from data.audio.recording import encode_flac
 from data.config import DataConfig
@@ -48,6 +50,7 @@ from data.stream.feeding import Courier
 from data.text.symbols import SYMBOLS
 from job.reports.console import cell, table
 from tests.reference.single_steps import full_fp32, single_steps
+from trainable import compiling
 from trainable.config import ModelConfig, SlmConfig, TrainConfig
 from trainable.hardware import set_up_torch
 from trainable.learning.state import TrainState, build_networks
@@ -224,32 +227,18 @@ def determinism(bench: Bench) -> Found:
 def subject(bench: Bench, mode: str) -> Subject:
     """Return our step in one of MODES, which has run twice."""
     precision, _, compiled = mode.partition("+")
-    step = bench.step(bench.train(precision=precision))
-    if compiled:
-        compile_networks(step.state, bench.sizes.compiler)
+    train = bench.train(precision=precision, compile="parts" if compiled else "off")
+    with patch.object(compiling, "BACKEND", bench.sizes.compiler):
+        step = bench.step(train)
     return warm(Subject(step, bench.batch().to(bench.device)))
-
-
-def warm(own: Subject) -> Subject:
-    """Run a step twice: the second time moments, plans and compiled parts are there."""
-    for _ in range(2):
-        own.run()
-    return own
-
-
-def peak_of_a_step(own: Subject, device: torch.device) -> float:
-    """Return the most memory that a step takes, GiB."""
-    peak_gib(device, reset=True)
-    own.run()
-    return peak_gib(device)
 
 
 def speed(bench: Bench, mode: str) -> Found:
     """Time our step beside one of the same networks with the reference's work, in turn.
 
     Returns:
-        Of both steps per second and peak memory; of ours, too: FLOPs, MFU and utterances per
-        second.
+        Of both steps per second and peak memory; of ours, too: FLOPs, MFU, utterances per second,
+        and the seconds of its first step, which compiles.
     """
     ours = subject(bench, mode)
     state, train = ours.step.state, ours.step.train
@@ -268,6 +257,7 @@ def speed(bench: Bench, mode: str) -> Found:
         "utterances_per_s": bench.sizes.utterances / per_step,
         "peak_gib": peak_of_a_step(ours, bench.device),
         "as_reference_peak_gib": peak_of_a_step(theirs, bench.device),
+        "first_step_s": ours.first_s,
         "flops": counted["flops_corrected"],
         "mfu": counted["flops_corrected"] / per_step / best,
     }

@@ -145,12 +145,17 @@ def in_parts(step: TrainingStep, read: Callable[[], float]) -> Iterator[dict[str
     shares |= {name: total for name, total in parts.totals.items() if total}
 
 
+def called(module: Any) -> str:
+    """Return the attribute of a module that each call goes through, outside what is compiled."""
+    return "forward" if module._compiled_call_impl is None else "_compiled_call_impl"
+
+
 def watched_calls(step: TrainingStep) -> list[tuple[Any, str, str]]:
     """Return owner, method and part of each call that is charged."""
     nets = step.state.nets
     g = nets["g"]
     watched: list[tuple[Any, str, str]] = [
-        (getattr(g, name), "forward", f"G forward: {name}")
+        (getattr(g, name), called(getattr(g, name)), f"G forward: {name}")
         for name in ("enc_p", "enc_q", "flow", "sdp", "dp", "dec")
     ]
     if "dur" in nets:

@@ -37,7 +37,7 @@ def main(argv: Sequence[str]) -> int:
 def examine(cfg: Config) -> list[Check]:
     """Return all checks, of the configuration and of every node that is up."""
     with ray_session(cfg):
-        reports, skew = nodes.reports(fitness.PACKAGES, cfg.run.storage, cfg.train.precision)
+        reports, skew = nodes.reports(fitness.PACKAGES, cfg.run.storage, cfg.train)
         up = nodes.alive()
         return [
             *fitness.configuration(cfg),
@@ -45,6 +45,7 @@ def examine(cfg: Config) -> list[Check]:
             *needs.models(cfg, reports),
             *fitness.versions(reports),
             *fitness.gpus(cfg, reports),
+            *fitness.compilers(cfg, reports),
             *fitness.full_size_without_gpu(cfg, reports),
             fitness.locales(reports),
             *fitness.storage(cfg, reports),

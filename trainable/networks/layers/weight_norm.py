@@ -102,6 +102,7 @@ class _WeightNorm(nn.Module):
         del self.weight
         self.weight_g = nn.Parameter(torch.norm_except_dim(weight, 2, 0))
         self.weight_v = nn.Parameter(weight)
+        self.fixed = None  # of its own: to find it in the class first is another graph
 
     def normed_weight(self) -> Tensor:
         """Return the product [C_out, C_in, ...]; of a transposed convolution [C_in, C_out, ...]."""
@@ -190,9 +191,11 @@ class WeightNormConvTranspose1d(_WeightNorm, nn.ConvTranspose1d):
 def fixed_weights(*nets: nn.Module) -> Iterator[None]:
     """Compute the normalised weights of networks once, for as long as these stay as they are.
 
-    Inside they take no gradient. Under autocast their weights are rounded once, too.
+    Inside they take no gradient. Under autocast their weights are rounded once, too. Networks with
+    parts that are computed again in the backward pass, when the block has ended, are left as they
+    are.
     """
-    modules = [module for net in nets for module in normed_layers(net)]
+    modules = [module for net in nets if not recomputes(net) for module in normed_layers(net)]
     with torch.no_grad():
         weights = _computed(modules) if modules else []
     with _given(modules, weights):
@@ -208,8 +211,7 @@ def joined_weights(net: nn.Module) -> Iterator[None]:
     (`recompute`) would need them then as well: such a network is left as it is.
     """
     modules = [module for module in normed_layers(net) if module.fixed is None]
-    again = any(getattr(module, "recompute", False) for module in net.modules())
-    if again or not support.joined(next(net.parameters())):
+    if recomputes(net) or not support.joined(next(net.parameters())):
         yield
         return
     weights = _computed(modules) if modules else []
@@ -239,6 +241,11 @@ def _cast_weights(net: nn.Module) -> Iterator[None]:
     finally:
         for parameters, name, weight in places:
             parameters[name] = weight
+
+
+def recomputes(net: nn.Module) -> bool:
+    """Tell whether parts of a network are computed again in the backward pass (`recompute`)."""
+    return any(getattr(module, "recompute", False) for module in net.modules())
 
 
 def normed_layers(net: nn.Module) -> list[_WeightNorm]:
