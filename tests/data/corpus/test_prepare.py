@@ -301,15 +301,22 @@ def test_what_other_jobs_hold_is_told_where_it_is_waited_for(
         "waits for a GPU": ray.remote(Holder).options(num_gpus=1, num_cpus=0).remote(),
     }
     ray.get([job.holds.remote() for job in other_jobs.values()])
+    while {"CPU", "GPU"} & ray.available_resources().keys():  # told with a delay
+        time.sleep(0.05)
     told = ""
+    deadline = time.monotonic() + 100
     with ThreadPoolExecutor(1) as thread:
         prepared = thread.submit(prepare, config(tmp_path))
-        for line, job in other_jobs.items():
-            while line not in told:
-                assert not prepared.done(), told
-                told += capsys.readouterr().out
-                time.sleep(0.05)
-            ray.kill(job)
+        try:
+            for line, job in other_jobs.items():
+                while line not in told:
+                    assert not prepared.done() and time.monotonic() < deadline, told
+                    told += capsys.readouterr().out
+                    time.sleep(0.05)
+                ray.kill(job)
+        finally:  # the thread waits for them
+            for job in other_jobs.values():
+                ray.kill(job)
         assert prepared.result().table.num_rows == 2
     told += capsys.readouterr().out
     assert (
