@@ -15,6 +15,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode, conv_backward_flop
 
 from trainable.learning.step import TrainingStep
+from trainable.networks.kernels import lstm
 
 # dense FLOP/s from the makers' data sheets: fp32, TF32, and bf16 with fp32 sums
 PEAKS = {
@@ -214,12 +215,25 @@ def _cudnn_lstm_backward(x: Any, weights: Any, *_: Any, out_shape: Any, **__: An
     return 2 * _cudnn_lstm(x, weights, out_shape=out_shape)
 
 
+def _recurrence(gates: Any, weight: Any, *_: Any, out_shape: Any, **__: Any) -> int:
+    """Return FLOPs of our LSTM operator: [2, 4 h, h] times a state per row and time [B, T, ...]."""
+    ways, rows, width = weight
+    return 2 * gates[0] * gates[1] * ways * rows * width
+
+
+def _recurrence_backward(to: Any, weight: Any, *_: Any, out_shape: Any, **__: Any) -> int:
+    return _recurrence(to, weight, out_shape=out_shape)
+
+
 CORRECTED = {
     torch.ops.aten.convolution_backward: _convolution_backward,
     torch.ops.aten.mkldnn_rnn_layer: _lstm_layer,
     torch.ops.aten.mkldnn_rnn_layer_backward: _lstm_layer_backward,
     torch.ops.aten._cudnn_rnn: _cudnn_lstm,
     torch.ops.aten._cudnn_rnn_backward: _cudnn_lstm_backward,
+    # beside these, our operator's products with inputs and of gradients are matrix products
+    lstm.FORWARD._overloadpacket: _recurrence,  # type: ignore[attr-defined]
+    lstm.BACKWARD._overloadpacket: _recurrence_backward,  # type: ignore[attr-defined]
 }
 
 

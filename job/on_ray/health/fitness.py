@@ -264,7 +264,8 @@ def cpus_for_data(cfg: Config, resources: Mapping[str, float]) -> Check:
         if resources.get(resource, 0) < amount
     ]
     if cpus >= wanted and not missing:
-        return Check(name, "ok", f"{cpus - wanted + 1:g} beside those of {low} workers")
+        found = f"{cpus - wanted + 1:g} beside those of {low} workers, for {cfg.data.loader_count}"
+        return Check(name, "ok", f"{found} data.loaders")
 
     found = f"{cpus:g} CPUs, {wanted:g} wanted"
     if missing:
