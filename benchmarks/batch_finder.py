@@ -5,23 +5,34 @@ with twice as many until they make the peak, and not the networks and their mome
 proposes `data.plan.max_frames` and `max_utterances` that fit the memory for all lengths: long
 utterances cost attention, and short ones the segment that is decoded of each. Memory is what torch
 reserves on a GPU, and the process's on a CPU.
+
+`--fit RUN` reads the metrics of a run instead and prints the costs, in milliseconds, that its own
+steps tell, as one line of YAML; no step is taken. The budget stays as large as that run's.
+`--count` counts the FLOPs of a step instead: the costs in GFLOP, before there is a run.
 """
 
 import argparse
 import json
 import math
 import multiprocessing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
+import yaml
 
+from benchmarks.cost_fit import fit
+from benchmarks.parts import FlopCount
+from benchmarks.plans import without_values
 from benchmarks.step import full_state, peak_gib, synthetic_batch
 from data.config import DataConfig
+from job.settings.cli import Arguments, run
 from trainable.config import ModelConfig, TrainConfig
 from trainable.hardware import set_up_torch
+from trainable.learning.rehearsal import made_up
 from trainable.learning.step import TrainingStep
 
 USED = 0.9  # share of the memory; batches of other shapes fragment the rest
@@ -131,9 +142,9 @@ def propose(peaks: Mapping[int, Peaks], memory: float) -> dict[str, Any]:
     }
 
 
-def command_line() -> argparse.ArgumentParser:
+def command_line() -> Arguments:
     """Return the parser of the command's options."""
-    made = argparse.ArgumentParser(prog="python -m benchmarks.batch_finder", description=__doc__)
+    made = Arguments("python -m benchmarks.batch_finder", __doc__ or "")
     made.add_argument("--device", default="cpu")
     made.add_argument("--precision", choices=("fp32", "bf16", "fp16"), default="fp32")
     made.add_argument("--threads", type=int, default=2)
@@ -147,13 +158,64 @@ def command_line() -> argparse.ArgumentParser:
         "--checkpointing", action="store_true", help="with train.activation_checkpointing"
     )
     made.add_argument("--check", action="store_true", help="run steps of the proposal too")
+    made.add_argument("--fit", metavar="RUN", help="folder or URI of a run: fit data.plan.cost")
+    made.add_argument("--count", action="store_true", help="count GFLOP for data.plan.cost")
     made.add_argument("--json", type=Path, help="write the figures")
     return made
 
 
-def main() -> None:
+def main(argv: Sequence[str]) -> int:
     """Run the command."""
-    args = command_line().parse_args()
+    args = command_line().parse_args(list(argv))
+    if args.fit:
+        result, keys = told(fit(args.fit))
+    elif args.count:
+        result, keys = told(counted(args.lengths))
+    else:
+        result, keys = measured_bounds(args)
+    print(json.dumps(result, indent=1))
+    print(keys)
+    if args.json:
+        args.json.write_text(json.dumps(result, indent=1), encoding="utf-8")
+    return 0
+
+
+def told(result: dict[str, Any]) -> tuple[dict[str, Any], str]:
+    """Return what was found about costs, and the keys to set as one line of YAML."""
+    keys = {"data": result["data"]}
+    return result, yaml.safe_dump(keys, default_flow_style=True, sort_keys=False, width=999).strip()
+
+
+def counted(lengths: Sequence[int]) -> dict[str, Any]:
+    """Return the costs of utterances by FLOPs: `data` (the keys), and `gflop` per length.
+
+    A step's FLOPs are those of its utterances; with phones that grow with the frames, those of an
+    utterance are a quadratic of its frames.
+
+    Args:
+        lengths: frames, three or more.
+
+    Raises:
+        ValueError: there are too few lengths.
+    """
+    if len(set(lengths)) < 3:
+        raise ValueError(f"--lengths is {' '.join(map(str, lengths))}: give three to count")
+    model, data = ModelConfig(), DataConfig()
+    gflop = {}
+    with without_values(model, TrainConfig(), data) as step:
+        for frames in lengths:
+            shape = (2, frames, 2 * int(PHONES_PER_FRAME * frames) + 1)
+            with FlopCount() as count:
+                step([(0, made_up(shape, model.bert_channels, data, step.device))])
+            gflop[frames] = count.corrected.get_total_flops() / shape[0] / 1e9
+    cell, frame, utterance = np.polyfit(lengths, list(gflop.values()), 2)
+    found = {"utterance": utterance, "frame": frame, "cell": cell}
+    cost = {key: float(f"{value:.3g}") for key, value in found.items()}
+    return {"data": {"plan": {"mode": "cost", "cost": cost}}, "gflop": gflop}
+
+
+def measured_bounds(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
+    """Return what fits the memory, and the options to set."""
     settings = vars(args)
     memory = USED * (args.memory or total_gib(torch.device(args.device)))
     peaks = {
@@ -167,11 +229,9 @@ def main() -> None:
         result["checked_gib"] = {
             frames: alone(settings, count, frames) for frames, count in counts.items()
         }
-    print(json.dumps(result, indent=1))
-    print(f"--data.plan.max_frames {most_frames} --data.plan.max_utterances {most_utterances}")
-    if args.json:
-        args.json.write_text(json.dumps(result, indent=1), encoding="utf-8")
+    keys = f"--data.plan.max_frames {most_frames} --data.plan.max_utterances {most_utterances}"
+    return result, keys
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

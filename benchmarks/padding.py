@@ -1,7 +1,7 @@
 """How much of an epoch is padding: `python -m benchmarks.padding [--lengths FILE] [--dump FILE]`.
 
 It plans an epoch of 20,000 synthetic utterances (lognormal durations, mean 5 s, clipped at 1-12 s)
-for two spreads, or of the lengths given, at a budget of 16 mean utterances per micro-batch.
+for two spreads, or of the lengths given, as training does by default.
 """
 
 import argparse
@@ -10,37 +10,40 @@ from pathlib import Path
 
 import numpy as np
 
-from data.plan.epoch_plan import EpochPlan, plan_epoch
+from data.config import PlanConfig
+from data.plan.epoch_plan import EpochPlan
+from data.plan.history import Cut
 
 UTTERANCES = 20_000
 FRAMES_PER_SECOND = 44100 / 512
 G = 8  # micro-batches per global step
 
 
-def synthetic(sigma: float) -> tuple[np.ndarray, np.ndarray]:
+def synthetic(sigma: float, utterances: int = UTTERANCES) -> tuple[np.ndarray, np.ndarray]:
     """Return frames and tokens (without blanks) of durations with this spread.
 
-    Each is int64 [UTTERANCES].
+    Each is int64 [utterances].
     """
     rng = np.random.default_rng(0)
-    spread = np.exp(sigma * rng.standard_normal(UTTERANCES) - sigma**2 / 2)
+    spread = np.exp(sigma * rng.standard_normal(utterances) - sigma**2 / 2)
     frames = (np.clip(5 * spread, 1, 12) * FRAMES_PER_SECOND).astype(np.int64)
-    tokens = 0.3 * frames * np.exp(rng.normal(0, 0.15, UTTERANCES))
+    tokens = 0.3 * frames * np.exp(rng.normal(0, 0.15, utterances))
     return frames, np.maximum(1, tokens).astype(np.int64)
 
 
-def plan(frames: np.ndarray, tokens: np.ndarray, epoch: int) -> EpochPlan:
-    """Return the plan of an epoch; rows are numbered from 0."""
-    return plan_epoch(
-        np.arange(len(frames)),
-        frames,
-        tokens,
-        seed=0,
-        epoch=epoch,
-        micro_batches_per_step=G,
-        max_frames=int(16 * frames.mean()),
-        max_utterances=256,
-    )
+def plan(
+    frames: np.ndarray, tokens: np.ndarray, epoch: int, settings: PlanConfig | None = None
+) -> EpochPlan:
+    """Return the plan of an epoch as training makes it, rows numbered from 0.
+
+    Args:
+        frames: frames of each utterance, int64 [n].
+        tokens: phones of each without blanks, int64 [n].
+        epoch: number of the epoch, from 0.
+        settings: settings of the plan, by default those of the configuration.
+    """
+    cut = Cut(0, G, 0, add_blank=True, plan=settings or PlanConfig())
+    return cut.epoch_plan(np.arange(len(frames)), frames, tokens, epoch)
 
 
 def batches(planned: EpochPlan) -> list[list[int]]:

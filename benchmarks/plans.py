@@ -12,6 +12,7 @@ import argparse
 import json
 from collections import Counter, OrderedDict
 from collections.abc import Hashable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -113,12 +114,9 @@ def grown_by(grown: Iterable[int]) -> tuple[bool, bool, bool]:
     )
 
 
-def run_without_values(
-    model: ModelConfig, train: TrainConfig, data: DataConfig, shapes: Iterable[Shape]
-) -> list[list[tuple[Plan, tuple[int, ...]]]]:
-    """Return the convolutions of a step for each shape of a micro-batch, as a GPU runs them."""
-    device = torch.device("cpu")
-    found = []
+@contextmanager
+def without_values(model: ModelConfig, train: TrainConfig, data: DataConfig) -> Iterator[Rehearsal]:
+    """Yield a step as a GPU runs it, whose tensors have shapes and no values."""
     with (
         # the layout of a CPU has other convolutions
         patch("trainable.networks.layers.weight_norm.has_channels_last", lambda _: False),
@@ -129,7 +127,16 @@ def run_without_values(
     ):
         slm = WavLMFeatures(WavLMModel(WavLMConfig()), data.sampling_rate)
         state = TrainState(build_networks(model, train, data, slm), slm, model, train)
-        step = Rehearsal(state, train, data)
+        yield Rehearsal(state, train, data)
+
+
+def run_without_values(
+    model: ModelConfig, train: TrainConfig, data: DataConfig, shapes: Iterable[Shape]
+) -> list[list[tuple[Plan, tuple[int, ...]]]]:
+    """Return the convolutions of a step for each shape of a micro-batch, as a GPU runs them."""
+    device = torch.device("cpu")
+    found = []
+    with without_values(model, train, data) as step:
         for shape in shapes:
             with Convolutions() as seen:
                 step([(0, made_up(shape, model.bert_channels, data, device))])

@@ -1,13 +1,14 @@
 """Step time on many GPUs, on paper: `python -m benchmarks.scaling [--seconds 0.25] [--measure]`.
 
-A step on W workers takes as long as the slowest worker's micro-batch, and the part of DDP's
-all-reduces that sticks out behind the backward passes. The first is drawn from the epoch plan of a
-synthetic corpus, with a micro-batch's cost from counted FLOPs; the second is simulated bucket by
-bucket. --measure compares it with two processes on this machine's CPU. docs/performance.md has the
+A step on W workers takes as long as the slowest worker's micro-batches, and the part of DDP's
+all-reduces that sticks out behind the backward passes. The first is read from the epoch plan of a
+synthetic corpus, made and shared as training does it; the second is simulated bucket by bucket.
+--measure compares it with two processes on this machine's CPU. docs/performance.md has the
 assumptions and the results.
 """
 
 import argparse
+import itertools
 import json
 import socket
 import tempfile
@@ -26,9 +27,11 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch.nn.parallel import DistributedDataParallel
 
-from benchmarks.padding import synthetic
+from benchmarks.padding import plan, synthetic
 from benchmarks.step import synthetic_batch
-from data.plan.epoch_plan import Position, plan_epoch
+from data.config import CostConfig, PlanConfig
+from data.plan.costs import shares, utterance_costs
+from data.plan.epoch_plan import EpochPlan, Position, rounded_up
 from job.reports.console import cell, table
 from job.settings.cli import read_config
 from job.settings.config import Config
@@ -40,15 +43,26 @@ from trainable.weights.slm import load_slm
 DEMO = Path(__file__).parents[1] / "job/presets/demo.yaml"
 PARAMETERS = {"d": 46_747_132, "dur": 1_209_409, "wd": 1_173_634, "g": 61_020_017}
 BUCKET = 25 * 2**20  # bytes of DDP's buckets
-# GFLOP of a step, counted by benchmarks.step at 400 frames and 120 phones:
-GFLOP_PER_FRAME = 0.25  # what grows with the frames: encoders, flow, durations
-GFLOP_PER_UTTERANCE = 264.0  # what each segment costs: decoder, discriminators and WavLM
 # shares of these in a step, counted in the same way; the rest are the forward passes
 D_BACKWARD = 0.22  # the discriminators' backward pass
 G_BACKWARD = 0.37  # the generator's
 # share of the generator's backward pass that goes through the discriminators, before the first
 # gradient of its own
 FIRST_GRADIENT = 0.2
+MILLION = 1_000_000  # utterances
+SIGMA = 0.6  # spread of the durations, as benchmarks.padding
+SIZES = (8, 64, 512)  # micro-batches per global step
+FIVE_SECONDS = 432  # frames
+COSTS = ("utterance", "frame", "cell")
+SHIPPED_GPUS = 4  # job/presets/cluster.yaml: as many micro-batches per step, one GPU per node
+HOP = 50e-6  # seconds per message over TCP
+# Bytes/s between the GPU nodes of the cluster files, from the clouds' pages: what a g6.2xlarge can
+# send without burst, and a g2-standard-8; and an assumption for Kubernetes.
+SHIPPED = {
+    "cluster.yaml": 5e9 / 8,
+    "deploy/cluster-gcp.yaml": 16e9 / 8,
+    "deploy/kuberay-cluster.yaml": 10e9 / 8,
+}
 
 
 @dataclass(frozen=True)
@@ -100,23 +114,90 @@ def sticks_out(
     return max(0.0, free - backward)
 
 
-def costs(max_frames: int, max_utterances: int) -> np.ndarray:
-    """Return the relative costs of an epoch's micro-batches of the synthetic corpus; mean 1."""
-    frames, tokens = synthetic(0.6)
-    epoch = plan_epoch(
-        np.arange(len(frames)),
-        frames,
-        tokens,
-        seed=0,
-        epoch=0,
-        micro_batches_per_step=1,
-        max_frames=max_frames,
-        max_utterances=max_utterances,
-    )
-    made = np.split(epoch.order, epoch.offsets[1:-1])
-    per_utterance = [GFLOP_PER_UTTERANCE + GFLOP_PER_FRAME * frames[b].max() for b in made]
-    cost = np.array([len(b) * each for b, each in zip(made, per_utterance, strict=True)])
-    return cost / cost.mean()
+def costs(made: EpochPlan, frames: np.ndarray, cost: CostConfig, pad_to: int) -> np.ndarray:
+    """Return the true costs of an epoch's micro-batches, in order, relative to the mean: [M].
+
+    Args:
+        made: plan of the epoch, whatever costs it was made with.
+        frames: frames of each utterance, int64 [n].
+        cost: what micro-batches truly cost.
+        pad_to: multiple that frames are padded to.
+    """
+    longest = np.maximum.reduceat(frames[made.order], made.offsets[:-1])
+    each = utterance_costs(cost, rounded_up(longest, pad_to))
+    total = cost.micro_batch + np.diff(made.offsets) * each
+    return total / total.mean()
+
+
+def efficiency(cost: np.ndarray, G: int, workers: int) -> float:
+    """Return the share of their time that W workers work who share steps of G micro-batches.
+
+    Args:
+        cost: costs of an epoch's micro-batches, in order.
+        G: micro-batches per global step.
+        workers: W.
+    """
+    steps = cost[: len(cost) // G * G].reshape(-1, G)
+    if workers == G:
+        return float(steps.mean() / steps.max(1).mean())
+    slowest_of = [
+        max(sum(step[j] for j in own) for own in shares(step, workers)) for step in steps.tolist()
+    ]
+    return float(steps.sum(1).mean() / workers / np.mean(slowest_of))
+
+
+def off(cost: CostConfig, factors: tuple[float, ...]) -> CostConfig:
+    """Return costs with each of COSTS off by a factor, and a budget of as many 5 s utterances."""
+    wrong = replace(cost, **{k: f * getattr(cost, k) for k, f in zip(COSTS, factors, strict=True)})
+    was, now = (float(utterance_costs(own, np.array(FIVE_SECONDS))) for own in (cost, wrong))
+    return replace(wrong, budget=cost.budget * now / was)
+
+
+def planned(settings: PlanConfig) -> dict[str, Any]:
+    """Return how well epochs of the synthetic corpus keep workers busy, by the plan alone.
+
+    Args:
+        settings: the plan; its costs are taken for true.
+    """
+    frames, tokens = synthetic(SIGMA, MILLION)
+    true = settings.cost
+
+    def busy(own: PlanConfig) -> dict[str, float]:
+        cost = costs(plan(frames, tokens, 0, own), frames, true, own.pad_to.frames)
+        return {str(G): efficiency(cost, G, G) for G in SIZES}
+
+    cost = costs(plan(frames, tokens, 0, settings), frames, true, settings.pad_to.frames)
+    shared = {f"G/{part}": min(efficiency(cost, G, G // part) for G in SIZES) for part in (2, 4)}
+    wrong = {
+        factors: busy(replace(settings, cost=off(true, factors)))
+        for factors in itertools.product((0.8, 1.0, 1.2), repeat=len(COSTS))
+    }
+    one = [own for factors, own in wrong.items() if sum(f != 1 for f in factors) == 1]
+    return {
+        "efficiency": {str(G): efficiency(cost, G, G) for G in SIZES},
+        "efficiency_off_20": min(min(own.values()) for own in one),
+        "efficiency_off_20_combined": {
+            str(G): min(own[str(G)] for own in wrong.values()) for G in SIZES
+        },
+        "shared": shared,
+        "cost_spread": [float(cost.min()), float(cost.max())],
+    }
+
+
+def shipped(seconds: float, cost: np.ndarray) -> dict[str, dict[str, float]]:
+    """Return by how much four GPUs of each cluster file are faster than one, by reduction.
+
+    Args:
+        seconds: seconds of the mean micro-batch on one GPU.
+        cost: relative costs of micro-batches, from `costs`.
+    """
+    found = {}
+    for file, between in SHIPPED.items():
+        network = Network(gpus=1, between=between, hop=HOP)
+        step = model(seconds, SHIPPED_GPUS, cost, network)
+        alone = SHIPPED_GPUS * seconds
+        found[file] = {"fast": alone / step["step"], "exact": alone / step["step_exact"]}
+    return found
 
 
 def slowest(cost: np.ndarray, workers: int) -> float:
@@ -150,6 +231,7 @@ def model(seconds: float, workers: int, cost: np.ndarray, network: Network) -> d
         "exact": exact,
         "waits": waits,
         "step": seconds + out + waits,
+        "step_exact": seconds + exact + waits,
         "efficiency": seconds / (seconds + out + waits),
     }
 
@@ -253,8 +335,9 @@ def command_line() -> argparse.ArgumentParser:
         default=0.25,
         help="seconds of a step on one GPU: assumed, or measured there",
     )
-    made.add_argument("--max-frames", type=int, default=8000, help="data.plan.max_frames")
-    made.add_argument("--max-utterances", type=int, default=64, help="data.plan.max_utterances")
+    made.add_argument("--mode", choices=("cost", "budget"), default="cost", help="data.plan.mode")
+    made.add_argument("--max-frames", type=int, help="data.plan.max_frames")
+    made.add_argument("--max-utterances", type=int, help="data.plan.max_utterances")
     made.add_argument(
         "--between", type=float, default=Network.between, help="bytes/s per GPU to other nodes"
     )
@@ -268,12 +351,19 @@ def command_line() -> argparse.ArgumentParser:
 def main() -> None:
     """Run the command."""
     args = command_line().parse_args()
-    cost = costs(args.max_frames, args.max_utterances)
+    settings = PlanConfig(
+        mode=args.mode, max_frames=args.max_frames, max_utterances=args.max_utterances
+    ).settled()
+    frames, tokens = synthetic(SIGMA, MILLION)
+    made = plan(frames, tokens, 0, settings)
+    cost = costs(made, frames, CostConfig(), settings.pad_to.frames)
     network = replace(Network(), between=args.between)
     rows = [{"workers": w} | model(args.seconds, w, cost, network) for w in args.workers]
     cells = [[cell(value, ".4g") for value in row.values()] for row in rows]
     print(table(list(rows[0]), cells, align_right=True))
-    result: dict[str, Any] = {"model": rows, "cost_spread": [float(cost.min()), float(cost.max())]}
+    result: dict[str, Any] = {"model": rows} | planned(settings)
+    result["shipped"] = shipped(args.seconds, cost)
+    print(json.dumps({key: own for key, own in result.items() if key != "model"}, indent=1))
     if args.measure:
         result["measured"] = measured(args.steps)
         print(json.dumps(result["measured"], indent=1))

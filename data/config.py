@@ -127,26 +127,69 @@ class PadTo(Settings, section="data.plan.pad_to"):
 
 
 @dataclass(frozen=True)
+class CostConfig(Settings, section="data.plan.cost"):
+    """What a micro-batch is predicted to cost, and what it may cost (`data.plan.mode: cost`).
+
+    A micro-batch of B utterances padded to F frames costs `micro_batch` + B x (`utterance` +
+    `frame` x F + `cell` x F x F). The unit is free. The defaults are GFLOP of the full model's
+    training step; `python -m benchmarks.batch_finder --fit RUN` fits them to a run's seconds.
+
+    Attributes:
+        budget: most that a micro-batch may cost; an utterance that costs more is alone in its own.
+        micro_batch: cost of each micro-batch, however little it holds.
+        utterance: cost of each utterance, whatever its length: its segment is decoded and judged.
+        frame: cost of each padded frame.
+        cell: cost of each cell of an utterance's self-attention, padded frames x padded frames.
+    """
+
+    budget: Annotated[float, Range(above=0)] = 6600.0
+    micro_batch: Amount = 0.0
+    utterance: Amount = 256.0
+    frame: Amount = 0.25
+    cell: Amount = 2e-5
+
+    def problems(self) -> Iterator[str]:
+        """Yield costs by which nothing costs anything, or everything too much."""
+        if not (self.utterance or self.frame or self.cell):
+            yield (
+                "data.plan.cost.utterance, frame and cell are all 0: give one of them a cost, or "
+                "set data.plan.mode to budget"
+            )
+        if self.micro_batch >= self.budget:
+            yield (
+                f"data.plan.cost.micro_batch is {self.micro_batch:g}: it must be below "
+                f"data.plan.cost.budget, which is {self.budget:g}"
+            )
+
+
+FRAMES_OF_BUDGET = 8000
+UTTERANCES_OF_BUDGET = 64
+
+
+@dataclass(frozen=True)
 class PlanConfig(Settings, section="data.plan"):
     """How an epoch is cut into micro-batches (data.plan.epoch_plan).
 
     Attributes:
-        mode: `budget` cuts by predicted cost, `buckets` by the reference's boundaries with a fixed
-            count.
-        max_frames: budget of a micro-batch in padded spectrogram frames (batch size x longest
-            utterance).
+        mode: `cost` cuts by predicted cost, `budget` by padded frames alone, `buckets` by the
+            reference's boundaries with a fixed count; `auto`: as the run began, and `cost` for a
+            new one, as the run's config.yaml then says.
+        max_frames: most padded spectrogram frames of a micro-batch (batch size x longest
+            utterance), which bounds the memory; none: no bound but the cost (`budget`: 8000).
         max_utterances: largest number of utterances per micro-batch (`buckets`: exactly this
-            many).
-        max_cells: budget of a micro-batch in cells of the alignment (batch size x frames of the
-            longest x most phones with their blanks); none: no limit.
+            many); none: no bound but the cost (`budget` and `buckets`: 64).
+        max_cells: most cells of the alignment in a micro-batch (batch size x frames of the longest
+            x most phones with their blanks); none: no bound.
+        cost: what a micro-batch may cost.
         bucket_boundaries: frames at which the reference's buckets begin and end.
         pad_to: multiples that the lengths of a micro-batch are padded to.
     """
 
-    mode: Literal["budget", "buckets"] = "budget"
-    max_frames: Count = 8000
-    max_utterances: Count = 64
+    mode: Literal["auto", "cost", "budget", "buckets"] = "auto"
+    max_frames: Count | None = None
+    max_utterances: Count | None = None
     max_cells: Count | None = None
+    cost: CostConfig = field(default_factory=CostConfig)
     bucket_boundaries: Annotated[tuple[Annotated[int, Range(0)], ...], Size(2)] = (
         32,
         300,
@@ -168,6 +211,23 @@ class PlanConfig(Settings, section="data.plan"):
                 f"data.plan.bucket_boundaries is {list(bounds)}: give numbers of frames of which "
                 "each is larger than the one before"
             )
+
+    def settled(self, began_as: str = "cost") -> "PlanConfig":
+        """Return the same order with nothing left open, so that equal orders have equal settings.
+
+        Args:
+            began_as: mode of the run, for `auto`.
+        """
+        mode = began_as if self.mode == "auto" else self.mode
+        if mode == "cost":
+            return replace(self, mode="cost")
+        return replace(
+            self,
+            mode=mode,  # type: ignore[arg-type]
+            max_frames=self.max_frames or FRAMES_OF_BUDGET,
+            max_utterances=self.max_utterances or UTTERANCES_OF_BUDGET,
+            cost=CostConfig(),
+        )
 
 
 @dataclass(frozen=True)

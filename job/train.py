@@ -3,6 +3,7 @@
 import contextlib
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NoReturn
 
 from ray.train import Result
@@ -24,7 +25,7 @@ from job.on_ray.training import (
 )
 from job.reports.console import follow
 from job.reports.outcome import is_finished, summary
-from job.settings.checks import check
+from job.settings.checks import check, warn_of_uneven_shares
 from job.settings.cli import parse, parser, run
 from job.settings.config import Config
 from job.settings.description import save_description
@@ -33,7 +34,7 @@ from job.settings.paths import run_folder, with_absolute_paths
 from trainable.run.heartbeat import FAILED, FINISHED, STOPPED, Heartbeat, beating
 from trainable.run.logs import earlier_log
 from trainable.run.storage import checkpoints, claim
-from trainable.worker.start_check import check_start
+from trainable.worker.start_check import check_start, plan_of_run
 
 
 def main(argv: Sequence[str]) -> int:
@@ -63,6 +64,7 @@ def train(cfg: Config, callbacks: Sequence[UserCallback] = ()) -> Result | None:
     """
     cfg = with_absolute_paths(cfg)
     check(cfg)
+    warn_of_uneven_shares(cfg)
 
     # before Ray starts, as a finished run needs no cluster
     if keep_trying(lambda: is_finished(cfg), cfg.train.checkpoint.retry_s):
@@ -70,6 +72,7 @@ def train(cfg: Config, callbacks: Sequence[UserCallback] = ()) -> Result | None:
         return None
     look_for_models(cfg)
 
+    cfg = with_plan_of_run(cfg)
     manifest = ready_manifest(cfg)
     if manifest is not None:
         look(cfg, manifest)
@@ -83,6 +86,18 @@ def train(cfg: Config, callbacks: Sequence[UserCallback] = ()) -> Result | None:
         trainer = trainer_of(cfg, owner, callbacks)
         with beating(run_folder(cfg), owner) as heart:
             return train_to_end(cfg, trainer, signals, heart)
+
+
+def with_plan_of_run(cfg: Config) -> Config:
+    """Return the configuration with its plan settled, as the run's config.yaml is to say.
+
+    Raises:
+        OSError: the run's folder cannot be read.
+    """
+    plan = keep_trying(
+        lambda: plan_of_run(cfg.data.plan, run_folder(cfg)), cfg.train.checkpoint.retry_s
+    )
+    return replace(cfg, data=replace(cfg.data, plan=plan))
 
 
 def look(cfg: Config, manifest: Manifest) -> None:

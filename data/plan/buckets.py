@@ -39,7 +39,8 @@ def plan_buckets(
     batches += [batches[i % len(batches)] for i in range(fill)]
     offsets = np.concatenate([[0], np.cumsum([len(b) for b in batches])])
     begins = np.arange(0, len(batches) + 1, micro_batches_per_step)
-    return EpochPlan(rows[np.concatenate(batches)], offsets, begins, fill, left_out)
+    costs = np.ones(len(batches))
+    return EpochPlan(rows[np.concatenate(batches)], offsets, begins, fill, left_out, costs)
 
 
 def bucket_batches(

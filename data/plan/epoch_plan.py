@@ -10,7 +10,8 @@ from typing import TypeVar
 
 import numpy as np
 
-from data.config import PadTo
+from data.config import CostConfig, PadTo
+from data.plan.costs import fitting, shares, utterance_costs
 
 UNPADDED = PadTo(frames=1, tokens=1)
 Lengths = TypeVar("Lengths", int, np.ndarray)
@@ -45,6 +46,7 @@ class EpochPlan:
         fill: micro-batches at the end that repeat earlier ones of this epoch, to fill up its last
             step.
         left_out: row numbers that this epoch does not use, int64.
+        costs: predicted cost of each micro-batch, float64 [M]; all 1 where none is predicted.
     """
 
     order: np.ndarray
@@ -52,6 +54,7 @@ class EpochPlan:
     begins: np.ndarray
     fill: int
     left_out: np.ndarray
+    costs: np.ndarray
 
     @property
     def steps(self) -> int:
@@ -68,6 +71,15 @@ class EpochPlan:
         m = self.begins[step] + slot
         assert m < self.begins[step + 1]
         return self.order[self.offsets[m] : self.offsets[m + 1]]
+
+    def shares(self, step: int, workers: int) -> list[list[int]]:
+        """Return the numbers of the micro-batches of a step that each of W workers takes.
+
+        Args:
+            step: global step of the epoch.
+            workers: W, at most G.
+        """
+        return shares(self.costs[self.begins[step] : self.begins[step + 1]].tolist(), workers)
 
     def utterances(self, step: int) -> int:
         """Return the number of utterances in a global step of the epoch."""
@@ -92,6 +104,7 @@ class EpochPlan:
             begins=np.concatenate([self.begins[:step], m + rest.begins]),
             fill=rest.fill,
             left_out=rest.left_out,
+            costs=np.concatenate([self.costs[:m], rest.costs]),
         )
 
 
@@ -103,17 +116,18 @@ def plan_epoch(
     seed: int,
     epoch: int,
     micro_batches_per_step: int,
-    max_frames: int,
-    max_utterances: int,
+    max_frames: int | None = None,
+    max_utterances: int | None = None,
     max_cells: int | None = None,
+    cost: CostConfig | None = None,
     min_frames: int = 0,
     pad_to: PadTo = UNPADDED,
     begin: int = 0,
 ) -> EpochPlan:
-    """Cut an epoch into micro-batches of like length under a budget of predicted cost.
+    """Cut an epoch into micro-batches of like length and, with `cost`, of like predicted cost.
 
-    Time and memory of most parts grow with the padded frames, those of the alignment with padded
-    frames x phones.
+    All workers wait for the one with the costliest micro-batch, so no step mixes cheap and costly
+    ones. The steps themselves are not grouped by cost: each would then have one length.
 
     Utterances are sorted into strips of nearly equal frames, within a strip by phones (so that both
     paddings stay small), and cut. Where the strips begin, the order of equals and the order of the
@@ -126,10 +140,11 @@ def plan_epoch(
         seed: seed of the run.
         epoch: number of the epoch, from 0.
         micro_batches_per_step: G.
-        max_frames: budget of a micro-batch, batch size x longest utterance; a longer utterance is
-            alone in its own.
+        max_frames: most padded frames of a micro-batch, batch size x longest utterance; a longer
+            utterance is alone in its own. None for no limit, as for the next two.
         max_utterances: no micro-batch holds more.
-        max_cells: budget of batch size x longest utterance x most phones; None for no limit.
+        max_cells: most of batch size x longest utterance x most phones.
+        cost: what a micro-batch is predicted to cost, and may cost; None for no limit.
         min_frames: shorter utterances are left out.
         pad_to: multiples that a micro-batch is padded to; the budgets are of padded lengths.
         begin: step of the epoch that these are to follow on, see data.plan.history.
@@ -155,14 +170,12 @@ def plan_epoch(
     jitter = phones * rng.uniform(0.98, 1.02, len(rows))
     by_length = np.lexsort((np.where(descending, -jitter, jitter), strip))
 
-    offsets = _cut(
-        rounded_up(frames[by_length], pad_to.frames),
-        rounded_up(phones[by_length], pad_to.tokens),
-        max_frames,
-        max_utterances,
-        max_cells,
-    )
-    return _shuffle(rows[by_length], offsets, rng, micro_batches_per_step, left_out)
+    # an upper bound of the longest of every micro-batch that ends here, and ascending
+    longest = np.maximum.accumulate(rounded_up(frames[by_length], pad_to.frames))
+    most = _most(longest, max_frames, max_utterances, cost)
+    offsets = _cut(most, longest, rounded_up(phones[by_length], pad_to.tokens), max_cells)
+    costs = _costs(cost, longest, offsets)
+    return _shuffle(rows[by_length], offsets, costs, rng, micro_batches_per_step, left_out)
 
 
 def rounded_up(lengths: Lengths, multiple: int) -> Lengths:
@@ -175,33 +188,59 @@ def entropy(seed: int, epoch: int, begin: int) -> list[int]:
     return [seed, epoch, begin] if begin else [seed, epoch]
 
 
+def _most(
+    longest: np.ndarray,
+    max_frames: int | None,
+    max_utterances: int | None,
+    cost: CostConfig | None,
+) -> np.ndarray:
+    """Return how many utterances a micro-batch may hold whose longest has so many frames.
+
+    Args:
+        longest: padded frames, ascending, int64 [n].
+        max_frames: see `plan_epoch`, as the next two.
+        max_utterances: the same.
+        cost: the same.
+
+    Returns:
+        int64 [n], descending, at least 1.
+    """
+    most = np.full(len(longest), max_utterances or len(longest))
+    if max_frames is not None:
+        most = np.minimum(most, max_frames // longest)
+    if cost is not None:
+        most = np.minimum(most, fitting(cost, longest))
+    return np.maximum(most, 1)
+
+
 def _cut(
-    frames: np.ndarray,
-    phones: np.ndarray,
-    max_frames: int,
-    max_utterances: int,
-    max_cells: int | None,
+    most: np.ndarray, longest: np.ndarray, phones: np.ndarray, max_cells: int | None
 ) -> np.ndarray:
     """Cut nearly ascending lengths [n] greedily; what exceeds a budget alone has its own batch.
+
+    Args:
+        most: utterances of a micro-batch that ends here, int64 [n], descending.
+        longest: padded frames of a micro-batch that ends here, int64 [n].
+        phones: padded phones, int64 [n].
+        max_cells: most of batch size x longest x most phones; None for no limit.
 
     Returns:
         Offsets of the micro-batches, int64 [M + 1].
     """
-    # an upper bound of every batch's longest, and ascending
-    ceiling = np.maximum.accumulate(frames)
-    n = len(frames)
+    allowed = most.tolist()
+    n = len(allowed)
     offsets = [0]
     begin = 0
     while begin < n:
-        count = min(max(1, max_frames // int(ceiling[begin])), max_utterances, n - begin)
+        count = min(allowed[begin], n - begin)
 
         # the longest grows with the count: shrink until the batch keeps the budget
-        while count > 1 and count * int(ceiling[begin + count - 1]) > max_frames:
-            count = max(1, min(count - 1, max_frames // int(ceiling[begin + count - 1])))
+        while count > allowed[begin + count - 1]:
+            count = allowed[begin + count - 1]
 
         if max_cells is not None:
             most_phones = np.maximum.accumulate(phones[begin : begin + count])
-            cells = most_phones * ceiling[begin : begin + count] * np.arange(1, count + 1)
+            cells = most_phones * longest[begin : begin + count] * np.arange(1, count + 1)
             count = max(1, int(np.searchsorted(cells, max_cells, side="right")))
 
         begin += count
@@ -209,9 +248,24 @@ def _cut(
     return np.asarray(offsets, np.int64)
 
 
+def _costs(cost: CostConfig | None, longest: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+    """Return the predicted cost of each micro-batch, float64 [M]; all 1 where none is predicted.
+
+    Args:
+        cost: what a micro-batch costs.
+        longest: padded frames of a micro-batch that ends here, int64 [n].
+        offsets: see `EpochPlan`.
+    """
+    if cost is None:
+        return np.ones(len(offsets) - 1)
+    each = utterance_costs(cost, longest[offsets[1:] - 1])
+    return cost.micro_batch + np.diff(offsets) * each
+
+
 def _shuffle(
     order: np.ndarray,
     offsets: np.ndarray,
+    costs: np.ndarray,
     rng: np.random.Generator,
     group: int,
     left_out: np.ndarray,
@@ -227,4 +281,6 @@ def _shuffle(
     gather = np.repeat(offsets[batches] - (ends - sizes), sizes) + np.arange(ends[-1])
 
     begins = np.arange(0, len(batches) + 1, group)
-    return EpochPlan(order[gather], np.concatenate([[0], ends]), begins, fill, left_out)
+    return EpochPlan(
+        order[gather], np.concatenate([[0], ends]), begins, fill, left_out, costs[batches]
+    )

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from data.config import PadTo, PlanConfig
+from data.config import CostConfig, PadTo, PlanConfig
 from data.plan.buckets import plan_buckets
 from data.plan.epoch_plan import EpochPlan, Position, plan_epoch
 
@@ -26,7 +26,7 @@ class Cut:
         micro_batches_per_step: G.
         segment_frames: shorter utterances are left out.
         add_blank: whether a blank stands between phones.
-        plan: mode and budget of the micro-batches.
+        plan: mode and budgets of the micro-batches.
     """
 
     seed: int
@@ -34,6 +34,10 @@ class Cut:
     segment_frames: int
     add_blank: bool
     plan: PlanConfig
+
+    def __post_init__(self) -> None:
+        """Leave nothing open: cuts that give the same order are equal, and are recorded so."""
+        object.__setattr__(self, "plan", self.plan.settled())
 
     def epoch_plan(
         self, rows: np.ndarray, frames: np.ndarray, phones: np.ndarray, epoch: int, begin: int = 0
@@ -52,6 +56,7 @@ class Cut:
         """
         plan = self.plan
         if plan.mode == "buckets":
+            assert plan.max_utterances is not None
             return plan_buckets(
                 rows,
                 frames,
@@ -72,6 +77,7 @@ class Cut:
             max_frames=plan.max_frames,
             max_utterances=plan.max_utterances,
             max_cells=plan.max_cells,
+            cost=plan.cost if plan.mode == "cost" else None,
             min_frames=self.segment_frames,
             pad_to=plan.pad_to,
             begin=begin,
@@ -140,8 +146,9 @@ def plan_through(
 def change_of(raw: Mapping[str, Any]) -> Change:
     """Return the Change that `dataclasses.asdict` and JSON made `raw` of."""
     cut = raw["cut"]
-    boundaries = tuple(cut["plan"]["bucket_boundaries"])
-    # a run of older code was not padded
-    pad_to = PadTo(**cut["plan"].get("pad_to", {"frames": 1, "tokens": 1}))
-    plan = PlanConfig(**cut["plan"] | {"bucket_boundaries": boundaries, "pad_to": pad_to})
-    return Change(raw["epoch"], raw["epoch_step"], Cut(**cut | {"plan": plan}))
+    plan = dict(cut["plan"])
+    plan["bucket_boundaries"] = tuple(plan["bucket_boundaries"])
+    # a run of older code was not padded, and predicted no costs
+    plan["pad_to"] = PadTo(**plan.get("pad_to", {"frames": 1, "tokens": 1}))
+    plan["cost"] = CostConfig(**plan.get("cost", {}))
+    return Change(raw["epoch"], raw["epoch_step"], Cut(**cut | {"plan": PlanConfig(**plan)}))

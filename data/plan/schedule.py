@@ -1,7 +1,8 @@
 """The order of a whole run: every epoch's plan, the position after a step, and who gets what."""
 
 import functools
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,6 +10,7 @@ import numpy as np
 from data.plan.epoch_plan import EpochPlan, Position
 from data.plan.history import Cut, History, plan_through
 
+NOTHING = np.zeros(0, np.int64)
 PLANS_KEPT = 4  # a plan of 10 million utterances takes over 80 MB
 
 
@@ -51,6 +53,17 @@ class Schedule:
         """Return the number of utterances in the step at a position."""
         return self.plan(position.epoch).utterances(position.epoch_step)
 
+    def shares(self, position: Position, world_size: int) -> list[list[int]]:
+        """Return the numbers of the micro-batches that each of W workers takes of a step.
+
+        They are ascending, at least one and at most ceil(G / W); the first worker has number 0.
+
+        Args:
+            position: position of the step.
+            world_size: W, at most G.
+        """
+        return self.plan(position.epoch).shares(position.epoch_step, world_size)
+
     def check(self, position: Position) -> None:
         """Refuse settings under which there is nothing to train on at a position.
 
@@ -70,8 +83,8 @@ class Schedule:
 def dealt_rows(schedule: Schedule, first: Position, steps: int, world_size: int) -> list[dict]:
     """Return the micro-batches of some steps as they are dealt to W workers, in order.
 
-    Row i goes to rank i % W. A global step has ceil(G / W) x W rows; where W does not divide G the
-    last ones are empty. So micro-batch j of a step goes to rank j % W, for every W.
+    Row i goes to rank i % W. A global step has ceil(G / W) x W rows: each rank's micro-batches of
+    `Schedule.shares`, and empty ones, numbered from G, where a rank has fewer.
 
     Args:
         schedule: order of the run.
@@ -82,18 +95,27 @@ def dealt_rows(schedule: Schedule, first: Position, steps: int, world_size: int)
     Returns:
         Per row `step`, `epoch`, `slot` (the number j within the step) and `rows`, int64 [b].
     """
-    micro_batches = schedule.cut.micro_batches_per_step
-    slots = -(-micro_batches // world_size) * world_size
-    nothing = np.zeros(0, np.int64)
-
     rows = []
     position = first
     for _ in range(steps):
         plan = schedule.plan(position.epoch)
-        for slot in range(slots):
-            empty = slot >= micro_batches
-            members = nothing if empty else plan.micro_batch(position.epoch_step, slot)
+        for slot in dealt_slots(schedule.shares(position, world_size)):
+            empty = slot >= schedule.cut.micro_batches_per_step
+            members = NOTHING if empty else plan.micro_batch(position.epoch_step, slot)
             place = {"step": position.step, "epoch": position.epoch, "slot": slot}
             rows.append({**place, "rows": members})
         position = schedule.after(position)
     return rows
+
+
+def dealt_slots(shares: Sequence[Sequence[int]]) -> list[int]:
+    """Return the numbers of a step's micro-batches, one per rank in turn, until all are dealt.
+
+    Where a rank has no more, a number from G on stands for no micro-batch.
+
+    Args:
+        shares: per rank the numbers of its micro-batches.
+    """
+    empty = itertools.count(sum(map(len, shares)))
+    rounds = range(max(map(len, shares)))
+    return [own[i] if i < len(own) else next(empty) for i in rounds for own in shares]

@@ -1,9 +1,9 @@
 """The schedule executed: this rank's micro-batches of each step, the same for any world size.
 
-Micro-batch j of a step goes to rank j % W. A dataset of Ray Data covers many global steps, over
-epoch ends too, and the next one is opened while the last steps of this one run, so that neither
-waits for the other. The first steps of a stream are loaded by the worker itself: Ray Data takes
-many seconds to start, and a run that was killed or resized must not wait for it.
+Ranks share the micro-batches of a step by `Schedule.shares`. A dataset of Ray Data covers many
+global steps, over epoch ends too, and the next one is opened while the last steps of this one run,
+so that neither waits for the other. The first steps of a stream are loaded by the worker itself:
+Ray Data takes many seconds to start, and a run that was killed or resized must not wait for it.
 """
 
 import logging
@@ -198,10 +198,10 @@ class MicroBatchStream:
         """Yield steps that a thread of this process loads, because there is no dataset for them."""
         schedule = schedule_of(self.spec)
         loader = row_loader(self.spec)
-        own = range(self.rank, self.spec.cut.micro_batches_per_step, self.world_size)
 
         def load(position: Position) -> Slots:
             plan = schedule.plan(position.epoch)
+            own = schedule.shares(position, self.world_size)[self.rank]
             return [
                 (slot, loader.load(plan.micro_batch(position.epoch_step, slot))) for slot in own
             ]
@@ -222,7 +222,7 @@ class MicroBatchStream:
         position = dataset.first
         while position != dataset.end:
             try:
-                taken = self._take(dataset.rows, position.step)
+                taken = self._take(dataset.rows, position)
             except DatasetError as error:
                 if self.stopped:
                     return
@@ -236,13 +236,16 @@ class MicroBatchStream:
             yield taken
             position = self._ahead(position, 1)
 
-    def _take(self, rows: Iterator[pa.Table], step: int) -> Slots:
+    def _take(self, rows: Iterator[pa.Table], position: Position) -> Slots:
         """Take this rank's micro-batches of a step out of the rows of a dataset."""
+        own = schedule_of(self.spec).shares(position, self.world_size)[self.rank]
         taken = []
         for number in range(self.rows_per_step):
             place, loaded = unpack(next(rows))
-            slot = number * self.world_size + self.rank
-            assert (place["step"], place["slot"]) == (step, slot), (
+            slot = place["slot"]
+            # behind this rank's own come empty ones
+            wanted = slot == own[number] if number < len(own) else not loaded.arrays
+            assert wanted and place["step"] == position.step, (
                 "Ray Data changed the order of the rows"
             )
             taken.append((slot, loaded))

@@ -1,5 +1,8 @@
 """What settings must fulfil before anything starts: one function per subject, for all commands."""
 
+import itertools
+import math
+
 from data.corpus.prepared import check_prepared
 from data.shards.manifest import Manifest, read_manifest
 from data.text.languages import LANGUAGES
@@ -86,6 +89,42 @@ def check_workers(cfg: Config) -> None:
             f"train.micro_batches_per_step {micro_batches} micro-batches; raise it, or lower the "
             "number of workers"
         )
+
+
+def warn_of_uneven_shares(cfg: Config) -> None:
+    """Print one line if workers cannot share a global step evenly, with a number that they could.
+
+    W workers take as long as the one with ceil(G / W) micro-batches.
+    """
+    low, high = cfg.scaling.bounds
+    workers = range(low, high + 1)
+    G = cfg.train.micro_batches_per_step
+    waits = {W: _waiting_share(G, W) for W in workers}
+    worst = max(waits, key=lambda W: waits[W])
+    if not waits[worst]:
+        return
+    print(
+        f"note: {worst} workers cannot share train.micro_batches_per_step {G} evenly and wait "
+        f"{waits[worst]:.0%} of the time; {_shareable(G, workers)} could be shared by "
+        f"{f'{low} to {high}' if low < high else high}"
+    )
+
+
+def _waiting_share(G: int, W: int) -> float:
+    """Return the share of the workers' time that W workers wait who share G equal micro-batches."""
+    return 1 - G / (W * -(-G // W))
+
+
+def _shareable(G: int, workers: range) -> int:
+    """Return the next larger number that all these numbers of workers can share.
+
+    Evenly, or to within 5 % where that would take more than four times as many.
+    """
+    common = math.lcm(*workers)
+    evenly = -(-G // common) * common
+    if evenly <= 4 * G or len(workers) == 1:
+        return evenly
+    return next(n for n in itertools.count(G) if max(_waiting_share(n, W) for W in workers) <= 0.05)
 
 
 def check_timeouts(cfg: Config) -> None:

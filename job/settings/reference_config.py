@@ -62,6 +62,7 @@ SAME: dict[str, tuple[str, ...]] = {
 # Frames: the reference's buckets end there, so none of its batches has more than batch_size clips
 # of this length.
 LONGEST = 1000
+BATCH_SIZE = 16  # the reference's, for a plan that has no fixed one
 FREEZES = {f"train.freeze_{own.code}_bert": own.freeze_name for own in PUBLISHED}
 PRECISIONS = {"train.bf16_run": "bf16", "train.fp16_run": "fp16"}
 _NOTHING = "does nothing in the reference either"
@@ -106,6 +107,7 @@ def reference_config(
     """
     width, states = slm_sizes
     values: dict[str, Any] = {theirs: attribute(cfg, ours[0]) for theirs, ours in SAME.items()}
+    values["train.batch_size"] = values["train.batch_size"] or BATCH_SIZE
     values |= {theirs: ours in cfg.train.freeze for theirs, ours in FREEZES.items()}
     values |= {
         "train.bf16_run": cfg.train.precision == "bf16",
@@ -158,6 +160,7 @@ def converted(reference: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, s
 
     if isinstance(size := ours.get("data.plan.max_utterances"), int):
         # our default would cut most of its batches smaller
+        ours["data.plan.mode"] = "budget"
         ours["data.plan.max_frames"] = LONGEST * size
     return nested(ours), not_used
 

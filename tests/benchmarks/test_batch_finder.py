@@ -1,8 +1,13 @@
 """The proposal of the batch finder fits the memory for every length, and no more than that."""
 
+import json
+
+import numpy as np
 import pytest
 
-from benchmarks.batch_finder import Peaks, grown, propose
+from benchmarks.batch_finder import Peaks, grown, main, propose
+from data.config import CostConfig
+from data.plan.costs import utterance_costs
 
 
 def test_the_proposal_fits():
@@ -36,3 +41,18 @@ def test_the_peak_of_few_utterances_says_nothing_of_many():
 def test_too_little_memory_is_refused():
     with pytest.raises(ValueError, match="one utterance of 430 frames takes 5"):
         propose({430: Peaks(1, 5.0, 6.5)}, 4.0)
+
+
+@pytest.mark.slow  # half a minute
+def test_the_default_costs_are_about_what_is_counted(tmp_path):
+    """To within 5 % of the mean, from one second to twelve."""
+    assert main(["--count", "--json", str(tmp_path / "out.json")]) == 0
+    counted = json.loads((tmp_path / "out.json").read_text())["data"]["plan"]["cost"]
+    frames = np.array([86, 430, 1033])
+    ratio = utterance_costs(CostConfig(), frames) / utterance_costs(CostConfig(**counted), frames)
+    assert np.all(abs(ratio - 1) < 0.05)
+
+
+def test_too_few_lengths_to_count_are_refused():
+    with pytest.raises(ValueError, match="--lengths is 100 430: give three"):
+        main(["--count", "--lengths", "100", "430"])

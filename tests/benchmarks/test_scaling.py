@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 
-from benchmarks.scaling import BUCKET, Network, model, slowest, sticks_out
+from benchmarks import scaling
+from benchmarks.scaling import BUCKET, Network, efficiency, model, planned, slowest, sticks_out
+from data.config import PlanConfig
 
 
 def test_all_reduce_of_a_ring():
@@ -29,3 +31,29 @@ def test_workers_wait_for_the_slowest():
     assert slowest(cost, 1) == pytest.approx(1.1, abs=0.05)
     assert slowest(cost, 64) == pytest.approx(2.0, abs=0.01)
     assert model(0.25, 8, np.ones(10), Network())["efficiency"] > 0.99
+
+
+def test_workers_of_like_micro_batches_work_all_the_time():
+    assert efficiency(np.ones(16), 8, 8) == 1
+    assert efficiency(np.array([1.0, 3.0] * 8), 4, 4) == pytest.approx(2 / 3)
+    assert efficiency(np.array([1.0, 3.0] * 8), 4, 2) == 1  # one of each for both
+    assert efficiency(np.ones(16), 4, 3) == pytest.approx(2 / 3)
+
+
+@pytest.mark.medium
+def test_the_default_plan_keeps_workers_busy(monkeypatch):
+    monkeypatch.setattr(scaling, "MILLION", 20_000)
+    by_cost, by_frames = (planned(PlanConfig(mode=mode).settled()) for mode in ("cost", "budget"))
+    assert min(by_cost["efficiency"].values()) >= 0.96
+    assert by_cost["efficiency_off_20"] >= 0.93
+    assert min(by_cost["shared"].values()) >= 0.95
+    assert by_cost["efficiency_off_20_combined"]["8"] < by_cost["efficiency_off_20"]
+    assert max(by_frames["efficiency"].values()) < 0.8
+
+
+def test_four_gpus_of_a_cluster_file_are_slower_over_a_slower_network():
+    found = scaling.shipped(0.25, np.ones(10))
+    assert all((scaling.DEMO.parents[2] / file).exists() for file in found)
+    for file in found.values():
+        assert 0 < file["exact"] < file["fast"] < 4
+    assert found["cluster.yaml"]["fast"] < found["deploy/cluster-gcp.yaml"]["fast"]

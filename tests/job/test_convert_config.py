@@ -127,6 +127,9 @@ def test_the_references_own_values_are_our_defaults(tmp_path):
     )
     assert ours.model.slm == replace(defaults.model.slm, path="./slm/wavlm-base-plus")
     assert ours.train == replace(defaults.train, log_every_steps=200)
+    # an exported voice names a batch size even where its plan had none
+    assert reference_config(defaults, {}, (768, 13))["train"]["batch_size"] == 16
+    assert ours.data.plan.mode == "budget"
     assert (ours.data.plan.max_utterances, ours.data.plan.max_frames) == (
         16,
         16 * max(PlanConfig().bucket_boundaries),

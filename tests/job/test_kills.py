@@ -20,6 +20,7 @@ def test_killed_again_and_again_and_resized_the_bits_are_the_same(command, shard
     chance = random.Random(seed)
     options = {"train__max_steps": STEPS, "train__reduction": "exact"}
     options |= {"train__checkpoint__every_steps": 2, "eval__every_steps": 8}
+    options |= {"data__plan__mode": "cost", "data__plan__cost__budget": 800}
     done = command(
         "job.train", *arguments(shards, tmp_path, run__name="calm", **options), timeout=600
     )

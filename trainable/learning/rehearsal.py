@@ -274,7 +274,7 @@ def told(shape: Shape, data: DataConfig) -> str:
     """Describe a shape, and what makes it smaller."""
     B, F, T = shape
     what = f"{B} utterances padded to {F} frames and {T} phones, {B * F} frames in all"
-    plan = data.plan
+    plan = data.plan.settled()
     if B == 1:
         return (
             f"{what}: a single utterance, so lower data.max_seconds and prepare again, "
@@ -282,7 +282,8 @@ def told(shape: Shape, data: DataConfig) -> str:
         )
     if plan.mode == "buckets":
         return f"{what}: lower data.plan.max_utterances (now {plan.max_utterances})"
-    return (
-        f"{what}: lower data.plan.max_frames (now {plan.max_frames}); "
-        "the run resumes from its last checkpoint"
-    )
+    if plan.max_frames is None:
+        lower = f"data.plan.cost.budget (now {plan.cost.budget:g}), or set data.plan.max_frames"
+    else:
+        lower = f"data.plan.max_frames (now {plan.max_frames})"
+    return f"{what}: lower {lower}; the run resumes from its last checkpoint"

@@ -14,6 +14,7 @@ from typing import cast
 import torch
 from torch import nn
 
+from data.config import PlanConfig
 from data.files import below, read_file
 from data.plan.epoch_plan import Position
 from data.plan.history import changed
@@ -50,6 +51,24 @@ def check_start(cfg: WorkerConfig, manifest: Manifest) -> None:
         position = info.position
         spec = replace(spec, history=changed(info.history or spec.history, position, spec.cut))
     schedule_of(spec).check(position)
+
+
+def plan_of_run(plan: PlanConfig, folder: str) -> PlanConfig:
+    """Return a plan with nothing left open: `data.plan.mode: auto` is as the run began.
+
+    Args:
+        plan: the plan of the configuration.
+        folder: folder or URI of the run.
+
+    Raises:
+        OSError: the folder cannot be read.
+    """
+    newest = newest_readable(folder) if plan.mode == "auto" else None
+    if newest is None:
+        return plan.settled()
+    history = newest[1].history
+    # older code had no record of it, and no costs
+    return plan.settled(history[-1].cut.plan.mode if history else "budget")
 
 
 def newest_readable(folder: str) -> tuple[str, CheckpointInfo] | None:

@@ -7,7 +7,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data.config import PlanConfig
+from data.config import CostConfig, PlanConfig
 from data.plan.epoch_plan import Position
 from data.plan.history import Cut, begun
 from data.plan.schedule import Schedule, dealt_rows
@@ -23,11 +23,13 @@ class Corpus:
     seed: int
     G: int
     max_frames: int
+    budget: float
 
     @cached_property
     def schedule(self) -> Schedule:
         frames = np.asarray(self.frames)
-        plan = PlanConfig(max_frames=self.max_frames, max_utterances=8)
+        cost = CostConfig(self.budget, utterance=264, frame=0.25)
+        plan = PlanConfig(max_frames=self.max_frames, max_utterances=8, cost=cost)
         history = begun(Cut(self.seed, self.G, 0, add_blank=False, plan=plan))
         return Schedule(history, np.arange(len(frames)), frames, 1 + frames % 97)
 
@@ -40,13 +42,14 @@ class Corpus:
             share = rows[rank::world_size]  # as streaming_split(W, equal=True) deals them
             assert len(share) == steps * per_step
             for i, row in enumerate(share):
-                step = i // per_step
-                slot = (i % per_step) * world_size + rank
-                assert (row["step"], row["slot"]) == (first.step + step, slot)
+                step, slot = i // per_step, row["slot"]
+                assert row["step"] == first.step + step
                 if slot < self.G:
+                    assert slot not in made[step]
                     made[step][slot] = tuple(row["rows"].tolist())
                 else:
                     assert len(row["rows"]) == 0
+            assert (rank == 0) == (share[0]["slot"] == 0)  # its images are the run's
         return made
 
     def position(self, steps: int) -> Position:
@@ -62,6 +65,7 @@ corpora = st.builds(
     seed=st.integers(0, 2**32),
     G=st.integers(1, 16),
     max_frames=st.integers(100, 6000),
+    budget=st.floats(100, 6000),
 )
 
 

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from data.config import CostConfig
 from data.plan import epoch_plan
 from data.plan.epoch_plan import EpochPlan, plan_epoch
 
@@ -39,19 +40,36 @@ def make(frames, phones, seed=0, epoch=0, G=4, **options) -> EpochPlan:
     )
 
 
+costs = st.builds(
+    CostConfig,
+    budget=st.floats(50, 9000),
+    micro_batch=st.floats(0, 49),
+    utterance=st.floats(0, 500),
+    frame=st.floats(0.01, 1),
+    cell=st.floats(0, 1e-3),
+)
+
+
+def cost_of(cost: CostConfig, utterances: int, frames: int) -> float:
+    """The formula of docs/architecture.md."""
+    each = cost.utterance + cost.frame * frames + cost.cell * frames**2
+    return cost.micro_batch + utterances * each
+
+
 @settings(deadline=None, max_examples=60)
 @given(
     frames=st.lists(st.integers(1, 3000), min_size=1, max_size=200),
     seed=st.integers(0, 2**40),
     epoch=st.integers(0, 1000),
     G=st.integers(1, 16),
-    max_frames=st.integers(1, 9000),
-    max_utterances=st.integers(1, 40),
+    max_frames=st.none() | st.integers(1, 9000),
+    max_utterances=st.none() | st.integers(1, 40),
     max_cells=st.none() | st.integers(1, 2_000_000),
+    cost=st.none() | costs,
     min_frames=st.integers(0, 50),
 )
 def test_every_utterance_exactly_once_but_for_the_stated_fill(
-    frames, seed, epoch, G, max_frames, max_utterances, max_cells, min_frames
+    frames, seed, epoch, G, max_frames, max_utterances, max_cells, cost, min_frames
 ):
     frames = np.asarray(frames)
     phones = 1 + frames * 7919 % 300
@@ -60,6 +78,7 @@ def test_every_utterance_exactly_once_but_for_the_stated_fill(
             make(frames, phones, seed, epoch, G, min_frames=min_frames)
         return
     budget = {"max_frames": max_frames, "max_utterances": max_utterances, "max_cells": max_cells}
+    budget["cost"] = cost
     plan = make(frames, phones, seed, epoch, G, min_frames=min_frames, **budget)
     made = batches(plan)
     assert len(made) == plan.steps * G
@@ -70,13 +89,15 @@ def test_every_utterance_exactly_once_but_for_the_stated_fill(
     assert plan.filled_rows().tolist() == [
         i for batch in made[len(made) - plan.fill :] for i in batch
     ]
-    for batch in made:
+    for batch, predicted in zip(made, plan.costs, strict=True):
         longest = max(frames[i - 1000] for i in batch)
-        assert len(batch) == 1 or (
-            len(batch) * longest <= max_frames and len(batch) <= max_utterances
-        )
         most = max(phones[i - 1000] for i in batch)
-        assert len(batch) == 1 or max_cells is None or len(batch) * longest * most <= max_cells
+        assert predicted == 1 or predicted >= cost_of(cost, len(batch), longest) * 0.999
+        if len(batch) > 1:
+            assert max_frames is None or len(batch) * longest <= max_frames
+            assert max_utterances is None or len(batch) <= max_utterances
+            assert max_cells is None or len(batch) * longest * most <= max_cells
+            assert cost is None or predicted <= cost.budget * (1 + 1e-9)
 
 
 def test_the_plan_is_a_function_of_seed_and_epoch():
@@ -104,6 +125,20 @@ def test_padding_is_small(sigma):
     assert np.mean([len(b) for b in made]) >= 8
 
 
+@pytest.mark.parametrize("sigma", [0.4, 0.6])
+def test_micro_batches_cost_nearly_the_same(sigma):
+    frames, phones = lengths(20_000, 0, sigma)
+    frames = np.clip(frames, 86, 1033)
+    cost = CostConfig()
+    plan = make(frames, phones, cost=cost, max_frames=None, max_utterances=None)
+    made = [np.asarray(b) - 1000 for b in batches(plan)]
+    found = np.array([cost_of(cost, len(b), frames[b].max()) for b in made])
+    assert found.max() <= cost.budget
+    assert np.mean(found >= 0.9 * cost.budget) > 0.99
+    padded = 1 - sum(frames[b].sum() for b in made) / sum(len(b) * frames[b].max() for b in made)
+    assert padded <= 0.01
+
+
 def lines_run(function: Callable, code: CodeType) -> int:
     """Return how many lines of one function Python runs in the course of a call."""
     count = 0
@@ -127,7 +162,7 @@ def test_the_loop_runs_a_few_lines_per_micro_batch():
     for n in (2_000, 20_000, 200_000):
         frames, phones = lengths(n, 0)
         made = []
-        plan = partial(make, frames, phones, max_frames=8000, max_utterances=64, max_cells=10**6)
+        plan = partial(make, frames, phones, cost=CostConfig(), max_cells=10**6)
         run = lines_run(lambda plan=plan, made=made: made.append(plan()), epoch_plan._cut.__code__)
         assert run < 12 * len(made[0].offsets)
 

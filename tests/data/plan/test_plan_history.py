@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data.config import PlanConfig
+from data.config import CostConfig, PlanConfig
 from data.plan.epoch_plan import EpochPlan, Position
 from data.plan.history import Change, Cut, History, begun, change_of, changed, plan_through
 from data.plan.schedule import Schedule, dealt_rows
@@ -35,7 +35,8 @@ def dealt(schedule: Schedule, position: Position, world_size: int) -> Step:
     """Return the micro-batches of one step, by slot, through the rows that W workers are dealt."""
     rows = dealt_rows(schedule, position, 1, world_size)
     G = schedule.cut.micro_batches_per_step
-    return [tuple(row["rows"].tolist()) for row in rows if row["slot"] < G]
+    made = {row["slot"]: tuple(row["rows"].tolist()) for row in rows}
+    return [made[slot] for slot in range(G)]
 
 
 def replayed(frames: list[int], history: History, steps: int) -> list[Step]:
@@ -58,6 +59,8 @@ cuts = st.builds(
     add_blank=st.booleans(),
     plan=st.builds(
         PlanConfig,
+        mode=st.sampled_from(["cost", "budget"]),
+        cost=st.builds(CostConfig, budget=st.floats(100, 4000)),
         max_frames=st.integers(100, 6000),
         max_utterances=st.integers(1, 12),
         max_cells=st.none() | st.integers(1, 500_000),
@@ -134,6 +137,33 @@ def test_buckets_use_every_utterance_at_least_once(frames, before, after, cursor
     whole = plan(frames, changed(begun, Position(step, 0, step), other), 0)
     assert set(whole.order.tolist()) | set(whole.left_out.tolist()) >= set(range(len(frames)))
     assert whole.steps > step
+
+
+OLD_PLAN = {
+    "mode": "budget",
+    "max_frames": 8000,
+    "max_utterances": 64,
+    "max_cells": None,
+    "bucket_boundaries": [32, 1000],
+    "pad_to": {"frames": 16, "tokens": 64},
+}
+
+
+@pytest.mark.parametrize("open_", ["max_frames", "max_utterances", None])
+def test_a_run_of_older_code_has_the_plan_of_its_settings_today(open_):
+    """Whether its defaults of then are given today or are still left open."""
+    cut = asdict(CUT) | {"plan": OLD_PLAN}
+    (recorded,) = (change_of({"epoch": 0, "epoch_step": 0, "cut": cut}),)
+    given = {"bucket_boundaries": (32, 1000), "max_frames": 8000, "max_utterances": 64}
+    given.pop(open_, None)
+    today = PlanConfig(**given).settled(recorded.cut.plan.mode)
+    assert recorded.cut == replace(CUT, plan=today)
+    assert changed((recorded,), Position(7, 0, 7), replace(CUT, plan=today)) == (recorded,)
+
+
+def test_costs_that_nothing_is_cut_by_change_no_plan():
+    other = replace(CUT.plan, mode="budget", cost=CostConfig(budget=1.0))
+    assert replace(CUT, plan=other) == replace(CUT, plan=replace(other, cost=CostConfig()))
 
 
 def test_a_change_in_a_later_epoch_leaves_those_before_alone():

@@ -227,6 +227,10 @@ def test_other_errors_pass(monkeypatch):
     ("change", "key"),
     [
         ({}, "data.plan.max_frames"),
+        (
+            {"plan": PlanConfig(mode="cost")},
+            "lower data.plan.cost.budget (now 6600)",
+        ),
         ({"plan": PlanConfig(mode="buckets", max_utterances=2)}, "data.plan.max_utterances"),
     ],
 )

@@ -16,6 +16,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from data.plan.costs import shares
 from data.plan.epoch_plan import Position
 from tests.processes import run_in_processes
 from tests.reference.rule import fill
@@ -27,6 +28,8 @@ from trainable.learning.step import TrainingStep
 from trainable.networks.layers.modules import Dropout
 
 G = 4
+# of each step's micro-batches: workers share the first step in turn, the second otherwise
+COSTS = ([1.0] * G, [1.0, 5.0, 2.0, 3.0])
 STEPS = 2  # the second meets moments and parameters that the first has made
 
 
@@ -40,8 +43,7 @@ def train(cfg, rank: int, world_size: int) -> dict:
     for i in range(STEPS):
         own = [
             (j, tiny_batch(cfg, 10 * i + j, utterances=2 + j % 2))
-            for j in range(G)
-            if j % world_size == rank
+            for j in shares(COSTS[i], world_size)[rank]
         ]
         trace.append({tag: value.item() for tag, value in step(own).scalars.items()})
         state.position = Position(i + 1, 0, i + 1)
