@@ -99,6 +99,7 @@ def redundant_work() -> Iterator[None]:
         ),
         patch("trainable.learning.step.mel_spectrogram", checked_mel),
         patch("trainable.networks.kernels.support.joined", lambda x: False),
+        patch("trainable.networks.kernels.support.on_gpu", lambda x: False),
         patch("trainable.networks.wavlm.GatedAttention.forward", attended_as_transformers),
     ):
         yield

@@ -78,7 +78,7 @@ def prepare_copies(folder: Path, args: argparse.Namespace) -> dict[str, float]:
     audio = float(manifest.column("samples").sum()) / cfg.sampling_rate
     size = sum(path.stat().st_size for path in (folder / "out/shards").iterdir())
     return {
-        "utterances_per_s": manifest.table.num_rows / seconds,
+        "utterances_per_s": len(manifest) / seconds,
         "times_real_time": audio / seconds,
         "seconds": seconds,
         "hours_of_audio": audio / 3600,

@@ -275,6 +275,21 @@ def read_file(uri: str) -> bytes:
         return fs.cat_file(path)
 
 
+def version_of(uri: str) -> str:
+    """Return what changes when a file does: all that its file system tells of it, as text.
+
+    That is the size, the time of the last change, the inode or the ETag, and more.
+
+    Raises:
+        OSError: see `read_file`.
+        ValueError: the URI is malformed.
+    """
+    with reachable(uri):
+        fs, path = located(uri)
+        fs.invalidate_cache(path.rpartition("/")[0])  # of listings
+        return repr(sorted(fs.info(path).items()))
+
+
 def put_file(uri: str, content: bytes) -> None:
     """Write a file so that every reader sees either the old content or the new.
 

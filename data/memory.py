@@ -21,3 +21,9 @@ def keep_freed_memory() -> None:
         return
     if mallopt(M_MMAP_THRESHOLD, KEPT_BYTES):
         mallopt(M_TRIM_THRESHOLD, KEPT_BYTES)
+
+
+def give_back_freed_memory() -> None:
+    """Hand what this process has freed back to the system; only glibc can do it."""
+    if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
+        trim(0)

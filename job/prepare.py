@@ -24,7 +24,7 @@ def main(argv: Sequence[str]) -> int:
     with ray_session(cfg):
         manifest = prepare(cfg.data, transcript)
 
-    utterances = manifest.table.num_rows
+    utterances = len(manifest)
     print(f"shards: {manifest.uri}, {utterances} utterances, {len(manifest.speakers)} speakers")
     report = below(manifest.uri, "report.html")
     print(f"report: {report}, rejected lines in rejects.jsonl beside it")

@@ -51,7 +51,7 @@ def check_splits(data: DataConfig, manifest: Manifest) -> None:
     Raises:
         ValueError: says what to change.
     """
-    utterances = manifest.table.num_rows
+    utterances = len(manifest)
     if utterances and not len(manifest.rows("train")):
         raise ValueError(
             f"{data.shards}: all {utterances} utterances are of the split validation, nothing is "

@@ -113,7 +113,7 @@ def prepare(cfg: DataConfig, transcript: Transcript | None = None) -> Manifest:
     header["prepared"] = prepared_with(cfg, transcript, header["languages"])
     # new shards are there already and old ones go last: a manifest never names a missing shard
     manifest = write_manifest(cfg.shards, header, _manifest_table(rows, splits, places))
-    remove_unreferenced(cfg.shards, set(manifest.column("shard")))
+    remove_unreferenced(cfg.shards, set(manifest.words("shard")))
     return manifest
 
 

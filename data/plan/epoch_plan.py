@@ -40,12 +40,12 @@ class EpochPlan:
     """The micro-batches of one epoch, in order.
 
     Attributes:
-        order: row numbers, int64 [n], micro-batch after micro-batch.
+        order: row numbers, int [n], micro-batch after micro-batch.
         offsets: int64 [M + 1]; micro-batch m holds order[offsets[m]:offsets[m + 1]].
         begins: int64 [S + 1]; step s has micro-batches begins[s] to begins[s + 1] - 1, G of them.
         fill: micro-batches at the end that repeat earlier ones of this epoch, to fill up its last
             step.
-        left_out: row numbers that this epoch does not use, int64.
+        left_out: row numbers that this epoch does not use, int.
         costs: predicted cost of each micro-batch, float64 [M]; all 1 where none is predicted.
     """
 
@@ -70,7 +70,7 @@ class EpochPlan:
         """
         m = self.begins[step] + slot
         assert m < self.begins[step + 1]
-        return self.order[self.offsets[m] : self.offsets[m + 1]]
+        return self.order[self.offsets[m] : self.offsets[m + 1]].astype(np.int64, copy=False)
 
     def shares(self, step: int, workers: int) -> list[list[int]]:
         """Return the numbers of the micro-batches of a step that each of W workers takes.
@@ -134,7 +134,7 @@ def plan_epoch(
     micro-batches come from (seed, epoch), so that every epoch has other batches.
 
     Args:
-        rows: what identifies an utterance, int64 [n].
+        rows: what identifies an utterance, int [n].
         frames: spectrogram frames of each, int [n].
         phones: phones of each, int [n].
         seed: seed of the run.

@@ -45,9 +45,9 @@ class Cut:
         """Return the plan of these utterances from step `begin` of an epoch on.
 
         Args:
-            rows: what identifies an utterance, int64 [n].
-            frames: spectrogram frames of each, int64 [n].
-            phones: phones of each without blanks, int64 [n].
+            rows: what identifies an utterance, int [n].
+            frames: spectrogram frames of each, int [n].
+            phones: phones of each without blanks, int [n].
             epoch: number of the epoch, from 0.
             begin: step of the epoch that these are to follow on.
 
@@ -118,14 +118,16 @@ def plan_through(
 
     Args:
         history: changes of the run's plan.
-        rows: what identifies an utterance, int64 [n].
-        frames: spectrogram frames of each, int64 [n].
-        phones: phones of each without blanks, int64 [n].
+        rows: what identifies an utterance, int [n].
+        frames: spectrogram frames of each, int [n].
+        phones: phones of each without blanks, int [n].
         epoch: number of the epoch, from 0.
 
     Raises:
         ValueError: nothing is left to train on.
     """
+    # a manifest holds them as int32, and products of them are larger
+    frames, phones = frames.astype(np.int64, copy=False), phones.astype(np.int64, copy=False)
     before = [change for change in history if (change.epoch, change.epoch_step) <= (epoch, 0)]
     plan = before[-1].cut.epoch_plan(rows, frames, phones, epoch)
     for change in history:

@@ -12,20 +12,24 @@ The reader refuses a schema version that it does not know. docs/data-format.md d
 for people.
 """
 
+import functools
 import hashlib
 import io
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data.files import below, put_file, read_file, stays_below
+from data.files import below, put_file, read_file, stays_below, version_of
+from data.shards.columns import NAMES, NUMBERS, ROWS, Columns, compact
+from data.shards.node_files import node_tables
 
 SCHEMA_VERSION = 2
+LAYOUT = 1  # of data.shards.columns: files of a node that were made by other code are no use
 SPLITS = ("train", "validation")
 
 COLUMNS = pa.schema(
@@ -70,7 +74,7 @@ class ManifestError(ValueError):
     """The manifest is missing, damaged, or of another version."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Manifest:
     """The prepared corpus.
 
@@ -78,12 +82,15 @@ class Manifest:
         uri: folder or URI that holds it.
         header: `schema_version`, `sampling_rate`, `hop_length`, `bert_width`, `speakers` (name ->
             id), `digest`, ...
-        table: COLUMNS, one row per utterance.
+        columns: COLUMNS, one row per utterance.
     """
 
     uri: str
     header: dict
-    table: pa.Table
+    columns: Columns
+
+    def __len__(self) -> int:
+        return len(self.columns)
 
     @property
     def speakers(self) -> dict[str, int]:
@@ -95,28 +102,63 @@ class Manifest:
         """Identity of the prepared corpus: two runs with equal digests see equal data."""
         return self.header["digest"]
 
+    @property
+    def table(self) -> pa.Table:
+        """All of COLUMNS, as the file has them: a copy, for small corpora."""
+        return pa.table([self.columns.whole(name) for name in COLUMNS.names], schema=COLUMNS)
+
+    @property
+    def names(self) -> "Names":
+        """The utterances' ids, which are read when a row's is asked for."""
+        return Names(self)
+
     def rows(self, split: str) -> np.ndarray:
-        """Return the row numbers of a split, int64 [n], in the table's order."""
-        return np.flatnonzero(self.column("split") == split)
+        """Return the row numbers of a split, int32 [n], in the table's order."""
+        return self.columns.rows(split)
+
+    def lengths(self, split: str) -> tuple[np.ndarray, np.ndarray]:
+        """Return the frames and phones of a split's rows, int32 [n] each."""
+        return self.columns.lengths(split)
+
+    def sample(self, split: str, limit: int, min_frames: int = 0) -> np.ndarray:
+        """Return the rows of up to `limit` utterances of a split, int64 [n]; see Columns.sample."""
+        return self.columns.sample(split, limit, min_frames)
 
     def column(self, name: str) -> np.ndarray:
-        """Return a column as a numpy array [rows]."""
-        return self._columns[name]
+        """Return a column as a numpy array [rows]: texts as Python objects, for small corpora."""
+        if name in NUMBERS:
+            return self.columns.numbers(name)
+        return self.columns.whole(name).to_numpy(zero_copy_only=False)
 
-    @cached_property
-    def _columns(self) -> dict[str, np.ndarray]:
-        return {
-            name: self.table.column(name).to_numpy(zero_copy_only=False)
-            for name in self.table.column_names
-        }
+    def values(self, name: str, rows: Sequence[int] | np.ndarray) -> list[Any]:
+        """Return a column's values in some rows; the cost does not grow with the corpus."""
+        return self.columns.values(name, rows)
+
+    def having(self, name: str, word: str) -> np.ndarray:
+        """Tell of each row whether `speaker`, `language` or `split` is `word`, bool [rows]."""
+        return self.columns.having(name, word)
+
+    def counts(self, name: str, rows: np.ndarray) -> dict[str, int]:
+        """Return how often each `speaker` or `language` occurs in some rows; those that do."""
+        return self.columns.counts(name, rows)
+
+    def places(self, rows: Sequence[int] | np.ndarray) -> list[tuple[str, int]]:
+        """Return the shard of each of some rows, and its row of that shard."""
+        return list(zip(self.values("shard", rows), self.values("row", rows), strict=True))
+
+    def words(self, name: str) -> list[str]:
+        """Return the different values of `speaker`, `language`, `split` or `shard`."""
+        return self.columns.words(name)
 
 
-def table_digest(table: pa.Table) -> str:
-    """Return a sha256 of all that training sees of a table: order, keys, speakers, splits."""
-    digest = hashlib.sha256()
-    for name in ("id", "key", "speaker", "language", "split", "frames", "phones"):
-        digest.update("\0".join(map(str, table.column(name).to_pylist())).encode())
-    return digest.hexdigest()
+@dataclass(frozen=True, eq=False)
+class Names:
+    """The ids of the utterances, for messages."""
+
+    manifest: Manifest
+
+    def __getitem__(self, rows: Sequence[int] | np.ndarray) -> list[str]:
+        return self.manifest.values("id", rows)
 
 
 def write_manifest(uri: str, header: dict, table: pa.Table) -> Manifest:
@@ -135,10 +177,16 @@ def write_manifest(uri: str, header: dict, table: pa.Table) -> Manifest:
     pq.write_table(table, sink)
     put_file(below(uri, "manifest.parquet"), sink.getvalue())
 
-    header = {"schema_version": SCHEMA_VERSION, **header, "digest": table_digest(table)}
+    columns, digest = columns_of(table)
+    header = {"schema_version": SCHEMA_VERSION, **header, "digest": digest}
     text = json.dumps(header, indent=1, sort_keys=True, ensure_ascii=False)
     put_file(below(uri, "manifest.json"), text.encode())
-    return Manifest(uri, header, table)
+    return Manifest(uri, header, columns)
+
+
+def columns_of(table: pa.Table) -> tuple[Columns, str]:
+    """Return the columns of a table of COLUMNS, and their digest."""
+    return compact(lambda name: [_nothing(name), *table.column(name).chunks])
 
 
 def read_manifest(uri: str) -> Manifest:
@@ -151,34 +199,59 @@ def read_manifest(uri: str) -> Manifest:
     """
     try:
         header = _read_header(uri)
-        table = pq.read_table(io.BytesIO(read_file(below(uri, "manifest.parquet"))))
+        version = header["schema_version"]
+        if version != SCHEMA_VERSION:
+            raise ManifestError(
+                f"{uri}/manifest.json has schema version {version}, this code reads "
+                f"{SCHEMA_VERSION}: prepare again, or use the code that wrote it"
+            )
+        return Manifest(uri, header, _shared_columns(uri, header))
     except FileNotFoundError as error:
         raise ManifestError(
             f"{uri} holds no prepared shards ({error}): "
             "run `python -m job.prepare` first, or set data.shards"
         ) from error
-    except pa.ArrowException as error:
-        raise ManifestError(
-            f"{uri}/manifest.parquet is damaged ({error}): prepare again"
-        ) from error
 
-    version = header["schema_version"]
-    if version != SCHEMA_VERSION:
-        raise ManifestError(
-            f"{uri}/manifest.json has schema version {version}, this code reads {SCHEMA_VERSION}: "
-            "prepare again, or use the code that wrote it"
-        )
-    if table_digest(table) != header["digest"]:
-        raise ManifestError(
-            f"{uri}/manifest.parquet is not the table that manifest.json names: prepare again"
-        )
-    for shard in table.column("shard").unique().to_pylist():  # no part of the digest
+
+def _shared_columns(uri: str, header: Mapping[str, Any]) -> Columns:
+    """Return the columns that this node's processes share; read them if none has done so yet."""
+    # the digest does not tell where the rows lie
+    parts = [LAYOUT, header.get("digest"), version_of(below(uri, "manifest.parquet"))]
+    key = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
+    return Columns(node_tables(key, (ROWS, NAMES), lambda: _read_columns(uri, header).tables))
+
+
+def _read_columns(uri: str, header: Mapping[str, Any]) -> Columns:
+    """Read and check the table that a header names; one column at a time."""
+    where = f"{uri}/manifest.parquet"
+    content = pa.BufferReader(read_file(below(uri, "manifest.parquet")))
+    try:
+        columns, digest = compact(functools.partial(_read_column, pq.ParquetFile(content)))
+    except (pa.ArrowException, KeyError, OSError) as error:  # OSError: Arrow's, it is read already
+        raise ManifestError(f"{where} is damaged ({error}): prepare again") from error
+    if digest != header.get("digest"):
+        raise ManifestError(f"{where} is not the table that manifest.json names: prepare again")
+    for shard in columns.words("shard"):  # no part of the digest
         if not (isinstance(shard, str) and stays_below(shard)):
             raise ManifestError(
-                f"{uri}/manifest.parquet is refused: its shard {shard} lies elsewhere; "
-                "prepare again"
+                f"{where} is refused: its shard {shard} lies elsewhere; prepare again"
             )
-    return Manifest(uri, header, table)
+    return columns
+
+
+def _read_column(file: pq.ParquetFile, name: str) -> Iterator[pa.Array]:
+    """Yield a column of COLUMNS in parts."""
+    yield _nothing(name)  # a file may have no parts
+    for group in range(file.num_row_groups):
+        column = file.read_row_group(group, [name]).column(name)
+        if name in NUMBERS and column.null_count:
+            raise pa.ArrowInvalid(f"{name} has empty cells")
+        yield from column.cast(COLUMNS.field(name).type).chunks
+
+
+def _nothing(name: str) -> pa.Array:
+    """Return a column of COLUMNS without rows."""
+    return pa.array([], COLUMNS.field(name).type)
 
 
 def known_speakers(uri: str) -> dict[str, int]:

@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
-import pandas as pd
 
 from data.config import DataConfig
 from data.plan.epoch_plan import UNPADDED
@@ -39,11 +38,7 @@ def evaluation_rows(spec: StreamSpec, split: str, limit: int) -> np.ndarray:
     They are ordered by a hash of their ids, so that any first few of them are a fair sample of
     speakers.
     """
-    manifest = manifest_of(spec)
-    rows = manifest.rows(split)
-    rows = rows[manifest.column("frames")[rows] >= spec.cut.segment_frames]
-    hashes = pd.util.hash_array(manifest.column("id")[rows])
-    return rows[np.argsort(hashes, kind="stable")][:limit]
+    return manifest_of(spec).sample(split, limit, spec.cut.segment_frames)
 
 
 def without_padding(data: DataConfig) -> DataConfig:
@@ -68,7 +63,7 @@ def evaluation_set(
     """
     # alone, an utterance needs no padding, and a score does not depend on how micro-batches have it
     loader = row_loader(replace(spec, data=without_padding(spec.data)))
-    languages = manifest_of(spec).column("language")
+    languages = manifest_of(spec).values("language", rows)
     for number in range(rank, len(rows), world_size):
         loaded = loader.load(rows[number : number + 1])
         damage.note(loaded.error, loaded.replaced)
@@ -78,4 +73,4 @@ def evaluation_set(
         # a replacement's own text
         text = loader.text(int(batch.rows[0]))
         row = int(rows[number])
-        yield EvaluationUtterance(number, row, batch, text, languages[row])
+        yield EvaluationUtterance(number, row, batch, text, languages[number])

@@ -5,7 +5,8 @@ decoded. A store that does not answer says nothing about a row: it is asked agai
 stops.
 """
 
-from collections.abc import Iterator, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +14,7 @@ import soundfile
 
 from data.audio.recording import decode_flac
 from data.config import DataConfig
-from data.shards.manifest import SPLITS, Manifest
+from data.shards.manifest import Manifest
 from data.shards.shard import ShardError, ShardReader
 from data.stream.collate import collate
 from data.stream.damage import BadRowsError
@@ -50,12 +51,7 @@ class RowLoader:
         self.cfg = cfg
         self.reader = ShardReader(cfg.shards)
         self.damaged: dict[int, str] = {}  # row -> what is wrong with it
-
-        long_enough = manifest.column("frames") >= min_frames
-        self.usable: dict[str, np.ndarray] = {}  # split -> rows, in the manifest's order
-        for split in SPLITS:
-            rows = manifest.rows(split)
-            self.usable[split] = rows[long_enough[rows]]
+        self.min_frames = min_frames
 
     def load(self, rows: np.ndarray) -> Loaded:
         """Load a micro-batch of manifest rows, int64 [b]; no rows give no arrays."""
@@ -101,13 +97,17 @@ class RowLoader:
 
     def _neighbours(self, row: int) -> Iterator[int]:
         """Yield the usable rows of a row's split, the nearest first."""
+        before = filter(self._is_usable(row), range(row - 1, -1, -1))
+        behind = filter(self._is_usable(row), range(row + 1, len(self.manifest)))
+        for pair in itertools.zip_longest(before, behind):
+            yield from (other for other in pair if other is not None)
+
+    def _is_usable(self, row: int) -> Callable[[int], bool]:
+        """Return what tells whether an utterance may replace that of `row`."""
         # of its own split: validation utterances must not be trained on
-        usable = self.usable[self.manifest.column("split")[row]]
-        at = int(np.searchsorted(usable, row))
-        for distance in range(1, len(usable)):
-            for place in (at - distance, at + distance):
-                if 0 <= place < len(usable):
-                    yield int(usable[place])
+        splits = self.manifest.columns.numbers("split")
+        frames = self.manifest.columns.numbers("frames")
+        return lambda other: splits[other] == splits[row] and frames[other] >= self.min_frames
 
     def _replaced(self, rows: Sequence[int], used: Sequence[int]) -> Iterator[str]:
         for row, other in zip(rows, used, strict=True):
@@ -130,21 +130,19 @@ class RowLoader:
         return collate(self._read(rows), rows, self.manifest.speakers, self.cfg)
 
     def _read(self, rows: Sequence[int]) -> list[dict]:
-        columns = self.manifest.table.select(["shard", "row", "key"])
-        wanted = columns.take(list(rows)).to_pylist()
-        found = self.reader.rows([(entry["shard"], entry["row"]) for entry in wanted])
-        for row, entry, read in zip(rows, wanted, found, strict=True):
-            if read["key"] != entry["key"]:
+        found = self.reader.rows(self.manifest.places(rows))
+        for row, key, read in zip(rows, self.manifest.values("key", rows), found, strict=True):
+            if read["key"] != key:
                 raise ShardError(f"{self._place(row)} is not the manifest's")
         return found
 
     def _place(self, row: int) -> str:
         """Return where a row of the manifest lies, for messages."""
-        shard = self.manifest.column("shard")[row]
-        return f"{self.cfg.shards}/{shard} row {self.manifest.column('row')[row]}"
+        ((shard, number),) = self.manifest.places([row])
+        return f"{self.cfg.shards}/{shard} row {number}"
 
     def _id(self, row: int) -> str:
-        return self.manifest.column("id")[row]
+        return self.manifest.names[[row]][0]
 
 
 def row_loader(spec: StreamSpec) -> RowLoader:

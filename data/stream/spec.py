@@ -3,13 +3,14 @@
 import functools
 from dataclasses import dataclass
 
-import numpy as np
-
 from data.config import DataConfig
 from data.files import keep_trying
 from data.plan.history import Cut, History, begun
 from data.plan.schedule import Schedule
 from data.shards.manifest import Manifest, read_manifest
+
+MANIFESTS_KEPT = 4
+_known: dict[tuple[str, str], Manifest] = {}  # folder or URI, digest -> the manifest
 
 
 @dataclass(frozen=True)
@@ -54,14 +55,18 @@ class StreamSpec:
 
 
 def manifest_of(spec: StreamSpec) -> Manifest:
-    """Read the manifest that a spec names; it is read once.
+    """Return the manifest that a spec names; a process reads it once.
 
     Raises:
         ValueError: the shards were prepared again since, or lack the spectrograms that are to be
             read from them.
         OSError: it cannot be read.
     """
-    manifest = _read(spec.data.shards, spec.digest)
+    named = (spec.data.shards, spec.digest)
+    manifest = _known.get(named)
+    if manifest is None:
+        manifest = _read(*named)
+        know(manifest)
     if spec.data.spectrogram_on == "shards" and not manifest.header["spectrograms"]:
         raise ValueError(
             f"data.spectrogram_on is shards, but {spec.data.shards} was prepared without "
@@ -70,7 +75,13 @@ def manifest_of(spec: StreamSpec) -> Manifest:
     return manifest
 
 
-@functools.lru_cache(maxsize=4)
+def know(manifest: Manifest) -> None:
+    """Let `manifest_of` return a manifest that this process has read; it knows the last few."""
+    _known[manifest.uri, manifest.digest] = manifest
+    while len(_known) > MANIFESTS_KEPT:
+        _known.pop(next(iter(_known)), None)
+
+
 def _read(uri: str, digest: str) -> Manifest:
     manifest = keep_trying(functools.partial(read_manifest, uri))
     if manifest.digest != digest:
@@ -89,7 +100,4 @@ def schedule_of(spec: StreamSpec) -> Schedule:
         ValueError, OSError: see `manifest_of`.
     """
     manifest = manifest_of(spec)
-    rows = manifest.rows("train")
-    frames = manifest.column("frames")[rows].astype(np.int64)
-    phones = manifest.column("phones")[rows].astype(np.int64)
-    return Schedule(spec.history, rows, frames, phones)
+    return Schedule(spec.history, manifest.rows("train"), *manifest.lengths("train"))

@@ -42,7 +42,7 @@ def group_means(
     """
     found = {OVERALL: evaluation.means("")}
     for column in ("language", "speaker"):
-        names = manifest.column(column)[rows]
+        names = np.asarray(manifest.values(column, rows), object)
         for name in sorted(set(names)):
             members = Evaluation(evaluation.tags, evaluation.table[names == name])
             found[f"{column} {name}"] = members.means("")
@@ -62,8 +62,10 @@ def utterance_scores(
         manifest: the data.
     """
     found = []
-    for number, (row, values) in enumerate(zip(rows, evaluation.table.tolist(), strict=True)):
-        who = {name: manifest.column(name)[row] for name in ("id", "speaker", "language")}
+    columns = ("id", "speaker", "language")
+    known = list(zip(*(manifest.values(name, rows) for name in columns), strict=True))
+    for number, (told, values) in enumerate(zip(known, evaluation.table.tolist(), strict=True)):
+        who = dict(zip(columns, told, strict=True))
         scores = {
             tag: None if np.isnan(value) else value
             for tag, value in zip(evaluation.tags, values, strict=True)

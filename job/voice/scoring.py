@@ -128,7 +128,7 @@ def check_known(manifest: Manifest, split: str, speakers: Mapping[str, int]) -> 
     Raises:
         ValueError: names them.
     """
-    present = set(manifest.column("speaker")[manifest.rows(split)].tolist())
+    present = set(manifest.counts("speaker", manifest.rows(split)))
     if unknown := sorted(present - set(speakers)):
         shown = ", ".join(unknown[:NAMES_SHOWN]) + (", ..." if unknown[NAMES_SHOWN:] else "")
         raise ValueError(

@@ -1,6 +1,5 @@
 """Fixed sentences that are spoken at each validation, to be heard as the voice grows."""
 
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -48,13 +47,11 @@ def read_sentences(
         ValueError: names the language that nobody speaks, or whose text cannot be read.
     """
     reader = TextReader(data)
-    languages = manifest.column("language")
-    speakers = manifest.column("speaker")
     found = []
     for language, text in sentences.items():
-        spoken = Counter(speakers[languages == language].tolist())
+        spoken = manifest.counts("speaker", manifest.having("language", language))
         if not spoken:
-            known = ", ".join(own for own in LANGUAGES if own in languages)
+            known = ", ".join(own for own in LANGUAGES if own in manifest.words("language"))
             raise ValueError(
                 f"eval.sentences.{language}: no utterance is in this language; there are {known}"
             )

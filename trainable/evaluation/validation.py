@@ -87,7 +87,7 @@ class Validator:
         Returns:
             Tag -> score, without those that are not finite.
         """
-        languages = self.manifest.column("language")[self.sets["validation"]].tolist()
+        languages = self.manifest.values("language", self.sets["validation"])
         validation = self.score_split("validation", self.cfg)
         scores = validation.means(groups=languages)
 
@@ -137,7 +137,7 @@ class Validator:
         data = self.spec.data
         if self.sentences is None:
             # of the other languages the start has told that nobody speaks them
-            languages = set(self.manifest.column("language"))
+            languages = self.manifest.words("language")
             sentences = {own: text for own, text in self.cfg.sentences.items() if own in languages}
             try:
                 self.sentences = read_sentences(sentences, data, self.manifest)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from data.config import DataConfig
 from data.plan.epoch_plan import EpochPlan, rounded_up
-from data.shards.manifest import Manifest
+from data.shards.manifest import Manifest, Names
 from data.stream.collate import Extent, TtsBatch
 from trainable.distributed.collectives import world_size
 from trainable.distributed.wrapping import unwrapped
@@ -236,12 +236,12 @@ def made_up(shape: Shape, bert_channels: int, data: DataConfig, device: torch.de
 
 
 @contextlib.contextmanager
-def naming(step: TrainingStep, ids: np.ndarray) -> Iterator[None]:
+def naming(step: TrainingStep, ids: Names) -> Iterator[None]:
     """Name the micro-batch with which a step inside the block runs out of memory.
 
     Args:
         step: the step.
-        ids: utterance of each row of the manifest.
+        ids: utterances of rows of the manifest.
 
     Raises:
         OutOfMemory: in place of the many errors that mean it.

@@ -11,10 +11,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
-import numpy as np
-
 from data.plan.epoch_plan import EpochPlan, Position
 from data.plan.schedule import Schedule
+from data.shards.manifest import Names
 from data.stream.micro_batches import MicroBatch
 from trainable.compiling import not_compiled
 from trainable.distributed.collectives import collective, on_all_ranks
@@ -71,7 +70,7 @@ class TrainingLoop:
 
     cfg: WorkerConfig
     worker: Worker
-    names: np.ndarray
+    names: Names
     schedule: Schedule
     open_stream: Callable[[Position], Stream]
     state: TrainState

@@ -8,13 +8,15 @@ import numpy as np
 import torch
 
 from data.plan.epoch_plan import EpochPlan
+from data.shards.manifest import Names
 from data.stream.micro_batches import MicroBatch
 from trainable.run.records import RunLog
 
 log = logging.getLogger("bert_vits2_ray")
+NAMES_SHOWN = 100
 
 
-def announce(epoch: int, plan: EpochPlan, names: np.ndarray) -> None:
+def announce(epoch: int, plan: EpochPlan, names: Names) -> None:
     """Log what an epoch uses twice and what it leaves out.
 
     Args:
@@ -28,7 +30,9 @@ def announce(epoch: int, plan: EpochPlan, names: np.ndarray) -> None:
         ("leaves out", plan.left_out),
     ):
         if len(rows):
-            ids = ", ".join(names[rows])
+            ids = ", ".join(names[rows[:NAMES_SHOWN]]) + (
+                ", ..." if len(rows) > NAMES_SHOWN else ""
+            )
             log.info("epoch %d %s %d utterances: %s", epoch, what, len(rows), ids)
 
 

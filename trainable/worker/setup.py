@@ -4,12 +4,13 @@ import uuid
 from collections import Counter
 from functools import partial
 
+from data.memory import give_back_freed_memory
 from data.plan.epoch_plan import Position
 from data.plan.schedule import Schedule
 from data.shards.manifest import Manifest, read_manifest
 from data.stream.damage import Damage
 from data.stream.micro_batches import MicroBatchStream
-from data.stream.spec import StreamSpec, schedule_of
+from data.stream.spec import StreamSpec, know, schedule_of
 from trainable.distributed.agreement import Agreement
 from trainable.distributed.collectives import all_gather, broadcast, collective, on_all_ranks
 from trainable.evaluation.validation import Validator
@@ -67,6 +68,8 @@ def set_up(cfg: WorkerConfig, worker: Worker) -> TrainingLoop:
     schedule.check(state.position)
     train_step = TrainingStep(state, cfg.train, cfg.data)
     check_memory(train_step, schedule, manifest, agreement)
+    # planning takes many times the memory of a plan, and the next epoch is far away
+    give_back_freed_memory()
 
     # what is written and watched
     records = on_all_ranks(lambda: open_records(cfg, rank, state, saver), cfg.retry_s)
@@ -80,7 +83,7 @@ def set_up(cfg: WorkerConfig, worker: Worker) -> TrainingLoop:
     return TrainingLoop(
         cfg=cfg,
         worker=worker,
-        names=manifest.column("id"),
+        names=manifest.names,
         schedule=schedule,
         open_stream=partial(open_stream, cfg, worker, spec, damage),
         state=state,
@@ -124,6 +127,7 @@ def read_shared_manifest(cfg: WorkerConfig) -> Manifest:
             f"data.shards {cfg.data.shards} differs between the nodes: "
             "give a folder that they share"
         )
+    know(manifest)
     return manifest
 
 

@@ -96,7 +96,7 @@ def shards(cfg: Config) -> Check:
     except (ValueError, OSError) as error:
         return Check("shards", "FAIL", f"{uri}: do not fit the settings", str(error))
 
-    utterances = f"{manifest.table.num_rows} utterances, {manifest.header['hours']:.1f} h"
+    utterances = f"{len(manifest)} utterances, {manifest.header['hours']:.1f} h"
     return Check("shards", "ok", f"{utterances}, {len(manifest.speakers)} speakers")
 
 

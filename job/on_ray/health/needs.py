@@ -40,7 +40,7 @@ def models_of(cfg: Config) -> list[Model]:
 def languages_of(cfg: Config) -> list[str]:
     """Return the languages of a corpus that is still to be prepared, or has been."""
     if shards_are_here(cfg):
-        return sorted(set(read_manifest(cfg.data.shards).column("language")))
+        return sorted(read_manifest(cfg.data.shards).words("language"))
     try:
         lines = read_transcript(cfg.data.transcript, cfg.data.audio_root).lines
     except (OSError, ValueError):  # `transcript` has a check of its own

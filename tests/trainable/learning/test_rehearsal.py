@@ -10,7 +10,7 @@ import torch
 
 from data.config import PlanConfig
 from data.plan.epoch_plan import EpochPlan, Position, plan_epoch
-from data.shards.manifest import COLUMNS, Manifest
+from data.shards.manifest import COLUMNS, Manifest, columns_of
 from tests.tiny import tiny_batch, tiny_config, tiny_state
 from tests.trainable.learning.test_step import spread_of, wrapped_as_workers_do
 from trainable.learning import rehearsal
@@ -29,7 +29,7 @@ FRAMES = np.array([20, 24, 30, 30, 40, 64])
 
 def manifest() -> Manifest:
     rows = [{"id": f"u{i}", "frames": int(n), "phones": 5 + i} for i, n in enumerate(FRAMES)]
-    return Manifest("x", {}, pa.Table.from_pylist(rows, COLUMNS))
+    return Manifest("x", {}, columns_of(pa.Table.from_pylist(rows, COLUMNS))[0])
 
 
 def plan_of(epoch: int) -> EpochPlan:

@@ -18,12 +18,17 @@ def has_triton() -> bool:
     return find_spec("triton") is not None
 
 
+def on_gpu(x: Tensor) -> bool:
+    """Tell whether what follows takes the form that is made for GPUs."""
+    return x.device.type == "cuda"
+
+
 def joined(x: Tensor) -> bool:
     """Tell whether what follows takes the form with few kernels: on a GPU with Triton.
 
     Not inside torch.compile, which joins torch's own operators with their neighbours.
     """
-    return not torch.compiler.is_compiling() and x.device.type == "cuda" and has_triton()
+    return not torch.compiler.is_compiling() and on_gpu(x) and has_triton()
 
 
 def operator(
@@ -42,7 +47,7 @@ def operator(
     """
     name = schema.partition("(")[0]
 
-    def on_gpu(*args: Any) -> Any:
+    def on_cuda(*args: Any) -> Any:
         return (in_triton if has_triton() else in_torch)(*args)
 
     def traced(x: Tensor, *args: Any) -> Any:
@@ -51,6 +56,6 @@ def operator(
 
     LIBRARY.define(schema)
     LIBRARY.impl(name, in_torch, "CPU")
-    LIBRARY.impl(name, on_gpu, "CUDA")
+    LIBRARY.impl(name, on_cuda, "CUDA")
     torch.library.register_fake(f"{NAMESPACE}::{name}", traced, lib=LIBRARY)
     return getattr(getattr(torch.ops, NAMESPACE), name).default

@@ -63,7 +63,7 @@ def conv1d(x: Tensor, weight: Tensor, conv: nn.Conv1d) -> Tensor:
 def contiguous_conv1d(x: Tensor, weight: Tensor, bias: Tensor | None, conv: nn.Conv1d) -> Tensor:
     """Compute the convolution in torch's own layout; on a GPU its groups as products."""
     grouped = 1 < conv.groups < conv.in_channels and conv.dilation == (1,)
-    if not grouped or isinstance(conv.padding, str) or not support.joined(x):
+    if not grouped or isinstance(conv.padding, str) or not support.on_gpu(x):
         return conv._conv_forward(x, weight, bias)
     made = grouped_conv1d(x, weight, conv.stride[0], conv.padding[0], conv.groups)
     return made if bias is None else made + bias.to(made.dtype)[:, None]

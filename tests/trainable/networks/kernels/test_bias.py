@@ -76,6 +76,7 @@ def test_a_network_computes_the_same_in_both_ways(net, size, monkeypatch):
     found = []
     for joined in (False, True):
         monkeypatch.setattr(support, "joined", lambda x, joined=joined: joined)
+        monkeypatch.setattr(support, "on_gpu", lambda x, joined=joined: joined)
         found.append(outputs(net, x))
     for one, other in zip(*found, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-11)

@@ -52,7 +52,7 @@ def test_autocast_computes_in_its_type():
     torch.testing.assert_close(made.float(), expected, rtol=2e-2, atol=2e-2)
 
 
-def calls(monkeypatch: pytest.MonkeyPatch, joined: bool) -> list[tuple[int, ...]]:
+def calls(monkeypatch: pytest.MonkeyPatch, gpu: bool) -> list[tuple[int, ...]]:
     """Sizes of the windows that are multiplied from here on."""
     seen = []
     windows = grouped._windows
@@ -63,7 +63,7 @@ def calls(monkeypatch: pytest.MonkeyPatch, joined: bool) -> list[tuple[int, ...]
         return made
 
     monkeypatch.setattr(grouped, "_windows", watched)
-    monkeypatch.setattr(support, "joined", lambda x: joined)
+    monkeypatch.setattr(support, "on_gpu", lambda x: gpu)
     return seen
 
 
@@ -76,8 +76,8 @@ def test_the_scale_discriminator_multiplies_all_its_groups(monkeypatch):
     assert [size[0] for size in seen] == groups == [4, 16, 64, 256]
 
 
-@pytest.mark.parametrize("joined", [False, True])
-def test_wavlm_multiplies_its_positions(joined, monkeypatch):
+@pytest.mark.parametrize("gpu", [False, True])
+def test_wavlm_multiplies_its_positions(gpu, monkeypatch):
     torch.manual_seed(0)
     shape = {
         "hidden_size": 16,
@@ -92,9 +92,9 @@ def test_wavlm_multiplies_its_positions(joined, monkeypatch):
     with torch.no_grad():
         expected = torch.stack(wavlm(wave, output_hidden_states=True).hidden_states, 1)
         features = WavLMFeatures(wavlm, 16000).to(DEVICE)
-        seen = calls(monkeypatch, joined)
+        seen = calls(monkeypatch, gpu)
         found = features(wave)
-    assert [size[0] for size in seen] == ([4] if joined else [])
+    assert [size[0] for size in seen] == ([4] if gpu else [])
     torch.testing.assert_close(found, expected.transpose(2, 3), rtol=1e-4, atol=1e-5)
 
 
