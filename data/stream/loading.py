@@ -5,8 +5,9 @@ decoded. A store that does not answer says nothing about a row: it is asked agai
 stops.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import soundfile
@@ -150,3 +151,13 @@ class RowLoader:
 def row_loader(spec: StreamSpec) -> RowLoader:
     """Return a loader of the rows that a spec names."""
     return RowLoader(manifest_of(spec), spec.data, spec.cut.segment_frames)
+
+
+class Rows(Protocol):
+    """What loads micro-batches."""
+
+    def load(self, rows: np.ndarray) -> Loaded:
+        """Load a micro-batch of manifest rows, int64 [b]."""
+
+
+MakeRows = Callable[[StreamSpec], Rows]
