@@ -13,11 +13,15 @@ group_per_s          micro-batches that a group can be dealt per CPU second of t
 micro_batches_per_s  micro-batches that 512 ranks can be dealt per CPU second of each of these
                      processes: nothing exists once for the whole run, and 512 ranks have 64 groups
 loader_ms, rank_ms   CPU milliseconds per micro-batch of the loaders, and of the ranks
-waiting_share        share of the time that ranks wait: for 8 as measured, from the first step on.
-                     64 and 512 ranks are 8 and 64 such groups that know nothing of each other, and
-                     cannot be run on one machine: their steps are drawn from those of the measured
-                     group, each group's at another offset, and the last group's counts
+waiting_share        share of the time that ranks wait for micro-batches that are not ready: for 8
+                     as measured, from the first step on. (That a rank's thread is woken late, as
+                     two cores for all do it, is not counted.) 64 and 512 ranks are 8 and 64 such
+                     groups that know nothing of each other, and cannot be run on one machine. They
+                     are simulated: each step takes as long as the group that waits longest, all
+                     groups begin like the measured one, and the steps behind the first are drawn
+                     from its steps, each group's from another place on
 waits                the longest waits of the measured group, in seconds
+ray_data_from        first step that Ray Data loaded; before it, ranks load their own
 """
 
 import argparse
@@ -42,8 +46,8 @@ from data.plan.epoch_plan import Position
 from data.shards.manifest import COLUMNS, write_manifest
 from data.stream import datasets
 from data.stream.loading import Loaded
-from data.stream.micro_batches import MicroBatchStream
-from data.stream.spec import StreamSpec
+from data.stream.micro_batches import MicroBatchStream, ReadyStep
+from data.stream.spec import StreamSpec, schedule_of
 from job.on_ray.cluster import ray_session
 from job.settings.cli import read_config
 from job.settings.config import Config
@@ -56,7 +60,7 @@ STEP_S = 0.25
 UTTERANCES = 4096
 FRAMES = 100
 TOKENS = 10
-WARM_UP_S = 60.0  # until processes have started
+WARM_UP_S = 30.0  # until processes have started
 LARGEST = 512
 
 KINDS = {
@@ -107,7 +111,8 @@ class Lockstep:
         self.barrier = threading.Barrier(RANKS)
         self.name = ""
         self.waits = np.zeros((steps, RANKS))
-        self.times: list[float] = []
+        self.taken = 0
+        self.ray_data_from = steps
 
     def broadcast(self, thing: Any) -> Any:
         """Return one rank's object on all."""
@@ -135,15 +140,28 @@ class Lockstep:
             self.broadcast,
             make_rows=MadeUpRows,
         )
-        ready = iter(stream)
+        ready_at: list[float] = []
+        make_ready = stream._ready
+
+        def timed(loaded: tuple[int, Any]) -> ReadyStep:
+            made = make_ready(loaded)
+            ready_at.append(time.perf_counter())
+            return made
+
+        stream._ready = timed  # type: ignore[method-assign]
         for step in range(self.steps):
-            begin = time.perf_counter()
-            (_,) = next(ready)
-            self.waits[step, rank] = time.perf_counter() - begin
+            asked = time.perf_counter()
+            if step == 0:
+                steps = iter(stream)
+            (_,) = next(steps)
+            self.waits[step, rank] = max(0.0, ready_at[step] - asked)
+            if stream.alone_since is None:
+                self.ray_data_from = min(self.ray_data_from, step)
             self.barrier.wait()
             time.sleep(STEP_S)
             if rank == 0:
-                self.times.append(time.monotonic())
+                self.taken = step + 1
+        steps.close()
 
 
 def spec_of(cfg: Config, folder: str) -> StreamSpec:
@@ -191,7 +209,7 @@ def sampled(lockstep: Lockstep, every_s: float) -> Iterator[tuple[int, dict[str,
     thread = threading.Thread(target=lockstep.run)
     thread.start()
     while thread.is_alive():
-        yield len(lockstep.times), cpu_seconds()
+        yield lockstep.taken, cpu_seconds()
         thread.join(every_s)
 
 
@@ -209,24 +227,27 @@ def per_micro_batch(samples: list[tuple[int, dict[str, float]]]) -> dict[str, fl
     return {kind: median(found) for kind, found in costs.items()}
 
 
-def waiting_share(waits: np.ndarray, groups: int, seed: int = 0) -> float:
+def waiting_share(waits: np.ndarray, groups: int) -> float:
     """Return the share of the time that ranks wait for the last of some groups.
 
     Args:
         waits: seconds that the measured group waited before each step, [steps].
         groups: number of groups.
-        seed: seed of the offsets at which their steps are drawn.
     """
-    offsets = np.random.default_rng(seed).integers(0, len(waits), groups)
-    offsets[0] = 0
-    longest = np.max([np.roll(waits, -offset) for offset in offsets], axis=0)
-    return float(longest.sum() / (longest.sum() + STEP_S * len(waits)))
+    steps = len(waits) // groups  # as many micro-batches for any number of ranks
+    rng = np.random.default_rng(0)
+    begins = [0, *rng.integers(1, len(waits) - steps + 1, groups - 1)]
+    drawn = np.array([np.concatenate([waits[:1], waits[i + 1 : i + steps]]) for i in begins])
+    longest = drawn.max(axis=0).sum()
+    return float(longest / (longest + STEP_S * steps))
 
 
 def measure(cfg: Config, folder: str, steps: int) -> dict[str, Any]:
     """Return the figures."""
     datasets.MICRO_BATCHES_PER_DATASET = MICRO_BATCHES
-    lockstep = Lockstep(spec_of(cfg, folder), steps)
+    spec = spec_of(cfg, folder)
+    schedule_of(spec)  # as a worker does before it opens a stream
+    lockstep = Lockstep(spec, steps)
     samples = list(sampled(lockstep, 2.0))
     began = next((i for i, (step, _) in enumerate(samples) if step * STEP_S > WARM_UP_S), 0)
     costs = per_micro_batch(samples[began:])
@@ -240,6 +261,7 @@ def measure(cfg: Config, folder: str, steps: int) -> dict[str, Any]:
             str(ranks): waiting_share(waits, ranks // RANKS) for ranks in (8, 64, LARGEST)
         },
         "waits": sorted(waits.round(3).tolist())[-8:],
+        "ray_data_from": lockstep.ray_data_from,
         "steps": steps,
     }
 
