@@ -38,7 +38,8 @@ from job.settings.paths import with_absolute_paths
 DEMO = Path("job/presets/demo.yaml")
 BASE = Path("job/presets/base.yaml")
 STEPS = 4096  # more than either completes
-WARM_UP = 8  # steps until the loaders run
+WARM_UP = 32  # micro-batches until the loaders run
+START_STEP_S = 0.25  # of a step while Ray Data starts
 
 
 class MicroBatches(Dataset):
@@ -60,10 +61,14 @@ class MicroBatches(Dataset):
 
 
 def ours(spec: StreamSpec) -> Iterator[TtsBatch]:
-    """Yield the batches of the training's stream for one worker."""
-    for micro_batches in MicroBatchStream(spec, Position(), STEPS, 0, 1, alone):
-        for one in micro_batches:
-            yield one.batch
+    """Yield the batches of the training's stream for one worker, from where Ray Data loads them."""
+    stream = MicroBatchStream(spec, Position(), STEPS, 0, 1, alone)
+    for micro_batches in stream:
+        if stream.alone_since is None:
+            for one in micro_batches:
+                yield one.batch
+        else:
+            time.sleep(START_STEP_S)
 
 
 def dataloader(spec: StreamSpec, processes: int) -> Iterator[TtsBatch]:

@@ -1,30 +1,49 @@
-"""Ray's side of the stream: datasets whose rows are micro-batches, and the actors that load them.
+"""Ray's side of the stream: what executes the orders of a group of ranks.
 
-One row of a dataset is one micro-batch and one block, the order is preserved, and
-`streaming_split(W, equal=True)` deals rows round robin: rank r gets rows r, r + W, ... See
-`data.plan.schedule.dealt_rows`.
+A source turns the orders of data/stream/orders.py into rows as they come, so that loaders live on
+while a run goes over steps and epochs. A row of the source is one call of a loader, which returns a
+block of one row per micro-batch. The order is preserved, and `streaming_split(n, equal=True)` deals
+the blocks to the n ranks in turn.
 """
 
-import asyncio
+import contextlib
+import logging
+import queue
 import threading
+import uuid
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future
+from functools import partial
+from itertools import islice
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import ray
 import ray.data
+from ray.data.block import Block, BlockMetadata
+from ray.data.datasource import Datasource, ReadTask
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from data.memory import keep_freed_memory
 from data.plan.epoch_plan import Position
-from data.plan.schedule import dealt_rows
 from data.stream.collectives import CollectiveBroadcast
-from data.stream.loading import row_loader
-from data.stream.packing import PLACE, pack
+from data.stream.loading import MakeRows, row_loader
+from data.stream.orders import Group, Orders, StepTime, order_of
+from data.stream.packing import pack, step_of
 from data.stream.spec import StreamSpec, schedule_of
+
+log = logging.getLogger("bert_vits2_ray")
+
+# the executor remembers some kB of every block: a dataset ends before that is much
+MICRO_BATCHES_PER_DATASET = 32_768
+OPEN_AHEAD_S = 30.0  # before a dataset ends, the next is opened: Ray Data may take as long
+RETRY_S = 30.0  # from a dataset that failed to the next
+CALLS_PER_LOADER = 2  # of them one computes, while the other's result is stored
+NODE_ID = "ray.io/node-id"  # Ray's label of each node
+NEVER_S = 10**6
+CLOSED_WITHIN_S = 0.5
+END_WITHIN_S = 10.0
 
 
 class DatasetError(Exception):
@@ -40,216 +59,361 @@ def on_this_node() -> NodeAffinitySchedulingStrategy:
     return NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
 
 
-@ray.remote(num_cpus=0)
-class Pace:
-    """Tells the processes of a stream how far the loaders may go, and where the datasets are.
+def start_orders(name: str, ahead: int, first: int, end: int) -> Any:
+    """Return the handle of the Orders of a name, which are started if they are not there.
 
-    It holds the loaders back to a number of global steps ahead of the training, which bounds the
-    memory.
-
-    Ray Data's own back-pressure bounds it too, but its scheduling loop then spins on results that
-    it may not take yet: half a core on a machine that has two.
+    Args:
+        name: name of the actor.
+        ahead: number of steps that are ordered ahead of the training.
+        first: first step that is ordered.
+        end: step behind the last one.
     """
+    here = ray.remote(Orders).options(
+        num_cpus=0, name=name, get_if_exists=True, scheduling_strategy=on_this_node()
+    )
+    return here.remote(ahead, first, end)
 
-    def __init__(self, step: int, ahead: int):
-        """Begin.
+
+class Source(Datasource):
+    """Rows that are made as they are ordered: `step`, `slots`, and `rows` of the manifest."""
+
+    def __init__(self, orders: Any, dataset: int, steps: int, part: int):
+        """Name the orders.
 
         Args:
-            step: step that the training has reached.
-            ahead: number of steps that loaders may be ahead of it.
+            orders: handle of an Orders.
+            dataset: number of the dataset.
+            steps: number of steps after which it ends.
+            part: largest number of micro-batches of a row.
         """
-        self.step = step
-        self.ahead = ahead
-        self.moved = asyncio.Condition()
-        self.splits: dict[int, dict[int, ray.data.DataIterator]] = {}  # first step -> rank -> split
+        self.orders = orders
+        self.dataset = dataset
+        self.steps = steps
+        self.part = part
 
-    async def reached(self, step: int) -> None:
-        """Note that the training has reached `step`."""
-        async with self.moved:
-            self.step = step
-            self.moved.notify_all()
+    def estimate_inmemory_data_size(self) -> int | None:
+        """Return nothing: it is not known."""
+        return None
 
-    async def within_reach(self, step: int) -> int:
-        """Wait until `step` may be loaded; return the last step that may be loaded by then."""
-        async with self.moved:
-            await self.moved.wait_for(lambda: step <= self.step + self.ahead)
-            return self.step + self.ahead
+    def get_read_tasks(self, parallelism: int, *_: Any, **__: Any) -> list[ReadTask]:
+        """Return the one task that makes the rows."""
+        unknown = BlockMetadata(num_rows=None, size_bytes=None, input_files=None, exec_stats=None)
+        return [ReadTask(self.read, unknown)]
 
-    async def opened(self, step: int, splits: list[ray.data.DataIterator]) -> None:
-        """Note that the dataset whose first step is `step` is open, with one split per rank."""
-        async with self.moved:
-            self.splits[step] = dict(enumerate(splits))
-            self.moved.notify_all()
-
-    async def split(self, step: int, rank: int) -> ray.data.DataIterator:
-        """Wait for the dataset whose first step is `step`; return a rank's split of it, once.
-
-        Nothing is kept of it: a dataset's loaders know this actor, and an actor that knew them
-        would never be garbage collected.
-        """
-        async with self.moved:
-            await self.moved.wait_for(lambda: step in self.splits)
-            split = self.splits[step].pop(rank)
-            if not self.splits[step]:
-                del self.splits[step]
-            return split
+    def read(self) -> Iterator[Block]:
+        """Yield the rows, one per block."""
+        ray.get(self.orders.begin.remote(self.dataset))
+        for _ in range(self.steps):
+            order = ray.get(self.orders.take.remote(self.dataset))
+            if order is None:
+                break
+            for part in order.parts(self.part):
+                slots = pa.array([part.slots], pa.list_(pa.int64()))
+                rows = pa.array([part.rows], pa.list_(pa.list_(pa.int64())))
+                yield pa.table({"step": [part.step], "slots": slots, "rows": rows})
+        ray.get(self.orders.end.remote(self.dataset))
 
 
 class Loader:
     """Reads, decodes and collates micro-batches; the map of the dataset."""
 
-    def __init__(self, spec: StreamSpec, pace: Any):
-        self.pace = pace
-        self.rows = row_loader(spec)
-        self.allowed = -1  # the last step that may be loaded, as far as it is known here
+    def __init__(self, spec: StreamSpec, make_rows: MakeRows):
+        self.rows = make_rows(spec)
+        self.lock = threading.Lock()  # several calls run at a time, and the rows know one
         keep_freed_memory()
 
-    def __call__(self, row: Mapping[str, np.ndarray]) -> pa.Table:
-        """Load a micro-batch.
+    def __call__(self, call: pa.Table) -> Iterator[pa.Table]:
+        """Load micro-batches; yield a row of data.stream.packing.SCHEMA for each.
 
         Args:
-            row: row of `dealt_rows`, every value of it in an array of one.
-
-        Returns:
-            A row of data.stream.packing.SCHEMA.
+            call: row of `Source`.
         """
-        place = {name: row[name][0].item() for name in PLACE}
-        if place["step"] > self.allowed:
-            self.allowed = ray.get(self.pace.within_reach.remote(place["step"]))
-        return pack(place, self.rows.load(row["rows"][0]))
+        (row,) = call.to_pylist()
+        for slot, members in zip(row["slots"], row["rows"], strict=True):
+            with self.lock:
+                loaded = self.rows.load(np.array(members, np.int64))
+            yield pack({"step": row["step"], "slot": slot}, loaded)
 
 
 class Datasets:
-    """The datasets of a stream, of which rank 0 makes one after the other for all ranks."""
+    """The datasets of a group of ranks, which its first rank opens one after the other."""
 
     def __init__(
         self,
         spec: StreamSpec,
-        begin: int,
+        first: Position,
+        max_steps: int,
         rank: int,
         world_size: int,
         broadcast: CollectiveBroadcast,
         loader_resources: Mapping[str, float] | None = None,
+        make_rows: MakeRows = row_loader,
     ):
-        """Start the actor that all ranks share. A collective call.
+        """Open the first dataset in the background. A collective call.
 
         Args:
             spec: names the data and its order.
-            begin: first step of the first dataset.
+            first: position of the first step.
+            max_steps: number of the run's steps.
             rank: rank of this worker.
             world_size: number of workers, W.
             broadcast: hands rank 0's object to all ranks.
             loader_resources: further resources of the cluster that each loader takes.
+            make_rows: returns what loads the rows that a spec names.
         """
         self.spec = spec
-        self.rank = rank
+        self.make_rows = make_rows
+        self.max_steps = max_steps
         self.world_size = world_size
+        self.group = Group.of(rank, world_size, spec.data.loader_count)
+        self.place = rank - self.group.ranks[0]
         self.loader_resources = dict(loader_resources or {})
-        self.executions: list[ray.actor.ActorHandle] = []  # rank 0: of the newest two datasets
-        self.stopped = False
+        self.turns = -(-spec.cut.micro_batches_per_step // world_size)  # rows of a rank per step
+        self.step_time = StepTime()
+        self.executions: list[ray.actor.ActorHandle] = []  # of the newest two datasets
+        self.stopped = threading.Event()
 
-        pace = None
-        if rank == 0:
-            here = Pace.options(scheduling_strategy=on_this_node())  # type: ignore[attr-defined]
-            pace = here.remote(begin, spec.data.prefetch_steps)
-        self.pace: Any = broadcast(pace)  # the handle of a Pace
+        # one per group, which whichever of its ranks comes first starts
+        name = broadcast(f"orders-{uuid.uuid4().hex}")
+        self.orders = start_orders(
+            f"{name}-{self.group.number}", spec.data.prefetch_steps, first.step, max_steps
+        )
+        self.ordered = first  # position behind the last step that was ordered
+        self.number = -1  # of the newest dataset
+        self.current: DatasetRows = self._open()
+        self.following: DatasetRows | None = None
 
-    def open(self, first: Position, steps: int) -> Iterator[pa.Table]:
-        """Open a dataset in the background, and return this rank's rows of it.
+    def take(self, position: Position) -> list[pa.Table] | None:
+        """Return this rank's rows of a step; None if it is to load the step itself.
 
-        All ranks must open the same datasets. The rows raise DatasetError if Ray Data fails.
+        It does so while Ray Data is not there, which takes many seconds to start: a run that was
+        killed or resized does not wait for it.
 
         Args:
-            first: position of its first step.
-            steps: number of its global steps.
+            position: position of the step: every one in turn.
         """
+        step = position.step
+        self._order(position)
+        self.step_time.note(step)
+        self.number = max(self.number, self.current.number)
+        try:
+            rows = self.current.take(step)
+            if self.current.ended and not self.stopped.is_set():
+                # its successor goes on where it has ended
+                self.current, self.following = self.following or self._open(), None
+                rows = self.current.take(step)
+        except DatasetError as error:
+            self._give_up(step, error)
+            return None
+        if rows is not None and self.following is None and self._ends_soon(step):
+            self.following = self._open()
+        return rows
 
-        def split() -> Iterator[pa.Table]:
-            if self.rank == 0:
-                ray.get(self.pace.opened.remote(first.step, self._splits(first, steps)))
-            own = ray.get(self.pace.split.remote(first.step, self.rank))
-            return iter(own.iter_batches(batch_size=1, prefetch_batches=2, batch_format="pyarrow"))
+    def close(self) -> None:
+        """End the loaders of all ranks of the group, and this rank's threads, once all took a step.
 
-        return BackgroundRows(split)
-
-    def reached(self, step: int) -> None:
-        """Let the loaders follow the training to `step`."""
-        if self.rank == 0:
-            self.pace.reached.remote(step)
-
-    def stop(self) -> None:
-        """End the loaders of all ranks, so that another stream has their CPUs."""
-        self.stopped = True
-        if self.rank == 0:
-            for actor in (*self.executions, self.pace):
+        Another stream then has the CPUs, and nothing waits for Ray when it is shut down: a process
+        that does so is ended by it.
+        """
+        if self.stopped.is_set():
+            return
+        self.stopped.set()
+        if self.place == 0 and ray.is_initialized():
+            for actor in (*self.executions, self.orders):
                 ray.kill(actor)
+        for rows in filter(None, (self.current, self.following)):
+            rows.close()
 
-    def _splits(self, first: Position, steps: int) -> list[ray.data.DataIterator]:
+    @property
+    def steps_per_dataset(self) -> int:
+        """Number of steps of a dataset."""
+        return max(MICRO_BATCHES_PER_DATASET // (len(self.group.ranks) * self.turns), 1)
+
+    def _order(self, position: Position) -> None:
+        """Order what may be loaded by now. The group's first rank does it for all."""
+        if self.place != 0:
+            return
+        schedule = schedule_of(self.spec)
+        end = min(position.step + self.spec.data.prefetch_steps + 1, self.max_steps)
+        orders = []
+        while self.ordered.step < end:
+            orders.append(order_of(schedule, self.ordered, self.group.ranks, self.world_size))
+            self.ordered = schedule.after(self.ordered)
+        self.orders.place.remote(orders, position.step)
+
+    def _ends_soon(self, step: int) -> bool:
+        """Tell whether the next dataset is to be opened."""
+        end = self.current.begin + self.steps_per_dataset
+        return step + self.step_time.steps_in(OPEN_AHEAD_S) >= end < self.max_steps
+
+    def _give_up(self, step: int, error: DatasetError) -> None:
+        """Leave a dataset that failed; the next one is opened after a while."""
+        if self.stopped.is_set():
+            return
+        log.warning(
+            "step %d: Ray Data failed, this worker reads its shards itself until it is back: %s",
+            step,
+            error,
+        )
+        # for all ranks: nobody takes this rank's rows of it any more
+        self.orders.end.remote(self.current.number)
+        self.current, self.following = self.following or self._open(RETRY_S), None
+
+    def _open(self, delay_s: float = 0.0) -> "DatasetRows":
+        """Open the next dataset in the background, and return this rank's rows of it."""
+        self.number += 1
+        return DatasetRows(self.number, partial(self._split, delay_s), self.turns)
+
+    def _split(self, delay_s: float, number: int) -> tuple[int, Iterator[pa.Table]]:
+        """Return this rank's rows of a dataset, which the group's first rank opens.
+
+        Args:
+            delay_s: seconds to wait before it is opened.
+            number: number of the dataset.
+
+        Returns:
+            Its number, and the rows. It is one behind, if this one could not be opened.
+        """
+        if self.place == 0:
+            if self.stopped.wait(delay_s):
+                return number, iter(())
+            ray.get(self.orders.opened.remote(number, self._splits(number)))
+        number, split = ray.get(self.orders.split.remote(number, self.place))
+        rows = split.iter_batches(batch_size=1, prefetch_batches=0, batch_format="pyarrow")
+        return number, iter(rows)
+
+    def _splits(self, number: int) -> list[ray.data.DataIterator]:
         """Make a dataset, and split it for the ranks."""
         ray.data.DataContext.get_current().enable_progress_bars = False
-        rows = dealt_rows(schedule_of(self.spec), first, steps, self.world_size)
-        dataset = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
+        per_step = len(self.group.ranks) * self.turns
+        # enough calls for every loader within the steps that may be loaded
+        calls = CALLS_PER_LOADER * self.group.loaders
+        part = min(max(per_step * self.spec.data.prefetch_steps // calls, 1), per_step)
+        source = Source(self.orders, number, self.steps_per_dataset, part)
+        dataset = ray.data.read_datasource(
+            source,
+            override_num_blocks=1,
+            num_cpus=0,
+            label_selector={NODE_ID: ray.get_runtime_context().get_node_id()},
+        ).map_batches(
             Loader,
             batch_size=1,
-            batch_format="numpy",
-            fn_constructor_args=(self.spec, self.pace),
+            batch_format="pyarrow",
+            fn_constructor_args=(self.spec, self.make_rows),
             num_cpus=1,
             resources=self.loader_resources,
             # Actors, as idle task workers are ended within a second, and starting one costs seconds
-            # of imports. Of two calls of an actor one computes, while the other's result is stored
-            # and its successor fetched.
+            # of imports.
             compute=ray.data.ActorPoolStrategy(
-                min_size=1, max_size=self.spec.data.loader_count, max_concurrent_calls_per_actor=2
+                min_size=1,
+                max_size=self.group.loaders,
+                max_concurrent_calls_per_actor=CALLS_PER_LOADER,
             ),
         )
         dataset.context.execution_options.preserve_order = True
+        # a block per row, each as soon as it is made
+        dataset.context.target_max_block_size = 1
+        # the source begins when there is a loader: until then the ranks load their steps themselves
+        dataset.context.wait_for_min_actors_s = NEVER_S
+        # a validation may take long, and nothing is ordered meanwhile
+        dataset.context.execution_no_progress_timeout_s = -1
         # reading /proc once per call costs more than it tells
         dataset.context.memory_usage_poll_interval_s = None
-        splits = dataset.streaming_split(self.world_size, equal=True)
+        splits = dataset.streaming_split(len(self.group.ranks), equal=True)
 
         # the actor that executes the dataset and owns its loaders; Ray has no public way to end it
         # early
         split: Any = splits[0]
         self.executions = [*self.executions[-1:], split._coord_actor]
-        if self.stopped:
+        if self.stopped.is_set():
             ray.kill(self.executions[-1])
         return splits
 
 
-class BackgroundRows(Iterator[pa.Table]):
-    """Rows of a dataset that a thread opens.
+class DatasetRows:
+    """A rank's rows of a dataset, step by step; a thread opens it and reads one step ahead."""
 
-    The thread asks for the first row too: from then on Ray Data executes the dataset.
-    """
-
-    def __init__(self, split: Callable[[], Iterator[pa.Table]]):
+    def __init__(
+        self, number: int, split: Callable[[int], tuple[int, Iterator[pa.Table]]], turns: int
+    ):
         """Open the dataset.
 
         Args:
-            split: opens it; returns its rows.
+            number: its number.
+            split: opens it, or one behind it; returns its number and rows.
+            turns: number of its rows per step.
         """
-        self.rows: Iterator[pa.Table] = iter(())
-        self.first = Future[pa.Table]()
-        self.begun = False
-        threading.Thread(target=self._begin, args=(split,), daemon=True).start()
+        self.number = number
+        self.turns = turns
+        self.begin = 0  # its first step, once it has been reached
+        self.reached = False
+        self.ended = False
+        self.head: list[pa.Table] = []
+        self.closed = False
+        self.steps = queue.Queue[list[pa.Table] | Exception](maxsize=1)
+        self.thread = threading.Thread(
+            target=self._read, args=(split,), name="dataset", daemon=True
+        )
+        self.thread.start()
 
-    def _begin(self, split: Callable[[], Iterator[pa.Table]]) -> None:
-        try:
-            self.rows = split()
-            self.first.set_result(next(self.rows))
-        except Exception as error:  # noqa: BLE001  # raised again where the row is taken
-            self.first.set_exception(error)
+    def take(self, step: int) -> list[pa.Table] | None:
+        """Return the rows of a step; None if the dataset does not have it, or not yet.
 
-    def __next__(self) -> pa.Table:
-        """Return the next row.
+        Once it has had a step, its further ones are waited for.
 
         Raises:
             DatasetError: Ray Data failed.
         """
+        while not self.ended and (not self.head or step_of(self.head[0]) < step):
+            try:
+                found = self.steps.get(block=self.reached)
+            except queue.Empty:
+                return None
+            if isinstance(found, RayError):
+                raise DatasetError(str(found).strip().splitlines()[-1]) from found
+            if isinstance(found, Exception):
+                raise found
+            self._advance(found)
+        if self.ended or step_of(self.head[0]) > step:
+            return None
+        if not self.reached:
+            self.begin, self.reached = step, True
+        return self.head
+
+    def close(self) -> None:
+        """End the thread, and whoever waits for a step.
+
+        If its source does not answer, it is left to itself.
+        """
+        self.closed = True
+        with contextlib.suppress(queue.Empty):
+            self.steps.get_nowait()
+        with contextlib.suppress(queue.Full):
+            self.steps.put_nowait([])
+        self.thread.join(END_WITHIN_S)
+
+    def _advance(self, found: list[pa.Table]) -> None:
+        assert not found or not self.head or step_of(found[0]) > step_of(self.head[0]), (
+            "Ray Data changed the order of the rows"
+        )
+        self.head = found
+        self.ended = not found
+
+    def _read(self, split: Callable[[int], tuple[int, Iterator[pa.Table]]]) -> None:
         try:
-            if self.begun:
-                return next(self.rows)
-            self.begun = True
-            return self.first.result()
-        except RayError as error:
-            raise DatasetError(str(error).strip().splitlines()[-1]) from error
+            self.number, rows = split(self.number)
+            while not self.closed:
+                found = list(islice(rows, self.turns))
+                self._hand(found)
+                if not found:
+                    return
+        except Exception as error:  # noqa: BLE001  # raised again where the rows are taken
+            self._hand(error)
+
+    def _hand(self, found: list[pa.Table] | Exception) -> None:
+        while not self.closed:
+            try:
+                self.steps.put(found, timeout=CLOSED_WITHIN_S)
+            except queue.Full:
+                continue
+            return

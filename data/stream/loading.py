@@ -8,6 +8,7 @@ stops.
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import soundfile
@@ -148,3 +149,13 @@ class RowLoader:
 def row_loader(spec: StreamSpec) -> RowLoader:
     """Return a loader of the rows that a spec names."""
     return RowLoader(manifest_of(spec), spec.data, spec.cut.segment_frames)
+
+
+class Rows(Protocol):
+    """What loads micro-batches."""
+
+    def load(self, rows: np.ndarray) -> Loaded:
+        """Load a micro-batch of manifest rows, int64 [b]."""
+
+
+MakeRows = Callable[[StreamSpec], Rows]

@@ -1,15 +1,15 @@
 """The schedule executed: this rank's micro-batches of each step, the same for any world size.
 
-Ranks share the micro-batches of a step by `Schedule.shares`. A dataset of Ray Data covers many
-global steps, over epoch ends too, and the next one is opened while the last steps of this one run,
-so that neither waits for the other. The first steps of a stream are loaded by the worker itself:
-Ray Data takes many seconds to start, and a run that was killed or resized must not wait for it.
+Ranks share the micro-batches of a step by `Schedule.shares`. Ray Data loads them. It takes many
+seconds to start, and it fails on a node that is about to leave: while it is not there the worker
+loads its micro-batches itself, so that a run that was killed or resized does not wait. The bits are
+the same.
 """
 
+import functools
 import logging
-from collections import deque
-from collections.abc import Generator, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+import time
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -19,19 +19,17 @@ from data.plan.epoch_plan import Position
 from data.stream.collate import TtsBatch
 from data.stream.collectives import CollectiveBroadcast
 from data.stream.damage import Damage
-from data.stream.datasets import DatasetError, Datasets
+from data.stream.datasets import Datasets
 from data.stream.feeding import Courier, Feed, Shipment
-from data.stream.loading import Loaded, row_loader
+from data.stream.loading import Loaded, MakeRows, Rows, row_loader
+from data.stream.orders import NO_SLOT
 from data.stream.packing import unpack
 from data.stream.spec import StreamSpec, schedule_of
 
 log = logging.getLogger("bert_vits2_ray")
 
-ROWS_PER_DATASET = 2048
-# a block per row takes over a millisecond to make, and the first ones are waited for
-ROWS_OF_FIRST_DATASET = 512
 CPU = torch.device("cpu")
-STEPS_AHEAD = 4  # a dataset is opened this many steps before its first
+PATIENCE_S = 120.0  # a worker that loads its micro-batches itself for longer says so
 
 # a rank's share of a global step: (number j of the micro-batch, what was loaded)
 Slots = list[tuple[int, Loaded]]
@@ -46,21 +44,6 @@ class MicroBatch:
 
     slot: int
     batch: TtsBatch
-
-
-@dataclass(frozen=True)
-class OpenDataset:
-    """A dataset that is being read.
-
-    Attributes:
-        first: position of its first step.
-        end: position behind its last step.
-        rows: this rank's rows of it.
-    """
-
-    first: Position
-    end: Position
-    rows: Iterator[pa.Table]
 
 
 @dataclass(frozen=True)
@@ -95,6 +78,7 @@ class MicroBatchStream:
         device: torch.device = CPU,
         damage: Damage | None = None,
         loader_resources: Mapping[str, float] | None = None,
+        make_rows: MakeRows = row_loader,
     ):
         """Start the stream; all arguments but `rank` are the same on all ranks. A collective call.
 
@@ -108,6 +92,7 @@ class MicroBatchStream:
             device: where the micro-batches are brought.
             damage: notes damaged rows, and makes the collective call before each step.
             loader_resources: further resources of the cluster that each loader takes.
+            make_rows: returns what loads the rows that a spec names.
 
         Raises:
             ValueError: there are more workers than micro-batches per step.
@@ -123,14 +108,14 @@ class MicroBatchStream:
         self.max_steps = max_steps
         self.rank = rank
         self.world_size = world_size
+        self.make_rows = make_rows
         self.courier = Courier(device, spec.data)
         self.damage = damage or Damage()
         self.stopped = False
 
-        self.own_steps = min(STEPS_AHEAD, max_steps - first.step)
-        self.rows_per_step = -(-micro_batches // world_size)
+        self.alone_since: float | None = time.monotonic()  # None: Ray Data is there
         self.datasets = Datasets(
-            spec, first.step + self.own_steps, rank, world_size, broadcast, loader_resources
+            spec, first, max_steps, rank, world_size, broadcast, loader_resources, make_rows
         )
 
     def __iter__(self) -> Generator[list[MicroBatch]]:
@@ -140,39 +125,32 @@ class MicroBatchStream:
             BadRowsError: on all ranks, before the step that would need the rows.
         """
         # the thread makes no collective call: those come in one order on all ranks
-        try:
-            with Feed(self._loaded(), self._ready) as feed:
+        with Feed(self._loaded(), self._ready) as feed:
+            try:
                 for ready in feed:
-                    if ready.step >= self.first.step + self.own_steps:
-                        self.datasets.reached(ready.step)
                     yield self._checked_on_all_ranks(ready)
-        finally:
-            self.stopped = True
+            finally:
+                self.stopped = True
+                self.datasets.close()  # what the thread may wait for
 
     def _loaded(self) -> Generator[tuple[int, Slots]]:
         """Yield number and micro-batches of each global step, as they are loaded."""
-        # first, so that Ray Data starts while this worker loads its own steps
-        dataset = self._open(self._ahead(self.first, self.own_steps), ROWS_OF_FIRST_DATASET)
-        own = self._loaded_here(self.first, self.own_steps)
-        yield from enumerate(own, self.first.step)
-
-        while dataset is not None:
-            following = None
-            steps = self._steps_of(dataset)
-            for step in range(dataset.first.step, dataset.end.step):
-                # the next one starts while the last steps of this one are trained on
-                if step == max(dataset.end.step - STEPS_AHEAD, dataset.first.step):
-                    following = self._open(dataset.end, ROWS_PER_DATASET)
-                taken = next(steps, None)
-                if taken is None:  # stopped
-                    return
-                yield step, taken
-            dataset = following
+        schedule = schedule_of(self.spec)
+        position = self.first
+        while position.step < self.max_steps:
+            rows = self.datasets.take(position)
+            if self.stopped:
+                return
+            self._note_who_loads(position.step, rows is not None)
+            own = schedule.shares(position, self.world_size)[self.rank]
+            taken = self._loaded_here(position, own) if rows is None else unpacked(rows, own)
+            yield position.step, taken
+            position = schedule.after(position)
 
     def stop(self) -> None:
-        """End the loaders in mid-stream, for another stream; no rank may take a step after it."""
+        """End it in mid-stream, for another stream; no rank may take a step after it."""
         self.stopped = True
-        self.datasets.stop()
+        self.datasets.close()
 
     def _ready(self, loaded: tuple[int, Slots]) -> ReadyStep:
         """Send what was loaded for a step to the device."""
@@ -180,76 +158,34 @@ class MicroBatchStream:
         shipments = {slot: self.courier.ship(own.arrays) for slot, own in taken if own.arrays}
         return ReadyStep(step, taken, shipments)
 
-    def _open(self, first: Position, rows: int) -> OpenDataset | None:
-        """Open a dataset of about so many rows in the background; None at the end of the run."""
-        steps = max(rows // (self.rows_per_step * self.world_size), STEPS_AHEAD)
-        steps = min(steps, self.max_steps - first.step)
-        if steps <= 0:
-            return None
-        return OpenDataset(first, self._ahead(first, steps), self.datasets.open(first, steps))
+    @functools.cached_property
+    def _rows(self) -> Rows:
+        """What loads micro-batches in this process."""
+        return self.make_rows(self.spec)
 
-    def _ahead(self, position: Position, steps: int) -> Position:
-        """Return the position some global steps on."""
-        for _ in range(steps):
-            position = schedule_of(self.spec).after(position)
-        return position
+    def _loaded_here(self, position: Position, own: Sequence[int]) -> Slots:
+        """Load micro-batches of a step in this process."""
+        plan = schedule_of(self.spec).plan(position.epoch)
+        return [
+            (slot, self._rows.load(plan.micro_batch(position.epoch_step, slot))) for slot in own
+        ]
 
-    def _loaded_here(self, first: Position, steps: int) -> Iterator[Slots]:
-        """Yield steps that a thread of this process loads, because there is no dataset for them."""
-        schedule = schedule_of(self.spec)
-        loader = row_loader(self.spec)
-
-        def load(position: Position) -> Slots:
-            plan = schedule.plan(position.epoch)
-            own = schedule.shares(position, self.world_size)[self.rank]
-            return [
-                (slot, loader.load(plan.micro_batch(position.epoch_step, slot))) for slot in own
-            ]
-
-        with ThreadPoolExecutor(1) as thread:
-            position = first
-            loading = deque[Future[Slots]]()
-            for _ in range(steps):
-                loading.append(thread.submit(load, position))
-                position = schedule.after(position)
-                if len(loading) == STEPS_AHEAD:
-                    yield loading.popleft().result()
-            while loading:
-                yield loading.popleft().result()
-
-    def _steps_of(self, dataset: OpenDataset) -> Iterator[Slots]:
-        """Yield the steps of a dataset; if it fails, this process loads the rest of them."""
-        position = dataset.first
-        while position != dataset.end:
-            try:
-                taken = self._take(dataset.rows, position)
-            except DatasetError as error:
-                if self.stopped:
-                    return
-                log.warning(
-                    "step %d: Ray Data failed, this worker reads its shards itself: %s",
-                    position.step,
-                    error,
-                )
-                yield from self._loaded_here(position, dataset.end.step - position.step)
-                return
-            yield taken
-            position = self._ahead(position, 1)
-
-    def _take(self, rows: Iterator[pa.Table], position: Position) -> Slots:
-        """Take this rank's micro-batches of a step out of the rows of a dataset."""
-        own = schedule_of(self.spec).shares(position, self.world_size)[self.rank]
-        taken = []
-        for number in range(self.rows_per_step):
-            place, loaded = unpack(next(rows))
-            slot = place["slot"]
-            # behind this rank's own come empty ones
-            wanted = slot == own[number] if number < len(own) else not loaded.arrays
-            assert wanted and place["step"] == position.step, (
-                "Ray Data changed the order of the rows"
+    def _note_who_loads(self, step: int, ray_data: bool) -> None:
+        """Log who loads from a step on, and that this worker has done so for long."""
+        now = time.monotonic()
+        if ray_data:
+            if self.alone_since is not None:
+                log.info("step %d: Ray Data loads the micro-batches from here on", step)
+            self.alone_since = None
+        elif self.alone_since is None:
+            self.alone_since = now
+        elif now - self.alone_since > PATIENCE_S:
+            log.warning(
+                "step %d: Ray Data delivers nothing yet, this worker reads its shards itself: does "
+                "the cluster have CPUs for data.loaders (scaling.loader_resources)?",
+                step,
             )
-            taken.append((slot, loaded))
-        return taken
+            self.alone_since = now
 
     def _checked_on_all_ranks(self, ready: ReadyStep) -> list[MicroBatch]:
         """Return a step's micro-batches if all ranks can train on theirs. A collective call."""
@@ -259,3 +195,18 @@ class MicroBatchStream:
         self.damage.raise_on_all_ranks()
 
         return [MicroBatch(slot, shipment.received()) for slot, shipment in ready.shipments.items()]
+
+
+def unpacked(rows: Sequence[pa.Table], own: Sequence[int]) -> Slots:
+    """Return a rank's share of a step.
+
+    Args:
+        rows: rows of data.stream.packing.SCHEMA; behind the rank's own come empty ones.
+        own: number j of each of its micro-batches.
+    """
+    found = [unpack(row) for row in rows]
+    slots = [place["slot"] for place, _ in found]
+    assert slots[: len(own)] == list(own) and set(slots[len(own) :]) <= {NO_SLOT}, (
+        "Ray Data changed the order of the rows"
+    )
+    return [(slot, loaded) for slot, (_, loaded) in zip(own, found, strict=False)]

@@ -9,7 +9,7 @@ import pyarrow as pa
 from data.stream.collate import ARRAYS
 from data.stream.loading import Loaded
 
-PLACE = ("step", "epoch", "slot")
+PLACE = ("step", "slot")
 SCHEMA = pa.schema(
     [(name, pa.int64()) for name in PLACE]
     + [("layout", pa.string()), ("error", pa.string()), ("replaced", pa.list_(pa.string()))]
@@ -21,7 +21,7 @@ def pack(place: Mapping[str, int], loaded: Loaded) -> pa.Table:
     """Return a micro-batch as one row of SCHEMA.
 
     Args:
-        place: `step`, `epoch` and `slot` of the micro-batch.
+        place: `step` and `slot` of the micro-batch.
         loaded: arrays of `collate`, all or some, and what was wrong.
     """
     layout = {name: (array.dtype.str, array.shape) for name, array in loaded.arrays.items()}
@@ -33,6 +33,11 @@ def pack(place: Mapping[str, int], loaded: Loaded) -> pa.Table:
     ]
     columns += [_binary(loaded.arrays.get(name, np.zeros(0))) for name in ARRAYS]
     return pa.Table.from_arrays(columns, schema=SCHEMA)
+
+
+def step_of(row: pa.Table) -> int:
+    """Return the step of a row of `pack`."""
+    return row.column("step")[0].as_py()
 
 
 def _binary(array: np.ndarray) -> pa.Array:

@@ -45,10 +45,7 @@ from types import SimpleNamespace
 
 import ray
 
-from data.config import DataConfig
-from data.stream.collectives import alone
-from data.stream.datasets import Datasets
-from data.stream.spec import StreamSpec
+from data.stream.datasets import start_orders
 from job.on_ray.private import cluster_state as state
 from job.settings.config import Config, RunSettings
 from tuning import trial
@@ -57,8 +54,7 @@ def train(cfg, callbacks):
     made.append(callbacks[0].queue.actor)
 
 ray.init(log_to_driver=False)
-spec = StreamSpec.of_new_run(DataConfig(), "", seed=0, micro_batches_per_step=1, segment_frames=1)
-made = [Datasets(spec, 0, 0, 1, alone).pace for _ in range(6)]
+made = [start_orders(f"orders-{number}", 8, 0, 1) for number in range(6)]
 trial.train = train
 context = SimpleNamespace(get_trial_id=lambda: "one")
 trial.tune = SimpleNamespace(get_context=lambda: context, report=print)

@@ -1,6 +1,7 @@
 """Several ranks of one stream, each in a thread, and what they should receive together."""
 
 import threading
+import time
 
 from data.plan.epoch_plan import Position
 from data.stream.damage import BadRowsError, Damage
@@ -8,6 +9,7 @@ from data.stream.micro_batches import MicroBatchStream
 from data.stream.spec import StreamSpec, schedule_of
 
 Step = dict[int, list[int]]  # slot -> rows of the manifest
+OWN_STEPS = 1  # after which the ranks wait for Ray Data: the steps are faster than its start
 
 
 class Ranks:
@@ -32,6 +34,14 @@ class Ranks:
         return next(filter(None, self.all_gather(error, rank)), "")
 
 
+def wait_for_ray_data(stream: MicroBatchStream, timeout: float = 60) -> None:
+    """Wait until Ray Data has a step for a rank, if there are any left for it."""
+    deadline = time.monotonic() + timeout
+    while not stream.datasets.current.steps.full():
+        assert time.monotonic() < deadline, "Ray Data does not begin"
+        time.sleep(0.05)
+
+
 def take(
     spec: StreamSpec, first: Position, max_steps: int, world_size: int, errors: list | None = None
 ) -> list[Step]:
@@ -50,8 +60,10 @@ def take(
             damage=Damage(lambda error: ranks.agree(error, rank)),
         )
         try:
-            for micro_batches in stream:
+            for step, micro_batches in enumerate(stream):
                 taken[rank].append({m.slot: m.batch.rows.tolist() for m in micro_batches})
+                if step == OWN_STEPS:
+                    wait_for_ray_data(stream)
         except BadRowsError as error:
             assert errors is not None, error
             errors.append(str(error))

@@ -14,7 +14,7 @@ from data.stream.collectives import alone
 from data.stream.micro_batches import MicroBatchStream
 from data.stream.spec import StreamSpec, schedule_of
 from tests.data.stream.corpus import G, make_corpus
-from tests.data.stream.ranks import expected, take
+from tests.data.stream.ranks import expected, take, wait_for_ray_data
 
 
 @pytest.fixture(scope="module")
@@ -24,25 +24,30 @@ def spec(tmp_path_factory) -> StreamSpec:
 
 @pytest.mark.usefixtures("ray_local")
 @pytest.mark.parametrize("world_size", [1, 2, 3])
-def test_any_number_of_workers_gets_the_plan(spec, world_size):
-    steps = 2 * schedule_of(spec).plan(0).steps + 1  # over epoch ends
-    assert take(spec, Position(), steps, world_size) == expected(spec, Position(), steps)
+def test_any_number_of_workers_gets_the_plan(spec, world_size, caplog):
+    steps = 8 * schedule_of(spec).plan(0).steps + 1  # over epoch ends
+    with caplog.at_level("INFO"):
+        assert take(spec, Position(), steps, world_size) == expected(spec, Position(), steps)
+    assert caplog.text.count("Ray Data loads the micro-batches from here on") == world_size
 
 
 @pytest.mark.usefixtures("ray_local")
-def test_a_stream_opens_at_any_position_and_over_several_datasets(spec, monkeypatch):
-    monkeypatch.setattr("data.stream.micro_batches.ROWS_OF_FIRST_DATASET", 0)
-    monkeypatch.setattr("data.stream.micro_batches.ROWS_PER_DATASET", 0)
+def test_a_stream_opens_at_any_position_and_over_several_datasets(spec, monkeypatch, caplog):
+    """In two groups of ranks."""
+    monkeypatch.setattr("data.stream.orders.RANKS_PER_DATASET", 2)
+    monkeypatch.setattr("data.stream.datasets.MICRO_BATCHES_PER_DATASET", 8)
+    spec = replace(spec, data=replace(spec.data, loaders=2))
     schedule = schedule_of(spec)
     first = schedule.after(schedule.after(Position()))
-    # 4 of its own, and datasets of 4, 4 and 1
-    assert take(spec, first, 15, 2) == expected(spec, first, 15)
+    with caplog.at_level("INFO"):
+        assert take(spec, first, 30, 3) == expected(spec, first, 30)
+    assert caplog.text.count("Ray Data loads the micro-batches from here on") >= 3
 
 
 @pytest.mark.usefixtures("ray_local")
 def test_a_stopped_stream_leaves_room_for_another(spec):
     """As after a roll-back: the loaders of either take all of the CPUs."""
-    wait_for(lambda: not processes("SplitCoordinator", "Pace"))  # of the tests before
+    wait_for(lambda: not processes("SplitCoordinator", "Orders"))  # of the tests before
     spec = replace(spec, data=replace(spec.data, loaders=2, prefetch_steps=6))
     stream = MicroBatchStream(spec, Position(), 40, 0, 1, alone)
     steps = iter(stream)
@@ -50,29 +55,34 @@ def test_a_stopped_stream_leaves_room_for_another(spec):
     for _ in range(3):
         next(steps)
         first = schedule_of(spec).after(first)
-    wait_for(lambda: len(processes("SplitCoordinator", "Pace")) == 2)
+    wait_for(lambda: len(processes("SplitCoordinator", "Orders")) == 2)
 
     stream.stop()
-    assert take(spec, first, 9, 2) == expected(spec, first, 9)
+    assert take(spec, first, 15, 2) == expected(spec, first, 15)
     wait_for(
         lambda: (
             ray.available_resources().get("CPU", 0) == 2
-            and not processes("SplitCoordinator", "Pace")
+            and not processes("SplitCoordinator", "Orders")
         )
     )
 
 
 @pytest.mark.usefixtures("ray_local")
-def test_a_stream_outlives_its_dataset(spec, caplog):
-    """As on a node that is going, where Ray places nothing any more."""
-    stream = MicroBatchStream(spec, Position(), 12, 0, 1, alone)
+def test_a_stream_outlives_its_dataset(spec, caplog, monkeypatch):
+    """As on a node that is going, where Ray places nothing any more; then Ray Data is back."""
+    monkeypatch.setattr("data.stream.datasets.RETRY_S", 0.0)
+    stream = MicroBatchStream(spec, Position(), 40, 0, 1, alone)
     taken = []
-    for step, micro_batches in enumerate(stream):
-        taken.append({m.slot: m.batch.rows.tolist() for m in micro_batches})
-        if step == 5:  # of which 4 are the worker's own
-            ray.kill(stream.datasets.executions[-1])
-    assert taken == expected(spec, Position(), 12)
-    assert "this worker reads its shards itself" in caplog.text
+    with caplog.at_level("INFO"):
+        for step, micro_batches in enumerate(stream):
+            taken.append({m.slot: m.batch.rows.tolist() for m in micro_batches})
+            if step == 7:
+                ray.kill(stream.datasets.executions[-1])
+            if step in (1, 25):
+                wait_for_ray_data(stream)
+    assert taken == expected(spec, Position(), 40)
+    assert caplog.text.count("this worker reads its shards itself") == 1
+    assert caplog.text.count("Ray Data loads the micro-batches from here on") == 2
 
 
 def wait_for(reached: Callable[[], bool], timeout: float = 30) -> None:

@@ -11,20 +11,20 @@ from collections.abc import Iterator
 from dataclasses import replace
 from types import SimpleNamespace
 
+import pyarrow as pa
 import pytest
 import torch
 
 from data.plan.epoch_plan import Position
 from data.plan.history import begun
-from data.plan.schedule import dealt_rows
 from data.stream import micro_batches
 from data.stream.collate import to_batch
 from data.stream.collectives import alone
 from data.stream.damage import BadRowsError
-from data.stream.datasets import DatasetError
 from data.stream.feeding import Courier, Feed
 from data.stream.loading import RowLoader, row_loader
 from data.stream.micro_batches import MicroBatchStream
+from data.stream.orders import order_of
 from data.stream.packing import pack
 from data.stream.spec import manifest_of, schedule_of
 from job.settings.cli import run
@@ -39,28 +39,30 @@ from trainable.run.records import RunLog
 from trainable.worker.loop import TrainingLoop
 
 G = 1
-STEPS = 6  # of which the worker loads 4 itself
+STEPS = 6
+OWN_STEPS = 4  # that the worker loads itself
 
 
 class InProcess:
-    """In place of Ray Data's datasets."""
+    """In place of Ray Data's datasets, of which it has the steps from OWN_STEPS on."""
 
-    def __init__(self, spec, begin, rank, world_size, broadcast, loader_resources):
-        self.spec = spec
+    def __init__(self, spec, *_):
+        self.schedule = schedule_of(spec)
+        self.loader = row_loader(spec)
         self.steps: list[int] = []
         self.stopped = False
 
-    def open(self, first: Position, steps: int) -> Iterator:
-        loader = row_loader(self.spec)
-        for row in dealt_rows(schedule_of(self.spec), first, steps, 1):
-            if self.stopped:
-                raise DatasetError("its actor is gone")
-            yield pack(row, loader.load(row["rows"]))
+    def take(self, position: Position) -> list[pa.Table] | None:
+        self.steps.append(position.step)
+        if self.stopped or position.step < OWN_STEPS:
+            return None
+        order = order_of(self.schedule, position, [0], 1)
+        return [
+            pack({"step": order.step, "slot": slot}, self.loader.load(rows))
+            for slot, rows in zip(order.slots, order.rows, strict=True)
+        ]
 
-    def reached(self, step: int) -> None:
-        self.steps.append(step)
-
-    def stop(self) -> None:
+    def close(self) -> None:
         self.stopped = True
 
 
@@ -131,8 +133,7 @@ def test_a_run_trains_on_what_the_plan_says_and_writes_a_profile(spec, tmp_path)
     lines = read_metrics(str(tmp_path / "run"))
     assert [line["loss/g/total"] for line in lines] == losses_without_a_thread(run)
     assert run.state.position.step == STEPS
-    # what the loaders may go on from: the steps that were taken
-    assert run.streams[0].datasets.steps == [4, 5]
+    assert run.streams[0].datasets.steps == list(range(STEPS))
 
     (trace,) = (tmp_path / "run" / "profile").iterdir()
     assert trace.name == "steps-3-3-rank-0.json.gz"

@@ -1,0 +1,287 @@
+"""What the stream itself costs, and whether training waits for it: `python -m benchmarks.stream`.
+
+It is training's own stream (data/stream/micro_batches.py) of G = W = 8 ranks, one group of one
+dataset, whose loaders return made-up micro-batches at once. The ranks are threads of this process;
+a step is a sleep of 0.25 s, and a step waits for the last rank. It goes over ten datasets' worth of
+steps, 2,048 micro-batches each, and each of them is a dataset of its own: in training one is much
+longer.
+
+coordination_ms      CPU milliseconds per micro-batch of all that a group has once: the coordinator
+                     that executes its dataset, its orders and its source; median over the run, so
+                     that starts do not count
+group_per_s          micro-batches that a group can be dealt per CPU second of that
+micro_batches_per_s  micro-batches that 512 ranks can be dealt per CPU second of each of these
+                     processes: nothing exists once for the whole run, and 512 ranks have 64 groups
+loader_ms, rank_ms   CPU milliseconds per micro-batch of the loaders, and of the ranks
+waiting_share        share of the time that ranks wait for micro-batches that are not ready: for 8
+                     as measured, from the first step on. (That a rank's thread is woken late, as
+                     two cores for all do it, is not counted.) 64 and 512 ranks are 8 and 64 such
+                     groups that know nothing of each other, and cannot be run on one machine. They
+                     are simulated: each step takes as long as the group that waits longest, all
+                     groups begin like the measured one, and the steps behind the first are drawn
+                     from its steps, each group's from another place on
+waits                the longest waits of the measured group, in seconds
+ray_data_from        first step that Ray Data loaded; before it, ranks load their own
+"""
+
+import argparse
+import json
+import os
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import psutil
+import pyarrow as pa
+
+from data.config import PlanConfig
+from data.plan.epoch_plan import Position
+from data.shards.manifest import COLUMNS, write_manifest
+from data.stream import datasets
+from data.stream.loading import Loaded
+from data.stream.micro_batches import MicroBatchStream, ReadyStep
+from data.stream.spec import StreamSpec, schedule_of
+from job.on_ray.cluster import ray_session
+from job.settings.cli import read_config
+from job.settings.config import Config
+from job.settings.paths import with_absolute_paths
+
+DEMO = Path("job/presets/demo.yaml")
+RANKS = 8
+MICRO_BATCHES = 2048  # of a dataset
+STEP_S = 0.25
+UTTERANCES = 4096
+FRAMES = 100
+TOKENS = 10
+WARM_UP_S = 30.0  # until processes have started
+LARGEST = 512
+
+KINDS = {
+    "coordination": ("SplitCoordinator", "Orders", "ReadSource"),
+    "loader": ("MapWorker",),
+}
+
+
+class MadeUpRows:
+    """Loads nothing."""
+
+    def __init__(self, spec: StreamSpec):
+        """Make the arrays of a micro-batch of one utterance.
+
+        Args:
+            spec: has the sizes of the spectrogram.
+        """
+        cfg = spec.data
+        ids = np.zeros((1, TOKENS), np.int64)
+        self.arrays = {
+            **dict.fromkeys(("x", "tone", "language", "token_index"), ids),
+            "x_lengths": np.array([TOKENS]),
+            "bert": np.zeros((1, TOKENS, 8), np.float16),
+            "y": np.zeros((1, 1, FRAMES * cfg.hop_length), np.float32),
+            "y_lengths": np.array([FRAMES * cfg.hop_length]),
+            "spec_lengths": np.array([FRAMES]),
+            "speakers": np.zeros(1, np.int64),
+            "spec": np.zeros((1, cfg.filter_length // 2 + 1, FRAMES), np.float32),
+        }
+
+    def load(self, rows: np.ndarray) -> Loaded:
+        """Return the same arrays for any rows."""
+        return Loaded({**self.arrays, "rows": rows}) if len(rows) else Loaded({})
+
+
+class Lockstep:
+    """Ranks as threads, whose steps begin when all have their micro-batches."""
+
+    def __init__(self, spec: StreamSpec, steps: int):
+        """Begin.
+
+        Args:
+            spec: names the data.
+            steps: number of steps.
+        """
+        self.spec = spec
+        self.steps = steps
+        self.barrier = threading.Barrier(RANKS)
+        self.name = ""
+        self.waits = np.zeros((steps, RANKS))
+        self.taken = 0
+        self.ray_data_from = steps
+
+    def broadcast(self, thing: Any) -> Any:
+        """Return one rank's object on all."""
+        if self.barrier.wait() == 0:
+            self.name = thing
+        self.barrier.wait()
+        return self.name
+
+    def run(self) -> None:
+        """Take all steps on all ranks."""
+        ranks = [threading.Thread(target=self.work, args=(rank,)) for rank in range(RANKS)]
+        for thread in ranks:
+            thread.start()
+        for thread in ranks:
+            thread.join()
+
+    def work(self, rank: int) -> None:
+        """Take all steps on one rank."""
+        stream = MicroBatchStream(
+            self.spec,
+            Position(),
+            self.steps,
+            rank,
+            RANKS,
+            self.broadcast,
+            make_rows=MadeUpRows,
+        )
+        ready_at: list[float] = []
+        make_ready = stream._ready
+
+        def timed(loaded: tuple[int, Any]) -> ReadyStep:
+            made = make_ready(loaded)
+            ready_at.append(time.perf_counter())
+            return made
+
+        stream._ready = timed  # type: ignore[method-assign]
+        for step in range(self.steps):
+            asked = time.perf_counter()
+            if step == 0:
+                steps = iter(stream)
+            (_,) = next(steps)
+            self.waits[step, rank] = max(0.0, ready_at[step] - asked)
+            if stream.alone_since is None:
+                self.ray_data_from = min(self.ray_data_from, step)
+            self.barrier.wait()
+            time.sleep(STEP_S)
+            if rank == 0:
+                self.taken = step + 1
+        steps.close()
+
+
+def spec_of(cfg: Config, folder: str) -> StreamSpec:
+    """Write the manifest of utterances that no shard has; return its spec."""
+    rows = [
+        {
+            "id": f"{number:06d}",
+            "key": f"{number:06d}",
+            "speaker": "a",
+            "language": "EN",
+            "text": "",
+            "norm_text": "",
+            "samples": FRAMES * cfg.data.hop_length,
+            "frames": FRAMES,
+            "phones": TOKENS,
+            "split": "train",
+            "shard": "shards/none.parquet",
+            "row": number,
+        }
+        for number in range(UTTERANCES)
+    ]
+    table = pa.Table.from_pylist([{n: r.get(n) for n in COLUMNS.names} for r in rows], COLUMNS)
+    manifest = write_manifest(folder, {"speakers": {"a": 0}, "spectrograms": False}, table)
+    plan = PlanConfig(max_frames=FRAMES, max_utterances=1)
+    data = replace(cfg.data, shards=folder, plan=plan)
+    return StreamSpec.of_new_run(data, manifest.digest, 1, RANKS, segment_frames=16)
+
+
+def cpu_seconds() -> dict[str, float]:
+    """Return the CPU seconds of Ray's processes by kind, and of this one."""
+    found = {**dict.fromkeys(KINDS, 0.0), "rank": time.process_time()}
+    for process in psutil.Process().children(recursive=True):
+        try:
+            name, spent = process.name(), process.cpu_times()
+        except psutil.NoSuchProcess:
+            continue
+        for kind, parts in KINDS.items():
+            if name.startswith("ray::") and any(part in name for part in parts):
+                found[kind] += spent.user + spent.system
+    return found
+
+
+def sampled(lockstep: Lockstep, every_s: float) -> Iterator[tuple[int, dict[str, float]]]:
+    """Yield the number of steps taken and CPU seconds by kind, every few seconds while it runs."""
+    thread = threading.Thread(target=lockstep.run)
+    thread.start()
+    while thread.is_alive():
+        yield lockstep.taken, cpu_seconds()
+        thread.join(every_s)
+
+
+def per_micro_batch(samples: list[tuple[int, dict[str, float]]]) -> dict[str, float]:
+    """Return CPU milliseconds per micro-batch by kind: medians, as processes start and end too.
+
+    Args:
+        samples: numbers of steps taken, and CPU seconds by kind until then.
+    """
+    costs: dict[str, list[float]] = {kind: [] for kind in samples[0][1]}
+    for (step, before), (end, after) in pairwise(samples):
+        for kind, found in costs.items():
+            if end > step:
+                found.append(1e3 * (after[kind] - before[kind]) / ((end - step) * RANKS))
+    return {kind: median(found) for kind, found in costs.items()}
+
+
+def waiting_share(waits: np.ndarray, groups: int) -> float:
+    """Return the share of the time that ranks wait for the last of some groups.
+
+    Args:
+        waits: seconds that the measured group waited before each step, [steps].
+        groups: number of groups.
+    """
+    steps = len(waits) // groups  # as many micro-batches for any number of ranks
+    rng = np.random.default_rng(0)
+    begins = [0, *rng.integers(1, len(waits) - steps + 1, groups - 1)]
+    drawn = np.array([np.concatenate([waits[:1], waits[i + 1 : i + steps]]) for i in begins])
+    longest = drawn.max(axis=0).sum()
+    return float(longest / (longest + STEP_S * steps))
+
+
+def measure(cfg: Config, folder: str, steps: int) -> dict[str, Any]:
+    """Return the figures."""
+    datasets.MICRO_BATCHES_PER_DATASET = MICRO_BATCHES
+    spec = spec_of(cfg, folder)
+    schedule_of(spec)  # as a worker does before it opens a stream
+    lockstep = Lockstep(spec, steps)
+    samples = list(sampled(lockstep, 2.0))
+    began = next((i for i, (step, _) in enumerate(samples) if step * STEP_S > WARM_UP_S), 0)
+    costs = per_micro_batch(samples[began:])
+    waits = lockstep.waits.max(axis=1)
+    per_s = 1e3 / costs["coordination"]
+    return {
+        "micro_batches_per_s": per_s * LARGEST / RANKS,
+        "group_per_s": per_s,
+        **{f"{kind}_ms": cost for kind, cost in costs.items()},
+        "waiting_share": {
+            str(ranks): waiting_share(waits, ranks // RANKS) for ranks in (8, 64, LARGEST)
+        },
+        "waits": sorted(waits.round(3).tolist())[-8:],
+        "ray_data_from": lockstep.ray_data_from,
+        "steps": steps,
+    }
+
+
+def main() -> None:
+    """Run the command."""
+    made = argparse.ArgumentParser(prog="python -m benchmarks.stream", description=__doc__)
+    made.add_argument("--datasets", type=int, default=10, help="so many datasets' worth of steps")
+    made.add_argument("--json", type=Path, help="write the figures")
+    args = made.parse_args()
+    os.environ.setdefault("RAY_worker_niceness", "0")
+    with tempfile.TemporaryDirectory() as folder:
+        cfg = with_absolute_paths(read_config(DEMO))
+        cfg = replace(cfg, data=replace(cfg.data, loaders=1))
+        with ray_session(cfg):
+            result = measure(cfg, folder, args.datasets * MICRO_BATCHES // RANKS)
+    print(json.dumps(result, indent=1))
+    if args.json:
+        args.json.write_text(json.dumps(result, indent=1), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
