@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from data.audio.spectrogram import mel_spectrogram
 from data.stream.collate import TtsBatch
+from trainable.compiling import not_compiled
 from trainable.learning.losses import wavlm_generator_loss
 from trainable.learning.report import StepReport
 from trainable.learning.step import TrainingStep
@@ -30,7 +31,10 @@ from trainable.networks.wavlm import GatedAttention
 
 
 class AsReferenceStep(TrainingStep):
-    """`TrainingStep` with the reference's redundant work; one micro-batch per step, as there."""
+    """`TrainingStep` with the reference's redundant work; one micro-batch per step, as there.
+
+    Nothing of it is compiled.
+    """
 
     def __call__(
         self, micro_batches: Sequence[tuple[int, TtsBatch]], want_images: bool = False
@@ -40,7 +44,7 @@ class AsReferenceStep(TrainingStep):
         for optimizer in self.state.optimizers.values():
             # the generator's phase left gradients in the discriminators
             optimizer.zero_grad(set_to_none=True)
-        with redundant_work(), drawn_on_the_host():
+        with not_compiled(self.train), redundant_work(), drawn_on_the_host():
             return super().__call__(micro_batches, want_images)
 
     def generate(self, g: nn.Module, batch: TtsBatch, micro_batch: int) -> Generated:

@@ -1,9 +1,10 @@
 """How much a micro-batch may hold: `python -m benchmarks.batch_finder [--device cuda] ...`.
 
-It measures the peak memory of steps of the full model with one and with two utterances of each
-length, in frames, and proposes `data.plan.max_frames` and `max_utterances` that fit the memory for
-all of them: long utterances cost attention, and short ones the segment that is decoded of each.
-Memory is what torch reserves on a GPU, and the process's on a CPU.
+It measures the peak memory of steps of the full model with utterances of each length, in frames:
+with twice as many until they make the peak, and not the networks and their moments. From that it
+proposes `data.plan.max_frames` and `max_utterances` that fit the memory for all lengths: long
+utterances cost attention, and short ones the segment that is decoded of each. Memory is what torch
+reserves on a GPU, and the process's on a CPU.
 
 `--fit RUN` reads the metrics of a run instead and prints the costs, in milliseconds, that its own
 steps tell, as one line of YAML; no step is taken. The budget stays as large as that run's.
@@ -12,10 +13,12 @@ steps tell, as one line of YAML; no step is taken. The budget stays as large as 
 
 import argparse
 import json
+import math
 import multiprocessing
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -34,6 +37,33 @@ from trainable.learning.step import TrainingStep
 
 USED = 0.9  # share of the memory; batches of other shapes fragment the rest
 PHONES_PER_FRAME = 0.3  # as in benchmarks.padding
+GROWN = 0.5  # of a peak: what twice the utterances add to it at least
+MOST = 4096  # utterances that are measured
+
+
+class Peaks(NamedTuple):
+    """Peak memory of a step, GiB, with `utterances` of a length, and with twice as many."""
+
+    utterances: int
+    gib: float
+    doubled_gib: float
+
+
+def grown(peak: Callable[[int], float], memory: float) -> Peaks:
+    """Measure with twice as many utterances until they make the peak, or it nears the memory.
+
+    With few, a step takes most where the weights are changed, and one more utterance adds nothing.
+
+    Args:
+        peak: returns the GiB of a step with so many utterances.
+        memory: GiB that may be used.
+    """
+    utterances, gib = 1, peak(1)
+    while True:
+        found = Peaks(utterances, gib, peak(2 * utterances))
+        if found.doubled_gib >= min((1 + GROWN) * gib, memory / 2) or 2 * utterances >= MOST:
+            return found
+        utterances, gib = 2 * utterances, found.doubled_gib
 
 
 def measured(settings: Mapping[str, Any], utterances: int, frames: int) -> float:
@@ -78,11 +108,11 @@ def total_gib(device: torch.device) -> float:
     return int(meminfo["MemTotal"].split()[0]) / 2**20
 
 
-def propose(peaks: Mapping[int, tuple[float, float]], memory: float) -> dict[str, Any]:
+def propose(peaks: Mapping[int, Peaks], memory: float) -> dict[str, Any]:
     """Return the budget of a micro-batch that fits the memory.
 
     Args:
-        peaks: frames of an utterance -> peak GiB of a step with one and with two of them.
+        peaks: frames of an utterance -> what steps with such utterances take.
         memory: GiB that may be used.
 
     Returns:
@@ -92,13 +122,15 @@ def propose(peaks: Mapping[int, tuple[float, float]], memory: float) -> dict[str
         ValueError: not even one utterance of a length fits.
     """
     fitting = {}
-    for frames, (one, two) in peaks.items():
-        if memory < one:
+    for frames, (utterances, gib, doubled_gib) in peaks.items():
+        each = max(doubled_gib - gib, 1e-3) / utterances
+        fitting[frames] = utterances + math.floor((memory - gib) / each)
+        if fitting[frames] < 1:
+            least = gib - (utterances - 1) * each
             raise ValueError(
-                f"one utterance of {frames} frames takes {one:.1f} GiB, and there are {memory:.1f}"
+                f"one utterance of {frames} frames takes {least:.1f} GiB, and there are "
+                f"{memory:.1f}"
             )
-        each = max(two - one, 1e-3)
-        fitting[frames] = 1 + int((memory - one) / each)
 
     # the shortest are limited by their number, the others by their frames
     shortest = min(fitting)
@@ -187,7 +219,7 @@ def measured_bounds(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     settings = vars(args)
     memory = USED * (args.memory or total_gib(torch.device(args.device)))
     peaks = {
-        frames: (alone(settings, 1, frames), alone(settings, 2, frames)) for frames in args.lengths
+        frames: grown(partial(alone, settings, frames=frames), memory) for frames in args.lengths
     }
     result = propose(peaks, memory) | {"memory_gib": memory, "peaks_gib": peaks}
     most_frames = result["max_frames"]

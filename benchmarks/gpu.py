@@ -23,24 +23,25 @@ from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
-from torch.autograd import DeviceType
-from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.as_reference import AsReferenceStep
-from benchmarks.batch_finder import PHONES_PER_FRAME, USED, propose, total_gib
+from benchmarks.batch_finder import PHONES_PER_FRAME, USED, grown, propose, total_gib
+from benchmarks.kernels import busy, kernels_of
 from benchmarks.launches import count_step
 from benchmarks.parts import attainable, peak
 from benchmarks.step import (
     Subject,
-    compile_networks,
     full_state,
     in_turn,
     largest_difference,
     peak_gib,
+    peak_of_a_step,
     synthetic_batch,
+    warm,
 )
 from data.audio.recording import encode_flac
 from data.config import DataConfig
@@ -49,6 +50,7 @@ from data.stream.feeding import Courier
 from data.text.symbols import SYMBOLS
 from job.reports.console import cell, table
 from tests.reference.single_steps import full_fp32, single_steps
+from trainable import compiling
 from trainable.config import ModelConfig, SlmConfig, TrainConfig
 from trainable.hardware import set_up_torch
 from trainable.learning.state import TrainState, build_networks
@@ -57,7 +59,7 @@ from trainable.weights.slm import load_slm
 
 Found = dict[str, Any]
 MODES = ("fp32", "bf16", "bf16+compile")
-NO_KERNELS = ("Memcpy", "Memset")
+BOTH = ("fp32", "bf16")
 SMALL = ModelConfig(
     n_speakers=8,
     gin_channels=32,
@@ -84,6 +86,7 @@ class Sizes:
         frames: of each utterance.
         tokens: of each utterance, without the blanks between them.
         lengths: of utterances that the batch finder tries, in frames.
+        memory_gib: what a micro-batch may fill; None: most of the device's.
         pairs: steps of each kind that are timed.
         reference_steps: the reference's steps that are repeated.
         compiler: torch.compile's backend.
@@ -95,13 +98,14 @@ class Sizes:
     frames: int
     tokens: int
     lengths: tuple[int, ...]
+    memory_gib: float | None
     pairs: int
     reference_steps: int
     compiler: str
 
 
-FULL = Sizes(ModelConfig(), 16384, 16, 400, 120, (100, 430, 1720), 7, 3, "inductor")
-TINY = Sizes(SMALL, 4096, 2, 40, 10, (20, 40), 1, 1, "eager")
+FULL = Sizes(ModelConfig(), 16384, 16, 400, 120, (100, 430, 1720), None, 7, 3, "inductor")
+TINY = Sizes(SMALL, 4096, 2, 40, 10, (20, 40), 2.0, 1, 1, "eager")
 
 
 @dataclass(frozen=True)
@@ -223,32 +227,18 @@ def determinism(bench: Bench) -> Found:
 def subject(bench: Bench, mode: str) -> Subject:
     """Return our step in one of MODES, which has run twice."""
     precision, _, compiled = mode.partition("+")
-    step = bench.step(bench.train(precision=precision))
-    if compiled:
-        compile_networks(step.state, bench.sizes.compiler)
+    train = bench.train(precision=precision, compile="parts" if compiled else "off")
+    with patch.object(compiling, "BACKEND", bench.sizes.compiler):
+        step = bench.step(train)
     return warm(Subject(step, bench.batch().to(bench.device)))
-
-
-def warm(own: Subject) -> Subject:
-    """Run a step twice: the second time moments, plans and compiled parts are there."""
-    for _ in range(2):
-        own.run()
-    return own
-
-
-def peak_of_a_step(own: Subject, device: torch.device) -> float:
-    """Return the most memory that a step takes, GiB."""
-    peak_gib(device, reset=True)
-    own.run()
-    return peak_gib(device)
 
 
 def speed(bench: Bench, mode: str) -> Found:
     """Time our step beside one of the same networks with the reference's work, in turn.
 
     Returns:
-        Of both steps per second and peak memory; of ours, too: FLOPs, MFU and utterances per
-        second.
+        Of both steps per second and peak memory; of ours, too: FLOPs, MFU, utterances per second,
+        and the seconds of its first step, which compiles.
     """
     ours = subject(bench, mode)
     state, train = ours.step.state, ours.step.train
@@ -267,25 +257,25 @@ def speed(bench: Bench, mode: str) -> Found:
         "utterances_per_s": bench.sizes.utterances / per_step,
         "peak_gib": peak_of_a_step(ours, bench.device),
         "as_reference_peak_gib": peak_of_a_step(theirs, bench.device),
+        "first_step_s": ours.first_s,
         "flops": counted["flops_corrected"],
         "mfu": counted["flops_corrected"] / per_step / best,
     }
 
 
-def launches(bench: Bench) -> Found:
+def launches(bench: Bench, precision: str) -> Found:
     """Count a step's kernels by the profiler, where there is a GPU, and on fake tensors."""
-    step = subject(bench, "fp32")
-    counted = count_step(bench.train(), bench.batch(), bench.sizes.model).all()
+    counted = count_step(bench.train(precision=precision), bench.batch(), bench.sizes.model)
+    found: Found = {
+        "counted": counted.all(),
+        "counted_by_part": dict(counted.by_part.most_common()),
+        "counted_by_operator": dict(counted.by_operator().most_common()),
+        "profiled": None,
+    }
+    step = subject(bench, precision)
     if bench.device.type != "cuda":
-        return {"counted": counted, "profiled": None}
-    with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as seen:
-        step.run()
-        torch.cuda.synchronize(bench.device)
-    kernels = sum(
-        event.device_type == DeviceType.CUDA and not event.name.startswith(NO_KERNELS)
-        for event in seen.events()
-    )
-    return {"counted": counted, "profiled": kernels}
+        return found
+    return found | busy(step.run, bench.device) | kernels_of(step.run, bench.device)
 
 
 def budget(bench: Bench) -> Found:
@@ -305,8 +295,15 @@ def budget(bench: Bench) -> Found:
             return torch.cuda.max_memory_reserved(bench.device) / 2**30
         return peak_gib(bench.device)
 
-    peaks = {frames: (peak_of(1, frames), peak_of(2, frames)) for frames in bench.sizes.lengths}
-    return propose(peaks, USED * total_gib(bench.device)) | {"peaks_gib": peaks}
+    memory = bench.sizes.memory_gib or USED * total_gib(bench.device)
+    lengths = bench.sizes.lengths
+    peaks = {frames: grown(partial(peak_of, frames=frames), memory) for frames in lengths}
+    found = propose(peaks, memory) | {"peaks_gib": peaks}
+    if bench.device.type == "cuda":
+        middle = lengths[1]
+        found["fits"] = min(found["max_utterances"], found["max_frames"] // middle)
+        found["fits_gib"] = peak_of(found["fits"], middle)
+    return found
 
 
 def shard_row(bench: Bench, rng: np.random.Generator, data: DataConfig) -> Found:
@@ -355,7 +352,7 @@ def stages() -> dict[str, Callable[[Bench], Found]]:
         "parity": parity,
         "determinism": determinism,
         **{f"speed {mode}": partial(speed, mode=mode) for mode in MODES},
-        "launches": launches,
+        **{f"launches {precision}": partial(launches, precision=precision) for precision in BOTH},
         "batch finder": budget,
         "feeding": feeding,
     }
@@ -424,6 +421,7 @@ def command_line() -> argparse.ArgumentParser:
     made.add_argument("--minutes", type=float, default=9.0, help="when to end, done or not")
     made.add_argument("--threads", type=int, default=4)
     made.add_argument("--tiny", action="store_true", help="small networks, to try the command")
+    made.add_argument("--stages", nargs="+", choices=stages(), help="these alone; default: all")
     made.add_argument("--json", type=Path, help="write the figures, after each stage")
     return made
 
@@ -442,6 +440,8 @@ def main(argv: list[str] | None = None) -> None:
     clock.daemon = True
     clock.start()
     for name, stage in stages().items():
+        if args.stages and name not in args.stages:
+            continue
         record.run(name, stage, bench)
     clock.cancel()
     print(json.dumps(record.found, indent=1))

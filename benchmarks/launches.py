@@ -249,6 +249,13 @@ class Launches(TorchDispatchMode):
         """Return all kernels."""
         return self.by_part.total()
 
+    def by_operator(self) -> Counter[str]:
+        """Return the kernels of each operator, of all parts."""
+        found = Counter[str]()
+        for (_, name), launched in self.operators.items():
+            found[name] += launched
+        return found
+
     def lstms(self) -> int:
         """Return those of LSTMs, which are modelled."""
         return self.by_part["LSTM forward"] + self.by_part["LSTM backward"]

@@ -15,6 +15,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode, conv_backward_flop
 
 from trainable.learning.step import TrainingStep
+from trainable.networks.kernels import lstm
 
 # dense FLOP/s from the makers' data sheets: fp32, TF32, and bf16 with fp32 sums
 PEAKS = {
@@ -145,12 +146,17 @@ def in_parts(step: TrainingStep, read: Callable[[], float]) -> Iterator[dict[str
     shares |= {name: total for name, total in parts.totals.items() if total}
 
 
+def called(module: Any) -> str:
+    """Return the attribute of a module that each call goes through, outside what is compiled."""
+    return "forward" if module._compiled_call_impl is None else "_compiled_call_impl"
+
+
 def watched_calls(step: TrainingStep) -> list[tuple[Any, str, str]]:
     """Return owner, method and part of each call that is charged."""
     nets = step.state.nets
     g = nets["g"]
     watched: list[tuple[Any, str, str]] = [
-        (getattr(g, name), "forward", f"G forward: {name}")
+        (getattr(g, name), called(getattr(g, name)), f"G forward: {name}")
         for name in ("enc_p", "enc_q", "flow", "sdp", "dp", "dec")
     ]
     if "dur" in nets:
@@ -209,12 +215,25 @@ def _cudnn_lstm_backward(x: Any, weights: Any, *_: Any, out_shape: Any, **__: An
     return 2 * _cudnn_lstm(x, weights, out_shape=out_shape)
 
 
+def _recurrence(gates: Any, weight: Any, *_: Any, out_shape: Any, **__: Any) -> int:
+    """Return FLOPs of our LSTM operator: [2, 4 h, h] times a state per row and time [B, T, ...]."""
+    ways, rows, width = weight
+    return 2 * gates[0] * gates[1] * ways * rows * width
+
+
+def _recurrence_backward(to: Any, weight: Any, *_: Any, out_shape: Any, **__: Any) -> int:
+    return _recurrence(to, weight, out_shape=out_shape)
+
+
 CORRECTED = {
     torch.ops.aten.convolution_backward: _convolution_backward,
     torch.ops.aten.mkldnn_rnn_layer: _lstm_layer,
     torch.ops.aten.mkldnn_rnn_layer_backward: _lstm_layer_backward,
     torch.ops.aten._cudnn_rnn: _cudnn_lstm,
     torch.ops.aten._cudnn_rnn_backward: _cudnn_lstm_backward,
+    # beside these, our operator's products with inputs and of gradients are matrix products
+    lstm.FORWARD._overloadpacket: _recurrence,  # type: ignore[attr-defined]
+    lstm.BACKWARD._overloadpacket: _recurrence_backward,  # type: ignore[attr-defined]
 }
 
 

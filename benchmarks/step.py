@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,6 +29,7 @@ from data.text.front_end import expand_word2ph, to_sequence
 from data.text.languages import PUBLISHED
 from data.text.symbols import SYMBOLS
 from job.reports.console import cell, table
+from trainable.compiling import not_compiled
 from trainable.config import ModelConfig, TrainConfig
 from trainable.hardware import set_up_torch
 from trainable.learning.state import TrainState, build_networks
@@ -39,13 +40,6 @@ from trainable.networks.wavlm import WavLMFeatures
 RATIOS = {"as_reference_seconds_per_step": "ratio", "fp32_seconds_per_step": "ratio_to_fp32"}
 STATUS = Path("/proc/self/status")
 CLEAR = Path("/proc/self/clear_refs")
-
-
-def compile_networks(state: TrainState, backend: str = "inductor") -> None:
-    """Compile the parts of the networks for which torch.compile pays, with one of its backends."""
-    g, d = (cast(Any, state.nets[name]) for name in ("g", "d"))
-    for part in (g.dec, g.flow, g.enc_q, *d.discriminators):
-        part.compile(backend=backend)
 
 
 def synthetic_batch(
@@ -102,7 +96,13 @@ def full_state(
 
 
 class Subject:
-    """A step, ours or as the reference's, with its batch."""
+    """A step, ours or as the reference's, with its batch.
+
+    Attributes:
+        first_s: seconds of its first step, in which parts are compiled; see `warm`.
+    """
+
+    first_s = float("nan")
 
     def __init__(self, step: TrainingStep, batch: TtsBatch):
         self.step = step
@@ -121,7 +121,11 @@ class Subject:
 
     def counted(self) -> tuple[dict[str, float], dict[str, Any]]:
         """Return a step's scalars and FLOPs: by torch's formulas, corrected, and these by part."""
-        with FlopCount() as count, in_parts(self.step, count.corrected.get_total_flops) as parts:
+        with (
+            not_compiled(self.step.train),
+            FlopCount() as count,
+            in_parts(self.step, count.corrected.get_total_flops) as parts,
+        ):
             scalars = self.run()
         return scalars, {
             "flops": count.torch.get_total_flops(),
@@ -144,6 +148,20 @@ class Subject:
         with in_parts(self.step, self.clock) as parts:
             self.run()
         return parts
+
+
+def warm(own: Subject) -> Subject:
+    """Run a step twice: the second time moments, plans and compiled parts are there."""
+    own.first_s = own.timed()
+    own.run()
+    return own
+
+
+def peak_of_a_step(own: Subject, device: torch.device) -> float:
+    """Return the most memory that a step takes, GiB."""
+    peak_gib(device, reset=True)
+    own.run()
+    return peak_gib(device)
 
 
 def rewound(state: TrainState) -> Callable[[], None]:
@@ -187,20 +205,25 @@ def peak_gib(device: torch.device, reset: bool = False) -> float:
 def measure(args: argparse.Namespace) -> dict[str, Any]:
     """Return all figures of the command line's step."""
     device = torch.device(args.device)
-    train = TrainConfig(precision=args.precision, activation_checkpointing=args.checkpointing)
+    train = TrainConfig(
+        precision=args.precision,
+        activation_checkpointing=args.checkpointing,
+        compile="parts" if args.compile else "off",
+    )
     model = ModelConfig()
     data = DataConfig()
     set_up_torch(train, args.threads, device)
     state = full_state(train, model, data, device)
-    if args.compile:
-        compile_networks(state)
     batch = synthetic_batch(args.batch, args.frames, args.tokens, model, data).to(device)
 
     ours = Subject(TrainingStep(state, train, data), batch)
     rewind = rewound(state)
     peak_gib(device, reset=True)
     scalars, result = ours.counted()
-    result |= {"peak_gib": peak_gib(device), "kept_gib": ours.kept() / 2**30}
+    result["peak_gib"] = peak_gib(device)
+    if args.compile:  # the counts are without
+        result |= {"first_step_s": warm(ours).first_s, "peak_gib": peak_of_a_step(ours, device)}
+    result["kept_gib"] = ours.kept() / 2**30
     subjects = {"seconds_per_step": ours}
     if args.as_reference:
         theirs = Subject(AsReferenceStep(state, train, data), batch)

@@ -276,7 +276,8 @@ class DataConfig(Settings, section="data"):
         prefetch_steps: global steps whose micro-batches are loaded ahead of the training; bounds
             the memory.
         loaders: largest number of processes, with one logical CPU each, that read, decode and
-            collate.
+            collate; `auto`: what the workers take, of the CPUs that the cluster has beside them, as
+            the run's configuration then tells.
     """
 
     transcript: Line = ""
@@ -307,7 +308,12 @@ class DataConfig(Settings, section="data"):
     bad_rows: Literal["refuse", "replace"] = "refuse"
     plan: PlanConfig = field(default_factory=PlanConfig)
     prefetch_steps: Count = 8
-    loaders: Count = 4
+    loaders: Count | Literal["auto"] = "auto"
+
+    @property
+    def loader_count(self) -> int:
+        """Number of loaders; the fewest while `auto` is not settled for a cluster."""
+        return 1 if self.loaders == "auto" else self.loaders
 
     def problems(self) -> Iterator[str]:
         """Yield lengths, frequencies and seconds that do not fit each other."""

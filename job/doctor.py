@@ -12,6 +12,7 @@ import ray
 from job.on_ray.cluster import ray_session
 from job.on_ray.health import fitness, needs, nodes
 from job.on_ray.health.fitness import Check
+from job.on_ray.training import settled
 from job.reports.console import table
 from job.settings.cli import parse, parser, run
 from job.settings.config import Config
@@ -37,7 +38,8 @@ def main(argv: Sequence[str]) -> int:
 def examine(cfg: Config) -> list[Check]:
     """Return all checks, of the configuration and of every node that is up."""
     with ray_session(cfg):
-        reports, skew = nodes.reports(fitness.PACKAGES, cfg.run.storage, cfg.train.precision)
+        cfg = settled(cfg)
+        reports, skew = nodes.reports(fitness.PACKAGES, cfg.run.storage, cfg.train)
         up = nodes.alive()
         return [
             *fitness.configuration(cfg),
@@ -45,6 +47,7 @@ def examine(cfg: Config) -> list[Check]:
             *needs.models(cfg, reports),
             *fitness.versions(reports),
             *fitness.gpus(cfg, reports),
+            *fitness.compilers(cfg, reports),
             *fitness.full_size_without_gpu(cfg, reports),
             fitness.locales(reports),
             *fitness.storage(cfg, reports),

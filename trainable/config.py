@@ -318,6 +318,9 @@ class TrainConfig(Settings, section="train"):
         activation_checkpointing: compute the activations of the decoder, the flow and the
             discriminators again in the backward pass instead of keeping them: less memory, more
             time, the same losses.
+        compile: `parts` has torch.compile compile the parts of the networks where that pays on a
+            GPU, in the first steps, which takes minutes; not with `reduction: exact`. A run may
+            change it when it resumes: the last bits are others.
         deterministic: ask torch for deterministic kernels; always on if reduction is exact.
         rehearse: try out the plan's costliest micro-batches before the first step, so that a run
             that does not fit the memory fails at once; `auto`: on a GPU only.
@@ -358,6 +361,7 @@ class TrainConfig(Settings, section="train"):
     ddp_bucket_mb: Limit = 25.0
     matmul_precision: Literal["auto", "highest", "high", "medium"] = "auto"
     activation_checkpointing: bool = False
+    compile: Literal["off", "parts"] = "off"
     deterministic: bool = False
     rehearse: Literal["auto", "always", "never"] = "auto"
     log_every_steps: Count = 10

@@ -1,16 +1,47 @@
 """How many trials a cluster can hold at once, so that none waits for what another one keeps."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import ray
 
 from job.on_ray.cluster import use_gpu
-from job.on_ray.training import resources_per_worker
+from job.on_ray.training import resources_per_worker, settled
 from job.settings.config import Config
 
 Bundle = Mapping[str, float]  # resource -> amount, of one process
 HEAD = "node:__internal_head__"  # Ray's resource of the head node, of which there is 1
 MOST = 16  # trials at once; with more, too little of the head would stay free for Ray's own actors
+
+
+def shared_out(cfg: Config, at_once: int | None = None) -> tuple[Config, int]:
+    """Return the settled configuration of each trial, and how many trials run at once.
+
+    Where data.loaders is `auto`, trials come first: each has the loaders that a run alone would
+    have, or as many fewer as leave room for the others.
+
+    Args:
+        cfg: the configuration that the trials start from.
+        at_once: trials at once; None: as many as the cluster has room for.
+
+    Raises:
+        ValueError: not even one fits.
+    """
+    alone = settled(cfg)
+    counts = range(cfg.data.loader_count, alone.data.loader_count + 1)
+    ways = [replace(alone, data=replace(alone.data, loaders=count)) for count in counts]
+    at_once = min(at_once, MOST) if at_once else trials_at_once(ways[0])
+
+    _, workers = cfg.scaling.bounds
+    nodes = _nodes()
+    fitting = [way for way in ways if capacity(nodes, bundles(way, workers)) >= at_once]
+    # where not even the fewest fit, the cluster is to grow
+    return (fitting or ways)[-1], at_once
+
+
+def _nodes() -> list[Bundle]:
+    """Return what each node of the cluster has."""
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
 
 def trials_at_once(cfg: Config) -> int:
@@ -22,7 +53,7 @@ def trials_at_once(cfg: Config) -> int:
     Raises:
         ValueError: not even one fits; names what it needs.
     """
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    nodes = _nodes()
     few, many = cfg.scaling.bounds
     # a cluster too small for the most workers may still hold one trial with fewer
     found = capacity(nodes, bundles(cfg, many)) or min(capacity(nodes, bundles(cfg, few)), 1)
@@ -30,8 +61,8 @@ def trials_at_once(cfg: Config) -> int:
         worker = resources_per_worker(cfg, use_gpu(cfg))
         raise ValueError(
             f"the cluster has no room for a trial: it needs scaling.num_workers {few} times "
-            f"{worker} and data.loaders {cfg.data.loaders} CPUs. Lower them, or give --at-once if "
-            "the cluster grows by itself"
+            f"{worker} and data.loaders {cfg.data.loader_count} CPUs. Lower them, or give "
+            "--at-once if the cluster grows by itself"
         )
     return min(found, MOST)
 
@@ -39,7 +70,7 @@ def trials_at_once(cfg: Config) -> int:
 def bundles(cfg: Config, workers: int) -> list[Bundle]:
     """Return what a trial takes: its workers, and its loaders of one CPU each."""
     worker = resources_per_worker(cfg, use_gpu(cfg))
-    return [*[worker] * workers, *[{"CPU": 1.0}] * cfg.data.loaders]
+    return [*[worker] * workers, *[{"CPU": 1.0}] * cfg.data.loader_count]
 
 
 def capacity(nodes: Sequence[Bundle], needed: Sequence[Bundle]) -> int:

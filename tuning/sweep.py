@@ -23,7 +23,7 @@ from job.settings.cli import hidden_alias, overridden, parse, parser, run, to_ya
 from job.settings.config import Config
 from job.settings.paths import named_path, run_folder, with_absolute_paths
 from trainable.evaluation.evaluate import is_known, validation_tags
-from tuning.capacity import MOST, driver_resources, trials_at_once
+from tuning.capacity import driver_resources, shared_out
 from tuning.results import Results, best_config, collect, console_table, save
 from tuning.search import (
     VALIDATION,
@@ -164,15 +164,15 @@ def run_sweep(sweep: Sweep, at_once: int | None = None) -> None:
         ValueError: another sweep has this name, the cluster has no room for a trial, or no trial
             has a score.
     """
-    trial = sweep.trial
     # a name is one sweep's: another space or seed would mix their trials
     keep_trying(lambda: _claim(sweep))
     with ray_session(sweep.cfg):
         prepared_manifest(sweep.cfg)  # once, for all trials
-        at_once = min(at_once, MOST) if at_once else trials_at_once(sweep.cfg)
+        cfg, at_once = shared_out(sweep.cfg, at_once)
+        trial = replace(sweep, cfg=cfg).trial
         print(
             f"sweep {sweep.folder}: {len(sweep.space)} keys, {at_once} trials at once, "
-            f"by {sweep.metric}"
+            f"{cfg.data.loaders} data.loaders each, by {sweep.metric}"
         )
         grid = tuner_of(sweep, trial, at_once).fit()
         results = collect(grid, sweep.space, sweep.metric, trial.validations)

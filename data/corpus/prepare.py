@@ -58,6 +58,7 @@ LINES_PER_BLOCK = 64
 # less than one: a machine with a single logical CPU must hold a BERT actor and a writer
 TASK_CPUS = 0.5
 FOOTERS_AT_A_TIME = 16
+ROOM_WITHIN_S = 5.0  # a cluster that has what is asked for gives it by then
 
 
 class PreparationError(ValueError):
@@ -234,6 +235,7 @@ def _bert_resources() -> tuple[float, int, int]:
     """Return CPUs and GPUs per BERT actor, and the number of actors."""
     gpus = _resource("GPU")
     if gpus >= 1:
+        wait_for_room("GPU", 1)
         # what is prepared is the same, so a GPU that is of no use is no reason to refuse
         trouble = ray.get(ray.remote(gpu_trouble).options(num_cpus=0, num_gpus=1).remote())
         if not trouble:
@@ -288,6 +290,28 @@ def _resource(name: str) -> float:
     return ray.cluster_resources().get(name, 0)
 
 
+def wait_for_room(resource: str, amount: float) -> None:
+    """Wait until the cluster has something free; say so if other jobs hold it for long.
+
+    Args:
+        resource: CPU or GPU.
+        amount: how much of it one process will take.
+    """
+    full = ray.available_resources().get(resource, 0) < amount
+    wanted = {"num_cpus": 0, "num_gpus": 0} | {f"num_{resource.lower()}s": amount}
+    asked = ray.remote(_nothing).options(**wanted).remote()
+    _, waiting = ray.wait([asked], timeout=ROOM_WITHIN_S)
+    if waiting and full:
+        there = _resource(resource)
+        held = f"other jobs hold those of this cluster, {there:g}" if there else "none is up yet"
+        print(f"waits for a {resource}: {held} (`ray status` tells more)", flush=True)
+    ray.get(asked)
+
+
+def _nothing() -> None:
+    """Take room, and be done."""
+
+
 def _run(dataset: ray.data.Dataset, what: str, rows: int) -> pa.Table:
     """Run a dataset and return its rows.
 
@@ -300,6 +324,7 @@ def _run(dataset: ray.data.Dataset, what: str, rows: int) -> pa.Table:
         PreparationError: the first `problem` among the rows.
     """
     _quieten(dataset)
+    wait_for_room("CPU", TASK_CPUS)
     taken = []
     with contextlib.closing(Progress(what, rows)) as progress:
         blocks: Iterator[pa.Table] = iter(

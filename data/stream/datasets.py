@@ -199,7 +199,7 @@ class Datasets:
             # of imports. Of two calls of an actor one computes, while the other's result is stored
             # and its successor fetched.
             compute=ray.data.ActorPoolStrategy(
-                min_size=1, max_size=self.spec.data.loaders, max_concurrent_calls_per_actor=2
+                min_size=1, max_size=self.spec.data.loader_count, max_concurrent_calls_per_actor=2
             ),
         )
         dataset.context.execution_options.preserve_order = True

@@ -91,7 +91,7 @@ def check_address(address: str) -> None:
 def start_local_ray(cfg: Config) -> None:
     """Start a Ray on this machine with logical CPUs for all that the configuration needs."""
     _, workers = cfg.scaling.bounds
-    needed = math.ceil(workers * cfg.scaling.cpus_per_worker) + cfg.data.loaders
+    needed = math.ceil(workers * cfg.scaling.cpus_per_worker) + cfg.data.loader_count
     # Ray's default of 15 lets its workers starve beside any other work
     os.environ.setdefault("RAY_worker_niceness", "0")
     listen_on_loopback_only()

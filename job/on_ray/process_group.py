@@ -12,6 +12,7 @@ from ray.train.torch import TorchConfig
 
 from data.gpu import gpu_trouble
 from job.on_ray.private import BaseWorkerGroup
+from trainable.compiling import compiler_trouble
 from trainable.config import TrainConfig
 from trainable.distributed.faults import PermanentError
 from trainable.hardware import set_up_process
@@ -38,20 +39,23 @@ def prepare_worker(train: TrainConfig, gpu: bool) -> str:
     """Set what a worker's process reads once, and look at the GPU that Ray has given it.
 
     Args:
-        train: `precision`, and what decides determinism.
+        train: `precision`, `compile`, and what decides determinism.
         gpu: whether the worker takes a GPU.
 
     Returns:
-        Why the GPU cannot be used, with the node's address; "" if it can.
+        Why the GPU cannot be used, or nothing be compiled, with the node's address; "" if all is
+        well.
     """
     choose_interface()
     set_up_process(train, gpu)
+    node = ray.util.get_node_ip_address()
     if not gpu:
         # Ray shows a node's GPUs to all its processes, and would put these networks on the first
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
-        return ""
-    trouble = gpu_trouble(train.precision)
-    return trouble and f"the GPU of a worker on {ray.util.get_node_ip_address()}: {trouble}"
+    elif trouble := gpu_trouble(train.precision):
+        return f"the GPU of a worker on {node}: {trouble}"
+    trouble = compiler_trouble(train, gpu)
+    return trouble and f"a worker on {node}: {trouble}"
 
 
 class _Backend(TorchBackend):

@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import ray
@@ -10,7 +10,7 @@ import ray
 from data.corpus.prepare import prepare
 from data.files import ascii_name
 from data.shards.manifest import Manifest, ManifestError
-from job.on_ray.cluster import takes_gpus, use_gpu
+from job.on_ray.cluster import on_cluster, takes_gpus, use_gpu
 from job.on_ray.private import FailureConfig, RunConfig, ScalingConfig, UserCallback
 from job.on_ray.process_group import ProcessGroupConfig
 from job.on_ray.scaling import ElasticTrainer
@@ -23,6 +23,11 @@ from job.settings.description import code_version
 from job.settings.paths import run_folder
 from trainable.settings import check_fits
 from trainable.worker.config import WorkerConfig
+
+# One decodes over 500 s of audio per second (benchmarks.spectrograms). A GPU takes about as much,
+# and from an object store a loader waits half of its time; a CPU takes some ten seconds per second.
+LOADERS_PER_GPU = 2
+CPU_WORKERS_PER_LOADER = 8
 
 
 def ready_manifest(cfg: Config) -> Manifest | None:
@@ -59,15 +64,38 @@ def prepared_manifest(cfg: Config) -> Manifest:
 def settled(cfg: Config) -> Config:
     """Return the configuration with what follows from the cluster written out; Ray is up.
 
-    So the run's folder and its checkpoints say where its spectrograms are computed, which decides
-    their last bits, and a start elsewhere logs the difference.
+    So the run's folder and its checkpoints say how many loaders it has, and where its spectrograms
+    are computed, which decides their last bits. A start elsewhere logs the difference.
     """
-    if cfg.data.spectrogram_on != "auto":
-        return cfg
-    # a GPU computes them in no time, and its loaders then send a third of the bytes
-    on_gpu = takes_gpus(cfg, ray.cluster_resources().get("GPU", 0))
-    data = replace(cfg.data, spectrogram_on="device" if on_gpu else "pipeline")
+    data = cfg.data
+    if data.spectrogram_on == "auto":
+        # a GPU computes them in no time, and its loaders then send a third of the bytes
+        on_gpu = takes_gpus(cfg, ray.cluster_resources().get("GPU", 0))
+        data = replace(data, spectrogram_on="device" if on_gpu else "pipeline")
+    if data.loaders == "auto":
+        data = replace(data, loaders=loaders_for(cfg, ray.cluster_resources()))
     return replace(cfg, data=data)
+
+
+def loaders_for(cfg: Config, resources: Mapping[str, float]) -> int:
+    """Return how many loaders the workers of a run need, at most what the cluster has beside them.
+
+    Args:
+        cfg: the configuration.
+        resources: resource -> amount, of the whole cluster.
+    """
+    low, high = cfg.scaling.bounds
+    cpus, gpus = (resources.get(name, 0) for name in ("CPU", "GPU"))
+    gpu = takes_gpus(cfg, gpus)
+    needed = high * LOADERS_PER_GPU if gpu else math.ceil(high / CPU_WORKERS_PER_LOADER)
+
+    # a worker that comes later with its GPU brings its CPUs
+    promised = min(high, max(low, int(gpus))) if gpu else high
+    per_worker = cfg.scaling.cpus_per_worker
+    own = [resources.get(name, 0) / each for name, each in cfg.scaling.loader_resources.items()]
+    if on_cluster() and (cpus < low * per_worker + 1 or min(own, default=1) < 1):
+        return needed  # what is up is no measure: the autoscaler starts the rest
+    return max(1, min(needed, *map(math.floor, [cpus - promised * per_worker, *own])))
 
 
 def trainer_of(cfg: Config, owner: str, callbacks: Sequence[UserCallback] = ()) -> ElasticTrainer:

@@ -27,7 +27,9 @@ from benchmarks.step import (
     synthetic_batch,
 )
 from tests.tiny import tiny_batch, tiny_config, tiny_state
+from tests.trainable.networks.kernels.test_lstm import gates_of
 from trainable.learning.step import TrainingStep
+from trainable.networks.kernels.lstm import recurrence
 
 
 @pytest.mark.medium
@@ -65,6 +67,15 @@ def test_flops_of_an_lstm():
     lstm = nn.LSTM(6, 5, batch_first=True, bidirectional=True)
     with FlopCount() as count:
         lstm(torch.rand(3, 7, 6, requires_grad=True))[0].sum().backward()
+    assert count.corrected.get_total_flops() == 3 * 2 * (2 * 3 * 7 * 4 * 5 * (6 + 5))
+
+
+def test_flops_of_our_lstm_operator():
+    """What a GPU with Triton computes in place of torch's LSTM: the same products."""
+    lstm = nn.LSTM(6, 5, batch_first=True, bidirectional=True)
+    x = torch.rand(3, 7, 6, requires_grad=True)
+    with FlopCount() as count:
+        recurrence(*gates_of(lstm, x)).sum().backward()
     assert count.corrected.get_total_flops() == 3 * 2 * (2 * 3 * 7 * 4 * 5 * (6 + 5))
 
 

@@ -11,6 +11,7 @@ from job.on_ray.health.fitness import Check
 from job.on_ray.health.probes import Listener, NodeReport, look, try_storage, unreachable
 from job.settings.config import Config, ScalingSettings
 from job.settings.paths import with_absolute_paths
+from trainable.config import TrainConfig
 
 FITTING = {name: version(name) for name in fitness.PACKAGES} | {"python": platform.python_version()}
 NODE = NodeReport(
@@ -30,6 +31,7 @@ NODE = NodeReport(
 NO_GPU = replace(NODE, gpus=(), driver="", nccl="")
 CUDA = Config(scaling=ScalingSettings(device="cuda"))
 CPU = Config(scaling=ScalingSettings(device="cpu"))
+COMPILED = Config(train=TrainConfig(compile="parts"))
 
 
 @pytest.fixture(autouse=True)
@@ -88,6 +90,12 @@ def test_a_healthy_node_is_fit():
             "ok",
             "not wanted",
         ),
+        (
+            lambda: fitness.compilers(COMPILED, [NODE, replace(NODE, compiler_trouble="no g++")]),
+            "FAIL",
+            "none on 10.0.0.1 no g++",
+        ),
+        (lambda: fitness.compilers(COMPILED, [NODE]), "ok", "on every node"),
         (lambda: fitness.gpus(CUDA, [NO_GPU]), "FAIL", "scaling.device is cuda"),
         (lambda: fitness.gpus(Config(), [NO_GPU]), "ok", "trains on the CPU"),
         (
@@ -149,7 +157,7 @@ def test_a_closed_port_is_found():
 
 
 def test_a_node_reports_itself(tmp_path):
-    report = look(("ray", "no-such-package"), str(tmp_path))
+    report = look(("ray", "no-such-package"), str(tmp_path), TrainConfig())
     assert report.versions == {
         "python": platform.python_version(),
         "ray": "2.60.0",

@@ -4,17 +4,21 @@ import json
 import os
 import subprocess
 import sys
+import time
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 
 import pytest
 import yaml
 
+import job.reports.runs
 from data.files import put_file
 from data.plan.epoch_plan import Position
 from job.reports.runs import Run, runs
 from job.runs import main
+from job.settings.cli import read_config, to_yaml
 from tests.test_house import ROOT
+from tests.tiny import DEMO
 from trainable.run.format import FORMAT, CheckpointInfo
 
 
@@ -84,6 +88,8 @@ def test_what_is_no_run_hides_none(kind, tmp_path, request, capsys):
         "checkpoint": b"train: {max_steps: 5, checkpoint: 3}",
         "metric": b"train: {max_steps: 5, checkpoint: {metric: 3}}",
         "deep": b"[" * 5000,
+        "deeper": b"[" * 500_000,  # libyaml's bindings would end the process
+        "indented": b"- " * 100_000,
     }
     for name, content in broken.items():
         put_file(f"{storage}/{name}/config.yaml", content)
@@ -100,6 +106,30 @@ def test_what_is_no_run_hides_none(kind, tmp_path, request, capsys):
     assert all(line.startswith("not shown: ") for line in told.values())
     assert "config.yaml has no train.max_steps" in told["steps"]
     assert [run.name for run in runs(storage)] == ["good"]
+
+
+@pytest.mark.medium
+def test_many_runs_take_little_time_and_a_store_is_asked_for_many_at_once(
+    tmp_path, monkeypatch, capsys
+):
+    """A thousand in 5 s at most: by CPU time, as a busy machine takes its time."""
+    config = to_yaml(read_config(DEMO)).encode()
+    count = 200
+    for number in range(count):
+        make_run(str(tmp_path), f"run{number}", 120, {10: 0.5, 20: 0.25, 30: 0.75})
+        put_file(f"{tmp_path}/run{number}/config.yaml", config)
+    began = time.process_time()
+    assert main([str(tmp_path)]) == 0
+    assert time.process_time() - began < 5 * count / 1000
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == count + 1
+
+    # each answer takes a moment, as a store's: they are waited for together
+    read = job.reports.runs.read_file
+    monkeypatch.setattr(job.reports.runs, "read_file", lambda uri: time.sleep(0.05) or read(uri))
+    began = time.monotonic()
+    assert len(runs(str(tmp_path))) == count
+    assert time.monotonic() - began < count * 0.05 / 2
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")

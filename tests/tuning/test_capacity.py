@@ -1,10 +1,13 @@
 """As many trials at once as there is room for, and never so many that they wait for each other."""
 
 import pytest
+import ray
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tuning.capacity import HEAD, MOST, capacity, driver_resources
+from data.config import DataConfig
+from job.settings.config import Config
+from tuning.capacity import HEAD, MOST, capacity, driver_resources, shared_out
 
 CPU, GPU_WORKER = {"CPU": 1.0}, {"CPU": 1.0, "GPU": 1.0}
 
@@ -41,3 +44,25 @@ def test_drivers_share_the_head_so_that_no_more_than_these_run_and_ray_keeps_som
     assert "CPU" not in driver_resources(at_once)
     assert at_once * share <= 1 - 0.001 * (at_once + 3)
     assert (at_once + 1) * share > 1
+
+
+@pytest.mark.parametrize(
+    ("cpus", "asked", "at_once", "loaders", "trials"),
+    [
+        (64, "auto", None, 2, 8),  # what a run alone would have
+        (16, "auto", None, 1, 8),  # a GPU for each trial comes before its second loader
+        (16, "auto", 4, 2, 4),
+        (16, 3, None, 3, 4),
+        (9, "auto", None, 1, 4),
+        (2, "auto", 4, 1, 4),  # more than fit: the cluster is to grow
+    ],
+)
+def test_trials_share_what_the_cluster_has_for_loaders(
+    monkeypatch, cpus, asked, at_once, loaders, trials
+):
+    node = {"CPU": float(cpus), "GPU": 8.0}
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(ray, "nodes", lambda: [{"Alive": True, "Resources": node}])
+    monkeypatch.setattr(ray, "cluster_resources", lambda: node)
+    found, number = shared_out(Config(data=DataConfig(loaders=asked)), at_once)
+    assert (found.data.loaders, number) == (loaders, trials)

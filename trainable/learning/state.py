@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from data.config import DataConfig
 from data.plan.epoch_plan import Position
+from trainable.compiling import compile_parts
 from trainable.config import ModelConfig, TrainConfig
 from trainable.distributed.wrapping import unwrapped
 from trainable.learning.ema import AveragedWeights
@@ -99,6 +100,12 @@ def check_arithmetic(model: ModelConfig, train: TrainConfig) -> None:
             "change with every forward pass, so the result would depend on the number of workers; "
             "use train.reduction fast"
         )
+    if exact and train.compile != "off":
+        raise ValueError(
+            f"train.reduction exact is not possible with train.compile {train.compile}: compiled "
+            "code may sum in another order for another number of utterances, and when it is "
+            "compiled again; set train.compile off, or use train.reduction fast"
+        )
     if exact and fp16:
         raise ValueError(
             "train.reduction exact needs train.precision fp32 or bf16: fp16's loss scaling skips "
@@ -132,7 +139,8 @@ class TrainState:
     """What is trained.
 
     Making one prepares what it is given: the networks are put into training mode, and WavLM's
-    weights are stored in the type that train.precision computes in.
+    weights are stored in the type that train.precision computes in, and with train.compile parts of
+    the networks are compiled.
 
     Attributes:
         nets: name -> network, wrapped for DDP if there are several workers.
@@ -187,6 +195,8 @@ class TrainState:
         for net in self.nets.values():
             net.train()
         self.slm.store_as(AUTOCAST_TYPES[train.precision])
+        if train.compile == "parts":
+            compile_parts(bare)
 
     def prepare_step(self) -> None:
         """Set what changes with the step: learning rates and the noise of the alignment search."""

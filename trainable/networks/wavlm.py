@@ -7,6 +7,7 @@ import torchaudio
 from torch import Tensor, nn
 
 from data.precision import widen
+from trainable.networks.layers.weight_norm import contiguous_conv1d
 
 # seconds of imports, which a process that only checks settings does without
 if TYPE_CHECKING:
@@ -28,6 +29,8 @@ class WavLMFeatures(nn.Module):
     def __init__(self, wavlm: "WavLMModel", model_sr: int, slm_sr: int = 16000) -> None:
         super().__init__()
         self.wavlm = wavlm.requires_grad_(False)
+        positions = wavlm.encoder.pos_conv_embed
+        positions.conv = FrozenConv1d(positions.conv)
         for layer in wavlm.encoder.layers:
             layer.attention = GatedAttention(layer.attention)
         self.resample = torchaudio.transforms.Resample(model_sr, slm_sr)
@@ -79,9 +82,7 @@ class WavLMFeatures(nn.Module):
         if dtype is None:
             return
         for module in self.wavlm.modules():
-            # a convolution whose weight is computed from others (weight norm) keeps their type
-            plain = type(module) is nn.Conv1d and "weight" in module._parameters
-            if isinstance(module, nn.Linear) or plain:
+            if isinstance(module, nn.Linear | nn.Conv1d):
                 module.to(dtype)
 
     def train(self, mode: bool = True) -> "WavLMFeatures":
@@ -101,6 +102,29 @@ class WavLMFeatures(nn.Module):
             resampled = self.resample(widen(wav.flatten(1)))
         states = self.wavlm(input_values=resampled, output_hidden_states=True).hidden_states
         return torch.stack(states, dim=1).transpose(2, 3)
+
+
+class FrozenConv1d(nn.Conv1d):
+    """A convolution that is frozen: its weight, of weight norm or not, is computed once."""
+
+    def __init__(self, conv: nn.Conv1d) -> None:
+        super().__init__(
+            conv.in_channels,
+            conv.out_channels,
+            conv.kernel_size,
+            stride=conv.stride,
+            padding=conv.padding,
+            dilation=conv.dilation,
+            groups=conv.groups,
+            device="meta",
+        )
+        assert conv.bias is not None
+        self.weight = nn.Parameter(conv.weight.detach().clone(), requires_grad=False)
+        self.bias = nn.Parameter(conv.bias.detach(), requires_grad=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map [B, C_in, T] -> [B, C_out, T']."""
+        return contiguous_conv1d(x, self.weight, self.bias, self)
 
 
 class GatedAttention(nn.Module):
@@ -131,6 +155,8 @@ class GatedAttention(nn.Module):
             gate.weight.unflatten(0, (2, 4)).sum(1), gate.bias.unflatten(0, (2, 4)).sum(1)
         )
         self.gate_factor = nn.Parameter(attention.gru_rel_pos_const.flatten(), requires_grad=False)
+        self.register_buffer("two", torch.tensor(2.0), persistent=False)
+        self.register_buffer("minus_one", torch.tensor(-1.0), persistent=False)
 
     def forward(
         self,
@@ -154,7 +180,9 @@ class GatedAttention(nn.Module):
             position_bias = self.compute_bias(hidden_states.size(1), hidden_states.size(1))
         by_head = hidden_states.unflatten(-1, (self.heads, -1))
         update, reset = torch.sigmoid(widen(self.gate(by_head))).unbind(-1)  # [B, T, H] each
-        gate = torch.addcmul(2 - update, update * reset, self.gate_factor)
+        # 2 - update + update * reset * factor
+        change = torch.addcmul(self.minus_one, reset, self.gate_factor)
+        gate = torch.addcmul(self.two, update, change)
 
         projected = self.projections(hidden_states).unflatten(-1, (3, self.heads, -1))
         query, key, value = projected.permute(2, 0, 3, 1, 4).contiguous().unbind(0)

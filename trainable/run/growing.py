@@ -9,12 +9,15 @@ from fsspec.implementations.local import LocalFileSystem
 from data.files import below, located, put_file
 
 PART_EVERY_S = 30.0
+PART_BYTES = 32 * 2**20  # a part is written again with all that it has: its half, on average
 
 
 class GrowingFile:
     """A file that grows: one file on a local disk, parts in an object store, which cannot append.
 
-    What cannot be written is kept and comes with what follows; half a line is never left behind.
+    The last part is written again, longer, every half minute; at PART_BYTES the next one begins. So
+    a run of weeks leaves some dozens. What cannot be written is kept and comes with what follows;
+    half a line is never left behind.
     """
 
     def __init__(self, folder: str, path: str, part: Callable[[str], str], head: bytes = b""):
@@ -37,6 +40,9 @@ class GrowingFile:
         self.held = b""
         self.label = ""
         self.due = 0.0
+        # the part that grows: its path, and what it holds
+        self.open_part = ""
+        self.written = b""
 
     def append(self, content: bytes, label: str = "") -> None:
         """Write content; in an object store together with what comes within half a minute.
@@ -48,7 +54,7 @@ class GrowingFile:
             self.label = label
         self.held += content
         if self.local or time.monotonic() >= self.due:
-            self.persist()
+            self._write()
 
     def persist(self) -> None:
         """Write all that is kept.
@@ -56,14 +62,30 @@ class GrowingFile:
         Raises:
             OSError: it could not be written, and is still kept.
         """
+        self._write()
+
+    def end_part(self) -> None:
+        """Have what follows begin a part of its own."""
+        self.open_part, self.written = "", b""
+
+    def _write(self) -> None:
         if not self.held:
             return
         if self.local:
             _append(self.local, self.held, self.head)
         else:
-            put_file(below(self.folder, self.part(self.label)), self.head + self.held)
+            self._write_part()
         self.held = b""
         self.due = time.monotonic() + PART_EVERY_S
+
+    def _write_part(self) -> None:
+        """Write the part again, with what is kept behind what it holds."""
+        self.open_part = self.open_part or self.part(self.label)
+        longer = (self.written or self.head) + self.held
+        put_file(below(self.folder, self.open_part), longer)
+        self.written = longer
+        if len(longer) >= PART_BYTES:
+            self.end_part()
 
 
 def _append(path: Path, content: bytes, head: bytes) -> None:

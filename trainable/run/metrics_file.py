@@ -1,19 +1,21 @@
 """`metrics.jsonl`: one JSON object per global step, no step missing and none twice.
 
 On a local disk it is one file; in an object store, which cannot append, parts that are named after
-their first step.
+their first step and end where a checkpoint is saved.
 """
 
 import json
 import logging
 import os
 import re
+import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
+from pathlib import Path
 
 from fsspec import AbstractFileSystem
 
-from data.files import below, located, put_file, reachable
+from data.files import PART_SUFFIX, below, located, put_file, reachable
 from trainable.learning.judgement import Spans
 from trainable.run.format import METRICS, METRICS_PARTS, metrics_part
 from trainable.run.growing import GrowingFile
@@ -23,6 +25,7 @@ log = logging.getLogger("bert_vits2_ray")
 _PART = re.compile(r"([0-9]+)\.jsonl")
 _STEP = re.compile(rb'"step": ([0-9]+)[,}]')
 ROLLED_BACK = "rolled_back"  # key of steps that a roll-back has passed over
+PIECE = 4 * 2**20  # bytes of a local file that are read at once, from its end: some thousand lines
 
 
 class MetricsFile(GrowingFile):
@@ -31,10 +34,10 @@ class MetricsFile(GrowingFile):
     def __init__(self, folder: str, resume_step: int, passed_over: Spans = ()):
         """Open the run's file and forget what lies behind a step.
 
-        It is read from its end to a line that is as it must be, no further: a run of days leaves
-        thousands of parts. The lines before that one are so too. A roll-back passes over the last
-        steps; and if the run resumes from among them, because it was killed before it had saved
-        itself, those up to that step are the last ones again.
+        It is read from its end, a part or PIECE at a time, to a line that is as it must be, no
+        further: a run of weeks leaves gigabytes. The lines before that one are so too. A roll-back
+        passes over the last steps; and if the run resumes from among them, because it was killed
+        before it had saved itself, those up to that step are the last ones again.
 
         Args:
             folder: folder or URI of the run.
@@ -46,30 +49,67 @@ class MetricsFile(GrowingFile):
             OSError: it cannot be read or written.
         """
         super().__init__(folder, METRICS, metrics_part)
-        with reachable(folder):
-            fs, root = located(folder)
-            if self.local:
-                paths = [METRICS] if fs.exists(f"{root}/{METRICS}") else []
-            else:
-                paths = _parts_up_to(resume_step, fs, root)
+        mended = self._mend_parts if self.local is None else self._mend_file
+        *before, last = mended(resume_step, passed_over)
+        for stretch in (*before, [*last, resume_step + 1]):
+            for gap in _gaps(stretch):
+                log.warning("%s has no lines for steps %d to %d", METRICS, *gap)
 
+    def persist(self) -> None:
+        """Write all that is kept; what follows is a part of its own, as a resume may drop it.
+
+        Raises:
+            OSError: it could not be written, and is still kept.
+        """
+        super().persist()
+        self.end_part()
+
+    def _mend_parts(self, resume_step: int, passed_over: Spans) -> list[list[int]]:
+        """Mend the parts in an object store; return the steps from where they were read on.
+
+        See `_mend_file`.
+        """
+        with reachable(self.folder):
+            fs, root = located(self.folder)
+            paths = _parts_up_to(resume_step, fs, root)
         steps: list[int] = []
         for path in reversed(paths):
-            with reachable(folder):
+            with reachable(self.folder):
                 content = fs.cat_file(f"{root}/{path}")
             size, lines = _mended(content, resume_step, passed_over)
-            if self.local and not lines:
-                os.truncate(self.local, size)
-            elif content[size:] != lines:
-                put_file(below(folder, path), content[:size] + lines)
+            if content[size:] != lines:
+                put_file(below(self.folder, path), content[:size] + lines)
             steps = [*_steps(content[:size] + lines), *steps]
             if size:  # it has a line that is as it must be
                 break
 
         # an earlier part ends where the one that was read begins
-        first = 0 if len(paths) < 2 or not steps else steps[0] - 1
-        for gap in _gaps([first, *steps, resume_step + 1]):
-            log.warning("%s has no lines for steps %d to %d", METRICS, *gap)
+        before = 0 if len(paths) < 2 or not steps else steps[0] - 1
+        return [[before, *steps]]
+
+    def _mend_file(self, resume_step: int, passed_over: Spans) -> list[list[int]]:
+        """Mend the local file; return stretches of ascending steps, in which none may be missing.
+
+        Between two stretches nothing was read.
+        """
+        assert self.local is not None
+        if not self.local.exists():
+            return [[0]]
+        keep, old, new = 0, b"", b""  # bytes that stay as they are; what follows them, and is to
+        kept = b""
+        for begin, content in _from_the_end(self.local):
+            size, lines = _mended(content, resume_step, passed_over)
+            keep, kept = begin + size, content[:size]
+            old, new = content[size:] + old, lines + new
+            if size:  # it has a line that is as it must be
+                break
+        if old != new:
+            _replace_end(self.local, keep, new)
+
+        steps = _steps(kept + new)
+        if keep == len(kept):
+            return [[0, *steps]]
+        return [[0, *_first_of(self.local)], steps]
 
     def add(self, lines: list[dict]) -> None:
         """Add the lines of consecutive steps.
@@ -113,8 +153,48 @@ def _line(raw: bytes) -> dict | None:
     return line if isinstance(line, dict) and isinstance(line.get("step"), int) else None
 
 
+def _from_the_end(path: Path) -> Iterator[tuple[int, bytes]]:
+    """Yield the lines of a file, a piece at a time from its end: where it begins, and its bytes."""
+    with path.open("rb") as file:
+        end = file.seek(0, os.SEEK_END)
+        size = PIECE
+        while end:
+            begin = max(0, end - size)
+            file.seek(begin)
+            content = file.read(end - begin)
+            # behind the end of a line, unless it is the piece's last one
+            cut = content.find(b"\n", 0, -1) + 1 if begin else 0
+            if begin and not cut:
+                size *= 2
+                continue
+            yield begin + cut, content[cut:]
+            end, size = begin + cut, PIECE
+
+
+def _replace_end(path: Path, keep: int, end: bytes) -> None:
+    """Replace what a file has behind some bytes; a process that is killed leaves either content."""
+    if not end:
+        os.truncate(path, keep)
+        return
+    part = path.with_name(path.name + PART_SUFFIX)
+    try:
+        shutil.copyfile(path, part)  # by the system: gigabytes do not pass through this process
+        os.truncate(part, keep)
+        with part.open("ab") as file:
+            file.write(end)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _first_of(path: Path) -> list[int]:
+    """Return the step of a file's first line, if that tells one."""
+    with path.open("rb") as file:
+        return _steps(file.readline(PIECE))[:1]
+
+
 def _steps(content: bytes) -> list[int]:
-    """Return the steps that a file has lines for, which may be millions: they are not parsed."""
+    """Return the steps that a file has lines for, which may be thousands: they are not parsed."""
     return [int(found) for found in _STEP.findall(content)]
 
 

@@ -1,6 +1,7 @@
 """What a run leaves for people and programs to read about its steps: metrics and TensorBoard."""
 
 import math
+import zlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -18,6 +19,8 @@ from trainable.run.fault_policy import FaultPolicy
 from trainable.run.format import TENSORBOARD, TENSORBOARD_EVAL
 from trainable.run.growing import GrowingFile
 from trainable.run.metrics_file import MetricsFile
+
+NAMED = 4  # micro-batches of a step whose CRCs stand in its line one by one
 
 
 def _now(write: Callable[[], None]) -> None:
@@ -254,8 +257,19 @@ def _line(report: StepReport, values: list[float], present: list[bool]) -> dict[
 
 
 def _consumed(pending: list[PendingStep]) -> list[list[int]]:
-    """Return the CRC-32 of each step's micro-batches."""
-    return torch.stack([p.report.consumed for p in pending]).long().tolist() if pending else []
+    """Return what tells each step's utterances: the CRC-32 of each of its G micro-batches.
+
+    Of more than NAMED micro-batches it is one number, the CRC-32 of theirs (uint32, little-endian):
+    a line of hundreds would be most of the file.
+    """
+    if not pending:
+        return []
+    steps = torch.stack([p.report.consumed for p in pending]).long().tolist()
+    return [step if len(step) <= NAMED else [_joined(step)] for step in steps]
+
+
+def _joined(crcs: list[int]) -> int:
+    return zlib.crc32(np.array(crcs, "<u4").tobytes())
 
 
 def _finite(line: dict) -> dict:

@@ -16,6 +16,7 @@ import numpy as np
 from data.plan.epoch_plan import EpochPlan, Position
 from data.plan.schedule import Schedule
 from data.stream.micro_batches import MicroBatch
+from trainable.compiling import not_compiled
 from trainable.distributed.collectives import collective, on_all_ranks
 from trainable.evaluation.validation import Validator
 from trainable.learning.judgement import gives_up
@@ -209,7 +210,8 @@ class TrainingLoop:
         if step % self.cfg.eval.every_steps == 0 or step == train.max_steps:
             show_progress(self.records, train.max_steps)
             self.watchdog.alive(step, long=True)
-            scores = self.validator.validate(step, self.records)
+            with not_compiled(train):
+                scores = self.validator.validate(step, self.records)
 
         if not self.has_steps_left():
             self.checkpoints.save_and_report(scores, wait=True)

@@ -159,6 +159,16 @@ def gpus(cfg: Config, reports: Sequence[NodeReport]) -> Iterator[Check]:
         yield _no_gpu(cfg)
 
 
+def compilers(cfg: Config, reports: Sequence[NodeReport]) -> Iterator[Check]:
+    """Check whether every node can compile, if the run asks for it."""
+    if cfg.train.compile == "off":
+        return
+    troubled = [report for report in reports if report.compiler_trouble]
+    found = f"none on {', '.join(r.node for r in troubled)}" if troubled else "on every node"
+    fix = troubled[0].compiler_trouble if troubled else ""
+    yield verdict("compiler", not troubled, found, fix, "FAIL")
+
+
 def _gpu_trouble(reports: Sequence[NodeReport]) -> Check | None:
     """Return what keeps torch from using the GPUs that nodes have; None if nothing does."""
     with_driver = [report for report in reports if report.driver]
@@ -254,7 +264,8 @@ def cpus_for_data(cfg: Config, resources: Mapping[str, float]) -> Check:
         if resources.get(resource, 0) < amount
     ]
     if cpus >= wanted and not missing:
-        return Check(name, "ok", f"{cpus - wanted + 1:g} beside those of {low} workers")
+        found = f"{cpus - wanted + 1:g} beside those of {low} workers, for {cfg.data.loader_count}"
+        return Check(name, "ok", f"{found} data.loaders")
 
     found = f"{cpus:g} CPUs, {wanted:g} wanted"
     if missing:

@@ -10,6 +10,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from job.on_ray.health import probes
 from job.on_ray.health.probes import NodeReport
+from trainable.config import TrainConfig
 
 ANSWER_WITHIN_S = 120
 
@@ -20,14 +21,14 @@ def alive() -> list[str]:
 
 
 def reports(
-    packages: tuple[str, ...], storage: str, precision: str = "fp32"
+    packages: tuple[str, ...], storage: str, train: TrainConfig
 ) -> tuple[list[NodeReport], dict[str, float]]:
     """Return the nodes' reports, and by how many seconds each clock is ahead of this one's.
 
     Args:
         packages: packages whose versions are reported.
         storage: folder or URI that each node writes to and reads from.
-        precision: what GPUs are to compute in, as train.precision.
+        train: `precision`, `compile`.
     """
     look: Any = ray.remote(probes.look)
     found = []
@@ -37,7 +38,7 @@ def reports(
         asked = time.time()
         here = look.options(**_on(node["NodeID"]))
         gpus = node["Resources"].get("GPU", 0)
-        report = ray.get(here.remote(packages, storage, precision, gpus), timeout=ANSWER_WITHIN_S)
+        report = ray.get(here.remote(packages, storage, train, gpus), timeout=ANSWER_WITHIN_S)
         answered = time.time()
         found.append(report)
         # the node looked at its clock at some time in between

@@ -19,6 +19,8 @@ from huggingface_hub.constants import HF_HUB_CACHE
 
 from data.files import below, located, put_file, reachable, read_file
 from data.gpu import gpu_trouble
+from trainable.compiling import compiler_trouble
+from trainable.config import TrainConfig
 
 STORAGE_BYTES = 16 * 2**20
 CONNECT_WITHIN_S = 5.0
@@ -45,6 +47,7 @@ class NodeReport:
         cache: folder where models of the hub are kept.
         cache_error: why nothing can be written there; empty if it can.
         gpu_trouble: why torch cannot use the GPUs that Ray or torch sees; empty if it can.
+        compiler_trouble: why it cannot compile as train.compile asks; empty if it can.
     """
 
     node: str
@@ -63,17 +66,18 @@ class NodeReport:
     cache: str = ""
     cache_error: str = ""
     gpu_trouble: str = ""
+    compiler_trouble: str = ""
 
 
 def look(
-    packages: tuple[str, ...], storage: str, precision: str = "fp32", gpus: float = 0
+    packages: tuple[str, ...], storage: str, train: TrainConfig, gpus: float = 0
 ) -> NodeReport:
     """Return the report of the node that this runs on.
 
     Args:
         packages: packages whose versions are reported.
         storage: folder or URI that is written to and read from.
-        precision: what GPUs are to compute in, as train.precision.
+        train: `precision`, `compile`.
         gpus: how many of them Ray has on this node.
     """
     names = gpu_names()
@@ -96,7 +100,8 @@ def look(
         encoding=sys.getfilesystemencoding(),
         cache=HF_HUB_CACHE,
         cache_error=try_folder(HF_HUB_CACHE),
-        gpu_trouble=gpu_trouble(precision) if gpus or names else "",
+        gpu_trouble=gpu_trouble(train.precision) if gpus or names else "",
+        compiler_trouble=compiler_trouble(train, gpu=bool(names)),
     )
 
 

@@ -3,6 +3,8 @@
 import json
 import os
 import shutil
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +12,7 @@ import fsspec
 import numpy as np
 import pyarrow as pa
 import pytest
+import ray
 import soundfile
 from moto.server import ThreadedMotoServer
 from s3fs import S3FileSystem
@@ -37,6 +40,13 @@ TEXTS = [
     ("mei", "ZH", "一共二十五块。"),
     ("mei", "ZH", "请问，怎么走？"),
 ]
+
+
+class Holder:
+    """A process of another job."""
+
+    def holds(self) -> bool:
+        return True
 
 
 def write_wav(path: Path, seconds: float, pitch: float) -> None:
@@ -278,6 +288,41 @@ def test_bad_inputs_end_in_the_ledger(tmp_path, ray_local, capsys) -> None:
     # after five good lines; every second line is blank
     assert [reject["line"] for reject in saved] == list(range(11, 11 + 2 * len(saved), 2))
     assert [reject["text"] for reject in saved[:-1]] == [line for line, _ in BAD]
+
+
+def test_what_other_jobs_hold_is_told_where_it_is_waited_for(
+    ray_local, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(data.corpus.prepare, "ROOM_WITHIN_S", 0.2)
+    write_corpus(tmp_path, 2)
+    cpus = ray.cluster_resources()["CPU"]
+    other_jobs = {
+        "waits for a CPU": ray.remote(Holder).options(num_cpus=cpus).remote(),
+        "waits for a GPU": ray.remote(Holder).options(num_gpus=1, num_cpus=0).remote(),
+    }
+    ray.get([job.holds.remote() for job in other_jobs.values()])
+    while {"CPU", "GPU"} & ray.available_resources().keys():  # told with a delay
+        time.sleep(0.05)
+    told = ""
+    deadline = time.monotonic() + 100
+    with ThreadPoolExecutor(1) as thread:
+        prepared = thread.submit(prepare, config(tmp_path))
+        try:
+            for line, job in other_jobs.items():
+                while line not in told:
+                    assert not prepared.done() and time.monotonic() < deadline, told
+                    told += capsys.readouterr().out
+                    time.sleep(0.05)
+                ray.kill(job)
+        finally:  # the thread waits for them
+            for job in other_jobs.values():
+                ray.kill(job)
+        assert prepared.result().table.num_rows == 2
+    told += capsys.readouterr().out
+    assert (
+        told.count("waits for a GPU: other jobs hold those of this cluster, 1 (`ray status`") == 1
+    )
+    assert told.count("waits for") == 2
 
 
 def test_a_refused_run_leaves_the_shards_alone(corpus, tmp_path) -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from job.on_ray import process_group
 from job.on_ray.process_group import GLOO_INTERFACE, choose_interface
+from trainable.config import TrainConfig
 
 
 @pytest.fixture
@@ -51,3 +52,12 @@ def test_an_address_of_no_interface_leaves_it_to_gloo(at):
     at("198.51.100.1")
     choose_interface()
     assert GLOO_INTERFACE not in os.environ
+
+
+def test_a_worker_that_cannot_compile_is_told(at, monkeypatch):
+    at("10.0.0.5")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    assert process_group.prepare_worker(TrainConfig(), gpu=False) == ""
+    told = process_group.prepare_worker(TrainConfig(compile="parts"), gpu=False)
+    assert told.startswith("a worker on 10.0.0.5: train.compile parts needs a compiler")

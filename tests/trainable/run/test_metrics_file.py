@@ -1,10 +1,15 @@
 """metrics.jsonl: every step once, also after a resume, on disks and object stores."""
 
+import errno
 import json
+import os
+from pathlib import Path
 
 import fsspec
+import psutil
 import pytest
 
+from trainable.run import metrics_file
 from trainable.run.metrics_file import MetricsFile, read_metrics
 
 
@@ -84,6 +89,63 @@ def test_a_resume_reads_one_part_of_many(tmp_path, monkeypatch):
     assert [line["step"] for line in read_metrics(folder)] == [*range(1, 349)]
     assert [line["step"] for line in read_metrics(folder) if "rolled_back" in line] == [
         *range(339, 349)
+    ]
+
+
+def bytes_read(open_it) -> int:
+    """What a call reads of files, its own and those that it copies through memory."""
+    this = psutil.Process()
+    before = this.io_counters().read_chars
+    open_it()
+    return this.io_counters().read_chars - before
+
+
+@pytest.mark.parametrize("resume_step", [6000, 5990, 5400])
+def test_a_resume_from_a_disk_reads_the_end_of_the_file(tmp_path, monkeypatch, resume_step):
+    monkeypatch.setattr(metrics_file, "PIECE", 2000)
+    run = str(tmp_path)
+    MetricsFile(run, 0).add(lines(1, 6000))
+    size = (tmp_path / "metrics.jsonl").stat().st_size
+    behind = size * (6000 - resume_step) // 6000
+    assert bytes_read(lambda: MetricsFile(run, resume_step)) < behind + 50_000 < size // 2
+    assert read_metrics(run) == lines(1, resume_step)
+
+
+def test_marks_reach_over_many_pieces_of_a_file_and_go_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(metrics_file, "PIECE", 100)  # three lines, or none
+    run = str(tmp_path)
+    MetricsFile(run, 0).add(lines(1, 90))
+    MetricsFile(run, 80, ((30, 80),))
+    marked = [line | {"rolled_back": True} for line in lines(30, 80)]
+    assert read_metrics(run) == [*lines(1, 29), *marked]
+    MetricsFile(run, 70)  # killed before that was saved
+    assert read_metrics(run) == lines(1, 70)
+    assert [path.name for path in tmp_path.iterdir()] == ["metrics.jsonl"]
+
+
+def test_a_disk_that_is_full_leaves_the_file_as_it_was(tmp_path, monkeypatch):
+    run = str(tmp_path)
+    MetricsFile(run, 0).add(lines(1, 9))
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="No space"):
+        patch.setattr(Path, "replace", lambda *_: full_disk())
+        MetricsFile(run, 9, ((4, 9),))
+    assert read_metrics(run) == lines(1, 9)
+    assert [path.name for path in tmp_path.iterdir()] == ["metrics.jsonl"]
+
+
+def full_disk() -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+@pytest.mark.parametrize("first", [1, 41])
+def test_what_a_long_file_lacks_at_its_beginning_is_said(tmp_path, monkeypatch, caplog, first):
+    monkeypatch.setattr(metrics_file, "PIECE", 500)
+    MetricsFile(str(tmp_path), 0).add(lines(first, 400))
+    with caplog.at_level("WARNING", "bert_vits2_ray"):
+        MetricsFile(str(tmp_path), 410)
+    assert [each.getMessage() for each in caplog.records] == [
+        f"metrics.jsonl has no lines for steps {gap}"
+        for gap in (["1 to 40"] if first > 1 else []) + ["401 to 410"]
     ]
 
 

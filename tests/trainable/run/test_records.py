@@ -1,14 +1,21 @@
 """The records of the steps: scalars read once, and what is not finite named or left out."""
 
+import json
 import logging
 import math
+import zlib
+from dataclasses import replace
+from pathlib import Path
 
+import fsspec
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from trainable.config import NotFiniteConfig
 from trainable.learning.not_finite import NotFiniteError
 from trainable.learning.report import StepReport
+from trainable.run import growing
 from trainable.run.metrics_file import read_metrics
 from trainable.run.records import RunLog
 
@@ -37,6 +44,70 @@ def test_scalars_are_read_once_and_losses_a_step_does_not_have_are_left_out(tmp_
         {"step": 1, "loss/g/mel": 1.5} | shared,
         {"step": 2, "loss/g/mel": 1.25, last: 0.5} | shared,
     ]
+
+
+@pytest.mark.parametrize("micro_batches", [1, 4, 5, 512])
+def test_what_was_consumed_takes_no_more_room_with_more_micro_batches(tmp_path, micro_batches):
+    log = RunLog(str(tmp_path), 0, writes=True)
+    crcs = [number * 2**22 for number in range(micro_batches)]
+    for step, used in ((1, crcs), (2, crcs), (3, [*crcs[:-1], 7])):
+        consumed = torch.tensor(used).double()
+        log.add(replace(report(**{"loss/g/mel": 1.5}), consumed=consumed), step=step)
+    log.flush()
+    first, same, other = (line["consumed"] for line in read_metrics(str(tmp_path)))
+    assert first == same != other
+    assert len(json.dumps(first)) <= len(json.dumps([2**32 - 1] * 4))
+    assert first == crcs or micro_batches > 4
+    if micro_batches > 4:
+        assert first == [zlib.crc32(b"".join(crc.to_bytes(4, "little") for crc in crcs))]
+
+
+def shown(folder: str, copy: Path) -> tuple[list[int], int]:
+    """What TensorBoard shows of a run in memory: steps of a scalar; and the number of its files."""
+    fs = fsspec.filesystem("memory")
+    files = fs.find(f"{folder}/tensorboard")
+    copy.mkdir()
+    for file in files:
+        (copy / file.rpartition("/")[2]).write_bytes(fs.cat_file(file))
+    board = EventAccumulator(str(copy))
+    board.Reload()
+    return [event.step for event in board.Scalars("loss/g/mel")], len(files)
+
+
+def test_an_object_store_holds_few_event_files(tmp_path, monkeypatch):
+    """A part grows: it is written again every half minute, and at checkpoints."""
+    clock = 0.0
+    monkeypatch.setattr(growing.time, "monotonic", lambda: clock)
+    folder = f"memory://{tmp_path.name}/run"
+    fields = {"lr": 0.1, "epoch": 0, "world_size": 1, "seconds": 1.0, "utterances": 4}
+    fields |= {"padding": 0.0, "seconds_waiting": 0.0, "peak_gib": 0.0}
+    log = RunLog(folder, 0, writes=True)
+    for step in range(1, 401):
+        clock += 10.0
+        log.add(report(**{"loss/g/mel": 1.5}), step=step, **fields)
+        log.scalars(log.flush()[-1])
+        if step % 50 == 0:
+            log.persist()
+        if step == 199:  # what a viewer sees in mid-run: all but the last half minute
+            assert shown(folder, tmp_path / "early")[0][-1] >= 196
+    log.close()
+    assert shown(folder, tmp_path / "late") == ([*range(1, 401)], 1)
+    assert [line["step"] for line in read_metrics(folder)] == [*range(1, 401)]
+    # a part of the metrics ends at each checkpoint
+    parts = fsspec.filesystem("memory").ls(f"{folder}/metrics", detail=False)
+    assert [int(part[-15:-6]) for part in sorted(parts)] == [*range(1, 400, 50)]
+
+    # a part that is large enough is left alone
+    monkeypatch.setattr(growing, "PART_BYTES", 20_000)
+    log = RunLog(folder, 400, writes=True)
+    for step in range(401, 501):
+        clock += 10.0
+        log.add(report(**{"loss/g/mel": 1.5}), step=step, **fields)
+        log.scalars(log.flush()[-1])
+    log.close()
+    steps, files = shown(folder, tmp_path / "again")
+    assert steps == [*range(1, 501)]
+    assert 3 <= files <= 7
 
 
 def test_a_loss_of_an_utterance_that_is_nan_is_a_fault(tmp_path):

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from data.config import PadTo
 from data.plan.epoch_plan import Position
 from data.plan.history import Change
 from data.stream.spec import StreamSpec
@@ -159,6 +160,19 @@ def test_a_changed_cut_holds_from_here_on(cfg, caplog):
     spec, _ = resume(cfg, tiny_state(tiny_config()), now)
     assert spec.history == (*before.history, Change(0, 10, now.cut))
     assert "what epoch 0 has not used yet is planned again" in caplog.text
+
+
+def test_other_multiples_to_pad_to_hold_from_here_on_as_any_other_change_of_the_plan(cfg, caplog):
+    """`data.plan.pad_to` decides what fits a micro-batch: steps that are done stay as they were."""
+    before = spec_of(cfg)
+    save(cfg, tiny_state(tiny_config()), Position(10, 0, 10), history=before.history)
+    plan = replace(cfg.data.plan, pad_to=PadTo(frames=64, tokens=8))
+    padded = replace(cfg, data=replace(cfg.data, plan=plan))
+    spec, _ = resume(padded, tiny_state(tiny_config()))
+    assert spec.history == (*before.history, Change(0, 10, replace(before.cut, plan=plan)))
+    told = [line for line in caplog.messages if "planned again" in line]
+    assert len(told) == 1
+    assert "\n" not in told[0]
 
 
 def test_there_may_be_nothing_to_roll_back_to(cfg):

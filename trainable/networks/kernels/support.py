@@ -19,8 +19,11 @@ def has_triton() -> bool:
 
 
 def joined(x: Tensor) -> bool:
-    """Tell whether what follows takes the form with few kernels: on a GPU with Triton."""
-    return x.device.type == "cuda" and has_triton()
+    """Tell whether what follows takes the form with few kernels: on a GPU with Triton.
+
+    Not inside torch.compile, which joins torch's own operators with their neighbours.
+    """
+    return not torch.compiler.is_compiling() and x.device.type == "cuda" and has_triton()
 
 
 def operator(

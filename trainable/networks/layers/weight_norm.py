@@ -20,6 +20,7 @@ from torch.nn.utils import spectral_norm
 from trainable.networks.kernels import support
 from trainable.networks.kernels.convolutions.bias import add_bias
 from trainable.networks.kernels.convolutions.casts import Casts
+from trainable.networks.kernels.convolutions.grouped import grouped_conv1d
 from trainable.networks.kernels.convolutions.weight_norm import JoinedWeights
 
 
@@ -46,7 +47,7 @@ def conv1d(x: Tensor, weight: Tensor, conv: nn.Conv1d) -> Tensor:
         [B, C_out, T'].
     """
     if not has_channels_last(x):
-        return conv._conv_forward(x, weight, conv.bias)
+        return contiguous_conv1d(x, weight, conv.bias, conv)
     made = F.conv2d(
         x.unsqueeze(2),
         weight.unsqueeze(2),
@@ -59,6 +60,15 @@ def conv1d(x: Tensor, weight: Tensor, conv: nn.Conv1d) -> Tensor:
     return made.squeeze(2)
 
 
+def contiguous_conv1d(x: Tensor, weight: Tensor, bias: Tensor | None, conv: nn.Conv1d) -> Tensor:
+    """Compute the convolution in torch's own layout; on a GPU its groups as products."""
+    grouped = 1 < conv.groups < conv.in_channels and conv.dilation == (1,)
+    if not grouped or isinstance(conv.padding, str) or not support.joined(x):
+        return conv._conv_forward(x, weight, bias)
+    made = grouped_conv1d(x, weight, conv.stride[0], conv.padding[0], conv.groups)
+    return made if bias is None else made + bias.to(made.dtype)[:, None]
+
+
 class Conv1d(nn.Conv1d):
     """nn.Conv1d in any layout: see `conv1d`."""
 
@@ -68,7 +78,7 @@ class Conv1d(nn.Conv1d):
 
     def without_bias(self, x: Tensor) -> Tensor:
         """Map [B, C_in, T] -> [B, C_out, T'], in torch's own layout."""
-        return self._conv_forward(x, self.weight, None)
+        return contiguous_conv1d(x, self.weight, None, self)
 
 
 def has_channels_last(x: Tensor) -> bool:
@@ -92,6 +102,7 @@ class _WeightNorm(nn.Module):
         del self.weight
         self.weight_g = nn.Parameter(torch.norm_except_dim(weight, 2, 0))
         self.weight_v = nn.Parameter(weight)
+        self.fixed = None  # of its own: to find it in the class first is another graph
 
     def normed_weight(self) -> Tensor:
         """Return the product [C_out, C_in, ...]; of a transposed convolution [C_in, C_out, ...]."""
@@ -113,7 +124,7 @@ class WeightNormConv1d(_WeightNorm, nn.Conv1d):
 
     def without_bias(self, x: Tensor) -> Tensor:
         """Map [B, C_in, T] -> [B, C_out, T'], in torch's own layout."""
-        return self._conv_forward(x, self.normed_weight(), None)
+        return contiguous_conv1d(x, self.normed_weight(), None, self)
 
 
 class WeightNormConv2d(_WeightNorm, nn.Conv2d):
@@ -180,9 +191,11 @@ class WeightNormConvTranspose1d(_WeightNorm, nn.ConvTranspose1d):
 def fixed_weights(*nets: nn.Module) -> Iterator[None]:
     """Compute the normalised weights of networks once, for as long as these stay as they are.
 
-    Inside they take no gradient. Under autocast their weights are rounded once, too.
+    Inside they take no gradient. Under autocast their weights are rounded once, too. Networks with
+    parts that are computed again in the backward pass, when the block has ended, are left as they
+    are.
     """
-    modules = [module for net in nets for module in normed_layers(net)]
+    modules = [module for net in nets if not recomputes(net) for module in normed_layers(net)]
     with torch.no_grad():
         weights = _computed(modules) if modules else []
     with _given(modules, weights):
@@ -198,8 +211,7 @@ def joined_weights(net: nn.Module) -> Iterator[None]:
     (`recompute`) would need them then as well: such a network is left as it is.
     """
     modules = [module for module in normed_layers(net) if module.fixed is None]
-    again = any(getattr(module, "recompute", False) for module in net.modules())
-    if again or not support.joined(next(net.parameters())):
+    if recomputes(net) or not support.joined(next(net.parameters())):
         yield
         return
     weights = _computed(modules) if modules else []
@@ -229,6 +241,11 @@ def _cast_weights(net: nn.Module) -> Iterator[None]:
     finally:
         for parameters, name, weight in places:
             parameters[name] = weight
+
+
+def recomputes(net: nn.Module) -> bool:
+    """Tell whether parts of a network are computed again in the backward pass (`recompute`)."""
+    return any(getattr(module, "recompute", False) for module in net.modules())
 
 
 def normed_layers(net: nn.Module) -> list[_WeightNorm]:

@@ -12,7 +12,7 @@ DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 def inside(frames: Tensor, tokens: Tensor, size: tuple[int, int]) -> Tensor:
     """Mask of items [B, T_y, T_x] with so many frames and tokens each."""
-    rows, columns = (torch.arange(n, device=DEVICE) for n in size)
+    rows, columns = (torch.arange(n, device=frames.device) for n in size)
     return (rows < frames[:, None])[:, :, None] & (columns < tokens[:, None])[:, None]
 
 

@@ -8,12 +8,12 @@ import pytest
 
 pytest.importorskip("triton")
 
-# the least that a GPU of ours has: a T4's shared memory
-SHARED = 64 * 1024
+# the least that a GPU with this code has: a T4, and a GeForce of the 30 series
+SHARED = {75: 64 * 1024, 86: 99 * 1024}
 
 
 @pytest.mark.processes
-@pytest.mark.parametrize("capability", [75, 90])
+@pytest.mark.parametrize("capability", [75, 86, 90])
 def test_kernels_compile(capability, tmp_path):
     """In a process of its own: beside the interpreter nothing compiles."""
     settings = {"TRITON_INTERPRET": "0", "TRITON_CACHE_DIR": str(tmp_path)}
@@ -27,4 +27,4 @@ def test_kernels_compile(capability, tmp_path):
     assert done.returncode == 0, done.stderr
     sizes = dict(line.split() for line in done.stdout.splitlines())
     assert len(sizes) >= 17
-    assert max(map(int, sizes.values())) <= SHARED, sizes
+    assert max(map(int, sizes.values())) <= SHARED.get(capability, SHARED[86]), sizes
