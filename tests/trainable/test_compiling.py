@@ -123,8 +123,9 @@ def changes(request, monkeypatch):
     if request.param == "checkpointing":
         return {"activation_checkpointing": True}
     if request.param == "as on GPUs":
-        # normalised weights are computed together, outside what is compiled
+        # normalised weights are computed together, outside what is compiled; groups as products
         monkeypatch.setattr(support, "joined", lambda x: not torch.compiler.is_compiling())
+        monkeypatch.setattr(support, "on_gpu", lambda x: True)
         dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
         request.addfinalizer(dist.destroy_process_group)
     return {}
