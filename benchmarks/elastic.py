@@ -33,7 +33,6 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from data.plan.epoch_plan import Position
-from data.plan.schedule import dealt_rows
 from data.shards.manifest import read_manifest
 from data.stream.collate import to_batch
 from data.stream.loading import row_loader
@@ -291,20 +290,16 @@ def batches_of(cfg: Config, rank: int, world_size: int) -> list[list]:
         micro_batches_per_step=train.micro_batches_per_step,
         segment_frames=train.segment_size // data.hop_length,
     )
-    loader, steps = row_loader(spec), []
-    for step in range(TIMED_STEPS):
-        rows = [
-            row
-            for row in dealt_rows(schedule_of(spec), Position(), TIMED_STEPS, world_size)
-            if row["step"] == step
-        ]
-        own = [row for row in rows if row["slot"] % world_size == rank and len(row["rows"])]
-        steps.append(
-            [
-                (row["slot"], to_batch(loader.load(row["rows"]).arrays).with_spectrogram(data))
-                for row in own
-            ]
-        )
+    loader, schedule = row_loader(spec), schedule_of(spec)
+    position, steps = Position(), []
+    for _ in range(TIMED_STEPS):
+        plan = schedule.plan(position.epoch)
+        own = []
+        for slot in schedule.shares(position, world_size)[rank]:
+            loaded = loader.load(plan.micro_batch(position.epoch_step, slot))
+            own.append((slot, to_batch(loaded.arrays).with_spectrogram(data)))
+        steps.append(own)
+        position = schedule.after(position)
     return steps
 
 

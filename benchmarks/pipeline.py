@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader, Dataset
 from data.config import PlanConfig
 from data.corpus.prepare import prepare
 from data.plan.epoch_plan import Position
-from data.plan.schedule import dealt_rows
+from data.plan.schedule import Schedule
 from data.shards.manifest import read_manifest
 from data.stream.collate import TtsBatch, to_batch
 from data.stream.collectives import alone
@@ -42,12 +42,22 @@ WARM_UP = 32  # micro-batches until the loaders run
 START_STEP_S = 0.25  # of a step while Ray Data starts
 
 
+def rows_of(schedule: Schedule) -> Iterator[np.ndarray]:
+    """Yield the rows of each micro-batch of the first STEPS steps."""
+    position = Position()
+    for _ in range(STEPS):
+        plan = schedule.plan(position.epoch)
+        for slot in range(schedule.cut.micro_batches_per_step):
+            yield plan.micro_batch(position.epoch_step, slot)
+        position = schedule.after(position)
+
+
 class MicroBatches(Dataset):
     """The peer: micro-batch i of the plan, loaded in a DataLoader's process."""
 
     def __init__(self, spec: StreamSpec):
         self.spec = spec
-        self.rows = dealt_rows(schedule_of(spec), Position(), STEPS, 1)
+        self.rows = list(rows_of(schedule_of(spec)))
         self.loader: RowLoader | None = None
 
     def __len__(self) -> int:
@@ -57,7 +67,7 @@ class MicroBatches(Dataset):
         if self.loader is None:
             torch.set_num_threads(1)
             self.loader = row_loader(self.spec)
-        return self.loader.load(self.rows[i]["rows"]).arrays
+        return self.loader.load(self.rows[i]).arrays
 
 
 def ours(spec: StreamSpec) -> Iterator[TtsBatch]:

@@ -150,8 +150,8 @@ def make_run(folder: Path, number: int, config: bytes) -> None:
         )
         checkpoint = folder / checkpoint_name(step)
         checkpoint.mkdir()
-        (checkpoint / STATE).write_text(json.dumps({"format": FORMAT, **asdict(info)}))
-        (checkpoint / CHECKSUMS).write_text("{}")
+        (checkpoint / STATE).write_bytes(json.dumps({"format": FORMAT, **asdict(info)}).encode())
+        (checkpoint / CHECKSUMS).write_bytes(b"{}")
 
 
 def listing_s(folder: Path, count: int) -> float:

@@ -56,8 +56,8 @@ FIVE_SECONDS = 432  # frames
 COSTS = ("utterance", "frame", "cell")
 SHIPPED_GPUS = 4  # job/presets/cluster.yaml: as many micro-batches per step, one GPU per node
 HOP = 50e-6  # seconds per message over TCP
-# Bytes/s between the GPU nodes of the cluster files, from the clouds' pages: what a g6.2xlarge can
-# send without burst, and a g2-standard-8; and an assumption for Kubernetes.
+# Bytes/s between the GPU nodes of the cluster files: what AWS's pages give one flow, which is all
+# that a g6.2xlarge sends for long; the others are assumptions.
 SHIPPED = {
     "cluster.yaml": 5e9 / 8,
     "deploy/cluster-gcp.yaml": 16e9 / 8,

@@ -1,8 +1,7 @@
 """The order of a whole run: every epoch's plan, the position after a step, and who gets what."""
 
 import functools
-import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +9,6 @@ import numpy as np
 from data.plan.epoch_plan import EpochPlan, Position
 from data.plan.history import Cut, History, plan_through
 
-NOTHING = np.zeros(0, np.int64)
 PLANS_KEPT = 2  # a plan of 10 million utterances takes 45 MB
 
 
@@ -78,44 +76,3 @@ class Schedule:
         return functools.lru_cache(maxsize=PLANS_KEPT)(
             functools.partial(plan_through, self.history, self.rows, self.frames, self.phones)
         )
-
-
-def dealt_rows(schedule: Schedule, first: Position, steps: int, world_size: int) -> list[dict]:
-    """Return the micro-batches of some steps as they are dealt to W workers, in order.
-
-    Row i goes to rank i % W. A global step has ceil(G / W) x W rows: each rank's micro-batches of
-    `Schedule.shares`, and empty ones, numbered from G, where a rank has fewer.
-
-    Args:
-        schedule: order of the run.
-        first: position of the first step.
-        steps: number of global steps.
-        world_size: W.
-
-    Returns:
-        Per row `step`, `epoch`, `slot` (the number j within the step) and `rows`, int64 [b].
-    """
-    rows = []
-    position = first
-    for _ in range(steps):
-        plan = schedule.plan(position.epoch)
-        for slot in dealt_slots(schedule.shares(position, world_size)):
-            empty = slot >= schedule.cut.micro_batches_per_step
-            members = NOTHING if empty else plan.micro_batch(position.epoch_step, slot)
-            place = {"step": position.step, "epoch": position.epoch, "slot": slot}
-            rows.append({**place, "rows": members})
-        position = schedule.after(position)
-    return rows
-
-
-def dealt_slots(shares: Sequence[Sequence[int]]) -> list[int]:
-    """Return the numbers of a step's micro-batches, one per rank in turn, until all are dealt.
-
-    Where a rank has no more, a number from G on stands for no micro-batch.
-
-    Args:
-        shares: per rank the numbers of its micro-batches.
-    """
-    empty = itertools.count(sum(map(len, shares)))
-    rounds = range(max(map(len, shares)))
-    return [own[i] if i < len(own) else next(empty) for i in rounds for own in shares]

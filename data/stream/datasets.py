@@ -44,6 +44,7 @@ NODE_ID = "ray.io/node-id"  # Ray's label of each node
 NEVER_S = 10**6
 CLOSED_WITHIN_S = 0.5
 END_WITHIN_S = 10.0
+AT_HAND_S = 0.02
 
 
 class DatasetError(Exception):
@@ -347,6 +348,7 @@ class DatasetRows:
         self.turns = turns
         self.begin = 0  # its first step, once it has been reached
         self.reached = False
+        self.wanted = 0  # the rank has loaded the steps before it itself
         self.ended = False
         self.head: list[pa.Table] = []
         self.closed = False
@@ -365,9 +367,12 @@ class DatasetRows:
             DatasetError: Ray Data failed.
         """
         while not self.ended and (not self.head or step_of(self.head[0]) < step):
+            stale = bool(self.head)
             try:
-                found = self.steps.get(block=self.reached)
+                # a step behind one that is passed over is on its way
+                found = self.steps.get(self.reached or stale, None if self.reached else AT_HAND_S)
             except queue.Empty:
+                self.wanted = step + 1
                 return None
             if isinstance(found, RayError):
                 raise DatasetError(str(found).strip().splitlines()[-1]) from found
@@ -404,6 +409,8 @@ class DatasetRows:
             self.number, rows = split(self.number)
             while not self.closed:
                 found = list(islice(rows, self.turns))
+                if found and step_of(found[0]) < self.wanted:
+                    continue
                 self._hand(found)
                 if not found:
                     return

@@ -107,7 +107,7 @@ class WavLMFeatures(nn.Module):
 class FrozenConv1d(nn.Conv1d):
     """A convolution that is frozen: its weight, of weight norm or not, is computed once."""
 
-    def __init__(self, conv: nn.Conv1d) -> None:
+    def __init__(self, conv: Any) -> None:
         super().__init__(
             conv.in_channels,
             conv.out_channels,
@@ -136,6 +136,9 @@ class GatedAttention(nn.Module):
     Args:
         attention: transformers' module, whose weights it takes.
     """
+
+    two: Tensor
+    minus_one: Tensor
 
     def __init__(self, attention: Any) -> None:
         super().__init__()

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from data.config import CostConfig, PlanConfig
 from data.plan.epoch_plan import Position
 from data.plan.history import Cut, begun
-from data.plan.schedule import Schedule, dealt_rows
+from data.plan.schedule import Schedule
+from data.stream.orders import NO_SLOT, order_of
 
 Step = dict[int, tuple[int, ...]]  # slot -> rows of the manifest
 
@@ -35,21 +36,28 @@ class Corpus:
 
     def dealt(self, world_size: int, first: Position, steps: int) -> list[Step]:
         """Return what W workers get together, each by its own share of the rows."""
-        rows = dealt_rows(self.schedule, first, steps, world_size)
-        per_step = -(-self.G // world_size)
-        made: list[Step] = [{} for _ in range(steps)]
+        made: list[Step] = []
+        position = first
+        for _ in range(steps):
+            made.append(self._step(world_size, position))
+            position = self.schedule.after(position)
+        return made
+
+    def _step(self, world_size: int, position: Position) -> Step:
+        order = order_of(self.schedule, position, range(world_size), world_size)
+        assert order.step == position.step
+        made: Step = {}
         for rank in range(world_size):
-            share = rows[rank::world_size]  # as streaming_split(W, equal=True) deals them
-            assert len(share) == steps * per_step
-            for i, row in enumerate(share):
-                step, slot = i // per_step, row["slot"]
-                assert row["step"] == first.step + step
-                if slot < self.G:
-                    assert slot not in made[step]
-                    made[step][slot] = tuple(row["rows"].tolist())
+            # as streaming_split(W, equal=True) deals them
+            slots, rows = order.slots[rank::world_size], order.rows[rank::world_size]
+            assert len(slots) == -(-self.G // world_size)
+            assert (rank == 0) == (slots[0] == 0)  # its images are the run's
+            for slot, members in zip(slots, rows, strict=True):
+                if slot == NO_SLOT:
+                    assert len(members) == 0
                 else:
-                    assert len(row["rows"]) == 0
-            assert (rank == 0) == (share[0]["slot"] == 0)  # its images are the run's
+                    assert slot not in made
+                    made[slot] = tuple(members.tolist())
         return made
 
     def position(self, steps: int) -> Position:

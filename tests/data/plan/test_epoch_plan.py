@@ -100,12 +100,15 @@ def test_every_utterance_exactly_once_but_for_the_stated_fill(
             assert cost is None or predicted <= cost.budget * (1 + 1e-9)
 
 
-def test_the_plan_is_a_function_of_seed_and_epoch():
-    frames, phones = lengths(500, 1)
-    assert batches(make(frames, phones, 7, 3)) == batches(make(frames, phones, 7, 3))
+@pytest.mark.parametrize("cost", [None, CostConfig()])
+def test_the_plan_is_a_function_of_seed_and_epoch(cost):
+    frames, phones = lengths(2000, 1)
+    one, again = (make(frames, phones, 7, 3, cost=cost) for _ in range(2))
+    assert batches(one) == batches(again)
+    assert np.array_equal(one.costs, again.costs)
     for seed, epoch in ((7, 4), (8, 3)):
         one, other = (
-            {frozenset(b) for b in batches(make(frames, phones, *key))}
+            {frozenset(b) for b in batches(make(frames, phones, *key, cost=cost))}
             for key in ((7, 3), (seed, epoch))
         )
         assert len(one & other) < 0.5 * len(other)

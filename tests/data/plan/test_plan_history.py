@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from data.config import CostConfig, PlanConfig
 from data.plan.epoch_plan import EpochPlan, Position
 from data.plan.history import Change, Cut, History, begun, change_of, changed, plan_through
-from data.plan.schedule import Schedule, dealt_rows
+from data.plan.schedule import Schedule
+from data.stream.orders import order_of
 
 Step = list[tuple[int, ...]]  # rows of each micro-batch
 CUT = Cut(0, 2, 0, True, PlanConfig(max_frames=3000, max_utterances=8))
@@ -33,9 +34,9 @@ def schedule_of(frames: list[int], history: History) -> Schedule:
 
 def dealt(schedule: Schedule, position: Position, world_size: int) -> Step:
     """Return the micro-batches of one step, by slot, through the rows that W workers are dealt."""
-    rows = dealt_rows(schedule, position, 1, world_size)
+    order = order_of(schedule, position, range(world_size), world_size)
     G = schedule.cut.micro_batches_per_step
-    made = {row["slot"]: tuple(row["rows"].tolist()) for row in rows}
+    made = dict(zip(order.slots, (tuple(rows.tolist()) for rows in order.rows), strict=True))
     return [made[slot] for slot in range(G)]
 
 

@@ -12,7 +12,8 @@ from data import plan
 from data.config import PlanConfig
 from data.plan.epoch_plan import Position
 from data.plan.history import Cut, begun
-from data.plan.schedule import Schedule, dealt_rows
+from data.plan.schedule import Schedule
+from data.stream.orders import NO_SLOT, order_of
 
 CUT = Cut(3, 4, 8, True, PlanConfig(max_frames=120, max_utterances=3))
 MODULES = sorted(path.stem for path in Path(plan.__path__[0]).glob("*.py"))
@@ -24,11 +25,10 @@ def schedule(cut: Cut = CUT, n: int = 20) -> Schedule:
 
 
 def test_uneven_shares_are_padded_with_rows_that_cost_nothing():
-    rows = dealt_rows(schedule(), Position(), 2, 3)
-    assert len(rows) == 2 * 6
-    for step in (rows[:6], rows[6:]):
-        assert sorted(row["slot"] for row in step) == [*range(6)]
-        assert all((len(row["rows"]) == 0) == (row["slot"] >= 4) for row in step)
+    order = order_of(schedule(), Position(), range(3), 3)
+    assert sorted(order.slots) == [NO_SLOT, NO_SLOT, *range(4)]
+    for slot, rows in zip(order.slots, order.rows, strict=True):
+        assert (len(rows) == 0) == (slot == NO_SLOT)
 
 
 def test_the_position_after_an_epochs_last_step_is_the_next_epochs_first():

@@ -63,6 +63,24 @@ def test_steps_that_the_rank_has_loaded_itself_are_passed_over():
     assert dataset.begin == 6
 
 
+def test_a_rank_that_goes_on_meets_its_dataset():
+    """Rows come as fast as the rank takes steps, some steps late."""
+
+    def late() -> Iterator[pa.Table]:
+        for row in rows(0, 1000):
+            yield row
+            if step_of(row) > 5:
+                time.sleep(0.001)
+
+    dataset = opened(late)
+    for step in range(6, 200):
+        if dataset.take(step) is not None:
+            break
+        time.sleep(0.01)
+    assert dataset.reached
+    assert step < 40
+
+
 def test_an_error_comes_behind_the_steps_before_it():
     def fails() -> Iterator[pa.Table]:
         yield from rows(0, 1)

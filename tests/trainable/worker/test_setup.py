@@ -73,7 +73,8 @@ def test_names_are_read_for_a_message_and_only_so_many(tmp_path, caplog):
     manifest = read_manifest(make_corpus(str(tmp_path)).data.shards)
     ids = manifest.column("id").tolist()
     few, many = np.arange(3), np.resize(np.arange(UTTERANCES), 5 * NAMES_SHOWN)
-    plan = EpochPlan(few, np.array([0, 2, 3]), np.array([0, 1, 2]), fill=1, left_out=many)
+    offsets, begins, costs = np.array([0, 2, 3]), np.array([0, 1, 2]), np.ones(2)
+    plan = EpochPlan(few, offsets, begins, fill=1, left_out=many, costs=costs)
     with caplog.at_level(logging.INFO, "bert_vits2_ray"):
         announce(2, plan, manifest.names)
     _, filled, left_out = caplog.messages
