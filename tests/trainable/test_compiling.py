@@ -58,8 +58,7 @@ def small(monkeypatch):
 
 
 def config(**train: Any):
-    # small changes of the weights, which would make differences of rounding large ones
-    cfg = tiny_config(micro_batches_per_step=G, **({"learning_rate": 1e-5} | train))
+    cfg = tiny_config(micro_batches_per_step=G, **train)
     sizes: dict[str, Any] = {
         "p_dropout": 0.0,  # a compiled part draws other masks
         "n_flow_layer": 2,
