@@ -46,7 +46,7 @@ def make_run(folder, plan: PlanConfig, cost: CostConfig, workers: int = 2, noise
     table = [
         {name: "x" for name in COLUMNS.names if pa.types.is_string(COLUMNS.field(name).type)}
         | {"id": f"{i:05d}", "split": "train", "frames": int(n), "phones": int(n) // 3}
-        | {"row": i, "shard": "shard"}
+        | {"samples": 512 * int(n), "row": i, "shard": "shard"}
         for i, n in enumerate(frames)
     ]
     header = {"speakers": {"a": 0}, "spectrograms": False}
