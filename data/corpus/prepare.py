@@ -185,7 +185,7 @@ def _survey(
         return SURVEYED.empty_table()
     blocks = [_table(rows, LINE) for rows in _chunks(line_rows(transcript), LINES_PER_BLOCK)]
     actors = min(len(blocks), max(1, int(_resource("CPU"))))
-    dataset = ray.data.from_arrow(blocks).map_batches(
+    dataset = _dataset(blocks).map_batches(
         Surveyor,
         fn_constructor_args=(cfg, recipe, frozenset(held)),
         batch_size=None,
@@ -209,7 +209,7 @@ def _compute(
     blocks = [shard_block(surveyed, chunk) for chunk in _chunks(rows, cfg.rows_per_shard)]
     cpus, gpus, actors = _bert_resources()
     dataset = (
-        ray.data.from_arrow(blocks)
+        _dataset(blocks)
         .map_batches(
             BertActor,
             fn_constructor_args=(cfg, "cuda" if gpus else "cpu"),
@@ -312,6 +312,12 @@ def _nothing() -> None:
     """Take room, and be done."""
 
 
+def _dataset(blocks: list[pa.Table]) -> ray.data.Dataset:
+    """Return a dataset of tables, once there is a CPU: a task of Ray's looks at each of them."""
+    wait_for_room("CPU", 1)
+    return ray.data.from_arrow(blocks)
+
+
 def _run(dataset: ray.data.Dataset, what: str, rows: int) -> pa.Table:
     """Run a dataset and return its rows.
 
@@ -324,7 +330,6 @@ def _run(dataset: ray.data.Dataset, what: str, rows: int) -> pa.Table:
         PreparationError: the first `problem` among the rows.
     """
     _quieten(dataset)
-    wait_for_room("CPU", TASK_CPUS)
     taken = []
     with contextlib.closing(Progress(what, rows)) as progress:
         blocks: Iterator[pa.Table] = iter(
