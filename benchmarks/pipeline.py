@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import numpy as np
 import torch
@@ -81,6 +82,11 @@ def ours(spec: StreamSpec) -> Iterator[TtsBatch]:
             time.sleep(START_STEP_S)
 
 
+def as_they_are(arrays: Any) -> Any:
+    """Return a micro-batch as its process made it."""
+    return arrays
+
+
 def dataloader(spec: StreamSpec, processes: int) -> Iterator[TtsBatch]:
     """Yield the batches of the peer's stream."""
     loader = DataLoader(
@@ -89,7 +95,8 @@ def dataloader(spec: StreamSpec, processes: int) -> Iterator[TtsBatch]:
         shuffle=False,
         num_workers=processes,
         prefetch_factor=4,
-        collate_fn=lambda arrays: arrays,
+        collate_fn=as_they_are,
+        multiprocessing_context="spawn",  # Ray's connections do not outlive a fork
     )
     for arrays in loader:
         yield to_batch(arrays)
