@@ -270,12 +270,15 @@ def main() -> None:
     """Run the command."""
     made = argparse.ArgumentParser(prog="python -m benchmarks.stream", description=__doc__)
     made.add_argument("--datasets", type=int, default=10, help="so many datasets' worth of steps")
+    made.add_argument(
+        "--loaders", type=int, default=4, help="data.loaders; its auto has 16 for eight GPUs"
+    )
     made.add_argument("--json", type=Path, help="write the figures")
     args = made.parse_args()
     os.environ.setdefault("RAY_worker_niceness", "0")
     with tempfile.TemporaryDirectory() as folder:
         cfg = with_absolute_paths(read_config(DEMO))
-        cfg = replace(cfg, data=replace(cfg.data, loaders=1))
+        cfg = replace(cfg, data=replace(cfg.data, loaders=args.loaders))
         with ray_session(cfg):
             result = measure(cfg, folder, args.datasets * MICRO_BATCHES // RANKS)
     print(json.dumps(result, indent=1))

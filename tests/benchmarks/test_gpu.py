@@ -34,6 +34,8 @@ def test_all_stages_on_a_cpu_without_ray(tmp_path):
         own = found[f"speed {mode}"]
         assert own["steps_per_s"] > 0 and own["flops"] > 0 and 0 < own["mfu"] < 1.5
     assert found["launches fp32"]["counted"] > 1000
+    assert len(found["pieces"]) == 23
+    assert found["pieces"]["LSTM, ours"]["seconds"] > 0
     assert found["batch finder"]["max_utterances"] > 2
     assert found["feeding"]["decoded_utterances_per_s_and_core"] > 0
 
