@@ -25,6 +25,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import ray
 import ray.data
@@ -42,6 +43,7 @@ from data.corpus.transcript import Transcript, read_transcript
 from data.corpus.writer import write_rows
 from data.files import below
 from data.gpu import gpu_trouble
+from data.plan.blocks import strip_order
 from data.shards.manifest import (
     COLUMNS,
     SCHEMA_VERSION,
@@ -52,8 +54,9 @@ from data.shards.manifest import (
     split_of,
     write_manifest,
 )
-from data.shards.shard import list_shards, read_index, remove_unreferenced
+from data.shards.shard import list_shards, read_index, remove_unreferenced, with_ranges
 
+LENGTHS = ("frames", "phone_count")
 LINES_PER_BLOCK = 64
 # less than one: a machine with a single logical CPU must hold a BERT actor and a writer
 TASK_CPUS = 0.5
@@ -102,7 +105,7 @@ def prepare(cfg: DataConfig, transcript: Transcript | None = None) -> Manifest:
     ledger.check(cfg.max_reject_share)
     check_training_split(transcript, rows, splits)
 
-    new = [row for row in rows if row["key"] not in held]
+    new = _in_strips([row for row in rows if row["key"] not in held])
     if before and before["schema_version"] == SCHEMA_VERSION:
         _tell_changes(cfg, before, len(new), len(rows))
     places = {key: (row.shard, row.row) for key, row in held.items()}
@@ -112,7 +115,8 @@ def prepare(cfg: DataConfig, transcript: Transcript | None = None) -> Manifest:
     header = _header(cfg, recipe, ledger, speakers)
     header["prepared"] = prepared_with(cfg, transcript, header["languages"])
     # new shards are there already and old ones go last: a manifest never names a missing shard
-    manifest = write_manifest(cfg.shards, header, _manifest_table(rows, splits, places))
+    table = with_ranges(cfg.shards, _manifest_table(rows, splits, places))
+    manifest = write_manifest(cfg.shards, header, table)
     remove_unreferenced(cfg.shards, set(manifest.words("shard")))
     return manifest
 
@@ -134,6 +138,13 @@ def check_training_split(
         f"({len(rows)} in all), so that nothing is left to train on: say train in some, or leave "
         "`split` out; a corpus for job.evaluate alone is one of the split train (--split train)"
     )
+
+
+def _in_strips(rows: list[dict]) -> list[dict]:
+    """Return rows as shards are written: neighbours in a manifest's plan lie side by side."""
+    rows = sorted(rows, key=lambda row: (row["frames"], row["id"]))
+    frames, phones = (np.array([row[name] for row in rows], np.int64) for name in LENGTHS)
+    return [rows[at] for at in strip_order(frames, phones)]
 
 
 def _splits(cfg: DataConfig, rows: list[dict]) -> dict[str, str]:
