@@ -109,8 +109,13 @@ def changed(history: History, position: Position, cut: Cut) -> History:
     """Return the history of a run that continues at a position with this cut.
 
     Utterances stay together as they did when the run began, wherever they lie now.
+
+    Args:
+        history: changes so far; empty where older code, which knew of no blocks, recorded none.
+        position: where it continues.
+        cut: what its epochs are cut by from there on.
     """
-    assert history
+    history = history or begun(replace(cut, block=1))
     cut = replace(cut, block=history[-1].cut.block)
     if history[-1].cut == cut:
         return history

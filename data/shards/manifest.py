@@ -298,6 +298,8 @@ def _read_column(file: pq.ParquetFile, name: str) -> Iterator[pa.Array]:
         column = file.read_row_group(group, [name]).column(name)
         if name in NUMBERS and column.null_count:
             raise pa.ArrowInvalid(f"{name} has empty cells")
+        if name in RANGE_COLUMNS.names and pc.any(pc.less(column, 0)).as_py():
+            raise pa.ArrowInvalid(f"{name} is below 0")
         yield from column.cast(_schema(True).field(name).type).chunks
 
 

@@ -10,6 +10,7 @@ an index of the rows.
 import contextlib
 import functools
 import hashlib
+import io
 import itertools
 import json
 import zlib
@@ -91,7 +92,8 @@ def write_shard(uri: str, rows: Iterable[Mapping[str, Any]]) -> str | None:
     digest = hashlib.blake2b(digest_size=16)
     index: list[dict] = []
     ranges: list[Range] = []
-    sink = pa.BufferOutputStream()
+    file = io.BytesIO()
+    sink = pa.PythonFile(file, mode="w")  # counts the bytes of all who write to it
     with pq.ParquetWriter(sink, SHARD_COLUMNS, **_WRITTEN) as writer:
         for row in rows:
             checked = {name: row[name] for name in _CHECKED} | {"checksum": row_checksum(row)}
@@ -106,11 +108,11 @@ def write_shard(uri: str, rows: Iterable[Mapping[str, Any]]) -> str | None:
     if not index:
         return None
     name = f"{FOLDER}/{digest.hexdigest()}.parquet"
-    put_file(below(uri, name), sink.getvalue().to_pybytes())
+    put_file(below(uri, name), file.getvalue())
     return name
 
 
-def _append(sink: pa.BufferOutputStream, writer: pq.ParquetWriter, row: pa.Table) -> Range:
+def _append(sink: pa.NativeFile, writer: pq.ParquetWriter, row: pa.Table) -> Range:
     """Write a row group of one row, and behind it what it can be read by alone."""
     offset = sink.tell()
     writer.write_table(row)

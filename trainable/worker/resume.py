@@ -97,7 +97,7 @@ def resume_or_start(
     if differences:
         log.info("resumes with other settings: %s", "; ".join(differences))
 
-    history = changed(info.history or spec.history, info.position, spec.cut)
+    history = changed(info.history, info.position, spec.cut)
     if info.history and history != info.history:
         log.warning("what epoch %d has not used yet is planned again", info.position.epoch)
     log.info("resumes at step %d from %s", info.position.step, newest)

@@ -129,6 +129,9 @@ def test_rows_hold_what_training_needs(corpus) -> None:
         assert row["bert_width"] == 16
         assert np.isfinite(features).all()
         assert features.std() > 0
+    by_ranges = reader.rows(manifest.located(range(len(TEXTS))))
+    assert [row["key"] for row in by_ranges] == manifest.column("key").tolist()
+    assert manifest.has_ranges
 
 
 def test_shards_are_sorted_by_length_and_bounded(corpus) -> None:

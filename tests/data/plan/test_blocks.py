@@ -1,5 +1,6 @@
 """Blocks of utterances that lie side by side in the shards, and what the plan makes of them."""
 
+import hashlib
 from dataclasses import asdict, replace
 
 import numpy as np
@@ -120,12 +121,28 @@ def test_a_run_goes_on_as_it_began_wherever_its_rows_lie_now():
         assert set(plan.order.tolist()) == set(range(300))
 
 
+@pytest.mark.parametrize(
+    ("mode", "digest"), [("cost", "325291e731a12103"), ("budget", "8c9a75d8eb2dcc5a")]
+)
+def test_shards_of_older_code_have_the_plan_that_it_made(mode, digest):
+    rng = np.random.default_rng(5)
+    frames = np.sort(rng.integers(20, 900, 3000))
+    cut = Cut(3, 4, 32, True, PlanConfig(mode=mode), block=1)
+    made = hashlib.sha256()
+    for epoch in (0, 1):
+        plan = cut.epoch_plan(np.arange(3000), frames, 1 + frames * 7919 % 300, epoch)
+        for array in (plan.order, plan.offsets, plan.begins):
+            made.update(array.astype("<i8").tobytes())
+    assert made.hexdigest()[:16] == digest
+
+
 def test_a_run_of_older_code_knew_of_no_blocks():
     recorded = asdict(CUT)
     del recorded["block"]
     change = change_of({"epoch": 0, "epoch_step": 0, "cut": recorded})
     assert change.cut == replace(CUT, block=1)
     assert change_of({"epoch": 0, "epoch_step": 0, "cut": asdict(CUT)}) == Change(0, 0, CUT)
+    assert changed((), Position(3, 0, 3), CUT) == begun(replace(CUT, block=1))
 
 
 @pytest.mark.parametrize("open_", [True, False])

@@ -12,6 +12,7 @@ from data.shards.manifest import (
     COLUMNS,
     RANGE_COLUMNS,
     Manifest,
+    ManifestError,
     read_manifest,
     write_manifest,
 )
@@ -153,6 +154,15 @@ def test_a_range_that_names_another_row_is_damage(tmp_path):
     other = manifest.located([2])[0]
     with pytest.raises(ShardError, match="row 2 is damaged"):
         ShardReader(str(tmp_path)).rows([other._replace(range=place.range)])
+
+
+def test_a_manifest_with_ranges_that_no_file_has_is_refused(tmp_path):
+    table = prepared(str(tmp_path)).table
+    column = pa.array([-1, *table.column("offset").to_pylist()[1:]], pa.int64())
+    number = table.column_names.index("offset")
+    write_manifest(str(tmp_path), {"speakers": {}}, table.set_column(number, "offset", column))
+    with pytest.raises(ManifestError, match="offset is below 0"):
+        read_manifest(str(tmp_path))
 
 
 def test_the_table_is_written_again_as_it_was(tmp_path):
