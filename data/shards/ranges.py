@@ -100,12 +100,13 @@ def alone(row: pa.Table, length: int, **options: Any) -> tuple[bytes, bytes]:
     return content[len(MAGIC) : end], packed + len(packed).to_bytes(_LENGTH, "little")
 
 
-def row_of(content: bytes) -> dict[str, Any]:
+def row_of(content: memoryview) -> dict[str, Any]:
     """Return a row, given the bytes of its range.
 
     Raises:
         pa.ArrowException, OSError, zlib.error: they are no row.
     """
     footer = len(content) - _LENGTH - int.from_bytes(content[-_LENGTH:], "little")
-    file = MAGIC + content[:footer] + zlib.decompress(content[footer:-_LENGTH])
-    return pq.ParquetFile(pa.BufferReader(file)).read(use_threads=False).to_pylist()[0]
+    file = b"".join((MAGIC, content[:footer], zlib.decompress(content[footer:-_LENGTH])))
+    found = pq.ParquetFile(pa.BufferReader(file))
+    return found.read_row_group(0, use_threads=False).to_pylist()[0]
