@@ -32,7 +32,8 @@ def prepared(uri: str, older: int = 0) -> Manifest:
         for number, row in enumerate(rows[first : first + PER_SHARD]):
             place = {"split": "train", "phones": 6, "shard": shard, "row": number}
             table.append({name: row.get(name) for name in COLUMNS.names} | place)
-    made = with_ranges(uri, pa.Table.from_pylist(table, COLUMNS))
+    whole = pa.Table.from_pylist(table, COLUMNS)
+    made = with_ranges(uri, pa.concat_tables([whole.slice(0, 5), whole.slice(5)]))
     if older:
         known = np.arange(ROWS) >= older * PER_SHARD
         for number, name in enumerate(made.column_names):
