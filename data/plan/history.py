@@ -115,7 +115,7 @@ def changed(history: History, position: Position, cut: Cut) -> History:
         position: where it continues.
         cut: what its epochs are cut by from there on.
     """
-    history = history or begun(replace(cut, block=1))
+    history = history or begun(replace(cut, block=cut.block and 1))
     cut = replace(cut, block=history[-1].cut.block)
     if history[-1].cut == cut:
         return history
