@@ -1,0 +1,88 @@
+"""Integer sums: equal bits in every order, near the mean in float64, whatever the values."""
+
+import pytest
+import torch
+from torch import nn
+
+from trainable.distributed.exact_sums import BLOCK, ExactSums
+
+SIZES = (1, BLOCK - 1, BLOCK, 3 * BLOCK + 7)
+
+
+def mean(gradients: list[list[torch.Tensor]], bucket_bytes: float = 2**20) -> list[torch.Tensor]:
+    """What a worker that has all micro-batches writes to `.grad`."""
+    parameters = [nn.Parameter(torch.zeros_like(g)) for g in gradients[0]]
+    named = {str(i): p for i, p in enumerate(parameters)}
+    sums = ExactSums(named, len(gradients), bucket_bytes)
+    for own in gradients[:-1]:
+        for p, g in zip(parameters, own, strict=True):
+            p.grad = g.clone()
+        sums.keep()
+    with sums.sending():
+        for p, g in zip(parameters, gradients[-1], strict=True):
+            p.grad = g.clone()
+    sums.finish()
+    return [p.grad for p in parameters]
+
+
+def made_up(micro_batches: int, spread: float) -> list[list[torch.Tensor]]:
+    """Normal gradients, of which blocks and elements have magnitudes of their own."""
+    g = torch.Generator().manual_seed(0)
+    scales = [torch.randn(n, generator=g).mul(spread).exp() for n in SIZES]
+    return [[torch.randn(len(s), generator=g) * s for s in scales] for _ in range(micro_batches)]
+
+
+@pytest.mark.parametrize("micro_batches", [1, 2, 3, 8, 100])
+def test_the_order_and_the_buckets_do_not_matter(micro_batches):
+    gradients = made_up(micro_batches, 3.0)
+    forwards = mean(gradients)
+    backwards = mean(gradients[::-1], bucket_bytes=1)
+    assert all(map(torch.equal, forwards, backwards))
+
+
+@pytest.mark.parametrize(
+    ("micro_batches", "bits"), [(1, 24), (4, 24), (5, 23), (64, 20), (512, 17)]
+)
+def test_a_mean_is_as_near_as_its_bits(micro_batches, bits):
+    """Of each block, in relation to its largest gradient."""
+    gradients = made_up(micro_batches, 3.0)
+    found = mean(gradients)
+    for i, got in enumerate(found):
+        all_of_it = torch.stack([own[i].double() for own in gradients])
+        for block in range(0, len(got), BLOCK):
+            part = all_of_it[:, block : block + BLOCK]
+            off = (got[block : block + BLOCK] - part.mean(0)).abs().max()
+            assert off <= 2.0**-bits * part.abs().max()
+
+
+@pytest.mark.parametrize("value", [1e-45, 1e-38, 1e-30, 1.0, 1e30, 3.4e38])
+def test_every_magnitude_has_its_scale(value):
+    gradients = [[torch.tensor([value, -value, 0.0, value])] for _ in range(4)]
+    gradients[3][0][3] = -value
+    (got,) = mean(gradients)
+    expected = torch.tensor([value, -value, 0.0, value / 2])
+    assert torch.allclose(got, expected, rtol=1e-6, atol=2.0**-126)
+
+
+def test_zeros_stay_zeros():
+    assert not any(mean([[torch.zeros(BLOCK + 1)]] * 3)[0])
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+@pytest.mark.parametrize("where", [0, 2])
+def test_what_is_not_finite_makes_its_block_nan(value, where):
+    gradients = made_up(3, 1.0)
+    gradients[where][3][BLOCK + 5] = value
+    *others, got = mean(gradients)
+    assert got[BLOCK : 2 * BLOCK].isnan().all()
+    assert got[:BLOCK].isfinite().all()
+    assert got[2 * BLOCK :].isfinite().all()
+    assert all(other.isfinite().all() for other in others)
+
+
+def test_a_parameter_without_a_gradient_is_named():
+    sums = ExactSums({"g.dec.weight": nn.Parameter(torch.zeros(3))}, 1, 1)
+    with sums.sending():
+        pass
+    with pytest.raises(AssertionError, match=r"g\.dec\.weight takes no part"):
+        sums.finish()
