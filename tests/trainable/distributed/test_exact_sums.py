@@ -2,8 +2,10 @@
 
 import pytest
 import torch
+import torch.distributed as dist
 from torch import nn
 
+from trainable.distributed import exact_sums
 from trainable.distributed.exact_sums import BLOCK, ExactSums
 
 SIZES = (1, BLOCK - 1, BLOCK, 3 * BLOCK + 7)
@@ -78,6 +80,50 @@ def test_what_is_not_finite_makes_its_block_nan(value, where):
     assert got[:BLOCK].isfinite().all()
     assert got[2 * BLOCK :].isfinite().all()
     assert all(other.isfinite().all() for other in others)
+
+
+class AnotherWorker:
+    """A worker with gradients of zero, in place of the process group; notes what is sent."""
+
+    def __init__(self, monkeypatch):
+        self.sent: list[torch.Tensor] = []
+        monkeypatch.setattr(exact_sums, "world_size", lambda: 2)
+        monkeypatch.setattr(dist, "get_rank", lambda: 0)
+        monkeypatch.setattr(dist, "all_reduce", self.all_reduce)
+
+    def all_reduce(self, tensor, op=dist.ReduceOp.SUM, async_op=False):
+        self.sent.append(tensor)
+        return self
+
+    def wait(self):
+        """The sums are those of this worker."""
+
+
+def test_as_many_bytes_as_floats_are_sent_while_the_backward_pass_goes_on(monkeypatch):
+    """From the second step on, in the order in which gradients became ready in the first."""
+    layers = nn.Sequential(*(nn.Linear(BLOCK, BLOCK, bias=False) for _ in range(8)))
+    named = dict(layers.named_parameters())
+    alone = ExactSums(named, 2, bucket_bytes=4 * BLOCK**2)
+    with alone.sending():
+        layers(torch.ones(1, BLOCK)).sum().backward()
+    alone.finish()
+    expected = [p.grad for p in named.values()]
+
+    another = AnotherWorker(monkeypatch)
+    sums = ExactSums(named, 2, bucket_bytes=4 * BLOCK**2)
+    during = []
+    for _ in range(2):
+        layers.zero_grad()
+        another.sent = []
+        with sums.sending():
+            layers(torch.ones(1, BLOCK)).sum().backward()
+        during.append([t.dtype for t in another.sent].count(torch.int32))
+        sums.finish()
+        assert all(map(torch.equal, [p.grad for p in named.values()], expected))
+    assert during == [0, 7]  # all buckets but the last
+    assert [bucket.parameters[0] for bucket in sums.buckets] == [*named.values()][::-1]
+    gradients = sum(p.nbytes for p in named.values())
+    assert gradients < sum(t.nbytes for t in another.sent) < 1.005 * gradients
 
 
 def test_a_parameter_without_a_gradient_is_named():
