@@ -84,7 +84,7 @@ def prepare(cfg: DataConfig, transcript: Transcript | None = None) -> Manifest:
     if transcript is None:
         transcript = read_transcript(cfg.transcript, cfg.audio_root, cfg.max_reject_share)
     before = earlier_header(cfg.shards)
-    known = known_speakers(cfg.shards)
+    known = known_speakers(cfg.shards, cfg.speakers)
     recipe = make_recipe(cfg, {line.language for line in transcript.lines})
     held = _held_rows(cfg.shards)
 
