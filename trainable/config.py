@@ -246,7 +246,7 @@ class CheckpointConfig(Settings, section="train.checkpoint"):
 
     Attributes:
         every_steps: global steps between checkpoints.
-        keep: how many of the newest checkpoints are kept.
+        keep: how many of the newest checkpoints are kept; 0: all.
         keep_best: how many of those with the best scores are kept beside them; above 0, a
             checkpoint is also saved at each validation.
         metric: the score of a checkpoint: a tag of the validation such as `eval/mel` or `eval/mcd`.
@@ -257,7 +257,7 @@ class CheckpointConfig(Settings, section="train.checkpoint"):
     """
 
     every_steps: Count = 1000
-    keep: Count = 3
+    keep: Annotated[int, Range(0)] = 3
     keep_best: Annotated[int, Range(0)] = 1
     metric: Text = "eval/mel"
     larger_is_better: bool = False

@@ -119,7 +119,7 @@ def _rows_in_shards(cfg: DataConfig, transcript: Transcript) -> tuple[dict, Tabl
     Raises: see `prepare`.
     """
     before = earlier_header(cfg.shards)
-    known = known_speakers(cfg.shards)
+    known = known_speakers(cfg.shards, cfg.speakers)
     recipe = make_recipe(cfg, transcript.lines.words("language"))
     held = _held_rows(cfg.shards)
 

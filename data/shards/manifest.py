@@ -308,13 +308,29 @@ def _nothing(name: str) -> pa.Array:
     return pa.array([], _schema(True).field(name).type)
 
 
-def known_speakers(uri: str) -> dict[str, int]:
-    """Return speaker name -> id of what was prepared at `uri` before; empty if nothing was.
+def known_speakers(uri: str, given: Mapping[str, int] | None = None) -> dict[str, int]:
+    """Return speaker name -> id of what was prepared at `uri` before, and of `data.speakers`.
 
-    Raises: see `earlier_header`.
+    Args:
+        uri: folder or URI of the shards; there may be none.
+        given: `data.speakers`; None: no row is given.
+
+    Raises:
+        ValueError: they contradict each other, or see `earlier_header`.
     """
     header = earlier_header(uri)
-    return header["speakers"] if header else {}
+    kept: dict[str, int] = header["speakers"] if header else {}
+    owners = {number: name for name, number in kept.items()}
+    given = given or {}
+    for name, number in given.items():
+        other = owners.get(number, name)
+        if kept.get(name, number) != number or other != name:
+            holder = f"{name} has the row {kept[name]}" if name in kept else f"{other} has it"
+            raise ValueError(
+                f"data.speakers gives {name} the row {number}, but in {uri} {holder}, which stays: "
+                "change data.speakers, or prepare into another data.shards"
+            )
+    return {**kept, **given}
 
 
 def earlier_header(uri: str) -> dict | None:
@@ -356,10 +372,12 @@ def _read_header(uri: str) -> dict:
 def number_speakers(names: Iterable[str], known: Mapping[str, int]) -> dict[str, int]:
     """Return speaker name -> id.
 
-    Known speakers keep their ids, even if they have no lines any more; new ones follow, by name.
+    Known speakers keep their ids, even if they have no lines any more; new ones follow the highest
+    of these, by name. A gap stays one: its row may be of somebody whom the weights know.
     """
     new = sorted(set(names) - set(known))
-    return {**known, **{name: number for number, name in enumerate(new, start=len(known))}}
+    first = 1 + max(known.values(), default=-1)
+    return {**known, **{name: number for number, name in enumerate(new, start=first)}}
 
 
 def split_of(
