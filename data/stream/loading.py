@@ -134,7 +134,7 @@ class RowLoader:
         return collate(self._read(rows), rows, self.manifest.speakers, self.cfg)
 
     def _read(self, rows: Sequence[int]) -> list[dict]:
-        found = self.reader.rows(self.manifest.places(rows))
+        found = self.reader.rows(self.manifest.located(rows))
         for row, key, read in zip(rows, self.manifest.values("key", rows), found, strict=True):
             if read["key"] != key:
                 raise ShardError(f"{self._place(row)} is not the manifest's")
