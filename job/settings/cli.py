@@ -180,7 +180,7 @@ def overridden(config: Config, values: Mapping[str, object]) -> Config:
 
 @functools.cache
 def _of_configurations() -> ArgumentParser:
-    """Return the parser of configurations without a command line; making one takes a while."""
+    """Return the parser of what stands on no command line; making one takes a while."""
     return parser("config", "")
 
 
@@ -223,7 +223,7 @@ def read_config(path: str | Path) -> Config:
     Raises:
         ValueError: an unknown key or a value of the wrong type; names it.
     """
-    return parse(parser("config", ""), ["--config", str(path)])[0]
+    return parse(_of_configurations(), ["--config", str(path)])[0]
 
 
 def to_yaml(config: Config) -> str:
