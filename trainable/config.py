@@ -82,7 +82,8 @@ class ModelConfig(Settings, section="model"):
         mas_noise_scale_initial: scale of that noise at step 0.
         noise_scale_delta: decrease of that scale per step.
         use_duration_discriminator: train with the duration discriminator (VITS2).
-        use_spectral_norm: spectral instead of weight normalisation in the discriminators.
+        use_spectral_norm: spectral instead of weight normalisation in the multi-period
+            discriminator; never in that on WavLM, as in the reference.
         discriminator_width_divisor: divides the channels of the multi-period discriminator (1, 2,
             4, 8, 16).
         bert_channels: width of the BERT features.
