@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import re
 import shlex
 import shutil
 from collections.abc import Iterator
@@ -168,6 +169,8 @@ def test_a_project_of_the_reference_goes_on_here(project, here, capsys):
     assert f"goes on at step {STEP}, epoch 9" in log
     assert f"step {STEP + 1} of {STEP + 1}: done" in log
     assert "leaves initial values" not in log
+    assert re.search(r"code \w{12}; 1 workers of cpu with \S+, no group; .*, fp32, fast red", log)
+    assert re.search(r"VITS2; parameters g [\d,]+, .*; 0 tensors frozen", log)
 
     # one step moves a number by the learning rate at most; another's row is far away
     voice = Voice.load(home / f"runs/six/checkpoint_{STEP + 1:09d}")
