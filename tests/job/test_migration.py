@@ -168,6 +168,7 @@ def test_a_project_of_the_reference_goes_on_here(project, here, capsys):
     log = (home / "runs/six/logs/rank-0.log").read_text(encoding="utf-8")
     assert f"goes on at step {STEP}, epoch 9" in log
     assert f"step {STEP + 1} of {STEP + 1}: done" in log
+    assert re.search(rf"step {STEP + 1}/{STEP + 1} epoch 9: mel .* dur_disc .* lr \S+ \| ", log)
     assert "leaves initial values" not in log
     assert re.search(r"code \w{12}; 1 workers of cpu with \S+, no group; .*, fp32, fast red", log)
     assert re.search(r"VITS2; parameters g [\d,]+, .*; 0 tensors frozen", log)

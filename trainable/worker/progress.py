@@ -18,6 +18,18 @@ from trainable.worker.config import WorkerConfig
 
 log = logging.getLogger("bert_vits2_ray")
 NAMES_SHOWN = 100
+# name in the log -> tag of a step's scalars
+SHOWN = {
+    "mel": "loss/g/mel",
+    "kl": "loss/g/kl",
+    "dur": "loss/g/dur",
+    "fm": "loss/g/fm",
+    "g": "loss/g/total",
+    "d": "loss/d/total",
+    "dur_disc": "loss/dur_disc/total",
+    "wd": "loss/wd/total",
+    "lr": "lr",
+}
 
 
 def announce(epoch: int, plan: EpochPlan, names: Names) -> None:
@@ -97,15 +109,11 @@ def show_progress(records: RunLog, max_steps: int) -> None:
 
     seconds = [x["seconds"] for x in lines]
     log.info(
-        "step %d/%d epoch %d: mel %.3f kl %.3f g %.2f d %.3f"
-        " | %.2f s/step, %.1f utterances/s, %d workers",
+        "step %d/%d epoch %d: %s | %.2f s/step, %.1f utterances/s, %d workers",
         line["step"],
         max_steps,
         line["epoch"],
-        line["loss/g/mel"],
-        line["loss/g/kl"],
-        line["loss/g/total"],
-        line["loss/d/total"],
+        " ".join(f"{name} {line[tag]:.4g}" for name, tag in SHOWN.items() if tag in line),
         np.mean(seconds),
         sum(x["utterances"] for x in lines) / sum(seconds),
         line["world_size"],
