@@ -2,20 +2,27 @@
 
 import json
 import shutil
+from functools import partial
 from pathlib import Path
 
+import fsspec
 import numpy as np
 import pytest
 import soundfile
 import torch
+from huggingface_hub import HfApi
 
 from job import evaluate, synthesize
 from job import export as export_command
 from job.voice.export import export
 from tests.job.reference_configs import REFUSED
 from tests.job.voices import tiny_checkpoint
+from tests.trainable.weights import test_hub
 
 HELLO = ["--language", "EN", "--text", "Good morning."]
+
+
+hub = test_hub.hub  # a fixture
 
 
 @pytest.fixture(scope="module")
@@ -126,3 +133,32 @@ def test_what_published_files_do_not_have_is_asked_for(made, tmp_path):
         synthesize.main([*argv, "--out", str(tmp_path / "x.wav")])
     with pytest.raises(ValueError, match=r"no speaker 'kim' \(this voice has: en, jp, zh\)"):
         spoken(source, tmp_path / "x.wav", speaker="kim")
+
+
+@pytest.mark.medium
+def test_a_voice_of_the_hub_speaks_by_its_name(hub, made, tmp_path, monkeypatch):
+    # as HF_ENDPOINT would, which is read when the library is imported
+    here = partial(HfApi, hub.address)
+    monkeypatch.setattr("trainable.weights.hub.HfApi", lambda endpoint: here())
+    names = ("G_7.safetensors", "config.json")
+    hub.files |= {name: (made / "safetensors" / name).read_bytes() for name in names}
+    wave = spoken("someone/voice", tmp_path / "x.wav")
+    assert np.array_equal(wave, soundfile.read(made / "run.wav")[0])
+    with pytest.raises(ValueError, match="nobody/voice is no folder here, and no model"):
+        spoken("nobody/voice", tmp_path / "y.wav")
+
+
+@pytest.mark.medium
+def test_a_uri_of_published_files_speaks(made, tmp_path):
+    for name in ("G_7.pth", "config.json"):
+        content = (made / "reference" / name).read_bytes()
+        fsspec.filesystem("memory").pipe_file(f"/a-voice/{name}", content)
+    wave = spoken("memory://a-voice", tmp_path / "x.wav")
+    assert np.array_equal(wave, soundfile.read(made / "run.wav")[0])
+
+
+def test_a_run_that_is_not_there_is_no_name_on_the_hub(made, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs").mkdir()
+    with pytest.raises(ValueError, match=r"runs/mine holds no checkpoint"):
+        spoken("runs/mine", tmp_path / "x.wav")
