@@ -156,6 +156,8 @@ def check_device(cfg: Config) -> None:
     """
     gpus = ray.cluster_resources().get("GPU", 0)
     require_gpu(cfg, gpus)
+    if cfg.scaling.device == "auto" and not gpus:
+        print("note: scaling.device is auto and no GPU is up: trains on CPUs", flush=True)
     if cfg.scaling.device == "cpu" or not gpus:
         return
     if trouble := gpus_in_trouble(cfg.train.precision):

@@ -153,7 +153,7 @@ class Voice:
         self.info = info
         self.max_seconds = max_seconds
         self.device = next(g.parameters()).device
-        self.reader = TextReader(data, str(self.device))
+        self.reader = TextReader(data, str(self.device), full_precision=True)
 
         self.reference: Tensor | None = None  # [1, spec, T]
         if recording is not None:

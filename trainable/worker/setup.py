@@ -25,6 +25,7 @@ from trainable.settings import check_fits, check_speakers, check_splits
 from trainable.weights.slm import load_slm
 from trainable.worker.config import WorkerConfig
 from trainable.worker.loop import TrainingLoop
+from trainable.worker.progress import tell_what_runs
 from trainable.worker.ray_worker import Worker
 from trainable.worker.resume import resume_or_start, spec_of_new_run
 from trainable.worker.saving import Checkpoints
@@ -60,6 +61,8 @@ def set_up(cfg: WorkerConfig, worker: Worker) -> TrainingLoop:
 
     # what is trained, and where it stands
     state = build_state(cfg, worker)
+    if rank == 0:
+        tell_what_runs(cfg, worker.world_size, worker.device, state)
     spec = resume_or_start(
         cfg, rank, spec_of_new_run(cfg, manifest), state, saver, manifest.speakers
     )
