@@ -97,6 +97,7 @@ def prepare(cfg: DataConfig, transcript: Transcript | None = None) -> Manifest:
     for warning in warnings:
         print(f"warning: {warning}", flush=True)
     ledger.save(below(cfg.shards, "rejects.jsonl"))
+    ledger.save_unread(below(cfg.shards, "unread.jsonl"))
     phones = count_phones(rows, surveyed, held)
     save_report(below(cfg.shards, "report.html"), ledger, phones, warnings)
     ledger.check(cfg.max_reject_share)

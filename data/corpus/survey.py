@@ -9,13 +9,16 @@ import pyarrow.compute as pc
 from data.audio.recording import check_file, check_length, decode_audio, read_audio
 from data.bert.models import front_end
 from data.config import DataConfig
-from data.corpus.ledger import Ledger
+from data.corpus.ledger import Ledger, count_characters
 from data.corpus.recipe import Recipe, audio_digest
 from data.corpus.transcript import Transcript, TranscriptLine
 from data.files import UnreachableError
 from data.rejected import Reason, RejectedError
-from data.text.front_end import FrontEndError
+from data.text.front_end import FrontEndError, Phonemes
+from data.text.scripts import seeming_language
 from data.text.symbols import PAD, PUNCTUATION
+
+UNREAD_SHOWN = 20
 
 _WORDLESS = frozenset((PAD, *PUNCTUATION, "SP", "UNK"))
 
@@ -31,6 +34,7 @@ SURVEYED = pa.schema(
         ("detail", pa.string()),
         ("key", pa.string()),
         ("audio", pa.string()),  # data.corpus.recipe.audio_digest of the recording
+        ("unread", pa.string()),  # characters that no rule read; null if the text was not read
         ("samples", pa.int64()),  # null, as all below, if a shard holds the row already
         ("norm_text", pa.string()),
         ("phones", pa.list_(pa.string())),
@@ -80,23 +84,62 @@ class Surveyor:
                 line["id"], line["text"], line["language"], line["speaker"], digest
             )
             found = {"line": line["line"], "key": key, "audio": digest}
+            phonemes = self._read(line)
+            found["unread"] = _unread(line["text"], phonemes.unread)
             # it was surveyed when its shard was written, perhaps by code that kept cut files
             if key in self.held:
                 check_file(audio)
                 return found
             samples = len(decode_audio(audio, self.cfg))
-            phonemes = self.front_ends[line["language"]](line["text"])
             _check_words(phonemes.phones, phonemes.norm_text)
             _check_tokens(len(phonemes.word2ph), self.recipe.max_tokens[line["language"]])
         except (RejectedError, FrontEndError) as error:
-            return {"line": line["line"], "reason": Reason(error.reason), "detail": error.detail}
+            detail = error.detail
+            unread = None
+            if isinstance(error, FrontEndError):
+                detail += _hint(line)
+                unread = _unread(line["text"], error.unread)
+            reason = Reason(error.reason)
+            return {"line": line["line"], "reason": reason, "detail": detail, "unread": unread}
         except UnreachableError as error:
             # nobody knows whether the line is good: the run must stop
             return {"line": line["line"], "problem": f"{line['place']}: {error}"}
         except Exception as error:
             error.add_note(f"while preparing {line['place']} ({line['id']})")
             raise
-        return {**found, "samples": samples, **vars(phonemes)}
+        return {**vars(phonemes), **found, "samples": samples}
+
+    def _read(self, line: dict) -> Phonemes:
+        """Read a line's text.
+
+        Raises:
+            RejectedError: no rule reads too many of its characters.
+            FrontEndError: see `data.text.front_end.FrontEnd`.
+        """
+        phonemes = self.front_ends[line["language"]](line["text"])
+        unread = _unread(line["text"], phonemes.unread)
+        characters = count_characters(line["text"])
+        if len(unread) > self.cfg.max_unread_share * characters:
+            shown = " ".join(dict.fromkeys(unread[:UNREAD_SHOWN]))
+            raise FrontEndError(
+                "unread",
+                line["text"],
+                f"no rule reads {len(unread)} of its {characters} characters ({shown}), and "
+                f"data.max_unread_share allows {self.cfg.max_unread_share:.0%}",
+                unread,
+            )
+        return phonemes
+
+
+def _unread(text: str, unread: str) -> str:
+    """Return the unread characters of a text; compatibility forms may have made more of fewer."""
+    return unread[: count_characters(text)]
+
+
+def _hint(line: dict) -> str:
+    """Return what to say of a text that seems to be in another language than its column names."""
+    seems = seeming_language(line["text"], line["language"])
+    return f"; it looks like {seems}, its language column says {line['language']}" if seems else ""
 
 
 def line_rows(transcript: Transcript) -> list[dict]:
@@ -123,7 +166,7 @@ def judge(
     ledger.reject(transcript.rejects)
 
     # as Python objects the phones of a large corpus would fill gigabytes: take only their number
-    light = surveyed.select(["line", "reason", "detail", "key", "audio", "samples"])
+    light = surveyed.select(["line", "reason", "detail", "key", "audio", "unread", "samples"])
     light = light.append_column("phone_count", pc.list_value_length(surveyed.column("phones")))
 
     rows = []
@@ -132,6 +175,8 @@ def judge(
     # in the transcript's order, whichever was surveyed first
     for index, found in sorted(enumerate(light.to_pylist()), key=lambda pair: pair[1]["line"]):
         line = waiting.pop(found["line"])
+        if found["unread"] is not None:
+            ledger.book_text(line.source, line.number, line.text, found["unread"])
         if found["reason"] is not None:
             ledger.reject([line.reject(Reason(found["reason"]), found["detail"])])
             continue

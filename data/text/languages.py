@@ -51,8 +51,9 @@ class Language:
         joiner: what stands between the words of two lines that are joined.
         error_unit: what errors of a speech recogniser are counted in.
         phones: its phones that `data.text.symbols.SYMBOLS` lacks.
-        settings: option of the front end -> field of `data.config.DataConfig` that decides it, as
-            pairs.
+        settings: option of the front end -> key below `data` that decides it, as pairs.
+        readings: `module:function` of what makes phones and tones of a reading in
+            data.text.readings; empty: these are given as phones.
         reads_tokens: whether the front end needs the tokenizer of the BERT model, as its option
             `tokenizer`.
         random_bert: what a `random` BERT model of the language looks like.
@@ -67,6 +68,7 @@ class Language:
     error_unit: Literal["words", "characters"]
     phones: tuple[str, ...] = ()
     settings: tuple[tuple[str, str], ...] = ()
+    readings: str = ""
     reads_tokens: bool = False
     random_bert: RandomBert = field(default_factory=RandomBert)
 
@@ -95,6 +97,8 @@ _TABLE = (
         iso="zh",
         joiner="",
         error_unit="characters",
+        settings=(("normaliser", "text.normaliser"),),
+        readings="data.text.chinese.words:phones_of_pinyin",
         random_bert=RandomBert("bert", characters=(_HAN,)),
     ),
     Language(
@@ -105,7 +109,8 @@ _TABLE = (
         iso="ja",
         joiner="",
         error_unit="characters",
-        settings=(("engine", "japanese_engine"),),
+        settings=(("engine", "japanese_engine"), ("normaliser", "text.normaliser")),
+        readings="data.text.japanese.kana:phones_of_kana",
         random_bert=RandomBert("deberta-v2", characters=(_HAN, _KANA)),
     ),
     Language(
@@ -116,6 +121,8 @@ _TABLE = (
         iso="en",
         joiner=" ",
         error_unit="words",
+        settings=(("normaliser", "text.normaliser"),),
+        readings="data.text.english.words:phones_of_arpabet",
         reads_tokens=True,
         random_bert=RandomBert("deberta-v2", words="common_english_words.txt"),
     ),
