@@ -1,7 +1,7 @@
 """The first pass over a corpus: key, length and phones of every line, or why it is rejected."""
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -84,14 +84,12 @@ class Surveyor:
                 line["id"], line["text"], line["language"], line["speaker"], digest
             )
             found = {"line": line["line"], "key": key, "audio": digest}
-            phonemes = self._read(line)
-            found["unread"] = _unread(line["text"], phonemes.unread)
             # it was surveyed when its shard was written, perhaps by code that kept cut files
             if key in self.held:
                 check_file(audio)
-                return found
+                return {**found, "unread": self._read(line).unread}
             samples = len(decode_audio(audio, self.cfg))
-            _check_words(phonemes.phones, phonemes.norm_text)
+            phonemes = self._read(line)
             _check_tokens(len(phonemes.word2ph), self.recipe.max_tokens[line["language"]])
         except (RejectedError, FrontEndError) as error:
             detail = error.detail
@@ -107,28 +105,29 @@ class Surveyor:
         except Exception as error:
             error.add_note(f"while preparing {line['place']} ({line['id']})")
             raise
-        return {**vars(phonemes), **found, "samples": samples}
+        return {**found, "samples": samples, **vars(phonemes)}
 
     def _read(self, line: dict) -> Phonemes:
         """Read a line's text.
 
         Raises:
-            RejectedError: no rule reads too many of its characters.
-            FrontEndError: see `data.text.front_end.FrontEnd`.
+            FrontEndError: it has no words, or no rule reads too many of its characters.
         """
-        phonemes = self.front_ends[line["language"]](line["text"])
-        unread = _unread(line["text"], phonemes.unread)
-        characters = count_characters(line["text"])
+        text = line["text"]
+        phonemes = self.front_ends[line["language"]](text)
+        unread = _unread(text, phonemes.unread)
+        if _WORDLESS.issuperset(phonemes.phones):
+            detail = f"nothing but punctuation is left of it ({phonemes.norm_text!r})"
+            raise FrontEndError("empty_text", text, detail, unread)
+        characters = count_characters(text)
         if len(unread) > self.cfg.max_unread_share * characters:
             shown = " ".join(dict.fromkeys(unread[:UNREAD_SHOWN]))
-            raise FrontEndError(
-                "unread",
-                line["text"],
+            detail = (
                 f"no rule reads {len(unread)} of its {characters} characters ({shown}), and "
-                f"data.max_unread_share allows {self.cfg.max_unread_share:.0%}",
-                unread,
+                f"data.max_unread_share allows {self.cfg.max_unread_share:.0%}"
             )
-        return phonemes
+            raise FrontEndError("unread", text, detail, unread)
+        return replace(phonemes, unread=unread)
 
 
 def _unread(text: str, unread: str) -> str:
@@ -139,7 +138,7 @@ def _unread(text: str, unread: str) -> str:
 def _hint(line: dict) -> str:
     """Return what to say of a text that seems to be in another language than its column names."""
     seems = seeming_language(line["text"], line["language"])
-    return f"; it looks like {seems}, its language column says {line['language']}" if seems else ""
+    return f": is the language right? It looks like {seems}" if seems else ""
 
 
 def line_rows(transcript: Transcript) -> list[dict]:
@@ -252,12 +251,6 @@ def count_phones(
         found = {entry["values"]: entry["counts"] for entry in phones.value_counts().to_pylist()}
         counts[language].update(found)
     return counts
-
-
-def _check_words(phones: list[str], norm_text: str) -> None:
-    if _WORDLESS.issuperset(phones):
-        detail = f"nothing but punctuation is left of it ({norm_text!r}): is the language right?"
-        raise RejectedError(Reason.EMPTY_TEXT, detail)
 
 
 def _check_tokens(tokens: int, most: int | None) -> None:
