@@ -133,6 +133,8 @@ def _neutral(word: Word, tones: list[int]) -> list[int]:
     if len(text) == 2 and text[0] == text[1]:
         if tag == "v" or text[0] in _KIN:
             tones[1] = 5
+    elif len(text) == 3 and text[0] == text[1] and tag == "v":
+        tones[1] = 5  # 试试看
     elif len(text) == 4 and text[:2] == text[2:] and tag == "v":
         tones[1] = tones[3] = 5
     elif len(text) > 2 and text[-2] == text[-1] and text[-1] in _KIN:
@@ -154,8 +156,8 @@ def _neutral(word: Word, tones: list[int]) -> list[int]:
 
 def _ends_neutral(text: str, tag: str) -> bool:
     last, before = text[-1], text[-2:-1]
-    if last in "的地得":
-        return False  # by now these have the reading that they have
+    if last in "的地得诶":
+        return False  # by now these have the reading that they have; 诶 names the letter A
     if last == "子" and (_FULL_ZI.search(text) or not before):
         return False
     return sandhi.ends_neutral(text, tag)

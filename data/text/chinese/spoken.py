@@ -19,7 +19,7 @@ from data.text.symbols import PUNCTUATION
 Rule = tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]]
 
 _LETTER_NAMES = (
-    "诶 逼 西 低 伊 艾弗 吉 艾曲 艾 杰 开 艾勒 艾姆 恩 欧 批 丘 阿尔 艾斯 踢 优 威 达布溜 艾克斯 "
+    "诶 逼 西 低 伊 艾弗 吉 艾曲 艾 杰 开 艾勒 艾姆 恩 欧 批 丘 阿尔 艾斯 踢 优 威 达布留 艾克斯 "
     "歪 贼"
 )
 _GREEK_NAMES = (
@@ -128,7 +128,7 @@ _RULES: tuple[Rule, ...] = (
     (re.compile(r"(?<![\d.])100%"), "百分之百"),
     (
         re.compile(
-            rf"(?<![\d.:/+-])(?P<first>{_NUMBER}%?)\s*[-~—]\s*(?P<last>{_NUMBER}%?)(?![\d.:/-]|年|月)"
+            rf"(?<![\d.:/+-])(?P<first>{_NUMBER}%?)\s*[-~—]\s*(?P<last>{_NUMBER}%?)(?![\d.:/-]|年|月|\s*[=+×÷])"
         ),
         _range,
     ),

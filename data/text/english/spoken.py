@@ -283,7 +283,11 @@ _BEFORE_NUMBERS: tuple[Rule, ...] = (
     (re.compile(r"\b([a-z])([A-Z][a-z]{2,})\b"), r"\1 \2"),
     (re.compile(r"(?<![\d/])(?:(\d+) )?(?<![\d/.])(\d+)/(\d+)(?![\d/])"), _fraction),
     (re.compile(r"(?<!\d)'?(\d{2}|1[0-9]\d0|20\d0)s\b()"), _decade),
-    (re.compile(rf"(?<![\d\w.-])({_NUMBER}%?)\s?[-–—~]\s?(?={_NUMBER}(?![\d-]))"), r"\1 to "),
+    (
+        re.compile(rf"(?<![\d\w.-])({_NUMBER}%?)\s?[-–—~]\s?(?={_NUMBER}(?![\d-]|\s*[=+×÷]))"),
+        r"\1 to ",
+    ),
+    (re.compile(r"(?<=\d)\s?[-−]\s?(?=\d[\d.,]*\s*[=+×÷])"), " minus "),
     (re.compile(r"(?<![\w)])[-−](?=\s?\d)"), "minus "),
     (re.compile(r"~\s?(?=\d)"), "about "),
     (re.compile(r"(?<=\d)\s?x\s?(?=\d)"), " by "),

@@ -92,7 +92,11 @@ _RULES: tuple[Rule, ...] = (
     (re.compile(rf"({_LISTED})\s?({_NUMBER})([千万億兆]*)"), _money),
     (re.compile(rf"({_NUMBER}[千万億兆]*)\s?([$€£¥₩])"), _money_behind),
     (re.compile(r"(?:(\d+) )?(?<![\d/])(\d+)/(\d+)(?![\d/])"), _fraction),
-    (re.compile(rf"(?<![\d-])({_NUMBER}\D{{0,2}}?)\s*[~-]\s*(?={_NUMBER}(?![\d-]))"), r"\1から"),
+    (
+        re.compile(rf"(?<![\d-])({_NUMBER}\D{{0,2}}?)\s*[~-]\s*(?={_NUMBER}(?![\d-]|\s*[=+×÷]))"),
+        r"\1から",
+    ),
+    (re.compile(r"(?<=[\d)])\s*-\s*(?=[\d(])"), "マイナス"),
     (re.compile(r"(?<![\w)])-(?=\d)"), "マイナス"),
     (re.compile(r"(?<=[\d)])\s*[x×*]\s*(?=[\d(])"), "カケル"),
     (re.compile(r"(?<=[\d)])\s*÷\s*(?=[\d(])"), "ワル"),
