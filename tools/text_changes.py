@@ -56,7 +56,8 @@ def why(language: str, text: str, written_out: str) -> str:
         return "a word with several readings"
     words = language == "EN"
     kinds = (kind for kind, pattern in _WHY if re.search(pattern, text))
-    found = next((kind for kind in kinds if not (words and kind.endswith("word"))), "")
+    others = ("a space that is a pause", "letters or a Latin word", "a long vowel")
+    found = next((kind for kind in kinds if not (words and kind in others)), "")
     return found or ("capitals letter by letter, or a sign" if words else "a sign")
 
 

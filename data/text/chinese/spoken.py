@@ -133,6 +133,7 @@ _RULES: tuple[Rule, ...] = (
         _range,
     ),
     (re.compile(r"(?<=[\d)])\s*[x×*]\s*(?=[\d(])"), "乘"),
+    (re.compile(r"(?<=\d)\s*-\s*(?=[\d.]+\s*[=+×÷])"), "减"),
     (re.compile(r"(?<=[\d)])\s*÷\s*(?=[\d(])"), "除以"),
     (re.compile(r"\^2(?!\d)"), "的平方"),
     (re.compile(r"\^3(?!\d)"), "的立方"),

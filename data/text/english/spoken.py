@@ -19,6 +19,7 @@ from data.text.symbols import PUNCTUATION
 Rule = tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]]
 
 _NUMBER = r"\d+(?:,\d{3})*(?:\.\d+)?"
+_LAST = rf"{_NUMBER}(?![\d-]|\s*[=+×÷])"  # of a range; the minus of a sum is none
 _MONTH_NAMES = (
     "January February March April May June July August September October November December"
 )
@@ -283,10 +284,7 @@ _BEFORE_NUMBERS: tuple[Rule, ...] = (
     (re.compile(r"\b([a-z])([A-Z][a-z]{2,})\b"), r"\1 \2"),
     (re.compile(r"(?<![\d/])(?:(\d+) )?(?<![\d/.])(\d+)/(\d+)(?![\d/])"), _fraction),
     (re.compile(r"(?<!\d)'?(\d{2}|1[0-9]\d0|20\d0)s\b()"), _decade),
-    (
-        re.compile(rf"(?<![\d\w.-])({_NUMBER}%?)\s?[-–—~]\s?(?={_NUMBER}(?![\d-]|\s*[=+×÷]))"),
-        r"\1 to ",
-    ),
+    (re.compile(rf"(?<![\w.-])({_NUMBER}%?)\s?[-–—~]\s?(?={_LAST})"), r"\1 to "),
     (re.compile(r"(?<=\d)\s?[-−]\s?(?=\d[\d.,]*\s*[=+×÷])"), " minus "),
     (re.compile(r"(?<![\w)])[-−](?=\s?\d)"), "minus "),
     (re.compile(r"~\s?(?=\d)"), "about "),

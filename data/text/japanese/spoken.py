@@ -19,6 +19,7 @@ Rule = tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]]
 _KANJI = "一-鿿㐀-䶿豈-龎\U00020000-\U0003ffff々〆"
 _KANA = "ぁ-ゖァ-ヺー"
 _NUMBER = r"\d+(?:,\d{3})*(?:\.\d+)?"
+_LAST = rf"{_NUMBER}(?![\d-]|\s*[=+×÷])"  # of a range; the minus of a sum is none
 _DIGIT_NAMES = "ゼロ イチ ニ サン ヨン ゴ ロク ナナ ハチ キュー"
 _DIALLED = dict(zip("0123456789", _DIGIT_NAMES.split(), strict=True))
 _DAYS = "月火水木金土日"
@@ -92,10 +93,7 @@ _RULES: tuple[Rule, ...] = (
     (re.compile(rf"({_LISTED})\s?({_NUMBER})([千万億兆]*)"), _money),
     (re.compile(rf"({_NUMBER}[千万億兆]*)\s?([$€£¥₩])"), _money_behind),
     (re.compile(r"(?:(\d+) )?(?<![\d/])(\d+)/(\d+)(?![\d/])"), _fraction),
-    (
-        re.compile(rf"(?<![\d-])({_NUMBER}\D{{0,2}}?)\s*[~-]\s*(?={_NUMBER}(?![\d-]|\s*[=+×÷]))"),
-        r"\1から",
-    ),
+    (re.compile(rf"(?<![\d-])({_NUMBER}\D{{0,2}}?)\s*[~-]\s*(?={_LAST})"), r"\1から"),
     (re.compile(r"(?<=[\d)])\s*-\s*(?=[\d(])"), "マイナス"),
     (re.compile(r"(?<![\w)])-(?=\d)"), "マイナス"),
     (re.compile(r"(?<=[\d)])\s*[x×*]\s*(?=[\d(])"), "カケル"),
