@@ -8,13 +8,19 @@ blank lines are tolerated.
 Relative paths start from data.audio_root, or else from the transcript's folder, and do not leave
 it; absolute paths and URIs are taken as they are. The path is the utterance's id if the table gives
 none.
+
+Lines end with LF, CRLF or CR, also mixed. Languages have their usual names (zh, ja, JP, en_US), and
+relative paths may have backslashes.
 """
 
+import codecs
 import glob
 import hashlib
 import io
 import json
 import posixpath
+import re
+import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from glob import has_magic
@@ -30,10 +36,18 @@ from data.corpus.ledger import Reject
 from data.files import has_credentials, is_uri, located, reachable, read_file
 from data.rejected import Reason
 from data.shards.manifest import SPLITS
-from data.text.languages import LANGUAGES
+from data.text.languages import LANGUAGES, code_of
 
 FIELDS = ("path", "speaker", "language", "text")
 OPTIONAL = ("id", "split")
+_JSON_LINE_END = re.compile(rb"\r\n|\n|\r")
+# the separators of Unicode, tabs of a typewriter: only where a line follows, as texts may hold some
+_LINE_END = re.compile(
+    rb"\r\n|\n|\r"
+    rb"|(?:\xe2\x80[\xa8\xa9]|\xc2\x85|[\x0b\x0c\x1c-\x1e])(?=(?:[^|\r\n]*\|){3})"
+)
+_DRIVE = re.compile(r"[A-Za-z]:[\\/]")
+_JOINERS = "\u200c\u200d"
 NOT_UTF_8 = "not UTF-8"  # begins what is said of a line in another encoding
 
 
@@ -196,13 +210,21 @@ def _rows(source: str, content: bytes) -> Iterator[tuple[int, str, dict[str, Any
         raise ValueError(f"{source}:1: {NOT_UTF_8}, it seems to be {wide}: save the file as UTF-8")
     split = _split_json if source.endswith(".jsonl") else _split_line
     # bytes, as a file that is not all UTF-8 still has lines
-    lines = content.removeprefix(b"\xef\xbb\xbf").split(b"\n")
+    ends = _JSON_LINE_END if split is _split_json else _LINE_END
+    lines = [_without_marks(line) for line in ends.split(content)]
     foreign = _foreign(lines)
     for number, encoded in enumerate(lines, start=1):
         if not encoded.strip():
             continue
-        raw = encoded.removesuffix(b"\r").decode("utf-8", errors="backslashreplace")
+        raw = encoded.decode("utf-8", errors="backslashreplace")
         yield number, raw, foreign.get(number) or split(raw)
+
+
+def _without_marks(line: bytes) -> bytes:
+    """Return a line without byte order marks at its beginning: joined files have some inside."""
+    while line.startswith(codecs.BOM_UTF8):
+        line = line.removeprefix(codecs.BOM_UTF8)
+    return line
 
 
 def _foreign(lines: Sequence[bytes]) -> dict[int, str]:
@@ -224,8 +246,23 @@ def _foreign(lines: Sequence[bytes]) -> dict[int, str]:
 def _split_line(raw: str) -> dict[str, Any] | str:
     parts = raw.split("|", 3)
     if len(parts) < 4:
-        return f"{len(parts)} fields, expected path|speaker|language|text"
+        hint = "; an LJSpeech list lacks speaker and language" if len(parts) == 3 else ""
+        return f"{len(parts)} fields, expected path|speaker|language|text{hint}"
+    if _is_cleaned(parts[3].split("|")):
+        return (
+            "a line with phones, tones and word2ph, of a list that the reference has cleaned: "
+            "give the list that it was made from (esd.list)"
+        )
     return dict(zip(FIELDS, parts, strict=True))
+
+
+def _is_cleaned(fields: Sequence[str]) -> bool:
+    """Tell whether a text is followed by phones, tones and word2ph, which fit each other."""
+    if len(fields) != 4:
+        return False
+    phones, tones, word2ph = (field.split() for field in fields[1:])
+    numbers = all(each.isdecimal() for each in tones + word2ph)
+    return numbers and len(phones) == len(tones) == sum(map(int, word2ph)) > 0
 
 
 def _split_json(raw: str) -> dict[str, Any] | str:
@@ -253,6 +290,9 @@ def _check(
 ) -> TranscriptLine | Reject:
     """Return a row's fields as a line, or why they are none."""
     path, speaker, language, text = (_text_of(fields, name) for name in FIELDS)
+    path = _posix(path)
+    speaker = visible_name(speaker)
+    code = code_of(language)
 
     def reject(reason: Reason, detail: str) -> Reject:
         shown = (value.encode(errors="backslashreplace").decode() for value in (speaker, language))
@@ -278,7 +318,10 @@ def _check(
         where = root or "the transcript's folder"
         detail = f"{path} lies outside {where}: set data.audio_root, or write it in full"
         return reject(Reason.PATH_LEAVES_ROOT, detail)
-    if language not in LANGUAGES:
+    if _DRIVE.match(path):
+        detail = f"{path} is a path of a Windows machine: write it from data.audio_root on"
+        return reject(Reason.MISSING_AUDIO, detail)
+    if code is None:
         detail = f"language {language!r} is none of {', '.join(LANGUAGES)}"
         return reject(Reason.UNKNOWN_LANGUAGE, detail)
     split = _text_of(fields, "split") or None
@@ -289,7 +332,28 @@ def _check(
         return reject(Reason.EMPTY_TEXT, "the text is empty")
 
     uri = path if is_absolute(path) or not root else posixpath.join(root, path)
-    return TranscriptLine(source, number, utterance, uri, speaker, language, text, split, raw)
+    return TranscriptLine(source, number, utterance, uri, speaker, code, text, split, raw)
+
+
+def _posix(path: str) -> str:
+    """Return a path as this machine writes it: wavs\\1.flac as wavs/1.flac."""
+    if "\\" not in path or "/" in path or _DRIVE.match(path):
+        return path
+    return path.replace("\\", "/").removeprefix("./")
+
+
+def visible_name(name: str) -> str:
+    """Return a name as people see it, composed (NFC) and without invisible characters.
+
+    Characters that join others stay where scripts and emoji need them.
+    """
+    composed = unicodedata.normalize("NFC", name)
+    return "".join(
+        char
+        for index, char in enumerate(composed)
+        if unicodedata.category(char) != "Cf"
+        or (char in _JOINERS and composed[index - 1 : index] > "\u02ff")
+    ).strip()
 
 
 def _text_of(fields: Mapping[str, Any], name: str) -> str:

@@ -100,7 +100,7 @@ TEXTS: dict[str, tuple[bytes, str]] = {
     "latin_alone_in_japanese": (b"hana|JP|hello", "empty_text"),
     "more_than_bert_reads": (b"mei|ZH|" + "天".encode() * 600, "text_too_long"),
     "unknown_language": (b"anna|FR|Bonjour.", "unknown_language"),
-    "language_in_lower_case": (b"anna|en|Good morning.", "unknown_language"),
+    "language_in_lower_case": (b"anna|en|Good morning.", "kept"),
     "no_speaker": (b"|EN|Good morning.", "malformed_line"),
     "three_fields": (b"anna|EN", "malformed_line"),
     "latin_1": ("anna|EN|Café".encode("latin-1"), "malformed_line"),
