@@ -31,7 +31,6 @@ REASONS = (
     "word2ph_mismatch",
     "bert_token_mismatch",
     "text_too_long",
-    "unread",
 )
 """Why a text has no phones, for the ledger of rejected lines."""
 
