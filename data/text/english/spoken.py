@@ -12,7 +12,7 @@ from anyascii import anyascii
 
 from data.text.english.numbers import spell_count, spell_number
 from data.text.english.words import is_spelled
-from data.text.spoken.cleaning import Spoken, clean, keep
+from data.text.spoken.cleaning import Spoken, clean, keep, said_signs
 from data.text.spoken.units import english_names, reader
 from data.text.symbols import PUNCTUATION
 
@@ -317,7 +317,8 @@ _SIGNS = {
     "λ": "lambda", "μ": "mu", "π": "pi", "σ": "sigma", "φ": "phi", "ω": "omega", "Ω": "ohm",
     "Δ": "delta", "Σ": "sigma", "/": "", "_": "", "\\": "", "|": "", "*": "", "^": "", "`": "",
 }  # fmt: skip
-_SIGN = re.compile(f"[{re.escape(''.join(_SIGNS))}]")
+_SIGN = said_signs(_SIGNS)
+_SILENT = "/_\\|*^`"
 _OPENING = re.compile(r"\s*[(\[{“‘„《【「『〈〔]\s*")
 _CLOSING = re.compile(r"\s*[)\]}”《》】」』〉〕]")
 _MARK_OF = str.maketrans(
@@ -356,7 +357,7 @@ def speak(text: str) -> Spoken:
         text = pattern.sub(said, text)
     text = _SIGN.sub(lambda match: f" {_SIGNS[match[0]]} ", text)
     text = _quoted(text).translate(_MARK_OF)
-    spoken = keep(_BEFORE_WORD.sub(r"\1 ", text), _READ)
+    spoken = keep(_BEFORE_WORD.sub(r"\1 ", text), _READ, _SILENT)
     return Spoken(_tidied(spoken.text), spoken.unread)
 
 

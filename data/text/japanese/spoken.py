@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from data.text.japanese.numbers import spell_numbers
 from data.text.scripts import foreign_words
-from data.text.spoken.cleaning import Spoken, clean, keep
+from data.text.spoken.cleaning import Spoken, clean, keep, said_signs
 from data.text.spoken.units import names, reader
 from data.text.symbols import PUNCTUATION
 
@@ -111,7 +111,7 @@ _GREEK_NAMES = (
     "オーム デルタ シグマ"
 )
 _SIGNS |= dict(zip("αβγδεθλμπσφωΩΔΣ", _GREEK_NAMES.split(), strict=True))
-_SIGN = re.compile(f"[{re.escape(''.join(_SIGNS))}]")
+_SIGN = said_signs(_SIGNS)
 _ELONGATED = tuple(
     re.compile(
         # あああ behind かさたな..., ああ before a stop, and whatever holds a long mark

@@ -135,6 +135,12 @@ def _numeral(char: str, before: str) -> str:
     return f"{',' if parted and not '一' <= before <= '龥' else ''}{int(number)}"
 
 
+def said_signs(signs: Iterable[str]) -> re.Pattern[str]:
+    """Match signs beside a letter or a number; by themselves they are not spoken."""
+    sign = f"[{re.escape(''.join(signs))}]"
+    return re.compile(rf"(?:(?<=[\w)]){sign}|(?<=\w\+)\+|(?<=[\w)]\s){sign})|{sign}(?=\s?[\w(])")
+
+
 def keep(text: str, readable: re.Pattern[str], silent: Iterable[str] = " ") -> Spoken:
     """Keep what a front end reads.
 
