@@ -10,7 +10,7 @@ _COUNTED = (
     "イップン ニフン サンプン ヨンプン ゴフン ロップン ナナフン ハップン キューフン ジュップン"
 )
 _MINUTES = dict(zip("一二三四五六七八九十", _COUNTED.split(), strict=True))
-_NAN_BEFORE = re.compile(r"で|と|だ|の|なの|なん|って|て|ど|たる")
+_NAN_BEFORE = re.compile(r"で|と|だ|の|な(?!に)|って|て|ど|たる")
 _SOUNDS = {
     "フュ": "ヒュ",
     "ヴュ": "ビュ",

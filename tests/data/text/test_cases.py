@@ -1,6 +1,7 @@
 """What texts sound like under our normaliser: cases/*.jsonl, and more of each kind."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -175,3 +176,12 @@ def test_english_words_in_chinese_have_english_phones(front_ends):
     assert result.phones == ["_", "m", "ai", "f", "ow", "n", "l", "e", "_"]
     assert result.bert_tokens == list("买phone了")
     assert result.word2ph == [1, 2, 1, 1, 1, 0, 0, 2, 1]
+
+
+@pytest.mark.parametrize("row", (CASES / "mandarin.txt").read_text("utf-8").splitlines())
+def test_ordinary_sentences_of_mandarin(row):
+    """Before sandhi; docs/text.md has what others make of these."""
+    text, wanted = row.split("\t")
+    clauses = re.findall("[一-龥]+", text)
+    found = [f"{name}{tone}" for clause in clauses for name, tone in before_sandhi(clause)]
+    assert found == wanted.split()
