@@ -42,14 +42,14 @@ from data.text.languages import LANGUAGES, code_of
 FIELDS = ("path", "speaker", "language", "text")
 OPTIONAL = ("id", "split")
 _FEED = re.compile(rb"\n")
-_RETURN_OR_FEED = re.compile(rb"\r\n|\n|\r")
+_RETURN_OR_FEED = re.compile(rb"\r{1,3}\n|\n|\r")
 _RARE_ENDS = (
     *(b"\xe2\x80\xa8", b"\xe2\x80\xa9", b"\xc2\x85"),
     *(bytes([sign]) for sign in b"\x0b\x0c\x1c\x1d\x1e"),
 )
 # the separators of Unicode and of old devices: only where a line follows, as texts may hold some
 _ANY_LINE_END = re.compile(
-    rb"\r\n|\n|\r"
+    rb"\r{1,3}\n|\n|\r"
     rb"|(?:\xe2\x80[\xa8\xa9]|\xc2\x85|[\x0b\x0c\x1c-\x1e])(?=(?:[^|\r\n]*\|){3})"
 )
 _BEGUN = re.compile(rb"[|{]")
