@@ -311,6 +311,7 @@ _AFTER_UNITS: tuple[Rule, ...] = (
 _SIGNS = {
     "&": "and", "@": "at", "+": "plus", "=": "equals", "%": "percent", "<": "less than",
     ">": "greater than", "≤": "at most", "≥": "at least", "≈": "approximately", "≠": "is not",
+    "×": "times", "÷": "divided by",
     "±": "plus or minus", "°": "degrees", "§": "section", "√": "square root of", "∞": "infinity",
     "#": "number", "$": "dollar", "€": "euro", "£": "pound", "¥": "yen", "‰": "per thousand",
     "α": "alpha", "β": "beta", "γ": "gamma", "δ": "delta", "ε": "epsilon", "θ": "theta",
