@@ -17,7 +17,7 @@ from data.files import below, put_file
 from data.shards.manifest import SPLITS
 from job.reports.console import cell, table
 from job.reports.evaluation import group_means, report_page, score_columns, utterance_scores
-from job.settings.cli import Arguments, hidden_alias, read_config, run
+from job.settings.cli import Arguments, hidden_alias, read_saved_config, run
 from job.settings.config import Config
 from job.settings.paths import named_path, output_folder
 from job.voice.device import device_of
@@ -43,7 +43,7 @@ def main(argv: Sequence[str]) -> int:
     uri = source if published else resolve(source)
     with opened(uri, args.weights) as folder:
         info = read_info(folder)
-        cfg = read_config(folder / CONFIG)
+        cfg = read_saved_config(folder / CONFIG)
         g = load_generator(folder, cfg, info, args.weights).to(args.device)
 
     # from here on, the checkpoint's own configuration rules, as its validation did

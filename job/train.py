@@ -8,6 +8,7 @@ from typing import NoReturn
 
 from ray.train import Result
 
+from data.corpus.prepared import as_prepared
 from data.files import keep_trying
 from data.shards.manifest import Manifest
 from job.on_ray.cluster import check_device, on_cluster, ray_session
@@ -75,6 +76,7 @@ def train(cfg: Config, callbacks: Sequence[UserCallback] = ()) -> Result | None:
     cfg = with_plan_of_run(cfg)
     manifest = ready_manifest(cfg)
     if manifest is not None:
+        cfg = replace(cfg, data=as_prepared(cfg.data, manifest.header))
         look(cfg, manifest)
     with Signals() as signals, ray_session(cfg):
         signals.catch()

@@ -132,6 +132,7 @@ def _rows_in_shards(cfg: DataConfig, transcript: Transcript) -> tuple[dict, Tabl
     for warning in warnings:
         print(f"warning: {warning}", flush=True)
     ledger.save(below(cfg.shards, "rejects.jsonl"))
+    ledger.save_unread(below(cfg.shards, "unread.jsonl"))
     save_report(below(cfg.shards, "report.html"), ledger, count_phones(rows, held), warnings)
     ledger.check(cfg.max_reject_share)
     check_training_split(rows, splits)
