@@ -77,7 +77,7 @@ LINES_PER_BLOCK, MOST_LINES_PER_BLOCK = 64, 512
 # less than one: a machine with a single logical CPU must hold a BERT actor and a writer
 TASK_CPUS = 0.5
 FOOTERS_AT_A_TIME = 16
-SHARDS_AT_A_TIME = 16  # whose rows are collected together
+SHARDS_AT_A_TIME = 8  # whose rows are collected together
 ROOM_WITHIN_S = 5.0  # a cluster that has what is asked for gives it by then
 
 
@@ -123,6 +123,7 @@ def _rows_in_shards(cfg: DataConfig, transcript: Transcript) -> tuple[dict, Tabl
 
     surveyed = _survey(cfg, transcript, recipe, held)
     ledger, rows = judge(cfg, transcript, surveyed, held)
+    give_back_freed_memory()
     splits = _splits(cfg, rows)
     warnings = lacking(*zip(*_combinations(rows, splits), strict=True)) if len(rows) else []
     # before anything is refused: the user reads here which lines to fix
@@ -254,6 +255,7 @@ def _compute(cfg: DataConfig, recipe: Recipe, rows: Rows, held: HeldRows) -> pa.
             table = shard_block(rows, few)
             for start in range(0, len(few), cfg.rows_per_shard):
                 blocks.append(table.slice(start, cfg.rows_per_shard))
+        give_back_freed_memory()
         for written in _run("features", len(rows.new), feature_blocks(cfg, recipe, blocks)):
             places.add(written)
     return places.table()
