@@ -277,6 +277,30 @@ def read_file(uri: str) -> bytes:
         return fs.cat_file(path)
 
 
+def read_part(uri: str, begin: int, end: int) -> bytes:
+    """Return bytes of a file or URI, in one request; fewer where it ends before.
+
+    Args:
+        uri: file or URI.
+        begin: first byte.
+        end: byte behind the last one.
+
+    Raises:
+        OSError, ValueError: see `read_file`.
+    """
+    with reachable(uri):
+        fs, path = located(uri)
+        try:
+            return fs.cat_file(path, start=begin, end=end)
+        except FileNotFoundError:
+            raise
+        except Exception:
+            # a store refuses what lies behind the end, each with an exception of its own
+            if fs.size(path) > begin:
+                raise
+            return b""
+
+
 def list_folder(uri: str) -> list[str]:
     """Return the names of what lies in a folder, sorted; none if it is not there.
 

@@ -31,6 +31,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import ray
 import ray.data
 from ray.data.block import Block, BlockMetadata
@@ -48,7 +49,7 @@ from data.corpus.survey import Surveyor, count_phones, judge
 from data.corpus.tables.files import TableFile, packed, read_batches, unpacked
 from data.corpus.tables.places import Places
 from data.corpus.tables.records import circumstances
-from data.corpus.tables.rows import Rows
+from data.corpus.tables.rows import AT_A_TIME, Rows
 from data.corpus.tables.shard_rows import HeldRows
 from data.corpus.tables.surveyed import Surveyed
 from data.corpus.transcript import Transcript, read_transcript
@@ -56,6 +57,7 @@ from data.corpus.writer import write_rows
 from data.files import below
 from data.gpu import gpu_trouble
 from data.memory import give_back_freed_memory
+from data.plan.blocks import strip_order
 from data.shards.manifest import (
     COLUMNS,
     SCHEMA_VERSION,
@@ -67,7 +69,7 @@ from data.shards.manifest import (
     split_of,
     write_manifest,
 )
-from data.shards.shard import list_shards, read_index, remove_unreferenced
+from data.shards.shard import list_shards, read_index, remove_unreferenced, with_ranges
 
 S = TypeVar("S", list[str], np.ndarray)
 NODE_ID = "ray.io/node-id"  # Ray's label of each node
@@ -106,7 +108,7 @@ def prepare(cfg: DataConfig, transcript: Transcript | None = None) -> Manifest:
     header, table = _rows_in_shards(cfg, transcript)
     give_back_freed_memory()
     # new shards are there already and old ones go last: a manifest never names a missing shard
-    manifest = write_manifest(cfg.shards, header, table.table)
+    manifest = write_manifest(cfg.shards, header, with_ranges(cfg.shards, table.table))
     remove_unreferenced(cfg.shards, set(manifest.words("shard")))
     return manifest
 
@@ -117,7 +119,7 @@ def _rows_in_shards(cfg: DataConfig, transcript: Transcript) -> tuple[dict, Tabl
     Raises: see `prepare`.
     """
     before = earlier_header(cfg.shards)
-    known = known_speakers(cfg.shards)
+    known = known_speakers(cfg.shards, cfg.speakers)
     recipe = make_recipe(cfg, transcript.lines.words("language"))
     held = _held_rows(cfg.shards)
 
@@ -160,6 +162,16 @@ def check_training_split(rows: Rows, splits: np.ndarray) -> None:
         f"({len(rows)} in all), so that nothing is left to train on: say train in some, or leave "
         "`split` out; a corpus for job.evaluate alone is one of the split train (--split train)"
     )
+
+
+def _in_strips(rows: Rows) -> np.ndarray:
+    """Return the new rows as shards are written, int64 [n]: the plan's neighbours side by side."""
+    parts = [rows.columns(few, ["id"]) for few in _chunks(rows.new, AT_A_TIME)]
+    ids = pa.concat_tables(parts).column("id")
+    by = [("frames", "ascending"), ("id", "ascending")]  # as a manifest is sorted
+    table = pa.table({"frames": rows.frames[rows.new], "id": ids})
+    new = rows.new[pc.sort_indices(table, sort_keys=by).to_numpy()]
+    return new[strip_order(rows.frames[new], rows.phones[new])]
 
 
 def _splits(cfg: DataConfig, rows: Rows) -> np.ndarray:
@@ -251,7 +263,7 @@ def _compute(cfg: DataConfig, recipe: Recipe, rows: Rows, held: HeldRows) -> pa.
     places = Places(rows, held)
     if len(rows.new):
         blocks = TableFile(BLOCK)
-        for few in _chunks(rows.new, SHARDS_AT_A_TIME * cfg.rows_per_shard):
+        for few in _chunks(_in_strips(rows), SHARDS_AT_A_TIME * cfg.rows_per_shard):
             table = shard_block(rows, few)
             for start in range(0, len(few), cfg.rows_per_shard):
                 blocks.append(table.slice(start, cfg.rows_per_shard))

@@ -115,6 +115,7 @@ __all__ = [
     "TrainingFailedError",
     "TransparentController",
     "UserCallback",
+    "UserExceptionWithTraceback",
     "WorkerGroupError",
     "WorkerGroupPollStatus",
     "WorkerGroupState",

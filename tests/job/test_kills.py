@@ -8,9 +8,11 @@ import pytest
 
 from tests.job.conftest import arguments, kill, metrics
 
-pytestmark = pytest.mark.slow
 STEPS = 24
 KILLS = 3
+COMMAND_S = 1200  # a busy machine takes several times what a quiet one does
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(4 * COMMAND_S)]
 
 
 def test_killed_again_and_again_and_resized_the_bits_are_the_same(command, shards, tmp_path):
@@ -21,10 +23,12 @@ def test_killed_again_and_again_and_resized_the_bits_are_the_same(command, shard
     options = {"train__max_steps": STEPS, "train__reduction": "exact"}
     options |= {"train__checkpoint__every_steps": 2, "eval__every_steps": 8}
     options |= {"data__plan__mode": "cost", "data__plan__cost__budget": 800}
+    began = time.monotonic()
     done = command(
-        "job.train", *arguments(shards, tmp_path, run__name="calm", **options), timeout=600
+        "job.train", *arguments(shards, tmp_path, run__name="calm", **options), timeout=COMMAND_S
     )
     assert done.returncode == 0, done.stderr
+    whole = time.monotonic() - began
     run = tmp_path / "stormy"
     for _ in range(KILLS):
         workers = chance.choice([1, 2, 3])
@@ -35,7 +39,7 @@ def test_killed_again_and_again_and_resized_the_bits_are_the_same(command, shard
             ),
         )
         try:
-            time.sleep(chance.uniform(20, 60))
+            time.sleep(chance.uniform(0.2, 0.7) * whole)
             ended = process.poll()
         finally:
             kill(process)
@@ -43,7 +47,7 @@ def test_killed_again_and_again_and_resized_the_bits_are_the_same(command, shard
         if ended is not None:
             break
     done = command(
-        "job.train", *arguments(shards, tmp_path, run__name="stormy", **options), timeout=600
+        "job.train", *arguments(shards, tmp_path, run__name="stormy", **options), timeout=COMMAND_S
     )
     assert done.returncode == 0, done.stderr
 

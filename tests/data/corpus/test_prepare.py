@@ -132,6 +132,9 @@ def test_rows_hold_what_training_needs(corpus) -> None:
         assert row["bert_width"] == 16
         assert np.isfinite(features).all()
         assert features.std() > 0
+    by_ranges = reader.rows(manifest.located(range(len(TEXTS))))
+    assert [row["key"] for row in by_ranges] == manifest.column("key").tolist()
+    assert manifest.has_ranges
 
 
 def test_shards_are_sorted_by_length_and_bounded(corpus) -> None:
@@ -405,3 +408,5 @@ def test_splits_that_the_transcript_names_are_taken() -> None:
 def test_speakers_keep_their_numbers() -> None:
     assert number_speakers(["b", "a"], {}) == {"a": 0, "b": 1}
     assert number_speakers(["c", "a0"], {"b": 0, "a": 1}) == {"b": 0, "a": 1, "a0": 2, "c": 3}
+    # behind the highest number, whatever gaps there are
+    assert number_speakers(["d", "c"], {"b": 7, "a": 2}) == {"b": 7, "a": 2, "c": 8, "d": 9}
