@@ -23,6 +23,7 @@ import numpy as np
 import soundfile
 
 from benchmarks.processes import family
+from data.config import BertConfig, DataConfig
 
 LARGE = 20_000  # utterances
 SMALL = 10  # times smaller: a corpus whose memory is subtracted, as it does not grow
@@ -172,12 +173,16 @@ def prepare_noise(folder: Path) -> None:
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:CORES])
     os.environ.setdefault("RAY_AUTH_MODE", "disabled")
     os.environ.setdefault("RAY_worker_niceness", "0")
-    from data.config import BertConfig, DataConfig
     from data.corpus.prepare import prepare
     from job.on_ray.private import start_on_loopback
 
     start_on_loopback(CORES, None)
-    cfg = DataConfig(
+    prepare(configured(folder))
+
+
+def configured(folder: Path) -> DataConfig:
+    """Return the configuration of a corpus of `write_noise`."""
+    return DataConfig(
         transcript=str(folder / "esd.list"),
         shards=str(folder / "out"),
         bert=BertConfig(zh="random", jp="random", en="random", random_width=16),
@@ -185,9 +190,9 @@ def prepare_noise(folder: Path) -> None:
         filter_length=128,
         hop_length=64,
         win_length=128,
+        n_mel_channels=32,
         min_seconds=0.1,
     )
-    prepare(cfg)
 
 
 if __name__ == "__main__":

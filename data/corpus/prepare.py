@@ -46,7 +46,7 @@ from data.corpus.progress import Progress
 from data.corpus.recipe import Recipe, make_recipe
 from data.corpus.report import save_report
 from data.corpus.survey import Surveyor, count_phones, judge
-from data.corpus.tables.files import TableFile, packed, read_batches, unpacked
+from data.corpus.tables.files import TableFile, packed, read_batches, remove_leftovers, unpacked
 from data.corpus.tables.places import Places
 from data.corpus.tables.records import circumstances
 from data.corpus.tables.rows import AT_A_TIME, Rows
@@ -103,6 +103,7 @@ def prepare(cfg: DataConfig, transcript: Transcript | None = None) -> Manifest:
             rejected, a store does not answer or is full, or a recording changed meanwhile.
         OSError: the transcript cannot be read, or the shards' folder cannot be used.
     """
+    remove_leftovers()
     if transcript is None:
         transcript = read_transcript(cfg.transcript, cfg.audio_root, cfg.max_reject_share)
     header, table = _rows_in_shards(cfg, transcript)
