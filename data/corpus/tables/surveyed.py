@@ -20,15 +20,9 @@ from data.corpus.tables.shard_rows import KEY, HeldRows, counted
 
 PARTS = 400  # of one survey: what a killed run loses, beside the blocks in progress
 LEAST_ROWS = 64  # of such a part
-LEAST_ROWS_AT_THE_END = 16384
-_IN_SHARDS = [
-    "asked",
-    "recording",
-    "version",
-    "key",
-    "audio",
-    "unread",
-]  # of a record, beside what they hold
+LEAST_ROWS_AT_THE_END = 4096
+# of a record, beside what the shards hold
+_IN_SHARDS = ["asked", "recording", "version", "key", "audio", "unread"]
 
 
 class Surveyed:
