@@ -8,6 +8,7 @@ tests/job/test_elastic.py. Nothing here imports torch.
 """
 
 import os
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import ray
@@ -44,15 +45,31 @@ from ray.train.v2._internal.constants import (
     get_env_vars_to_propagate,
 )
 
-# A worker's error, as its controller is told of it. Ray 2.60.0
-from ray.train.v2._internal.exceptions import UserExceptionWithTraceback
+# A worker's error, as its controller is told of it, and that of a list of checkpoints that does not
+# fit its folder. Ray 2.60.0
+from ray.train.v2._internal.exceptions import (
+    CheckpointManagerInitializationError,
+    UserExceptionWithTraceback,
+)
+
+# The book that Ray Train's controller keeps of checkpoints, and its form in a run's folder.
+# Ray 2.60.0
+from ray.train.v2._internal.execution.checkpoint.checkpoint_manager import (
+    CheckpointManager,
+    _CheckpointManagerState,
+    _TrainingResultState,
+)
 
 # What callbacks are told of their run: its name and storage. Ray 2.60.0
 from ray.train.v2._internal.execution.context import TrainRunContext
 
 # The actor that runs the workers; the one that frees what a dead one held, and how that one finds
 # out that the controller is dead. Ray 2.60.0
-from ray.train.v2._internal.execution.controller import TrainController, placement_group_cleaner
+from ray.train.v2._internal.execution.controller import (
+    TrainController,
+    placement_group_cleaner,
+)
+from ray.train.v2._internal.execution.controller import controller as controller_module
 from ray.train.v2._internal.execution.controller.placement_group_cleaner import (
     PlacementGroupCleaner,
 )
@@ -86,13 +103,16 @@ from ray.train.v2._internal.execution.worker_group import WorkerGroupPollStatus,
 
 # Public as ray.train.NAME at run time, where mypy sees the classes of Train V1. Ray 2.60.0
 from ray.train.v2.api.callback import UserCallback
+from ray.train.v2.api.config import CheckpointConfig as RayCheckpointConfig
 from ray.train.v2.api.config import FailureConfig, RunConfig, ScalingConfig
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 from ray.train.v2.api.exceptions import ControllerError, TrainingFailedError, WorkerGroupError
+from ray.train.v2.api.result import Result
 
 __all__ = [
     "CHECKPOINT_MANAGER_SNAPSHOT_FILENAME",
     "BaseWorkerGroup",
+    "CheckpointManagerInitializationError",
     "ControllerError",
     "DataParallelTrainer",
     "ElasticPolicy",
@@ -105,7 +125,9 @@ __all__ = [
     "NoopDecision",
     "PlacementGroupCleaner",
     "PlacementGroupCleanerCallback",
+    "RayCheckpointConfig",
     "ResizeDecision",
+    "Result",
     "RunConfig",
     "ScalingConfig",
     "ScalingDecision",
@@ -127,6 +149,8 @@ __all__ = [
     "get_or_create_usage_collection_actor",
     "is_over",
     "judge_controllers_by",
+    "keep_no_list_of_checkpoints",
+    "list_of_checkpoints",
     "raised_by_worker",
     "start_cleaners_of",
     "start_on_loopback",
@@ -190,6 +214,59 @@ def judge_controllers_by(is_alive: Any) -> None:
         is_alive: (actor id, timeout in seconds) -> whether the actor lives.
     """
     placement_group_cleaner.is_actor_alive = is_alive
+
+
+def list_of_checkpoints(told: Mapping[str, Mapping[str, Any]]) -> bytes:
+    """Return a list of checkpoints as `Result.from_path` reads it.
+
+    Needs `_CheckpointManagerState` and `_TrainingResultState`. Ray 2.60.0
+
+    Args:
+        told: name of the checkpoint -> its metrics, the latest last.
+    """
+    results = [
+        _TrainingResultState(checkpoint_dir_name=name, metrics=dict(metrics))
+        for name, metrics in told.items()
+    ]
+    state = _CheckpointManagerState(
+        checkpoint_results=results,
+        checkpoint_report_indices=list(range(len(results))),
+        latest_checkpoint_result=results[-1] if results else None,
+        pending_training_results=[],
+        pending_validation_specs=[],
+        current_report_index=len(results),
+        validated_checkpoint_dir_names=[],
+        timed_out_validation_checkpoint_dir_names=[],
+        failed_validation_checkpoint_dir_names=[],
+    )
+    return state.json().encode()
+
+
+class NewestCheckpointAlone(CheckpointManager):
+    """Ray Train's book of checkpoints, without those that somebody else removes and lists.
+
+    Needs `_maybe_load_state_from_storage`, `_save_state_and_delete_old_checkpoints`,
+    `_checkpoint_results`, `_latest_checkpoint_result` and `_checkpoint_to_report_index` of Ray's.
+    Ray 2.60.0
+    """
+
+    def _maybe_load_state_from_storage(self) -> None:
+        """Begin empty: what the run continues from is found in its folder."""
+
+    def _save_state_and_delete_old_checkpoints(self) -> None:
+        newest = self._latest_checkpoint_result
+        assert newest is not None
+        index = self._checkpoint_to_report_index[newest.checkpoint]
+        self._checkpoint_results = [newest]
+        self._checkpoint_to_report_index = {newest.checkpoint: index}
+
+
+def keep_no_list_of_checkpoints() -> None:
+    """Have controllers that are made in this process neither write a list of checkpoints nor read.
+
+    Needs `controller.CheckpointManager`. Ray 2.60.0
+    """
+    controller_module.CheckpointManager = NewestCheckpointAlone  # type: ignore[misc]
 
 
 class NamedReservation(ScalingPolicy):

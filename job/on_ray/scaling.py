@@ -48,6 +48,7 @@ from job.on_ray.private import (
     cluster_state,
 )
 from job.on_ray.stopping import CONCURRENCY, SAVE_WITHIN_S, Controller
+from job.on_ray.storage import with_listed_checkpoints
 from trainable.run.storage import owner
 from trainable.worker.config import WorkerConfig
 
@@ -211,4 +212,4 @@ class ElasticTrainer(TailoredController, TorchTrainer):
             raise
         # nobody else ends a detached one
         ray.kill(controller)
-        return result
+        return with_listed_checkpoints(result)

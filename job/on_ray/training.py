@@ -11,7 +11,13 @@ from data.corpus.prepare import prepare
 from data.files import ascii_name
 from data.shards.manifest import Manifest, ManifestError
 from job.on_ray.cluster import on_cluster, takes_gpus, use_gpu
-from job.on_ray.private import FailureConfig, RunConfig, ScalingConfig, UserCallback
+from job.on_ray.private import (
+    FailureConfig,
+    RayCheckpointConfig,
+    RunConfig,
+    ScalingConfig,
+    UserCallback,
+)
 from job.on_ray.process_group import ProcessGroupConfig
 from job.on_ray.scaling import ElasticTrainer
 from job.on_ray.storage import ray_storage
@@ -21,6 +27,7 @@ from job.settings.cli import to_yaml
 from job.settings.config import Config
 from job.settings.description import code_version
 from job.settings.paths import run_folder
+from trainable.config import CheckpointConfig
 from trainable.settings import check_fits
 from trainable.worker.config import WorkerConfig
 
@@ -142,12 +149,27 @@ def run_config(cfg: Config, callbacks: Sequence[UserCallback]) -> RunConfig:
         storage_path=path,
         storage_filesystem=filesystem,
         failure_config=FailureConfig(max_failures=cfg.scaling.max_failures),
+        checkpoint_config=ranking(cfg.train.checkpoint),
         callbacks=list(callbacks),
     )
     # made once, and kept: here the folder is settled
     _ = made.storage_context
     made.name = ascii_name(cfg.run.name)
     return made
+
+
+def ranking(checkpoint: CheckpointConfig) -> RayCheckpointConfig:
+    """Return how Ray Train ranks checkpoints. It removes none: the workers do, and list the rest.
+
+    Args:
+        checkpoint: what the workers keep.
+    """
+    if not checkpoint.keep_best:
+        return RayCheckpointConfig()
+    return RayCheckpointConfig(
+        checkpoint_score_attribute=checkpoint.metric,
+        checkpoint_score_order="max" if checkpoint.larger_is_better else "min",
+    )
 
 
 def resources_per_worker(cfg: Config, gpu: bool) -> dict[str, float]:

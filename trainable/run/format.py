@@ -84,6 +84,8 @@ class CheckpointInfo:
         speakers: name -> row of the speaker table.
         world_size: number of workers when it was written.
         scores: scores of a validation at this step; empty without one.
+        metrics: losses, norms and rates of this step (RunLog.told); empty in checkpoints of older
+            code.
         passed_over: (first, last) steps that roll-backs have passed over.
         history: changes of the data's plan; empty in checkpoints of older code.
         validations: all validations of the run so far.
@@ -96,9 +98,16 @@ class CheckpointInfo:
     speakers: dict[str, int]
     world_size: int
     scores: dict[str, float] = field(default_factory=dict)
+    metrics: dict[str, float] = field(default_factory=dict)
     passed_over: Spans = ()
     history: History = ()
     validations: tuple[Validation, ...] = ()
+
+    @property
+    def told(self) -> dict[str, float]:
+        """All that is told of this step: where it stands, its metrics, its scores."""
+        place = {"step": self.position.step, "epoch": self.position.epoch}
+        return self.metrics | place | self.scores
 
 
 def checkpoint_name(step: int) -> str:
