@@ -52,6 +52,13 @@ from ray.train.v2._internal.exceptions import (
     UserExceptionWithTraceback,
 )
 
+# What Ray Train's controller calls when something happens to its run. Ray 2.60.0
+from ray.train.v2._internal.execution.callback import (
+    ControllerCallback,
+    ReportCallback,
+    WorkerGroupCallback,
+)
+
 # The book that Ray Train's controller keeps of checkpoints, and its form in a run's folder.
 # Ray 2.60.0
 from ray.train.v2._internal.execution.checkpoint.checkpoint_manager import (
@@ -129,6 +136,7 @@ __all__ = [
     "ResizeDecision",
     "Result",
     "RunConfig",
+    "RunWatcher",
     "ScalingConfig",
     "ScalingDecision",
     "TailoredController",
@@ -267,6 +275,58 @@ def keep_no_list_of_checkpoints() -> None:
     Needs `controller.CheckpointManager`. Ray 2.60.0
     """
     controller_module.CheckpointManager = NewestCheckpointAlone  # type: ignore[misc]
+
+
+class RunWatcher(ControllerCallback, ReportCallback, WorkerGroupCallback):
+    """Is told by a run's controller, in whose process it lives, what happens to the run.
+
+    Needs the hooks of Ray's callbacks, and `checkpoint` of its reports. Ray 2.60.0
+    """
+
+    def begun(self) -> None:
+        """Take note that the run begins."""
+
+    def reported(self, metrics: Mapping[str, float], checkpoint: str) -> None:
+        """Take note of a report of rank 0, and the checkpoint's name; "" without one."""
+
+    def workers_started(self, workers: int) -> None:
+        """Take note that workers have started."""
+
+    def workers_left(self) -> None:
+        """Take note that the workers end."""
+
+    def failed(self) -> None:
+        """Take note that workers have failed."""
+
+    def ended(self) -> None:
+        """Take note that the run has come to its end."""
+
+    def after_controller_start(self, train_run_context: TrainRunContext) -> None:
+        """Pass on that the run begins."""
+        self.begun()
+
+    def after_report(self, training_report: Any, metrics: list[dict[str, Any]]) -> None:
+        """Pass on a report."""
+        checkpoint = training_report.checkpoint
+        self.reported(metrics[0], "" if checkpoint is None else checkpoint.path.split("/")[-1])
+
+    def after_worker_group_start(self, worker_group: Any) -> None:
+        """Pass on that the workers have started."""
+        self.workers_started(len(worker_group))
+
+    def after_worker_group_poll_status(self, worker_group_status: WorkerGroupPollStatus) -> None:
+        """Pass on errors, unless the workers have left because of a notice."""
+        errors = worker_group_status.errors.values()
+        if any(not getattr(error, "preempted", False) for error in errors):
+            self.failed()
+
+    def before_worker_group_shutdown(self, worker_group: Any) -> None:
+        """Pass on that the workers end."""
+        self.workers_left()
+
+    async def before_controller_shutdown(self) -> None:
+        """Pass on that the run has come to its end."""
+        self.ended()
 
 
 class NamedReservation(ScalingPolicy):

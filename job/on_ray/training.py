@@ -21,6 +21,8 @@ from job.on_ray.private import (
 from job.on_ray.process_group import ProcessGroupConfig
 from job.on_ray.scaling import ElasticTrainer
 from job.on_ray.storage import ray_storage
+from job.on_ray.watching.metrics import RunMetrics
+from job.on_ray.watching.trackers import trackers
 from job.on_ray.worker import work
 from job.settings.checks import check_trainable, trainable_manifest
 from job.settings.cli import to_yaml
@@ -134,6 +136,7 @@ def trainer_of(cfg: Config, owner: str, callbacks: Sequence[UserCallback] = ()) 
             train=cfg.train,
         ),
         run_config=run_config(cfg, callbacks),
+        watchers=[RunMetrics(cfg.run.name), *trackers(cfg)],
     )
 
 
@@ -192,6 +195,9 @@ def tune_ray_train(cfg: Config) -> None:
         # for a worker that does not answer at all: the others' report comes first
         "RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S": scaling.collective_timeout_s,
     }
+    if on_cluster():
+        # runs are shown by the dashboard, which a local Ray lacks
+        variables["RAY_TRAIN_ENABLE_STATE_TRACKING"] = 1
     for name, value in variables.items():
         os.environ.setdefault(name, str(value))
 
@@ -211,6 +217,7 @@ def worker_config(cfg: Config, owner: str) -> WorkerConfig:
         folder=run_folder(cfg),
         threads=cfg.scaling.threads_per_worker,
         notice_poll_s=cfg.scaling.notice_poll_s,
+        health_poll_s=cfg.scaling.health_poll_s,
         collective_timeout_s=cfg.scaling.collective_timeout_s,
         loader_resources=cfg.scaling.loader_resources,
         owner=owner,

@@ -9,6 +9,7 @@ status.json              whether it runs, and how it ended (heartbeat.py)
 metrics.jsonl            one JSON object per global step; in an object store, which cannot append,
                          parts: metrics/<first step>.jsonl
 tensorboard/             events of the training; tensorboard/eval/ those of the validations
+trackers/<name>.txt      what a tracker (run.trackers) calls the run
 logs/rank-<r>.log        log of each rank
 logs/stuck-rank-<r>.txt  where a rank was when it hung
 logs/driver.log          tracebacks of the run's failures
@@ -54,6 +55,7 @@ METRICS = "metrics.jsonl"
 METRICS_PARTS = "metrics"
 TENSORBOARD = "tensorboard"
 TENSORBOARD_EVAL = "tensorboard/eval"
+TRACKERS = "trackers"
 LOGS = "logs"
 DRIVER_LOG = f"{LOGS}/driver.log"
 
@@ -137,6 +139,11 @@ def weights_name(network: str) -> str:
 def metrics_part(label: str) -> str:
     """Return the path of a part of the metrics in an object store, below the run's folder."""
     return f"{METRICS_PARTS}/{label}.jsonl"
+
+
+def tracker_name(tracker: str) -> str:
+    """Return the path of the file with a tracker's name of the run, below the run's folder."""
+    return f"{TRACKERS}/{tracker}.txt"
 
 
 def log_name(rank: int) -> str:

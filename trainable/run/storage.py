@@ -202,6 +202,12 @@ def scores_of(uri: str) -> dict[str, float]:
     return info.scores if info else {}
 
 
+def told_of(uri: str) -> dict[str, float]:
+    """Return all that a checkpoint tells of its step; nothing if its state cannot be read."""
+    info = _info_if_readable(uri)
+    return info.told if info else {}
+
+
 def _info_if_readable(uri: str) -> CheckpointInfo | None:
     try:
         return read_state(uri)

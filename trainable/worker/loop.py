@@ -167,6 +167,7 @@ class TrainingLoop:
             )
             if number % train.log_every_steps == 0 or number == 1 or is_last:
                 show_progress(self.records, train.max_steps)
+                self.worker.report_progress(self.records.told)
 
             # a node that leaves may not have the time for a validation, nor has a user
             notice = None if is_last else notices.poll()
@@ -216,6 +217,8 @@ class TrainingLoop:
             self.checkpoints.save_and_report(scores, wait=True)
         elif step % train.checkpoint.every_steps == 0 or (scores and train.checkpoint.keep_best):
             self.checkpoints.save_and_report(scores)
+        elif scores:
+            self.worker.report_progress(self.records.told | scores)
 
     def owes_validation(self) -> bool:
         """Tell whether the run was left just before a validation.
