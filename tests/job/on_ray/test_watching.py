@@ -1,7 +1,6 @@
 """A run as others see it while it trains: Ray's result and dashboard, Prometheus, MLflow."""
 
 import json
-import os
 import re
 import shutil
 import tempfile
@@ -29,10 +28,10 @@ from tools.local_cluster import free_port
 
 SAMPLE = re.compile(r"(?P<name>[a-zA-Z_:][\w:]*)\{(?P<labels>.*)\} (?P<value>\S+)")
 LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
-ENDS_WITHIN_S = 240
 NAME = "anna [v2] 声"
 OPTIONS = OVER_AN_EPOCH | {
     "run__name": NAME,
+    "train__max_steps": 4,
     "train__log_every_steps": 1,
     "train__checkpoint__every_steps": 3,
     "train__checkpoint__keep": 1,
@@ -117,13 +116,12 @@ class Watcher(threading.Thread):
 
 @pytest.fixture(scope="module")
 def seen(watched, shards, tmp_path_factory) -> dict[str, Any]:
-    """What is seen of a run of two workers and six steps."""
+    """What is seen of a run of two workers and four steps."""
     folder = tmp_path_factory.mktemp("watched")
     argv = arguments(shards, folder / "runs", **OPTIONS)
     cfg, _ = parse(parser("python -m job.train", ""), argv)
     watcher, patch = Watcher(watched), pytest.MonkeyPatch()
     patch.setenv("MLFLOW_TRACKING_URI", f"file://{folder}/mlruns")
-    patch.setenv("RAY_AUTH_MODE", os.environ.get("RAY_AUTH_MODE", "disabled"))
     watcher.start()
     try:
         with torch_switches_kept():
@@ -141,7 +139,7 @@ def seen(watched, shards, tmp_path_factory) -> dict[str, Any]:
 def test_each_line_of_the_log_is_reported(seen):
     run = seen["folder"] / "runs" / NAME
     steps = [step for step, checkpoint, _ in seen["reports"] if checkpoint is None]
-    assert set(range(1, 6)) <= set(steps)
+    assert {1, 2, 3} <= set(steps)
     of_run = {line["step"]: line for line in metrics(run)}
     for step, _, told in seen["reports"]:
         for tag in ("loss/g/mel", "loss/d/total", "grad_norm_g", "seconds"):
@@ -150,16 +148,16 @@ def test_each_line_of_the_log_is_reported(seen):
         assert 0 <= told["share/waiting_for_data"] <= 1
         assert told["rate/utterances_per_s"] > 0
     # no checkpoint is saved at a validation here, and its scores are reported nevertheless
-    assert {step for step, _, told in seen["reports"] if "eval/mel" in told} == {2, 4, 6}
+    assert {step for step, _, told in seen["reports"] if "eval/mel" in told} == {2, 4}
 
 
 @pytest.mark.cluster
 def test_rays_result_is_the_folder(seen):
     result = seen["result"]
-    assert listed(result) == [6]
+    assert listed(result) == [4]  # and 3 is pruned
     assert result.metrics["loss/g/mel"] > 0
-    assert result.metrics["step"] == 6
-    assert list(result.metrics_dataframe["step"]) == [6]
+    assert result.metrics["step"] == 4
+    assert list(result.metrics_dataframe["step"]) == [4]
 
 
 @pytest.mark.cluster
@@ -187,4 +185,4 @@ def test_the_train_tab_shows_the_run(seen):
 @pytest.mark.cluster
 def test_mlflow_has_the_run(seen):
     (mel,) = (seen["folder"] / "mlruns").glob("*/*/metrics/loss/g/mel")
-    assert [int(line.split()[2]) for line in mel.read_text().splitlines()][-1] == 6
+    assert [int(line.split()[2]) for line in mel.read_text().splitlines()][-1] == 4
