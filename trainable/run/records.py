@@ -223,6 +223,7 @@ def _shown(line: Mapping[str, float]) -> dict[str, float]:
         "share/padding": line["padding"],
         "share/waiting_for_data": line["seconds_waiting"] / seconds,
         "memory/peak_gib": line["peak_gib"],
+        **{tag: line[tag] for tag in ("mfu",) if tag in line},
     }
 
 

@@ -54,6 +54,7 @@ REPORTED = (
     Number("share/waiting_for_data", "waiting_share", "share of the step waited for data"),
     Number("share/padding", "padding_share", "padded share of the spectrogram frames"),
     Number("memory/peak_gib", "peak_memory_gib", "most memory that rank 0 has had, in GiB"),
+    Number("mfu", "mfu", "share of the device's best that rank 0 reaches (train.measure_mfu)"),
     Number("eval/", "score", "scores of the newest validation", "score"),
 )
 WORKERS, CHECKPOINTS, FAILURES, RESTARTS = "workers", "checkpoints", "failures", "restarts"

@@ -33,6 +33,7 @@ OPTIONS = OVER_AN_EPOCH | {
     "run__name": NAME,
     "train__max_steps": 4,
     "train__log_every_steps": 1,
+    "train__measure_mfu": "true",
     "train__checkpoint__every_steps": 3,
     "train__checkpoint__keep": 1,
     "train__checkpoint__keep_best": 0,
@@ -168,6 +169,7 @@ def test_prometheus_knows_all_numbers(seen):
     for name in exported().keys() - absent:
         # Ray's labels are ASCII
         assert {labels["run"] for labels, _ in numbers[name]} == {ascii_name(NAME)}, name
+    assert all(0 < value < 1.5 for _, value in numbers["ray_bert_vits2_mfu"])
     losses = {labels["loss"]: value for labels, value in numbers["ray_bert_vits2_loss"]}
     assert losses["g/mel"] > 0
     assert [value for _, value in numbers["ray_bert_vits2_restarts"]] == [0]
