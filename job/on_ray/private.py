@@ -7,6 +7,7 @@ release that pyproject.toml pins: before the pin is raised, read this file, then
 tests/job/test_elastic.py. Nothing here imports torch.
 """
 
+import logging
 import os
 from collections.abc import Mapping
 from typing import Any, ClassVar
@@ -16,6 +17,9 @@ from ray import ObjectRef
 
 # Whether Ray may form clusters: without them, a local Ray stays on loopback. Ray 2.60.0
 from ray._private import ray_constants
+
+# Who warns at each local start that it asks for a token. Ray 2.60.0
+from ray._private.authentication import authentication_token_setup
 
 # The cluster's control service: which nodes are draining, which actors live. Ray 2.60.0
 from ray._private.state import state as cluster_state
@@ -168,13 +172,16 @@ __all__ = [
 def start_on_loopback(cpus: int, folder: str | None, **options: Any) -> None:
     """Start a local Ray whose node has a loopback address.
 
-    Needs the arguments `_node_ip_address` and `_temp_dir` of `ray.init`. Ray 2.60.0
+    Needs the arguments `_node_ip_address` and `_temp_dir` of `ray.init`, and `logger` of
+    `authentication_token_setup`. Ray 2.60.0
 
     Args:
         cpus: logical CPUs.
         folder: temporary folder of this Ray; None: Ray's own choice.
         **options: further arguments of `ray.init`.
     """
+    # it is as it should be
+    authentication_token_setup.logger.setLevel(logging.ERROR)
     ray.init(
         address="local",
         num_cpus=cpus,

@@ -36,6 +36,7 @@ def test_a_local_run_leaves_no_token(environment, tmp_path):
     )
     assert "computed 42" in done.stdout, done.stderr[-3000:]
     assert not (tmp_path / ".ray/auth_token").exists()
+    assert "Token authentication" not in done.stderr
 
 
 def test_a_cluster_that_does_not_know_us_is_told_in_a_line(monkeypatch, capsys):
@@ -53,7 +54,7 @@ def test_a_cluster_that_does_not_know_us_is_told_in_a_line(monkeypatch, capsys):
 
 
 @pytest.fixture(scope="module")
-def asking() -> Iterator[LocalCluster]:
+def cluster() -> Iterator[LocalCluster]:
     """A cluster that asks for TOKEN: a head and a worker node."""
     env = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN}
     with LocalCluster(workers=1, dashboard=True, env=env) as started:
@@ -77,19 +78,19 @@ def submitted(cluster: LocalCluster, home: Path, **env: str) -> subprocess.Compl
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_a_cluster_that_asks_for_its_token_serves_those_who_have_it(asking, tmp_path):
+def test_a_cluster_that_asks_for_its_token_serves_those_who_have_it(cluster, tmp_path):
     file = tmp_path / "token"
     file.write_text(TOKEN)
     for refused in (
-        submitted(asking, tmp_path / "none"),
-        submitted(asking, tmp_path / "none", RAY_AUTH_MODE="token"),
-        submitted(asking, tmp_path / "other", RAY_AUTH_MODE="token", RAY_AUTH_TOKEN="f" * 64),
+        submitted(cluster, tmp_path / "none"),
+        submitted(cluster, tmp_path / "none", RAY_AUTH_MODE="token"),
+        submitted(cluster, tmp_path / "other", RAY_AUTH_MODE="token", RAY_AUTH_TOKEN="f" * 64),
     ):
         assert refused.returncode == 2, refused.stdout + refused.stderr
         assert "asks for its token: set RAY_AUTH_MODE=token" in refused.stderr
         assert "Traceback" not in refused.stderr
     done = submitted(
-        asking, tmp_path / "home", RAY_AUTH_MODE="token", RAY_AUTH_TOKEN_PATH=str(file)
+        cluster, tmp_path / "home", RAY_AUTH_MODE="token", RAY_AUTH_TOKEN_PATH=str(file)
     )
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     assert "succeeded" in done.stdout
