@@ -13,7 +13,7 @@ others, above what the same process has on a corpus of a hundred utterances.
                     the first epoch included; then the order of the first steps and their names
     worker_gib      memory of that worker, and `worker_peak_gib` the most it had meanwhile
     loader_gib      memory of a loader which has looked up many micro-batches
-    lookup_us       shards, rows and keys of a micro-batch of 16 utterances anywhere in the corpus
+    lookup_us       shards, ranges and keys of a micro-batch of 16 utterances anywhere in the corpus
     bytes_per_row   the shared file of all columns but the names
     names_per_row   the names, which stay on the disk until a message needs one
 """
@@ -36,7 +36,7 @@ import torch
 from torch import nn
 
 from data.shards.columns import NAMES, ROWS
-from data.shards.manifest import COLUMNS, read_manifest, write_manifest
+from data.shards.manifest import COLUMNS, RANGE_COLUMNS, read_manifest, write_manifest
 from data.shards.node_files import SUFFIX, own_folder
 from data.stream.loading import row_loader
 from data.stream.spec import StreamSpec, schedule_of
@@ -55,6 +55,7 @@ ROWS_PER_SHARD = 256
 PER_MICRO_BATCH = 16
 LOOK_UPS = 2_000
 FRAMES_PER_SECOND = 44100 / 512
+BYTES_PER_FRAME = 600
 KIB_PER_GIB = 2**20
 
 
@@ -77,8 +78,20 @@ def made_up(size: int) -> pa.Table:
         "samples": frames.astype(np.int64) * 512,
         "shard": _texts("shards/" + 24 * "0", number // ROWS_PER_SHARD),
         "row": (number % ROWS_PER_SHARD).astype(np.int32),
+    } | _ranges(frames, rng)
+    return pa.table(columns).cast(pa.unify_schemas([COLUMNS, RANGE_COLUMNS]))
+
+
+def _ranges(frames: np.ndarray, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    """Return RANGE_COLUMNS of rows that lie one behind the other, of some 50 kB per second."""
+    length = frames.astype(np.int64) * BYTES_PER_FRAME
+    first = np.arange(len(frames)) // ROWS_PER_SHARD * ROWS_PER_SHARD
+    begins = np.cumsum(length) - length
+    return {
+        "offset": 4 + begins - begins[first],
+        "length": length,
+        "checksum": rng.integers(0, 2**32, len(frames), np.uint32),
     }
-    return pa.table(columns).cast(COLUMNS)
 
 
 def _texts(before: str, numbers: np.ndarray) -> pa.Array:
@@ -186,7 +199,7 @@ def loader(folder: str, size: int) -> dict[str, float]:
     wanted = rng.integers(0, size, (LOOK_UPS, PER_MICRO_BATCH)).tolist()
     began = time.process_time()
     for rows in wanted:
-        rows_of.manifest.places(rows)
+        rows_of.manifest.located(rows)
         rows_of.manifest.values("key", rows)
     seconds = time.process_time() - began
     return {"lookup_us": 1e6 * seconds / LOOK_UPS, **memory("loader")}

@@ -3,7 +3,8 @@
 It trains the demo preset (fp32) through real Ray: exact on 1, 2 and 3 workers, exact under kills
 and resizes (2 -> 1 -> 3 -> 2 workers, between checkpoints), fast on 1 worker and twice on 2; it
 compares every loss, parameter and optimizer state with one worker's. It times exact beside fast on
-two processes, step by step in turn.
+two processes, step by step in turn, and compares AdamW's updates with those of gradients that are
+averaged in float64.
 """
 
 import argparse
@@ -18,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -43,6 +44,7 @@ from trainable.distributed.wrapping import ddp_settings
 from trainable.hardware import set_up_process
 from trainable.learning.state import TrainState, build_networks
 from trainable.learning.step import TrainingStep
+from trainable.networks.registry import GENERATOR
 from trainable.run.format import read_info
 from trainable.run.storage import newest_good
 from trainable.weights.slm import load_slm
@@ -52,6 +54,9 @@ DEMO = Path("job/presets/demo.yaml")
 STAGES = (2, 1, 3, 2)
 CHECKPOINT_EVERY = 7
 TIMED_STEPS = 12
+UPDATES = 4  # steps whose updates are compared
+# what gradients are added up in, beside `exact`
+AVERAGED_IN = {"float64": torch.float64, "fast": torch.float32, "fast_bf16": torch.bfloat16}
 
 
 class Runs:
@@ -318,6 +323,88 @@ def overhead(shards: Path) -> dict[str, float]:
     return {"exact_overhead": median(ratios), **middle}
 
 
+def update_error(shards: Path) -> dict[str, float]:
+    """Return `update_errors` of the demo's first steps."""
+    cfg = read_config(DEMO)
+    cfg = replace(cfg, data=replace(cfg.data, shards=str(shards)))
+    set_up_process(replace(cfg.train, reduction="exact"), gpu=False)
+    return update_errors(cfg, batches_of(cfg, 0, 1)[:UPDATES])
+
+
+class Averages(TrainingStep):
+    """Steps that change no weights, and average the same gradients in several ways.
+
+    Attributes:
+        found: reduction -> mean gradients of each step so far, one flat tensor each, float64.
+    """
+
+    def __init__(self, *args: Any):
+        super().__init__(*args)
+        self.found: dict[str, list[torch.Tensor]] = {}
+        self.step: dict[str, list[torch.Tensor]] = {}
+        parameters = [p for own in self.state.trainable.values() for p in own]
+        self.sums = {
+            kind: {p: torch.zeros_like(p, dtype=dtype) for p in parameters}
+            for kind, dtype in AVERAGED_IN.items()
+        }
+        for p in parameters:
+            p.register_post_accumulate_grad_hook(self.add)
+
+    @torch.no_grad()
+    def add(self, p: nn.Parameter) -> None:
+        """Add a micro-batch's gradient to the sums."""
+        assert p.grad is not None
+        for sums in self.sums.values():
+            sums[p] += (p.grad / self.train.micro_batches_per_step).to(sums[p].dtype)
+
+    def update(self, name: str) -> torch.Tensor:
+        """Note the means instead of updating the weights."""
+        self.state.reduction.finish(name)
+        for p in self.state.trainable[name]:
+            means = {kind: sums[p] for kind, sums in self.sums.items()} | {"exact": p.grad}
+            for kind, mean in means.items():
+                assert mean is not None
+                self.step.setdefault(kind, []).append(mean.detach().double().flatten())
+            for sums in self.sums.values():
+                sums[p] = torch.zeros_like(sums[p])
+            p.grad = None
+        if name == GENERATOR:
+            for kind, parts in self.step.items():
+                self.found.setdefault(kind, []).append(torch.cat(parts))
+            self.step = {}
+        return torch.zeros(())
+
+
+def update_errors(cfg: Config, steps: Sequence[list]) -> dict[str, float]:
+    """Return how far AdamW's updates are from those of gradients averaged in float64.
+
+    Args:
+        cfg: the networks and their training, with `reduction: exact`.
+        steps: the micro-batches of each step, all G of them.
+
+    Returns:
+        By reduction the root-mean-square of the difference, relative to that of the updates. The
+        others are added up as that many workers do, one after another.
+    """
+    step = training_step(cfg, "exact")
+    averages = Averages(step.state, step.train, step.data)
+    for batches in steps:
+        averages(batches)
+    updates = {kind: updated(means, cfg) for kind, means in averages.found.items()}
+    true = updates.pop("float64")
+    return {kind: float((own - true).norm() / true.norm()) for kind, own in updates.items()}
+
+
+def updated(means: Sequence[torch.Tensor], cfg: Config) -> torch.Tensor:
+    """Return what AdamW makes of zeros by gradients, in float64."""
+    weights = nn.Parameter(torch.zeros_like(means[0]))
+    optimizer = torch.optim.AdamW([weights], betas=cfg.train.betas, eps=cfg.train.eps)
+    for mean in means:
+        weights.grad = mean
+        optimizer.step()
+    return weights.detach()
+
+
 def compare_all(runs: Runs) -> dict[str, Any]:
     """Train on 1, 2 and 3 workers, exact and fast, and disturbed; compare the runs."""
     for workers in (1, 2, 3):
@@ -348,6 +435,8 @@ def main() -> None:
         runs = Runs(root, args.steps)
         result: dict[str, Any] = overhead(runs.shards)
         print(f"exact beside fast, W = 2: {result}", flush=True)
+        result["update_error"] = update_error(runs.shards)
+        print(f"updates beside float64's: {result['update_error']}", flush=True)
         if not args.overhead_only:
             result |= compare_all(runs)
     finally:

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from data.config import PlanConfig
+from data.plan.blocks import BLOCK
 from data.plan.epoch_plan import EpochPlan
 from data.plan.history import Cut
 
@@ -34,7 +35,7 @@ def synthetic(sigma: float, utterances: int = UTTERANCES) -> tuple[np.ndarray, n
 def plan(
     frames: np.ndarray, tokens: np.ndarray, epoch: int, settings: PlanConfig | None = None
 ) -> EpochPlan:
-    """Return the plan of an epoch as training makes it, rows numbered from 0.
+    """Return the plan of an epoch as training makes it of new shards, rows numbered from 0.
 
     Args:
         frames: frames of each utterance, int64 [n].
@@ -42,8 +43,10 @@ def plan(
         epoch: number of the epoch, from 0.
         settings: settings of the plan, by default those of the configuration.
     """
-    cut = Cut(0, G, 0, add_blank=True, plan=settings or PlanConfig())
-    return cut.epoch_plan(np.arange(len(frames)), frames, tokens, epoch)
+    cut = Cut(0, G, 0, add_blank=True, plan=settings or PlanConfig(), block=BLOCK)
+    # a manifest is sorted by length, and its order decides between equals
+    rows = np.argsort(frames, kind="stable")
+    return cut.epoch_plan(rows, frames[rows], tokens[rows], epoch)
 
 
 def batches(planned: EpochPlan) -> list[list[int]]:

@@ -1,5 +1,8 @@
 """How fast preparation is, and what it takes: `python -m benchmarks.prepare [--sizes 1000 4000]`.
 
+From 20,000 utterances on it is another measurement, see benchmarks.prepare_large: what the driver
+holds per line, and what is done twice after a kill.
+
 It prepares copies of the demo corpus, each shifted, scaled and with a little noise, with tiny BERT
 models, on two cores. Every size runs in a process and a Ray of its own. Seconds are those of
 data.corpus.prepare.prepare, without Ray's own start; memory is the greatest sum over the process
@@ -25,6 +28,8 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
+from benchmarks.prepare_large import LARGE, measure_large
+from benchmarks.processes import family
 from job.settings.cli import hidden_alias
 
 CORPUS = Path(__file__).parents[1] / "job/presets/demo_corpus"
@@ -138,21 +143,6 @@ def watched(pid: int) -> Iterator[Usage]:
         thread.join()
 
 
-def family(pid: int) -> list[int]:
-    """Return a process and its descendants."""
-    children: dict[int, list[int]] = {}
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            parent = int(path.read_text(encoding="utf-8").rpartition(")")[2].split()[1])
-        except OSError:
-            continue  # it has ended
-        children.setdefault(parent, []).append(int(path.parent.name))
-    found = [pid]
-    for member in found:
-        found += children.get(member, [])
-    return found
-
-
 def resident(pid: int) -> int:
     """Return a process's memory, bytes, shared pages divided among sharers; 0 if it has ended."""
     try:
@@ -189,7 +179,7 @@ def main() -> None:
     argv = ["--spectrogram-on", args.spectrogram_on, "--rows-per-shard", str(args.rows_per_shard)]
     results = {}
     for size in args.sizes:
-        results[size] = measure(size, argv)
+        results[size] = measure_large(size) if size >= LARGE else measure(size, argv)
         print(f"{size}: " + ", ".join(f"{k} {v:.4g}" for k, v in results[size].items()), flush=True)
     if args.json:
         args.json.write_text(json.dumps(results, indent=1), encoding="utf-8")

@@ -3,8 +3,10 @@
 A step on W workers takes as long as the slowest worker's micro-batches, and the part of DDP's
 all-reduces that sticks out behind the backward passes. The first is read from the epoch plan of a
 synthetic corpus, made and shared as training does it; the second is simulated bucket by bucket.
---measure compares it with two processes on this machine's CPU. docs/performance.md has the
-assumptions and the results.
+`shipped` is by how much four GPUs of each shipped cluster file are faster than one, with
+job/presets/cluster.yaml, on the nodes that the file tries first (`shipped_fallback`: on others);
+`costs` is what they cost. --measure compares the model with two processes on this machine's CPU.
+docs/performance.md has the assumptions and the results.
 """
 
 import argparse
@@ -28,6 +30,7 @@ import torch.multiprocessing as mp
 from torch.nn.parallel import DistributedDataParallel
 
 from benchmarks.padding import plan, synthetic
+from benchmarks.shipped import FILES, GIGABIT, MACHINES, NodeType, choices, per_hour
 from benchmarks.step import synthetic_batch
 from data.config import CostConfig, PlanConfig
 from data.plan.costs import shares, utterance_costs
@@ -35,6 +38,7 @@ from data.plan.epoch_plan import EpochPlan, Position, rounded_up
 from job.reports.console import cell, table
 from job.settings.cli import read_config
 from job.settings.config import Config
+from trainable.distributed.exact_sums import BLOCK
 from trainable.distributed.wrapping import unwrapped
 from trainable.learning.state import TrainState, build_networks
 from trainable.learning.step import TrainingStep
@@ -54,15 +58,14 @@ SIGMA = 0.6  # spread of the durations, as benchmarks.padding
 SIZES = (8, 64, 512)  # micro-batches per global step
 FIVE_SECONDS = 432  # frames
 COSTS = ("utterance", "frame", "cell")
-SHIPPED_GPUS = 4  # job/presets/cluster.yaml: as many micro-batches per step, one GPU per node
+SHIPPED_GPUS = 4
+PRESET = Path(__file__).parents[1] / "job/presets/cluster.yaml"
 HOP = 50e-6  # seconds per message over TCP
-# Bytes/s between the GPU nodes of the cluster files: what AWS's pages give one flow, which is all
-# that a g6.2xlarge sends for long; the others are assumptions.
-SHIPPED = {
-    "cluster.yaml": 5e9 / 8,
-    "deploy/cluster-gcp.yaml": 16e9 / 8,
-    "deploy/kuberay-cluster.yaml": 10e9 / 8,
-}
+# Bytes/s that an L4 sends to others of its node. It has PCIe 4.0 with 16 lanes, 32 GB/s per
+# direction, but no way to other GPUs but through the host's memory: assumed, not measured.
+THROUGH_HOST = 5e9
+# bytes per gradient that are sent
+BYTES = {"fast": 4.0, "exact": 4 + 1 / BLOCK, "fast_bf16": 2.0}
 
 
 @dataclass(frozen=True)
@@ -94,7 +97,7 @@ class Network:
 
 
 def sticks_out(
-    backward: float, first: float, size: float, reduce: Callable[[float], float]
+    backward: float, first: float, size: float, reduce: Callable[[float], float], lag: int = 0
 ) -> float:
     """Return the seconds that all-reduces last beyond the backward pass that they overlap with.
 
@@ -102,16 +105,18 @@ def sticks_out(
         backward: seconds of the backward pass.
         first: share of it before the first gradient; the other gradients come evenly.
         size: bytes of all gradients; they are reduced in buckets, one after another.
-        reduce: returns the seconds of an all-reduce of so many bytes.
+        reduce: returns the seconds to reduce a bucket with so many bytes of gradients.
+        lag: a bucket is sent when so many further ones are complete.
     """
     full, rest = divmod(size, BUCKET)
-    done = 0.0  # bytes of gradients so far
+    buckets = [BUCKET] * int(full) + ([rest] if rest else [])
+    complete = np.cumsum(buckets)
     free = 0.0  # when the last all-reduce ends
-    for bucket in [BUCKET] * int(full) + ([rest] if rest else []):
-        done += bucket
+    for number, bucket in enumerate(buckets):
+        done = complete[min(number + lag, len(buckets) - 1)]
         ready = backward * (first + (1 - first) * done / size)
         free = max(free, ready) + reduce(bucket)
-    return max(0.0, free - backward)
+    return max(0.0, float(free) - backward)
 
 
 def costs(made: EpochPlan, frames: np.ndarray, cost: CostConfig, pad_to: int) -> np.ndarray:
@@ -184,20 +189,49 @@ def planned(settings: PlanConfig) -> dict[str, Any]:
     }
 
 
-def shipped(seconds: float, cost: np.ndarray) -> dict[str, dict[str, float]]:
-    """Return by how much four GPUs of each cluster file are faster than one, by reduction.
+def shipped(seconds: float, cost: np.ndarray) -> dict[str, Any]:
+    """Return by how much four GPUs of each cluster file are faster than one, and what they cost.
 
     Args:
         seconds: seconds of the mean micro-batch on one GPU.
         cost: relative costs of micro-batches, from `costs`.
+
+    Returns:
+        shipped: file -> reduction -> speed-up, on the nodes that are tried first.
+        shipped_fallback: the same on the single GPUs that are tried last.
+        costs: file -> node type -> dollars per hour, with fast reduction.
     """
-    found = {}
-    for file, between in SHIPPED.items():
-        network = Network(gpus=1, between=between, hop=HOP)
-        step = model(seconds, SHIPPED_GPUS, cost, network)
-        alone = SHIPPED_GPUS * seconds
-        found[file] = {"fast": alone / step["step"], "exact": alone / step["step_exact"]}
+    G = read_config(PRESET).train.micro_batches_per_step
+    found: dict[str, Any] = {"shipped": {}, "shipped_fallback": {}, "costs": {}}
+    for file in FILES:
+        kinds = choices(file)
+        sped = [speed_ups(kind, G, seconds, cost) for kind in kinds]
+        found["shipped"][file] = {key: sped[0][key] for key in ("fast", "exact")}
+        found["shipped_fallback"][file] = sped[-1]
+        found["costs"][file] = {
+            kind.name: per_hour(
+                file, kind, SHIPPED_GPUS, traffic_gb(kind, G * seconds / own["fast"])
+            )
+            for kind, own in zip(kinds, sped, strict=True)
+        }
     return found
+
+
+def speed_ups(kind: NodeType, G: int, seconds: float, cost: np.ndarray) -> dict[str, float]:
+    """Return by how much four GPUs of a node type are faster than one, by what they send."""
+    machine = MACHINES[kind.machine]
+    between = machine.gbit * GIGABIT / machine.gpus
+    network = Network(machine.gpus, inside=THROUGH_HOST, between=between, hop=HOP)
+    steps = model(seconds, SHIPPED_GPUS, cost, network, G // SHIPPED_GPUS)
+    names = {"fast": "step", "exact": "step_exact", "fast_bf16": "step_fast_bf16"}
+    return {kind: G * seconds / steps[name] for kind, name in names.items()}
+
+
+def traffic_gb(kind: NodeType, step: float) -> float:
+    """Return the GB per hour that four GPUs send to other nodes, with steps of so many seconds."""
+    nodes = SHIPPED_GPUS / kind.gpus
+    size = BYTES["fast"] * sum(PARAMETERS.values())
+    return 2 * (nodes - 1) * size * 3600 / step / 1e9
 
 
 def slowest(cost: np.ndarray, workers: int) -> float:
@@ -206,34 +240,58 @@ def slowest(cost: np.ndarray, workers: int) -> float:
     return float(np.mean([rng.choice(cost, workers).max() for _ in range(500)]))
 
 
-def model(seconds: float, workers: int, cost: np.ndarray, network: Network) -> dict[str, float]:
+def model(
+    seconds: float, workers: int, cost: np.ndarray, network: Network, micro_batches: int = 1
+) -> dict[str, float]:
     """Return the parts of a step on so many workers, seconds, and the efficiency.
 
     Args:
         seconds: seconds of a step of the mean micro-batch on one GPU, without communication.
-        workers: workers, with one micro-batch each.
+        workers: workers.
         cost: relative costs of micro-batches, from `costs`.
+        network: what connects the workers.
+        micro_batches: micro-batches per worker and step, of which the last is overlapped.
+    """
+    work = micro_batches * seconds
+    if micro_batches == 1:
+        waits = (slowest(cost, workers) - 1) * seconds
+    else:
+        waits = work / efficiency(cost, micro_batches * workers, workers) - work
+    out = {kind: left_over(seconds, kind, workers, network) for kind in BYTES}
+    gradients = PARAMETERS["d"] + PARAMETERS["dur"] + PARAMETERS["wd"], PARAMETERS["g"]
+    return {
+        "all_reduce": sum(network.all_reduce(4 * count, workers) for count in gradients),
+        "sticks_out": out["fast"],
+        "sticks_out_exact": out["exact"],
+        "waits": waits,
+        "step": work + out["fast"] + waits,
+        "step_exact": work + out["exact"] + waits,
+        "step_fast_bf16": work + out["fast_bf16"] + waits,
+        "efficiency": work / (work + out["fast"] + waits),
+        "efficiency_exact": work / (work + out["exact"] + waits),
+    }
+
+
+def left_over(seconds: float, kind: str, workers: int, network: Network) -> float:
+    """Return the seconds per step that sending gradients lasts beyond the backward passes.
+
+    Args:
+        seconds: seconds of a micro-batch.
+        kind: one of BYTES.
+        workers: workers.
         network: what connects the workers.
     """
 
     def reduce(size: float) -> float:
-        return network.all_reduce(size, workers)
+        sent = network.all_reduce(size * min(4.0, BYTES[kind]) / 4, workers)
+        # the scales of exact sums are agreed on before
+        return sent + (network.all_reduce(size / 4 / BLOCK, workers) if kind == "exact" else 0.0)
 
+    lag = 1 if kind == "exact" else 0
     of_d = 4 * (PARAMETERS["d"] + PARAMETERS["dur"] + PARAMETERS["wd"])
-    out = sticks_out(D_BACKWARD * seconds, 0.0, of_d, reduce)
-    out += sticks_out(G_BACKWARD * seconds, FIRST_GRADIENT, 4 * PARAMETERS["g"], reduce)
-    # int64, after the backward pass
-    exact = sum(reduce(8 * count) for count in PARAMETERS.values())
-    waits = (slowest(cost, workers) - 1) * seconds
-    return {
-        "all_reduce": reduce(of_d) + reduce(4 * PARAMETERS["g"]),
-        "sticks_out": out,
-        "exact": exact,
-        "waits": waits,
-        "step": seconds + out + waits,
-        "step_exact": seconds + exact + waits,
-        "efficiency": seconds / (seconds + out + waits),
-    }
+    behind_d = sticks_out(D_BACKWARD * seconds, 0.0, of_d, reduce, lag)
+    of_g = 4 * PARAMETERS["g"]
+    return behind_d + sticks_out(G_BACKWARD * seconds, FIRST_GRADIENT, of_g, reduce, lag)
 
 
 def timed(call: Callable[[], Any]) -> float:
@@ -362,7 +420,7 @@ def main() -> None:
     cells = [[cell(value, ".4g") for value in row.values()] for row in rows]
     print(table(list(rows[0]), cells, align_right=True))
     result: dict[str, Any] = {"model": rows} | planned(settings)
-    result["shipped"] = shipped(args.seconds, cost)
+    result |= shipped(args.seconds, cost)
     print(json.dumps({key: own for key, own in result.items() if key != "model"}, indent=1))
     if args.measure:
         result["measured"] = measured(args.steps)

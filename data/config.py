@@ -240,6 +240,9 @@ class DataConfig(Settings, section="data"):
         audio_root: folder or URI that relative paths of recordings start from; none: their
             transcript's folder.
         shards: folder or URI of the prepared shards and their manifest.
+        speakers: name -> row of the speaker table, for those whose rows are given, such as the
+            speakers of published weights; gaps may be left. All others get the next free rows, by
+            name, and keep them when the corpus grows.
         sampling_rate: sampling rate of the shards' audio and of the voice, Hz.
         filter_length: points of the STFT.
         hop_length: samples between two frames.
@@ -283,6 +286,7 @@ class DataConfig(Settings, section="data"):
     transcript: Line = ""
     audio_root: Text | None = None
     shards: Text = "shards"
+    speakers: dict[str, Annotated[int, Range(0)]] = field(default_factory=dict, hash=False)
     sampling_rate: Hertz = 44100
     filter_length: Annotated[int, Range(2)] = 2048
     hop_length: Count = 512
@@ -316,7 +320,15 @@ class DataConfig(Settings, section="data"):
         return 1 if self.loaders == "auto" else self.loaders
 
     def problems(self) -> Iterator[str]:
-        """Yield lengths, frequencies and seconds that do not fit each other."""
+        """Yield lengths, frequencies, seconds and rows that do not fit each other."""
+        owners: dict[int, str] = {}
+        for name, row in self.speakers.items():
+            if row in owners:
+                yield (
+                    f"data.speakers gives {owners[row]} and {name} the row {row}: give each a row "
+                    "of their own"
+                )
+            owners[row] = name
         if self.win_length > self.filter_length:
             yield (
                 f"data.win_length is {self.win_length}: it may not be longer than "

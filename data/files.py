@@ -9,6 +9,7 @@ import logging
 import os
 import random
 import re
+import stat
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -25,6 +26,7 @@ T = TypeVar("T")
 PART_SUFFIX = ".part"  # of a file that is being written, or whose writing was interrupted
 FIRST_PAUSE_S = 0.25
 LONGEST_PAUSE_S = 10.0
+SETTLED_S = 2.0  # the coarsest clock of a file system
 PATIENCE_S = 60.0  # how long a store that does not answer is asked again by default
 
 # s3://..., or a chain of file systems such as zip://x.wav::s3://...; one letter is a Windows drive
@@ -275,6 +277,54 @@ def read_file(uri: str) -> bytes:
         return fs.cat_file(path)
 
 
+def read_part(uri: str, begin: int, end: int) -> bytes:
+    """Return bytes of a file or URI, in one request; fewer where it ends before.
+
+    Args:
+        uri: file or URI.
+        begin: first byte.
+        end: byte behind the last one.
+
+    Raises:
+        OSError, ValueError: see `read_file`.
+    """
+    with reachable(uri):
+        fs, path = located(uri)
+        try:
+            return fs.cat_file(path, start=begin, end=end)
+        except FileNotFoundError:
+            raise
+        except Exception:
+            # a store refuses what lies behind the end, each with an exception of its own
+            if fs.size(path) > begin:
+                raise
+            return b""
+
+
+def list_folder(uri: str) -> list[str]:
+    """Return the names of what lies in a folder, sorted; none if it is not there.
+
+    Raises:
+        OSError: its store does not answer.
+    """
+    with reachable(uri):
+        fs, path = located(uri)
+        fs.invalidate_cache(path)
+        found = fs.ls(path, detail=False) if fs.exists(path) else []
+    return sorted(name.rstrip("/").rpartition("/")[2] for name in found)
+
+
+def remove_file(uri: str) -> None:
+    """Remove a file or an object.
+
+    Raises:
+        OSError: it is missing, or its store does not answer.
+    """
+    with reachable(uri):
+        fs, path = located(uri)
+        fs.rm_file(path)
+
+
 def version_of(uri: str) -> str:
     """Return what changes when a file does: all that its file system tells of it, as text.
 
@@ -288,6 +338,30 @@ def version_of(uri: str) -> str:
         fs, path = located(uri)
         fs.invalidate_cache(path.rpartition("/")[0])  # of listings
         return repr(sorted(fs.info(path).items()))
+
+
+def content_version(uri: str) -> str | None:
+    """Return what changes with a file's content: its ETag, or its size and time of change.
+
+    Returns:
+        None if its file system tells neither, if it is no file, or if it has changed within the
+        last seconds: a further change need not show in the time then.
+
+    Raises:
+        OSError: see `read_file`.
+        ValueError: the URI is malformed.
+    """
+    with reachable(uri):
+        fs, path = located(uri)
+        if isinstance(fs, LocalFileSystem):
+            found = Path(path).stat()
+            settled = time.time() - found.st_mtime > SETTLED_S
+            told = settled and stat.S_ISREG(found.st_mode)
+            return f"{found.st_size} {found.st_mtime_ns}" if told else None
+        fs.invalidate_cache(path.rpartition("/")[0])  # of listings
+        info = fs.info(path)
+    etag = next((info[name] for name in ("ETag", "etag", "md5Hash") if info.get(name)), None)
+    return f"{info['size']} {etag}" if etag and info.get("type") == "file" else None
 
 
 def put_file(uri: str, content: bytes) -> None:

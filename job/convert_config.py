@@ -8,17 +8,19 @@ from pathlib import Path
 
 import yaml
 
+from data.dotted_keys import nested
 from data.files import PathError, put_file, read_file
 from job.settings.checks import check
 from job.settings.cli import Arguments, read_config, run
-from job.settings.paths import output_file
+from job.settings.paths import named_path, output_file
 from job.settings.reference_config import converted
+from job.settings.reference_project import CONFIG_YML, find_project, of_project, wavlm_of
 
 HEADER = """\
 # Made by job.convert_config from {source}; docs/migrating.md tells more.
-# Set run.name, data.transcript and data.shards. data.plan.max_frames is train.batch_size clips of
-# 1000 frames, the longest that the reference trains on. On several GPUs set
-# train.micro_batches_per_step to their number, which config.json does not hold.
+# Set run.name, data.shards, and data.transcript if it is not below. data.plan.max_frames is
+# train.batch_size clips of 1000 frames, the longest that the reference trains on. On several GPUs
+# set train.micro_batches_per_step to their number, which config.json does not hold.
 # Not used of it:
 {not_used}
 """
@@ -29,32 +31,50 @@ def main(argv: Sequence[str]) -> int:
     made = Arguments("python -m job.convert_config", "Convert a config.json of Bert-VITS2 2.3.")
     made.add_argument("config", help="file or URI of the config.json")
     made.add_argument("--out", required=True, help="file or URI to write the YAML to")
+    made.add_argument(
+        "--data-root",
+        help="folder or URI that the paths in its lists start from; default: the folder of the "
+        f"{CONFIG_YML} that lies beside config.json, or above it",
+    )
     args = made.parse_args(list(argv))
 
     out = output_file("--out", args.out)
-    text, not_used = convert(args.config)
+    root = None if args.data_root is None else named_path("--data-root", args.data_root)
+    text, told = convert(args.config, root)
     put_file(out, text.encode())
     print(f"{args.out}: a configuration for job.prepare and job.train")
-    for key, reason in not_used.items():
-        print(f"not used: {key}: {reason}")
+    print("\n".join(told))
     return 0
 
 
-def convert(uri: str) -> tuple[str, dict[str, str]]:
-    """Return the YAML for a config.json; and for each key that is not used, the reason.
+def convert(uri: str, data_root: str | None = None) -> tuple[str, list[str]]:
+    """Return the YAML for a config.json, and what to tell of it: above all what is not used.
+
+    Args:
+        uri: path or URI of the config.json.
+        data_root: folder or URI that the paths in its lists start from; None: that of its project.
 
     Raises:
-        ValueError: it is not a JSON object, is of another version, or holds a value that cannot be
+        ValueError: it is not a JSON object, is another trainer's, or holds a value that cannot be
             trained with; names it.
         OSError: it cannot be read.
     """
-    sections, not_used = converted(read_reference(uri))
-    lines = "\n".join(f"#   {key}: {reason}" for key, reason in not_used.items())
+    found = converted(read_reference(uri))
+    project = find_project(uri, data_root)
+    ours, not_used = of_project(project)
+    found.ours |= ours
+    if data_root is not None:
+        found.ours["data.audio_root"] = data_root
+    if "model.slm.path" in found.ours:
+        found.ours["model.slm.path"] = wavlm_of(found.ours["model.slm.path"], project.root)
+    reasons = found.not_used | {f"{CONFIG_YML}: {key}": why for key, why in not_used.items()}
+
+    lines = "\n".join(f"#   {key}: {reason}" for key, reason in reasons.items())
     source = " ".join(uri.rpartition("/")[2].split())
     text = HEADER.format(source=source, not_used=lines or "#   nothing")
-    text += yaml.safe_dump(sections, sort_keys=False, allow_unicode=True)
+    text += yaml.safe_dump(nested(found.ours), sort_keys=False, allow_unicode=True)
     check_text(text)
-    return text, not_used
+    return text, found.notes + [f"not used: {key}: {reason}" for key, reason in reasons.items()]
 
 
 def read_reference(uri: str) -> dict:

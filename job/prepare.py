@@ -19,8 +19,8 @@ def main(argv: Sequence[str]) -> int:
     transcript = read_transcript(
         cfg.data.transcript, cfg.data.audio_root, cfg.data.max_reject_share
     )
-    languages = {line.language for line in transcript.lines}
-    check_models(berts(cfg.data, sorted(languages)), hub_is_needed=not on_cluster())
+    languages = transcript.lines.words("language")
+    check_models(berts(cfg.data, languages), hub_is_needed=not on_cluster())
     with ray_session(cfg):
         manifest = prepare(cfg.data, transcript)
 

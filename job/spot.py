@@ -5,7 +5,7 @@ minutes before (instance-action, IMDSv2), GCP thirty seconds (instance/preempted
 (scheduled events). Ray does not ask there, nor does `ray start --block` turn SIGTERM into a drain.
 This watcher does both: it calls `ray drain-node` with the time that is left, Ray Train tells the
 workers, and they save themselves (trainable/worker/preemption.py). `--now` drains at once and
-waits, for a Kubernetes preStop hook.
+waits until nothing is left on the node, for a Kubernetes preStop hook.
 
 This file imports nothing of the project: the cluster files (cluster.yaml, deploy/) copy it alone to
 the nodes, where the project comes only with a job.
@@ -27,11 +27,14 @@ from typing import NoReturn
 from urllib.error import HTTPError
 
 import ray
+from ray._raylet import GcsClient  # type: ignore[attr-defined]
+from ray.core.generated.gcs_pb2 import GcsNodeInfo  # type: ignore[attr-defined]
 
 METADATA = "http://169.254.169.254"  # link-local, the same on all three clouds
 CLOUDS = ("aws", "gcp", "azure")
 NOTICE_S = 30  # of GCP and Azure; AWS tells the time itself
 ANSWER_WITHIN_S = 2
+LOOK_EVERY_S = 1
 LONGEST_S = 86400.0
 
 
@@ -150,6 +153,26 @@ def drain(address: str, node: str, why: str, seconds: float) -> None:
     print(f"{why}: node {node} is drained, {seconds:.0f} s are left", flush=True)
 
 
+def wait_while_alive(address: str, node: str, seconds: float) -> None:
+    """Wait until a drained node has ended, which it does when nothing runs there any more.
+
+    Args:
+        address: address of the cluster's control store.
+        node: Ray's id of the node.
+        seconds: the longest wait.
+    """
+    # private names of Ray 2.60.0, which ask without being a driver: that would be work on the node
+    store = GcsClient(address=address)
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        time.sleep(LOOK_EVERY_S)
+        nodes = store.get_all_node_info(timeout=ANSWER_WITHIN_S).values()
+        alive = {each.node_id.hex() for each in nodes if each.state == GcsNodeInfo.ALIVE}
+        if node not in alive:
+            print(f"node {node} has ended", flush=True)
+            return
+
+
 def wait_for_notice(
     metadata: Metadata, cloud: str | None, every_s: float, term_grace_s: float
 ) -> tuple[str, float]:
@@ -190,7 +213,7 @@ def main(argv: Sequence[str]) -> int:
 
     if args.now:
         drain(address, node, "asked for", args.term_grace_s)
-        time.sleep(args.term_grace_s)
+        wait_while_alive(address, node, args.term_grace_s)
     else:
         why, left = wait_for_notice(metadata, cloud, args.every_s, args.term_grace_s)
         drain(address, node, why, left)
@@ -238,7 +261,9 @@ def command_line() -> argparse.ArgumentParser:
     made.add_argument(
         "--term-grace-s", type=seconds, default=30.0, help="seconds left after SIGTERM or --now"
     )
-    made.add_argument("--now", action="store_true", help="drain at once, and wait for that long")
+    made.add_argument(
+        "--now", action="store_true", help="drain at once, and wait until the node is idle"
+    )
     return made
 
 

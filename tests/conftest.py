@@ -43,8 +43,6 @@ hypothesis.settings.load_profile("any machine")
 # a test with one of these fixtures starts Ray, or a command of ours that does
 CLUSTER_FIXTURES = {"ray_local", "command", "cluster"}
 RAY_PROGRAMS = ("gcs_server", "raylet")
-# on a GPU Triton compiles what launches its kernels
-COMPILERS = ("cc", "gcc", "clang", "ptxas") if torch.cuda.is_available() else ()
 RAY_ATTEMPTS = 3
 
 # a test that computes for longer than this is to have a marker that says so: `make test-quick` has
@@ -58,7 +56,9 @@ LONG = ("medium", "processes", "cluster", "slow")
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what starts Ray: before the options -m and -k choose."""
     for item in items:
-        if CLUSTER_FIXTURES.intersection(getattr(item, "fixturenames", ())):
+        parameters = getattr(getattr(item, "callspec", None), "params", {})
+        fixtures = set(getattr(item, "fixturenames", ())) - set(parameters)
+        if fixtures & CLUSTER_FIXTURES:
             item.add_marker("cluster")
 
 
@@ -89,11 +89,13 @@ class Guard:
         )
 
     def check_command(self, argv: object) -> None:
+        if torch.cuda.is_available():
+            return  # Triton starts compilers, and what finds its libraries
         words = argv if isinstance(argv, (list, tuple)) else [argv]
         program = Path(words[0]).name if words else ""
         if program in RAY_PROGRAMS:
             self.check("Ray", ("cluster",))
-        elif program not in COMPILERS:
+        else:
             self.check("a process", ("processes", "cluster"))
 
 
@@ -177,17 +179,16 @@ def start_ray(gpus: int = 0) -> str:
     """
     import ray
 
+    from job.on_ray.private import start_on_loopback
+
     for attempt in range(1, RAY_ATTEMPTS + 1):
         # short: the path of a unix socket has at most 107 characters
         folder = tempfile.mkdtemp(prefix="ray", dir="/tmp")
         try:
-            ray.init(
-                address="local",
-                num_cpus=2,
+            start_on_loopback(
+                2,
+                folder,
                 num_gpus=gpus,  # logical too: torch sees none
-                include_dashboard=False,
-                _node_ip_address="127.0.0.1",
-                _temp_dir=folder,
                 object_store_memory=256 * 2**20,
                 configure_logging=False,
             )

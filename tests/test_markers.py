@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from contextlib import AbstractContextManager
+from types import SimpleNamespace
 
 import pytest
 
@@ -15,8 +16,9 @@ from tests.conftest import CLUSTER_FIXTURES, LIMIT_CPU_S, Guard, pytest_collecti
 class FakeItem:
     nodeid = "test_fake.py::test_fake"
 
-    def __init__(self, fixturenames: list[str]):
+    def __init__(self, fixturenames: list[str], **params: str):
         self.fixturenames = fixturenames
+        self.callspec = SimpleNamespace(params=params)
         self.markers: list[str] = []
 
     def add_marker(self, name: str) -> None:
@@ -51,8 +53,9 @@ def test_what_starts_processes_does_not_start_ray():
 @pytest.mark.parametrize("fixture", sorted(CLUSTER_FIXTURES))
 def test_a_fixture_that_starts_ray_marks_its_test(fixture):
     item = FakeItem([fixture])
-    pytest_collection_modifyitems([item, other := FakeItem(["tmp_path"])])
-    assert (item.markers, other.markers) == (["cluster"], [])
+    others = [FakeItem(["tmp_path"]), FakeItem([fixture], **{fixture: "a parameter"})]
+    pytest_collection_modifyitems([item, *others])
+    assert (item.markers, *(other.markers for other in others)) == (["cluster"], [], [])
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pytest
 import soundfile
 import torch
@@ -16,13 +15,9 @@ from torch import nn
 
 from data.bert.reading import TextReader
 from data.config import BertConfig, BertSource, DataConfig
-from data.corpus.features import BertActor, shard_block
-from data.corpus.recipe import make_recipe
-from data.corpus.survey import LINE, Surveyor, judge, line_rows
-from data.corpus.transcript import read_transcript
-from data.corpus.writer import write_rows
+from data.corpus.prepare import prepare
 from data.plan.epoch_plan import Position
-from data.shards.manifest import COLUMNS, Manifest, number_speakers, split_of, write_manifest
+from data.shards.manifest import Manifest
 from data.stream.collate import to_batch
 from data.stream.evaluation import EvaluationUtterance
 from data.stream.loading import RowLoader
@@ -32,6 +27,7 @@ from job.settings.cli import read_config, to_yaml
 from job.settings.config import Config
 from job.settings.paths import with_absolute_paths
 from job.voice.voice import SpeechRequest, Voice
+from tests.data.corpus.without_ray import without_ray
 from tests.tiny import tiny_config, tiny_state
 from tests.toy_language import korean
 from trainable.evaluation.evaluate import evaluate
@@ -87,30 +83,10 @@ class Prepared:
 def prepared(cfg) -> Prepared:
     """What job.prepare makes, by its parts that need no Ray."""
     data: DataConfig = cfg.data
-    transcript = read_transcript(data.transcript)
-    recipe = make_recipe(data, {line.language for line in transcript.lines})
-    lines = pa.Table.from_pylist(line_rows(transcript), schema=LINE)
-    surveyed = Surveyor(data, recipe, frozenset())(lines)
-    ledger, rows = judge(data, transcript, surveyed, {})
-    assert len(rows) == len(TEXTS), ledger.table()
-    written = write_rows(BertActor(data, "cpu")(shard_block(surveyed, rows)), data, recipe)
-    places = {place["key"]: place for place in written.to_pylist()}
-    splits = split_of({row["id"]: row["speaker"] for row in rows}, 1, 0.01, 0, {})
-    entries = []
-    for row in rows:
-        entry = {**row, **places[row["key"]], "split": splits[row["id"]]}
-        entry["phones"] = row["phone_count"]
-        entries.append({name: entry[name] for name in COLUMNS.names})
-    header = {
-        "sampling_rate": RATE,
-        "add_blank": True,
-        "spectrograms": False,
-        "bert_width": recipe.bert_width,
-        "front_ends": recipe.front_ends,
-        "berts": recipe.berts,
-        "speakers": number_speakers({row["speaker"] for row in rows}, {}),
-    }
-    manifest = write_manifest(data.shards, header, pa.Table.from_pylist(entries, schema=COLUMNS))
+    with pytest.MonkeyPatch.context() as patch:
+        without_ray(patch)
+        manifest = prepare(data)
+    assert len(manifest) == len(TEXTS)
     return Prepared(manifest, RowLoader(manifest, data, min_frames=8))
 
 

@@ -246,7 +246,7 @@ class CheckpointConfig(Settings, section="train.checkpoint"):
 
     Attributes:
         every_steps: global steps between checkpoints.
-        keep: how many of the newest checkpoints are kept.
+        keep: how many of the newest checkpoints are kept; 0: all.
         keep_best: how many of those with the best scores are kept beside them; above 0, a
             checkpoint is also saved at each validation.
         metric: the score of a checkpoint: a tag of the validation such as `eval/mel` or `eval/mcd`.
@@ -257,7 +257,7 @@ class CheckpointConfig(Settings, section="train.checkpoint"):
     """
 
     every_steps: Count = 1000
-    keep: Count = 3
+    keep: Annotated[int, Range(0)] = 3
     keep_best: Annotated[int, Range(0)] = 1
     metric: Text = "eval/mel"
     larger_is_better: bool = False
@@ -311,8 +311,10 @@ class TrainConfig(Settings, section="train"):
             them over.
         hub_endpoint: mirror of the hub for `init_from`; none: the value of HF_ENDPOINT. HF_TOKEN is
             the access token.
-        ddp_bucket_mb: MiB of gradients that DDP sends at once while the backward pass goes on, with
-            `reduction: fast`.
+        ddp_bucket_mb: MiB of gradients that are sent at once while the backward pass goes on.
+        ddp_gradients: what workers send of a gradient with `reduction: fast`: `bf16` is half the
+            bytes and keeps 8 bits of each, which pays on slow networks. A run may change it when it
+            resumes.
         matmul_precision: torch.set_float32_matmul_precision; `auto`: high on a GPU (TF32), highest
             on a CPU.
         activation_checkpointing: compute the activations of the decoder, the flow and the
@@ -361,6 +363,7 @@ class TrainConfig(Settings, section="train"):
     skip_optimizer: bool = True
     hub_endpoint: Text | None = None
     ddp_bucket_mb: Limit = 25.0
+    ddp_gradients: Literal["fp32", "bf16"] = "fp32"
     matmul_precision: Literal["auto", "highest", "high", "medium"] = "auto"
     activation_checkpointing: bool = False
     compile: Literal["off", "parts"] = "off"

@@ -38,10 +38,11 @@ def check_speakers(model: ModelConfig, manifest: Manifest) -> None:
     Raises:
         ValueError: names the key.
     """
-    if model.n_speakers and max(manifest.speakers.values()) >= model.n_speakers:
+    highest = max(manifest.speakers.values())
+    if model.n_speakers and highest >= model.n_speakers:
         raise ValueError(
             f"{len(manifest.speakers)} speakers do not fit model.n_speakers {model.n_speakers}: "
-            "raise it"
+            f"raise it to {highest + 1} or more"
         )
 
 

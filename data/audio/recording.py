@@ -113,19 +113,6 @@ def _decode_mono(content: bytes, sampling_rate: int, max_seconds: float) -> np.n
     return wav
 
 
-def check_file(content: bytes) -> None:
-    """Reject a file by its header alone: one that cannot be decoded, or that was cut.
-
-    Raises:
-        RejectedError: unreadable_audio or truncated_audio.
-    """
-    try:
-        with soundfile.SoundFile(io.BytesIO(content)) as file:
-            check_header(content, file.extra_info, file.frames)
-    except soundfile.SoundFileError as error:
-        raise RejectedError(Reason.UNREADABLE_AUDIO, f"not decodable: {error}") from error
-
-
 def check_channels(channels: np.ndarray, mean: np.ndarray) -> None:
     """Reject a recording whose channels cancel each other, as those of reversed polarity do.
 

@@ -8,7 +8,8 @@ import pyarrow as pa
 
 from data.bert.models import bert_features
 from data.config import DataConfig
-from data.corpus.survey import LINE
+from data.corpus.tables.records import LINE, RECORDS
+from data.corpus.tables.rows import Rows
 from data.gpu import gpu_trouble
 from data.shards.manifest import SHARD_COLUMNS
 from data.text.front_end import Phonemes
@@ -19,23 +20,34 @@ if TYPE_CHECKING:
 TEXTS_PER_BATCH = 16
 
 _PHONEMES = [field.name for field in fields(Phonemes)]
-_COPIED = ("id", "key", "speaker", "language", "text", "samples", "frames")
-KEPT = pa.schema([SHARD_COLUMNS.field(name) for name in _COPIED] + [LINE.field("uri")])
+_COPIED = ("id", "speaker", "language", "text")
+_OF_SHARD = ("id", "key", "speaker", "language", "text", "samples", "frames")
+BLOCK = pa.schema(
+    [SHARD_COLUMNS.field(name) for name in _OF_SHARD]
+    + [LINE.field("uri")]
+    + [RECORDS.field(name) for name in _PHONEMES]
+)
 
 
-def shard_block(surveyed: pa.Table, rows: list[dict]) -> pa.Table:
-    """Return what this pass needs of a shard's rows: KEPT and the fields of Phonemes.
+def shard_block(rows: Rows, chosen: np.ndarray) -> pa.Table:
+    """Return what this pass needs of a shard's rows: BLOCK.
 
     Args:
-        surveyed: rows of data.corpus.survey.SURVEYED.
         rows: as data.corpus.survey.judge returns them.
+        chosen: numbers of the shard's rows, int64 [n].
     """
-    kept = [{name: row[name] for name in KEPT.names} for row in rows]
-    block = pa.Table.from_pylist(kept, schema=KEPT)
-    phonemes = surveyed.select(_PHONEMES).take([row["surveyed"] for row in rows])
+    block = rows.columns(chosen, [*_COPIED, "uri"])
+    counted = {
+        "key": rows.keys(chosen).astype(str),
+        "samples": rows.samples[chosen],
+        "frames": rows.frames[chosen],
+    }
+    for name, values in counted.items():
+        block = block.append_column(BLOCK.field(name), pa.array(values, BLOCK.field(name).type))
+    phonemes = rows.surveyed.take(rows.line[chosen], _PHONEMES)
     for field, column in zip(phonemes.schema, phonemes.columns, strict=True):
         block = block.append_column(field, column)
-    return block
+    return block.select(BLOCK.names)
 
 
 class BertActor:

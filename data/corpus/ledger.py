@@ -5,6 +5,7 @@ is refused.
 """
 
 import json
+from array import array
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -45,32 +46,30 @@ class Reject:
     language: str = ""
 
 
-@dataclass(frozen=True)
-class Kept:
-    """A line that is kept, as the ledger counts it."""
-
-    speaker: str
-    language: str
-    seconds: float
-
-
 class Ledger:
-    """The books of one run of the preparation.
+    """The books of one run of the preparation; a kept line takes 8 bytes.
 
     Args:
         transcript: file, URI or glob of the lines, as messages name it.
         lines: number of lines that were read, without blank ones.
+
+    Attributes:
+        kept: seconds of each line that is kept.
+        rejects: the rejected lines.
     """
 
     def __init__(self, transcript: str, lines: int) -> None:
         self.transcript = transcript
         self.lines = lines
-        self.kept: list[Kept] = []
+        self.kept = array("d")
+        self._groups = {"language": _Groups(), "speaker": _Groups()}
         self.rejects: list[Reject] = []
 
     def keep(self, speaker: str, language: str, seconds: float) -> None:
         """Book a line as kept; `seconds` is the length of its recording."""
-        self.kept.append(Kept(speaker, language, seconds))
+        self.kept.append(seconds)
+        self._groups["language"].add(language, seconds)
+        self._groups["speaker"].add(speaker, seconds)
 
     def reject(self, rejects: Iterable[Reject]) -> None:
         """Book lines as rejected."""
@@ -79,7 +78,12 @@ class Ledger:
     @property
     def hours(self) -> float:
         """Hours of audio that were kept."""
-        return sum(kept.seconds for kept in self.kept) / 3600
+        return sum(self.kept) / 3600
+
+    @property
+    def languages(self) -> list[str]:
+        """Languages of the lines that are kept, sorted."""
+        return sorted(self._groups["language"].kept)
 
     def reasons(self) -> dict[str, int]:
         """Return how many lines were rejected by reason, the most frequent reason first."""
@@ -114,19 +118,14 @@ class Ledger:
             Per group its name (`?` for lines that could not be split), kept lines, seconds kept and
             rejected lines.
         """
-        kept = Counter[str]()
-        seconds = defaultdict[str, float](float)
+        kept, seconds = self._groups[attribute].kept, self._groups[attribute].seconds
         rejected = Counter[str]()
-        for line in self.kept:
-            name = getattr(line, attribute)
-            kept[name] += 1
-            seconds[name] += line.seconds
         for reject in self.rejects:
             rejected[getattr(reject, attribute) or "?"] += 1
 
         names = sorted(kept.keys() | rejected.keys())
         names.sort(key=lambda name: -kept[name] - rejected[name])
-        return [(name, kept[name], seconds[name], rejected[name]) for name in names]
+        return [(name, kept[name], seconds.get(name, 0.0), rejected[name]) for name in names]
 
     def ordered_rejects(self) -> list[Reject]:
         """Return the rejected lines in the transcripts' order."""
@@ -192,6 +191,19 @@ class Ledger:
             place = f"{example.source}:{example.number}"
             lines.append(f"\n  {count} x {reason}, first at {place}: {example.detail}")
         return "".join(lines)
+
+
+class _Groups:
+    """Lines that are kept by name: how many, and how long."""
+
+    def __init__(self) -> None:
+        self.kept = Counter[str]()
+        self.seconds = defaultdict[str, float](float)
+
+    def add(self, name: str, seconds: float) -> None:
+        """Count a line."""
+        self.kept[name] += 1
+        self.seconds[name] += seconds
 
 
 def _group_line(what: str, name: str, kept: int, seconds: float, rejected: int) -> str:

@@ -2,9 +2,10 @@
 
 It takes two passes:
 
-1. Survey: every line's recording is read and hashed; what no shard holds yet is decoded and its
-   text is turned into phones. Only text and lengths come back, so that the ledger can refuse a bad
-   transcript before the costly part.
+1. Survey: every line's recording is read, hashed and decoded, and its text turned into phones.
+   Only text and lengths come back, so that the ledger can refuse a bad transcript before the costly
+   part. What is found is kept in parts (data.corpus.tables.surveyed): the next run takes it over
+   where a recording has not changed, without reading it.
 2. Features: the new rows, sorted by length and cut into shards, run through BERT (an actor pool, on
    GPUs if there are any) and a writer that decodes the recording again, encodes it and writes the
    shard.
@@ -16,35 +17,51 @@ object store. So it holds no audio, and features only of the shards in progress.
 Shards are immutable and rows are addressed by content, so preparing again computes what changed,
 and an interrupted run continues with the shards it had written. The manifest is replaced when all
 shards are there; shards that it no longer names are removed last.
+
+The driver holds few bytes per line: tables lie in temporary files (data.corpus.tables), of which
+a source of Ray Data's reads one block after the other.
 """
 
 import contextlib
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import ray
 import ray.data
+from ray.data.block import Block, BlockMetadata
+from ray.data.datasource import Datasource, ReadTask
 
 from data.config import DataConfig
 from data.corpus.coverage import lacking
-from data.corpus.features import BertActor, shard_block
+from data.corpus.features import BLOCK, BertActor, shard_block
 from data.corpus.ledger import Ledger
 from data.corpus.prepared import OF_FILES, changes, prepared_with
 from data.corpus.progress import Progress
 from data.corpus.recipe import Recipe, make_recipe
 from data.corpus.report import save_report
-from data.corpus.survey import LINE, SURVEYED, HeldRow, Surveyor, count_phones, judge, line_rows
+from data.corpus.survey import Surveyor, count_phones, judge
+from data.corpus.tables.files import TableFile, packed, read_batches, unpacked
+from data.corpus.tables.places import Places
+from data.corpus.tables.records import circumstances
+from data.corpus.tables.rows import AT_A_TIME, Rows
+from data.corpus.tables.shard_rows import HeldRows
+from data.corpus.tables.surveyed import Surveyed
 from data.corpus.transcript import Transcript, read_transcript
 from data.corpus.writer import write_rows
 from data.files import below
 from data.gpu import gpu_trouble
+from data.memory import give_back_freed_memory
+from data.plan.blocks import strip_order
 from data.shards.manifest import (
     COLUMNS,
     SCHEMA_VERSION,
+    SPLITS,
     Manifest,
     earlier_header,
     known_speakers,
@@ -52,12 +69,17 @@ from data.shards.manifest import (
     split_of,
     write_manifest,
 )
-from data.shards.shard import list_shards, read_index, remove_unreferenced
+from data.shards.shard import list_shards, read_index, remove_unreferenced, with_ranges
 
-LINES_PER_BLOCK = 64
+S = TypeVar("S", list[str], np.ndarray)
+NODE_ID = "ray.io/node-id"  # Ray's label of each node
+# Ray Data's executor remembers some kB of each block; what is in a block is lost with a killed run
+BLOCKS = 1600
+LINES_PER_BLOCK, MOST_LINES_PER_BLOCK = 64, 512
 # less than one: a machine with a single logical CPU must hold a BERT actor and a writer
 TASK_CPUS = 0.5
 FOOTERS_AT_A_TIME = 16
+SHARDS_AT_A_TIME = 16  # whose rows are collected together
 ROOM_WITHIN_S = 5.0  # a cluster that has what is asked for gives it by then
 
 
@@ -83,52 +105,57 @@ def prepare(cfg: DataConfig, transcript: Transcript | None = None) -> Manifest:
     """
     if transcript is None:
         transcript = read_transcript(cfg.transcript, cfg.audio_root, cfg.max_reject_share)
+    header, table = _rows_in_shards(cfg, transcript)
+    give_back_freed_memory()
+    # new shards are there already and old ones go last: a manifest never names a missing shard
+    manifest = write_manifest(cfg.shards, header, with_ranges(cfg.shards, table.table))
+    remove_unreferenced(cfg.shards, set(manifest.words("shard")))
+    return manifest
+
+
+def _rows_in_shards(cfg: DataConfig, transcript: Transcript) -> tuple[dict, TableFile]:
+    """Run both passes; return the header and the rows of the manifest.
+
+    Raises: see `prepare`.
+    """
     before = earlier_header(cfg.shards)
-    known = known_speakers(cfg.shards)
-    recipe = make_recipe(cfg, {line.language for line in transcript.lines})
+    known = known_speakers(cfg.shards, cfg.speakers)
+    recipe = make_recipe(cfg, transcript.lines.words("language"))
     held = _held_rows(cfg.shards)
 
     surveyed = _survey(cfg, transcript, recipe, held)
     ledger, rows = judge(cfg, transcript, surveyed, held)
     splits = _splits(cfg, rows)
-    warnings = _lacking(rows, splits)
+    warnings = lacking(*zip(*_combinations(rows, splits), strict=True)) if len(rows) else []
     # before anything is refused: the user reads here which lines to fix
     print(ledger.table(), flush=True)
     for warning in warnings:
         print(f"warning: {warning}", flush=True)
     ledger.save(below(cfg.shards, "rejects.jsonl"))
-    phones = count_phones(rows, surveyed, held)
-    save_report(below(cfg.shards, "report.html"), ledger, phones, warnings)
+    save_report(below(cfg.shards, "report.html"), ledger, count_phones(rows, held), warnings)
     ledger.check(cfg.max_reject_share)
-    check_training_split(transcript, rows, splits)
+    check_training_split(rows, splits)
 
-    new = [row for row in rows if row["key"] not in held]
     if before and before["schema_version"] == SCHEMA_VERSION:
-        _tell_changes(cfg, before, len(new), len(rows))
-    places = {key: (row.shard, row.row) for key, row in held.items()}
-    places |= _compute(cfg, recipe, surveyed, new)
+        _tell_changes(cfg, before, len(rows.new), len(rows))
+    places = _compute(cfg, recipe, rows, held)
 
-    speakers = number_speakers({row["speaker"] for row in rows}, known)
+    speakers = number_speakers(rows.codes("speaker")[1], known)
     header = _header(cfg, recipe, ledger, speakers)
     header["prepared"] = prepared_with(cfg, transcript, header["languages"])
-    # new shards are there already and old ones go last: a manifest never names a missing shard
-    manifest = write_manifest(cfg.shards, header, _manifest_table(rows, splits, places))
-    remove_unreferenced(cfg.shards, set(manifest.words("shard")))
-    return manifest
+    surveyed.compact(rows.line)
+    return header, _manifest_table(rows, splits, places)
 
 
-def check_training_split(
-    transcript: Transcript, rows: list[dict], splits: Mapping[str, str]
-) -> None:
+def check_training_split(rows: Rows, splits: np.ndarray) -> None:
     """Refuse a transcript that holds all its lines back.
 
     Raises:
         PreparationError: names the first line.
     """
-    if "train" in splits.values():
+    if (splits == SPLITS.index("train")).any():
         return
-    first = min((row["line"] for row in rows), default=0)
-    line = transcript.lines[first]
+    line = rows.lines[int(rows.line.min())]
     raise PreparationError(
         f"{line.source}:{line.number}: this and all other lines are of the split validation "
         f"({len(rows)} in all), so that nothing is left to train on: say train in some, or leave "
@@ -136,24 +163,42 @@ def check_training_split(
     )
 
 
-def _splits(cfg: DataConfig, rows: list[dict]) -> dict[str, str]:
-    """Return utterance -> one of SPLITS."""
-    return split_of(
-        {row["id"]: row["speaker"] for row in rows},
-        per_speaker=cfg.validation_per_speaker,
-        share=cfg.validation_share,
-        seed=cfg.split_seed,
-        given={row["id"]: row["split"] for row in rows if row["split"]},
-    )
+def _in_strips(rows: Rows) -> np.ndarray:
+    """Return the new rows as shards are written, int64 [n]: the plan's neighbours side by side."""
+    parts = [rows.columns(few, ["id"]) for few in _chunks(rows.new, AT_A_TIME)]
+    ids = pa.concat_tables(parts).column("id")
+    by = [("frames", "ascending"), ("id", "ascending")]  # as a manifest is sorted
+    table = pa.table({"frames": rows.frames[rows.new], "id": ids})
+    new = rows.new[pc.sort_indices(table, sort_keys=by).to_numpy()]
+    return new[strip_order(rows.frames[new], rows.phones[new])]
 
 
-def _lacking(rows: list[dict], splits: Mapping[str, str]) -> list[str]:
-    """Return what to warn of in the splits."""
-    return lacking(
-        [splits[row["id"]] for row in rows],
-        [row["speaker"] for row in rows],
-        [row["language"] for row in rows],
-    )
+def _splits(cfg: DataConfig, rows: Rows) -> np.ndarray:
+    """Return the number in SPLITS of each row, int8 [rows]: one speaker's after another's."""
+    speakers, _ = rows.codes("speaker")
+    splits = np.zeros(len(rows), np.int8)
+    order = np.argsort(speakers, kind="stable")
+    for members in np.split(order, np.flatnonzero(np.diff(speakers[order])) + 1):
+        table = rows.columns(members, ["id", "split"])
+        ids = table.column("id").to_pylist()
+        given = zip(ids, table.column("split").to_pylist(), strict=True)
+        found = split_of(
+            dict.fromkeys(ids, ""),
+            per_speaker=cfg.validation_per_speaker,
+            share=cfg.validation_share,
+            seed=cfg.split_seed,
+            given={name: split for name, split in given if split},
+        )
+        splits[members] = [SPLITS.index(found[name]) for name in ids]
+    return splits
+
+
+def _combinations(rows: Rows, splits: np.ndarray) -> list[tuple[str, str, str]]:
+    """Return the different splits, speakers and languages of rows, that occur together."""
+    speakers, names = rows.codes("speaker")
+    languages, codes = rows.codes("language")
+    found = np.unique(np.stack([splits, speakers, languages]), axis=1).T.tolist()
+    return [(SPLITS[split], names[name], codes[code]) for split, name, code in found]
 
 
 def _tell_changes(cfg: DataConfig, before: Mapping[str, Any], new: int, rows: int) -> None:
@@ -164,71 +209,92 @@ def _tell_changes(cfg: DataConfig, before: Mapping[str, Any], new: int, rows: in
     print(f"{new} of {rows} rows are computed, the others are there already", flush=True)
 
 
-def _held_rows(uri: str) -> dict[str, HeldRow]:
-    """Return rows of all shards by key: also those that an interrupted run wrote."""
+def _held_rows(uri: str) -> HeldRows:
+    """Return rows of all shards: also those that an interrupted run wrote."""
     shards = list_shards(uri)
-    # one footer each: on an object store the time is all waiting
-    with ThreadPoolExecutor(FOOTERS_AT_A_TIME) as pool:
-        indices = pool.map(lambda shard: read_index(uri, shard), shards)
-        return {
-            entry["key"]: HeldRow(shard, number, entry["samples"], entry["phones"])
-            for shard, index in zip(shards, indices, strict=True)
-            for number, entry in enumerate(index)
-        }
+
+    def indices() -> Iterator[tuple[str, list[dict]]]:
+        # one footer each: on an object store the time is all waiting
+        with ThreadPoolExecutor(FOOTERS_AT_A_TIME) as pool:
+            for few in _chunks(shards, 4 * FOOTERS_AT_A_TIME):
+                found = pool.map(lambda shard: read_index(uri, shard), few)
+                yield from zip(few, found, strict=True)
+
+    return HeldRows(indices())
 
 
-def _survey(
-    cfg: DataConfig, transcript: Transcript, recipe: Recipe, held: dict[str, HeldRow]
-) -> pa.Table:
-    """Run the first pass; return rows of SURVEYED of all usable lines."""
-    if not transcript.lines:
-        return SURVEYED.empty_table()
-    blocks = [_table(rows, LINE) for rows in _chunks(line_rows(transcript), LINES_PER_BLOCK)]
-    actors = min(len(blocks), max(1, int(_resource("CPU"))))
+def _survey(cfg: DataConfig, transcript: Transcript, recipe: Recipe, held: HeldRows) -> Surveyed:
+    """Run the first pass over the usable lines."""
+    surveyed = Surveyed(transcript.lines, cfg.shards)
+    count = len(transcript.lines)
+    if not count:
+        return surveyed
+    size = min(max(count // BLOCKS, LINES_PER_BLOCK), MOST_LINES_PER_BLOCK)
+    blocks = surveyed.blocks(recipe, circumstances(cfg, recipe), held, size)
+    try:
+        for found in _run("survey", count, survey_blocks(cfg, recipe, blocks)):
+            surveyed.add(found)
+    finally:
+        surveyed.flush()
+    return surveyed
+
+
+def survey_blocks(cfg: DataConfig, recipe: Recipe, blocks: TableFile) -> Iterator[pa.Table]:
+    """Yield rows of SURVEYED of batches of LINE, in any order."""
+    actors = min(len(blocks.batches), max(1, int(_resource("CPU"))))
     dataset = _dataset(blocks).map_batches(
-        Surveyor,
-        fn_constructor_args=(cfg, recipe, frozenset(held)),
-        batch_size=None,
+        _OfBlocks,
+        fn_constructor_args=(Surveyor, cfg, recipe),
+        batch_size=1,
         batch_format="pyarrow",
         num_cpus=TASK_CPUS,
         compute=ray.data.ActorPoolStrategy(min_size=1, max_size=actors),
     )
-    return _run(dataset, "survey", len(transcript.lines))
+    return _results(dataset)
 
 
-def _compute(
-    cfg: DataConfig, recipe: Recipe, surveyed: pa.Table, rows: list[dict]
-) -> dict[str, tuple[str, int]]:
+def _compute(cfg: DataConfig, recipe: Recipe, rows: Rows, held: HeldRows) -> pa.Table:
     """Run the second pass over rows that no shard holds, one block per shard.
 
     Returns:
-        Key -> shard, and row of the shard.
+        `shard` and `row` of each of the rows.
     """
-    if not rows:
-        return {}
-    blocks = [shard_block(surveyed, chunk) for chunk in _chunks(rows, cfg.rows_per_shard)]
+    places = Places(rows, held)
+    if len(rows.new):
+        blocks = TableFile(BLOCK)
+        for few in _chunks(_in_strips(rows), SHARDS_AT_A_TIME * cfg.rows_per_shard):
+            table = shard_block(rows, few)
+            for start in range(0, len(few), cfg.rows_per_shard):
+                blocks.append(table.slice(start, cfg.rows_per_shard))
+        for written in _run("features", len(rows.new), feature_blocks(cfg, recipe, blocks)):
+            places.add(written)
+    return places.table()
+
+
+def feature_blocks(cfg: DataConfig, recipe: Recipe, blocks: TableFile) -> Iterator[pa.Table]:
+    """Yield rows of WRITTEN of batches of BLOCK, each of which becomes a shard; in any order."""
     cpus, gpus, actors = _bert_resources()
     dataset = (
         _dataset(blocks)
         .map_batches(
-            BertActor,
-            fn_constructor_args=(cfg, "cuda" if gpus else "cpu"),
-            # a block, which is a shard; Ray Data wants a number where there are GPUs
-            batch_size=cfg.rows_per_shard,
+            _OfBlocks,
+            fn_constructor_args=(BertActor, cfg, "cuda" if gpus else "cpu"),
+            batch_size=1,
             batch_format="pyarrow",
             num_cpus=cpus,
             num_gpus=gpus,
-            compute=ray.data.ActorPoolStrategy(min_size=1, max_size=min(len(blocks), actors)),
+            compute=ray.data.ActorPoolStrategy(
+                min_size=1, max_size=min(len(blocks.batches), actors)
+            ),
         )
         .map_batches(
-            partial(write_rows, cfg=cfg, recipe=recipe),
-            batch_size=None,
+            partial(_of_block, partial(write_rows, cfg=cfg, recipe=recipe)),
+            batch_size=1,
             batch_format="pyarrow",
             num_cpus=TASK_CPUS,
         )
     )
-    written = _run(dataset, "features", len(rows)).to_pylist()
-    return {row["key"]: (row["shard"], row["row"]) for row in written}
+    return _results(dataset)
 
 
 def _bert_resources() -> tuple[float, int, int]:
@@ -257,33 +323,36 @@ def _header(cfg: DataConfig, recipe: Recipe, ledger: Ledger, speakers: dict[str,
         "bert_width": recipe.bert_width,
         "front_ends": recipe.front_ends,
         "berts": recipe.berts,
-        "languages": sorted({kept.language for kept in ledger.kept}),
+        "languages": ledger.languages,
         "speakers": speakers,
         "counts": ledger.counts(),
         "hours": round(ledger.hours, 6),
     }
 
 
-def _manifest_table(
-    rows: list[dict], splits: Mapping[str, str], places: dict[str, tuple[str, int]]
-) -> pa.Table:
-    entries = []
-    for row in rows:
-        shard, number = places[row["key"]]
-        place = {"shard": shard, "row": number}
-        entries.append({**row, **place, "split": splits[row["id"]], "phones": row["phone_count"]})
-    return _table(entries, COLUMNS)
+def _manifest_table(rows: Rows, splits: np.ndarray, places: pa.Table) -> TableFile:
+    """Return rows of the manifest's COLUMNS."""
+    table = TableFile(COLUMNS)
+    for part in rows.in_parts():
+        columns = rows.columns(part, ["id", "speaker", "language"])
+        found = {name: columns.column(name) for name in columns.column_names}
+        found |= {
+            "key": pa.array(rows.keys(part).astype(str)),
+            "split": pa.array([SPLITS[code] for code in splits[part]]),
+            "frames": pa.array(rows.frames[part]),
+            "phones": pa.array(rows.phones[part]),
+            "samples": pa.array(rows.samples[part]),
+        }
+        few = places.slice(part.start, part.stop - part.start)
+        found |= {name: few.column(name) for name in few.column_names}
+        columns = pa.table({name: found[name] for name in COLUMNS.names})
+        table.append(columns.cast(COLUMNS))
+    return table
 
 
-def _chunks(items: list, size: int) -> Iterator[list]:
+def _chunks(items: S, size: int) -> Iterator[S]:
     for start in range(0, len(items), size):
         yield items[start : start + size]
-
-
-def _table(rows: list[dict], schema: pa.Schema) -> pa.Table:
-    """Return rows as a table that holds the columns of the schema."""
-    selected = [{name: row[name] for name in schema.names} for row in rows]
-    return pa.Table.from_pylist(selected, schema=schema)
 
 
 def _resource(name: str) -> float:
@@ -312,36 +381,91 @@ def _nothing() -> None:
     """Take room, and be done."""
 
 
-def _dataset(blocks: list[pa.Table]) -> ray.data.Dataset:
-    """Return a dataset of tables, once there is a CPU: a task of Ray's looks at each of them."""
-    wait_for_room("CPU", 1)
-    return ray.data.from_arrow(blocks)
-
-
-def _run(dataset: ray.data.Dataset, what: str, rows: int) -> pa.Table:
-    """Run a dataset and return its rows.
+class _Blocks(Datasource):
+    """The batches of a file, one block of one row each, which are read as they are needed.
 
     Args:
-        dataset: yields rows that have a column `problem`.
-        what: name of the work, for the progress.
-        rows: number of rows that it will yield.
+        blocks: the file, on this node.
+    """
+
+    def __init__(self, blocks: TableFile) -> None:
+        self.path = blocks.path
+        self.count = len(blocks.batches)
+
+    def estimate_inmemory_data_size(self) -> int | None:
+        """Return nothing: it is not known."""
+        return None
+
+    def get_read_tasks(self, parallelism: int, *_: Any, **__: Any) -> list[ReadTask]:
+        """Return the one task that reads the blocks."""
+        unknown = BlockMetadata(num_rows=None, size_bytes=None, input_files=None, exec_stats=None)
+        return [ReadTask(self.read, unknown)]
+
+    def read(self) -> Iterator[Block]:
+        """Yield the blocks."""
+        yield from map(packed, read_batches(self.path, self.count))
+
+
+class _OfBlocks:
+    """Applies an object that maps tables to packed ones.
+
+    Args:
+        make: makes the object.
+        *args: of it.
+    """
+
+    def __init__(self, make: Callable[..., Callable[[pa.Table], pa.Table]], *args: Any) -> None:
+        self.function = make(*args)
+
+    def __call__(self, row: pa.Table) -> pa.Table:
+        """Return the result of a packed table, packed."""
+        return _of_block(self.function, row)
+
+
+def _of_block(function: Callable[[pa.Table], pa.Table], row: pa.Table) -> pa.Table:
+    return packed(function(unpacked(row)))
+
+
+def _dataset(blocks: TableFile) -> ray.data.Dataset:
+    """Return a dataset of the batches of a file, once there is a CPU for it."""
+    wait_for_room("CPU", 1)
+    dataset = ray.data.read_datasource(
+        _Blocks(blocks),
+        override_num_blocks=1,
+        num_cpus=0,
+        # where the file is
+        label_selector={NODE_ID: ray.get_runtime_context().get_node_id()},
+    )
+    # a block per row, each as soon as it is asked for
+    dataset.context.target_max_block_size = 1
+    return dataset
+
+
+def _results(dataset: ray.data.Dataset) -> Iterator[pa.Table]:
+    """Run a dataset of packed tables; yield them."""
+    _quieten(dataset)
+    blocks = dataset.iter_batches(batch_size=1, batch_format="pyarrow", prefetch_batches=0)
+    return map(unpacked, blocks)
+
+
+def _run(what: str, rows: int, found: Iterator[pa.Table]) -> Iterator[pa.Table]:
+    """Yield tables, with a look at their column `problem`, and tell how far they are.
+
+    Args:
+        what: name of the work.
+        rows: number of rows of all tables.
+        found: the tables.
 
     Raises:
         PreparationError: the first `problem` among the rows.
     """
-    _quieten(dataset)
-    taken = []
     with contextlib.closing(Progress(what, rows)) as progress:
-        blocks: Iterator[pa.Table] = iter(
-            dataset.iter_batches(batch_size=None, batch_format="pyarrow")
-        )
-        for block in blocks:
-            problems = block.column("problem").drop_null()
+        for table in found:
+            problems = table.column("problem").drop_null()
             if len(problems):
                 raise PreparationError(problems[0].as_py())
-            taken.append(block)
-            progress.advance(block.num_rows)
-    return pa.concat_tables(taken).combine_chunks()
+            yield table
+            progress.advance(table.num_rows)
 
 
 def _quieten(dataset: ray.data.Dataset) -> None:

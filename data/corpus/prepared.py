@@ -86,7 +86,7 @@ def check_prepared(cfg: DataConfig, manifest: Manifest, other_corpus: bool = Fal
         if "prepared" not in manifest.header:
             found += _too_long(cfg, manifest)
         moved, notes = _transcript_changes(cfg, manifest.header)
-        found += moved
+        found += moved + _speaker_changes(cfg, manifest)
     if found:
         listed = "; ".join(
             f"data.{each.key} {each.prepared}, the configuration has {each.configured}"
@@ -183,6 +183,15 @@ def _too_long(cfg: DataConfig, manifest: Manifest) -> list[Change]:
     if len(seconds) and seconds.min() < cfg.min_seconds:
         found.append(Change("min_seconds", f"{seconds.min():.2f} or less", cfg.min_seconds))
     return found
+
+
+def _speaker_changes(cfg: DataConfig, manifest: Manifest) -> list[Change]:
+    """Return the first speaker whose given row the shards do not have."""
+    for name, row in cfg.speakers.items():
+        before = manifest.speakers.get(name, "no row")
+        if before != row:
+            return [Change(f"speakers.{name}", before, row)]
+    return []
 
 
 def _transcript_changes(

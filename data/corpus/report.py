@@ -56,7 +56,7 @@ def _body(
     yield _groups(ledger.by("language"))
 
     yield element("h2", "Lengths")
-    yield from _lengths([line.seconds for line in ledger.kept])
+    yield from _lengths(ledger.kept)
 
     yield element("h2", "Hours per speaker")
     yield _groups(ledger.by("speaker")[:SPEAKERS_SHOWN])
@@ -72,7 +72,7 @@ def _body(
 
 def _lengths(seconds: Sequence[float]) -> Iterator[Html]:
     """Yield a histogram of lengths, and its summary before it."""
-    if not seconds:
+    if not len(seconds):
         return
     low, middle, high = np.quantile(seconds, [0, 0.5, 1])
     yield element("p", f"{low:.2f} s to {high:.2f} s, half of them below {middle:.2f} s")

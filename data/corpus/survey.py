@@ -1,55 +1,32 @@
 """The first pass over a corpus: key, length and phones of every line, or why it is rejected."""
 
+from array import array
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from data.audio.recording import check_file, check_length, decode_audio, read_audio
+from data.audio.recording import check_length, decode_audio, read_audio
 from data.bert.models import front_end
 from data.config import DataConfig
 from data.corpus.ledger import Ledger
 from data.corpus.recipe import Recipe, audio_digest
-from data.corpus.transcript import Transcript, TranscriptLine
-from data.files import UnreachableError
+from data.corpus.tables.files import hash64, repeated
+from data.corpus.tables.lines import TranscriptLine
+from data.corpus.tables.records import SURVEYED, asked, circumstances
+from data.corpus.tables.rows import Rows
+from data.corpus.tables.shard_rows import HeldRows
+from data.corpus.tables.surveyed import Surveyed
+from data.corpus.transcript import Transcript
+from data.files import UnreachableError, content_version
 from data.rejected import Reason, RejectedError
 from data.text.front_end import FrontEndError
 from data.text.symbols import PAD, PUNCTUATION
 
+VERSIONS_AT_A_TIME = 16
 _WORDLESS = frozenset((PAD, *PUNCTUATION, "SP", "UNK"))
-
-LINE = pa.schema(
-    [("line", pa.int64())]  # among the usable lines of the transcript, from 0
-    + [(name, pa.string()) for name in ("place", "id", "speaker", "language", "text", "uri")]
-)
-SURVEYED = pa.schema(
-    [
-        ("line", pa.int64()),
-        ("problem", pa.string()),  # why the whole run stops; all below is then null
-        ("reason", pa.string()),  # why the line is rejected; all below is then null
-        ("detail", pa.string()),
-        ("key", pa.string()),
-        ("audio", pa.string()),  # data.corpus.recipe.audio_digest of the recording
-        ("samples", pa.int64()),  # null, as all below, if a shard holds the row already
-        ("norm_text", pa.string()),
-        ("phones", pa.list_(pa.string())),
-        ("tones", pa.list_(pa.int8())),
-        ("word2ph", pa.list_(pa.int16())),
-        ("bert_text", pa.string()),
-        ("bert_tokens", pa.list_(pa.string())),
-    ]
-)
-
-
-@dataclass(frozen=True)
-class HeldRow:
-    """Where a row lies that a shard holds already, and its lengths."""
-
-    shard: str
-    row: int
-    samples: int
-    phones: str  # separated by spaces
 
 
 class Surveyor:
@@ -58,38 +35,45 @@ class Surveyor:
     Args:
         cfg: limits, and what the front ends are made of.
         recipe: versions of front ends and BERT models.
-        held: keys of rows that a shard holds already; these are not computed again.
     """
 
-    def __init__(self, cfg: DataConfig, recipe: Recipe, held: frozenset[str]) -> None:
+    def __init__(self, cfg: DataConfig, recipe: Recipe) -> None:
         self.cfg = cfg
         self.recipe = recipe
-        self.held = held
+        self.circumstances = circumstances(cfg, recipe)
         self.front_ends = {language: front_end(cfg, language) for language in recipe.front_ends}
 
     def __call__(self, lines: pa.Table) -> pa.Table:
         """Return rows of SURVEYED from rows of LINE."""
-        rows = [self._survey(line) for line in lines.to_pylist()]
-        return pa.Table.from_pylist(rows, schema=SURVEYED)
+        rows = lines.to_pylist()
+        versions = _versions(rows)
+        found = [self._survey(*row) for row in zip(rows, versions, strict=True)]
+        return pa.Table.from_pylist(found, schema=SURVEYED)
 
-    def _survey(self, line: dict) -> dict:
+    def _survey(self, line: dict, version: str | None) -> dict:
+        found = {
+            "line": line["line"],
+            "asked": asked(self.circumstances, line),
+            "recording": hash64(line["uri"]),
+            "version": version,
+        }
+        if version is not None and version == line["version"]:
+            return {**found, "same": True, "key": line["key"]}
         try:
             audio = read_audio(line["uri"])
             digest = audio_digest(audio)
             key = self.recipe.key_of(
                 line["id"], line["text"], line["language"], line["speaker"], digest
             )
-            found = {"line": line["line"], "key": key, "audio": digest}
-            # it was surveyed when its shard was written, perhaps by code that kept cut files
-            if key in self.held:
-                check_file(audio)
-                return found
+            found |= {"key": key, "audio": digest}
+            if key == line["key"]:
+                return {**found, "same": True}
             samples = len(decode_audio(audio, self.cfg))
             phonemes = self.front_ends[line["language"]](line["text"])
             _check_words(phonemes.phones, phonemes.norm_text)
             _check_tokens(len(phonemes.word2ph), self.recipe.max_tokens[line["language"]])
         except (RejectedError, FrontEndError) as error:
-            return {"line": line["line"], "reason": Reason(error.reason), "detail": error.detail}
+            return {**found, "reason": Reason(error.reason), "detail": error.detail}
         except UnreachableError as error:
             # nobody knows whether the line is good: the run must stop
             return {"line": line["line"], "problem": f"{line['place']}: {error}"}
@@ -99,61 +83,95 @@ class Surveyor:
         return {**found, "samples": samples, **vars(phonemes)}
 
 
-def line_rows(transcript: Transcript) -> list[dict]:
-    """Return the usable lines of a transcript as rows of LINE."""
-    return [_line_row(number, line) for number, line in enumerate(transcript.lines)]
+def _versions(lines: Sequence[dict]) -> list[str | None]:
+    """Return data.files.content_version of recordings, before any of them is read.
+
+    None where it cannot be told: reading the recording says why.
+    """
+
+    def version(line: dict) -> str | None:
+        try:
+            return content_version(line["uri"])
+        except (OSError, ValueError):
+            return None
+
+    # at an object store the time is all waiting
+    with ThreadPoolExecutor(VERSIONS_AT_A_TIME) as pool:
+        return list(pool.map(version, lines))
 
 
 def judge(
-    cfg: DataConfig, transcript: Transcript, surveyed: pa.Table, held: dict[str, HeldRow]
-) -> tuple[Ledger, list[dict]]:
+    cfg: DataConfig, transcript: Transcript, surveyed: Surveyed, held: HeldRows
+) -> tuple[Ledger, Rows]:
     """Book every line as kept or rejected; rows that a shard holds are judged like new ones.
 
     Args:
         cfg: limits of length.
         transcript: all lines.
-        surveyed: rows of SURVEYED, one per usable line.
-        held: key -> row that a shard holds.
+        surveyed: what is known of each usable line.
+        held: rows of the shards.
 
     Returns:
-        The ledger, and the rows that are kept, sorted by (frames, key): LINE, `split`, `key`,
-        `samples`, `frames`, `phone_count`, and `surveyed`, their row of that table.
+        The ledger, and the rows that are kept, sorted by (frames, key).
     """
     ledger = Ledger(transcript.uri, transcript.count)
     ledger.reject(transcript.rejects)
-
-    # as Python objects the phones of a large corpus would fill gigabytes: take only their number
-    light = surveyed.select(["line", "reason", "detail", "key", "audio", "samples"])
-    light = light.append_column("phone_count", pc.list_value_length(surveyed.column("phones")))
-
-    rows = []
-    waiting = dict(enumerate(transcript.lines))
-    first: dict[str, TranscriptLine] = {}  # recording -> the line that is kept with it
-    # in the transcript's order, whichever was surveyed first
-    for index, found in sorted(enumerate(light.to_pylist()), key=lambda pair: pair[1]["line"]):
-        line = waiting.pop(found["line"])
-        if found["reason"] is not None:
-            ledger.reject([line.reject(Reason(found["reason"]), found["detail"])])
+    in_shards = held.find(surveyed.key)
+    lengths = {
+        "samples": np.where(in_shards < 0, surveyed.samples, held.samples(in_shards)),
+        "phones": np.where(in_shards < 0, surveyed.phone_count, held.phones(in_shards)),
+    }
+    kept = array("q")
+    recordings = _Recordings(surveyed.audio)
+    for number, line in enumerate(transcript.lines):
+        assert surveyed.ended[number], "a line was not surveyed"
+        if number in surveyed.rejected:
+            reason, detail = surveyed.rejected[number]
+            ledger.reject([line.reject(Reason(reason), detail)])
             continue
-        lengths = _lengths(found, held.get(found["key"]), cfg.hop_length)
+        samples, phones = (int(values[number]) for values in lengths.values())
         try:
-            _check_lengths(cfg, **lengths)
-            _check_recording(line, first.setdefault(found["audio"], line))
+            _check_lengths(cfg, samples, samples // cfg.hop_length, phones)
+            recordings.check(number, line)
         except RejectedError as error:
             ledger.reject([line.reject(error.reason, error.detail)])
             continue
-        ledger.keep(line.speaker, line.language, lengths["samples"] / cfg.sampling_rate)
-        row = _line_row(found["line"], line)
-        row |= {"split": line.split, "key": found["key"], "surveyed": index, **lengths}
-        rows.append(row)
-    return ledger, sorted(rows, key=lambda row: (row["frames"], row["key"]))
+        ledger.keep(line.speaker, line.language, samples / cfg.sampling_rate)
+        kept.append(number)
+
+    lines = np.array(kept, np.int64)
+    frames = (lengths["samples"][lines] // cfg.hop_length).astype(np.int32)
+    order = np.lexsort((surveyed.key[lines], frames))
+    lines = lines[order]
+    rows = Rows(
+        transcript.lines,
+        surveyed,
+        lines,
+        in_shards[lines],
+        lengths["samples"][lines],
+        frames[order],
+        lengths["phones"][lines],
+    )
+    return ledger, rows
 
 
-def _lengths(found: dict, held: HeldRow | None, hop_length: int) -> dict[str, int]:
-    """Return `samples`, `frames` and `phone_count` of a surveyed line."""
-    samples = found["samples"] if held is None else held.samples
-    phones = found["phone_count"] if held is None else held.phones.count(" ") + 1
-    return {"samples": samples, "frames": samples // hop_length, "phone_count": phones}
+class _Recordings:
+    """Which line has which recording, of those that several lines have.
+
+    Args:
+        audio: digests of the lines' recordings.
+    """
+
+    def __init__(self, audio: np.ndarray) -> None:
+        self.audio = audio
+        halves = np.ascontiguousarray(audio).view(np.uint64).reshape(len(audio), 4)
+        self.suspects = repeated(halves[:, 0] ^ halves[:, 1] * np.uint64(31))
+        self.first: dict[bytes, TranscriptLine] = {}
+
+    def check(self, number: int, line: TranscriptLine) -> None:
+        """Reject a line whose recording an earlier one has, under whatever name."""
+        if self.suspects[number]:
+            _check_recording(line, self.first.setdefault(self.audio[number], line))
 
 
 def _check_lengths(cfg: DataConfig, samples: int, frames: int, phone_count: int) -> None:
@@ -183,30 +201,23 @@ def _check_recording(line: TranscriptLine, first: TranscriptLine) -> None:
     raise RejectedError(Reason.DUPLICATE_AUDIO, same)
 
 
-def count_phones(
-    rows: list[dict], surveyed: pa.Table, held: dict[str, HeldRow]
-) -> dict[str, Counter[str]]:
-    """Return how often each phone occurs in rows that are kept, by language.
+def count_phones(rows: Rows, held: HeldRows) -> dict[str, Counter[str]]:
+    """Return how often each phone occurs in rows that are kept, by language; phones by name.
 
     Args:
         rows: as `judge` returns them.
-        surveyed: rows of SURVEYED.
-        held: key -> row that a shard holds.
+        held: rows of the shards.
     """
-    counts: dict[str, Counter[str]] = {}
-    new: dict[str, list[int]] = {}  # language -> rows of `surveyed`
-    for row in rows:
-        counted = counts.setdefault(row["language"], Counter())
-        if row["key"] in held:
-            counted.update(held[row["key"]].phones.split(" "))
-        else:
-            new.setdefault(row["language"], []).append(row["surveyed"])
-
-    for language, indices in new.items():
-        phones = pc.list_flatten(surveyed.column("phones").take(indices))
-        found = {entry["values"]: entry["counts"] for entry in phones.value_counts().to_pylist()}
-        counts[language].update(found)
-    return counts
+    codes, languages = rows.codes("language")
+    counts = {language: Counter[str]() for language in languages}
+    for part in rows.in_parts():
+        for code, language in enumerate(languages):
+            chosen = np.flatnonzero(codes[part] == code) + part.start
+            new = rows.held[chosen] < 0
+            counts[language].update(rows.surveyed.count_phones(rows.line[chosen[new]]))
+            counts[language].update(held.count_phones(rows.held[chosen[~new]]))
+    # by name, so that equally frequent ones have an order
+    return {language: Counter(dict(sorted(found.items()))) for language, found in counts.items()}
 
 
 def _check_words(phones: list[str], norm_text: str) -> None:
@@ -228,15 +239,3 @@ def _check_alignment(phones: int, frames: int, add_blank: bool) -> None:
             f"{entries} phones and blanks for {frames} frames: "
             "text and recording do not belong together",
         )
-
-
-def _line_row(number: int, line: TranscriptLine) -> dict:
-    return {
-        "line": number,
-        "place": f"{line.source}:{line.number}",
-        "id": line.id,
-        "speaker": line.speaker,
-        "language": line.language,
-        "text": line.text,
-        "uri": line.uri,
-    }

@@ -15,11 +15,13 @@ import hashlib
 import io
 import json
 import posixpath
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from array import array
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from glob import has_magic
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from fsspec import AbstractFileSystem
@@ -27,6 +29,8 @@ from fsspec.implementations.local import LocalFileSystem
 
 from data.corpus.encoding import narrow_encoding, wide_encoding
 from data.corpus.ledger import Reject
+from data.corpus.tables.files import TableFile, hash64, repeated
+from data.corpus.tables.lines import AT_A_TIME, COLUMNS, Lines, TranscriptLine
 from data.files import has_credentials, is_uri, located, reachable, read_file
 from data.rejected import Reason
 from data.shards.manifest import SPLITS
@@ -34,40 +38,8 @@ from data.text.languages import LANGUAGES
 
 FIELDS = ("path", "speaker", "language", "text")
 OPTIONAL = ("id", "split")
+_MARK = b"\xef\xbb\xbf"
 NOT_UTF_8 = "not UTF-8"  # begins what is said of a line in another encoding
-
-
-@dataclass(frozen=True)
-class TranscriptLine:
-    """A usable line.
-
-    Attributes:
-        source: transcript that it stands in.
-        number: number of the line, or of the table's row, from 1.
-        id: id of the utterance.
-        uri: where the recording lies.
-        speaker: name of the speaker.
-        language: code of data.text.languages.
-        text: what is said.
-        split: one of data.shards.manifest.SPLITS; None if the transcript leaves it open.
-        raw: the whole line as written; a row of Parquet as JSON.
-    """
-
-    source: str
-    number: int
-    id: str
-    uri: str
-    speaker: str
-    language: str
-    text: str
-    split: str | None
-    raw: str
-
-    def reject(self, reason: Reason, detail: str) -> Reject:
-        """Return this line as a reject."""
-        return Reject(
-            self.source, self.number, reason, detail, self.raw, self.speaker, self.language
-        )
 
 
 @dataclass(frozen=True)
@@ -76,13 +48,13 @@ class Transcript:
 
     Attributes:
         uri: file, URI or glob.
-        lines: usable lines of all files.
+        lines: usable lines of all files, which lie in a file themselves.
         rejects: the other lines.
         digest: identity of what the files hold.
     """
 
     uri: str
-    lines: list[TranscriptLine]
+    lines: Lines
     rejects: list[Reject]
     digest: str = ""
 
@@ -111,13 +83,21 @@ def read_transcript(
             "data.transcript is not set: "
             "name a file with one line `path|speaker|language|text` per utterance"
         )
-    lines: list[TranscriptLine | Reject] = []
-    sources = list(_read(uri))
-    for source, prefix, content in sources:
-        found = parse_transcript(source, content, audio_root, prefix)
-        _check_encoding(found, max_foreign)
-        lines += found
-    return Transcript(uri, *_without_duplicates(lines), _digest(sources))
+    usable = _Usable()
+    rejects: list[Reject] = []
+    parts = []
+    for source, prefix, content in _read(uri):
+        count, refused = len(usable), []
+        for line in _parsed(source, content, audio_root, prefix):
+            if isinstance(line, Reject):
+                refused.append(line)
+            else:
+                usable.append(line)
+        _check_encoding(refused, len(usable) - count + len(refused), max_foreign)
+        rejects += refused
+        parts.append(_part_of_digest(prefix, content))
+    lines, repeated = usable.without_duplicates()
+    return Transcript(uri, lines, rejects + repeated, _joined(parts))
 
 
 def transcript_digest(uri: str) -> str:
@@ -127,7 +107,7 @@ def transcript_digest(uri: str) -> str:
         ValueError: there is no such file.
         OSError: it cannot be read.
     """
-    return _digest(_read(uri))
+    return _joined([_part_of_digest(prefix, content) for _, prefix, content in _read(uri)])
 
 
 def _read(uri: str) -> Iterator[tuple[str, str, bytes]]:
@@ -139,25 +119,31 @@ def _read(uri: str) -> Iterator[tuple[str, str, bytes]]:
             raise ValueError(f"there is no transcript at {source}: set data.transcript") from error
 
 
-def _digest(sources: Iterable[tuple[str, str, bytes]]) -> str:
-    """Return a sha256 of files' contents, and of the ways that their utterances' ids begin with."""
-    parts = [(prefix, hashlib.sha256(content).hexdigest()) for _, prefix, content in sources]
+def _part_of_digest(prefix: str, content: bytes) -> tuple[str, str]:
+    """Return what the digest holds of a file: how its utterances' ids begin, and its content."""
+    return prefix, hashlib.sha256(content).hexdigest()
+
+
+def _joined(parts: Sequence[tuple[str, str]]) -> str:
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
-def _check_encoding(found: Sequence[TranscriptLine | Reject], max_foreign: float) -> None:
+def _check_encoding(rejects: Sequence[Reject], lines: int, max_foreign: float) -> None:
     """Refuse a file in another encoding at once, rather than line by line.
+
+    Args:
+        rejects: rejected lines of the file.
+        lines: number of its lines.
+        max_foreign: see `read_transcript`.
 
     Raises:
         ValueError: names the first such line, and the encoding that it seems to be.
     """
-    foreign = [
-        line for line in found if isinstance(line, Reject) and line.detail.startswith(NOT_UTF_8)
-    ]
-    if len(foreign) > max_foreign * len(found):
+    foreign = [line for line in rejects if line.detail.startswith(NOT_UTF_8)]
+    if len(foreign) > max_foreign * lines:
         first = foreign[0]
         raise ValueError(
-            f"{first.source}:{first.number}: {first.detail} ({len(foreign)} of {len(found)} lines)"
+            f"{first.source}:{first.number}: {first.detail} ({len(foreign)} of {lines} lines)"
         )
 
 
@@ -176,14 +162,19 @@ def parse_transcript(
         ValueError: the file is not readable Parquet or lacks a column, is UTF-16 or UTF-32, or a
             path holds a password.
     """
+    return list(_parsed(source, content, audio_root, prefix))
+
+
+def _parsed(
+    source: str, content: bytes, audio_root: str | None, prefix: str
+) -> Iterator[TranscriptLine | Reject]:
+    """Yield what `parse_transcript` returns."""
     root = _folder(source) if audio_root is None else audio_root
-    found: list[TranscriptLine | Reject] = []
     for number, raw, fields in _rows(source, content):
         if isinstance(fields, str):
-            found.append(Reject(source, number, Reason.MALFORMED_LINE, fields, raw))
+            yield Reject(source, number, Reason.MALFORMED_LINE, fields, raw)
         else:
-            found.append(_check(source, number, raw, fields, root, prefix))
-    return found
+            yield _check(source, number, raw, fields, root, prefix)
 
 
 def _rows(source: str, content: bytes) -> Iterator[tuple[int, str, dict[str, Any] | str]]:
@@ -196,27 +187,37 @@ def _rows(source: str, content: bytes) -> Iterator[tuple[int, str, dict[str, Any
         raise ValueError(f"{source}:1: {NOT_UTF_8}, it seems to be {wide}: save the file as UTF-8")
     split = _split_json if source.endswith(".jsonl") else _split_line
     # bytes, as a file that is not all UTF-8 still has lines
-    lines = content.removeprefix(b"\xef\xbb\xbf").split(b"\n")
-    foreign = _foreign(lines)
-    for number, encoded in enumerate(lines, start=1):
+    foreign = _foreign(content)
+    for number, encoded in enumerate(_lines(content), start=1):
         if not encoded.strip():
             continue
         raw = encoded.removesuffix(b"\r").decode("utf-8", errors="backslashreplace")
         yield number, raw, foreign.get(number) or split(raw)
 
 
-def _foreign(lines: Sequence[bytes]) -> dict[int, str]:
+def _lines(content: bytes) -> Iterator[bytes]:
+    """Yield a file's lines, of which memory never holds all."""
+    start = len(_MARK) if content.startswith(_MARK) else 0
+    while (end := content.find(b"\n", start)) >= 0:
+        yield content[start:end]
+        start = end + 1
+    yield content[start:]
+
+
+def _foreign(content: bytes) -> dict[int, str]:
     """Return number -> what is wrong with it, for the lines that are not UTF-8."""
-    faults = {}
-    for number, line in enumerate(lines, start=1):
+    faults: dict[int, str] = {}
+    found = []
+    for number, line in enumerate(_lines(content), start=1):
         try:
             line.decode("utf-8")
         except UnicodeDecodeError as error:
             faults[number] = f"{error.reason} at byte {error.start}"
+            found.append(line)
     if not faults:
         return {}
     # together, as few of them alone are long enough to tell
-    encoding = narrow_encoding(b"\n".join(lines[number - 1] for number in faults))
+    encoding = narrow_encoding(b"\n".join(found))
     cure = f"it seems to be {encoding}: save the file as UTF-8"
     return {number: f"{NOT_UTF_8} ({fault}), {cure}" for number, fault in faults.items()}
 
@@ -236,14 +237,15 @@ def _split_json(raw: str) -> dict[str, Any] | str:
     return row if isinstance(row, dict) else "not a JSON object"
 
 
-def _read_parquet(source: str, content: bytes) -> list[dict[str, Any]]:
+def _read_parquet(source: str, content: bytes) -> Iterator[dict[str, Any]]:
     try:
         file = pq.ParquetFile(io.BytesIO(content))
         missing = [name for name in FIELDS if name not in file.schema_arrow.names]
         if missing:
             raise ValueError(f"the transcript {source} has no column {', '.join(missing)}")
         columns = [name for name in (*FIELDS, *OPTIONAL) if name in file.schema_arrow.names]
-        return file.read(columns).to_pylist()
+        for batch in file.iter_batches(AT_A_TIME, columns=columns):
+            yield from batch.to_pylist()
     except pa.ArrowException as error:
         raise ValueError(f"the transcript {source} is no readable Parquet file: {error}") from error
 
@@ -315,20 +317,50 @@ def _malformed(path: str, speaker: str, utterance: str, text: str) -> str:
     return ""
 
 
-def _without_duplicates(
-    found: list[TranscriptLine | Reject],
-) -> tuple[list[TranscriptLine], list[Reject]]:
-    first: dict[str, TranscriptLine] = {}
-    rejects: list[Reject] = []
-    for line in found:
-        if isinstance(line, Reject):
-            rejects.append(line)
-        elif (earlier := first.setdefault(line.id, line)) is not line:
+class _Usable:
+    """Usable lines on their way to a file."""
+
+    def __init__(self) -> None:
+        self.table = TableFile(COLUMNS)
+        self.waiting: list[TranscriptLine] = []
+        self.hashes = array("Q")  # of the ids
+
+    def __len__(self) -> int:
+        return len(self.hashes)
+
+    def append(self, line: TranscriptLine) -> None:
+        """Add a line."""
+        self.waiting.append(line)
+        self.hashes.append(hash64(line.id))
+        if len(self.waiting) == AT_A_TIME:
+            self._write()
+
+    def without_duplicates(self) -> tuple[Lines, list[Reject]]:
+        """Return the lines, the first of each id alone, and the others as rejects."""
+        self._write()
+        lines = Lines(self.table)
+        suspects = np.flatnonzero(repeated(np.frombuffer(self.hashes, np.uint64)))
+
+        first: dict[str, TranscriptLine] = {}
+        numbers, rejects = [], []
+        for number in suspects.tolist():
+            line = lines[number]
+            earlier = first.setdefault(line.id, line)
+            if earlier is line:
+                continue
             detail = f"{earlier.source}:{earlier.number} names {line.id} already"
             if line.text != earlier.text:
                 detail += f", with another text: {earlier.text!r}"
             rejects.append(line.reject(Reason.DUPLICATE_ID, detail))
-    return list(first.values()), rejects
+            numbers.append(number)
+        if not numbers:
+            return lines, []
+        return Lines(self.table, np.delete(np.arange(len(lines)), numbers)), rejects
+
+    def _write(self) -> None:
+        columns = {name: [getattr(line, name) for line in self.waiting] for name in COLUMNS.names}
+        self.table.append(pa.table(columns, schema=COLUMNS))
+        self.waiting = []
 
 
 def is_absolute(path: str) -> bool:

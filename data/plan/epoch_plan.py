@@ -11,6 +11,7 @@ from typing import TypeVar
 import numpy as np
 
 from data.config import CostConfig, PadTo
+from data.plan.blocks import STRIP_OF_BLOCKS, Blocks, in_strips
 from data.plan.costs import fitting, shares, utterance_costs
 
 UNPADDED = PadTo(frames=1, tokens=1)
@@ -123,6 +124,7 @@ def plan_epoch(
     min_frames: int = 0,
     pad_to: PadTo = UNPADDED,
     begin: int = 0,
+    block: int = 1,
 ) -> EpochPlan:
     """Cut an epoch into micro-batches of like length and, with `cost`, of like predicted cost.
 
@@ -148,6 +150,8 @@ def plan_epoch(
         min_frames: shorter utterances are left out.
         pad_to: multiples that a micro-batch is padded to; the budgets are of padded lengths.
         begin: step of the epoch that these are to follow on, see data.plan.history.
+        block: utterances that lie side by side in the shards and stay together, but for where a
+            micro-batch is cut, see data.plan.blocks; 1: each is by itself.
 
     Raises:
         ValueError: nothing is left to train on.
@@ -164,11 +168,7 @@ def plan_epoch(
         )
 
     rng = np.random.default_rng(entropy(seed, epoch, begin))
-    strip = np.floor(np.log(np.maximum(frames, 1)) / STRIP + rng.random()).astype(np.int64)
-    # snake: the last of a strip and the first of the next have texts of like length
-    descending = (strip % 2).astype(bool)
-    jitter = phones * rng.uniform(0.98, 1.02, len(rows))
-    by_length = np.lexsort((np.where(descending, -jitter, jitter), strip))
+    by_length = _by_length(frames, phones, block, epoch, rng)
 
     # an upper bound of the longest of every micro-batch that ends here, and ascending
     longest = np.maximum.accumulate(rounded_up(frames[by_length], pad_to.frames))
@@ -176,6 +176,33 @@ def plan_epoch(
     offsets = _cut(most, longest, rounded_up(phones[by_length], pad_to.tokens), max_cells)
     costs = _costs(cost, longest, offsets)
     return _shuffle(rows[by_length], offsets, costs, rng, micro_batches_per_step, left_out)
+
+
+def _by_length(
+    frames: np.ndarray, phones: np.ndarray, block: int, epoch: int, rng: np.random.Generator
+) -> np.ndarray:
+    """Return the utterances by length, int64 [n], as this epoch's random draws have it.
+
+    Args:
+        frames: spectrogram frames of each, int64 [n].
+        phones: phones of each, int64 [n].
+        block: see `plan_epoch`.
+        epoch: number of the epoch.
+        rng: draws of the epoch.
+    """
+    if block == 1:
+        return _in_drawn_strips(frames, phones, STRIP, rng)
+    blocks = Blocks.of_shards(frames, phones, block, epoch)
+    order = _in_drawn_strips(blocks.most(frames), blocks.most(phones), STRIP_OF_BLOCKS, rng)
+    return blocks.expanded(order)
+
+
+def _in_drawn_strips(
+    frames: np.ndarray, phones: np.ndarray, width: float, rng: np.random.Generator
+) -> np.ndarray:
+    """Return an order of lengths, int64 [n]: where strips begin, and almost equals, are drawn."""
+    shift = rng.random()
+    return in_strips(frames, phones * rng.uniform(0.98, 1.02, len(phones)), width, shift)
 
 
 def rounded_up(lengths: Lengths, multiple: int) -> Lengths:

@@ -7,7 +7,7 @@ still used once.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -27,6 +27,8 @@ class Cut:
         segment_frames: shorter utterances are left out.
         add_blank: whether a blank stands between phones.
         plan: mode and budgets of the micro-batches.
+        block: utterances that stay together as they lie in the shards (data.plan.blocks); None: as
+            the manifest has it, which only `data.stream.spec.schedule_of` knows.
     """
 
     seed: int
@@ -34,6 +36,7 @@ class Cut:
     segment_frames: int
     add_blank: bool
     plan: PlanConfig
+    block: int | None = None
 
     def __post_init__(self) -> None:
         """Leave nothing open: cuts that give the same order are equal, and are recorded so."""
@@ -81,6 +84,7 @@ class Cut:
             min_frames=self.segment_frames,
             pad_to=plan.pad_to,
             begin=begin,
+            block=self.block or 1,
         )
 
 
@@ -102,8 +106,17 @@ def begun(cut: Cut) -> History:
 
 
 def changed(history: History, position: Position, cut: Cut) -> History:
-    """Return the history of a run that continues at a position with this cut."""
-    assert history
+    """Return the history of a run that continues at a position with this cut.
+
+    Utterances stay together as they did when the run began, wherever they lie now.
+
+    Args:
+        history: changes so far; empty where older code, which knew of no blocks, recorded none.
+        position: where it continues.
+        cut: what its epochs are cut by from there on.
+    """
+    history = history or begun(replace(cut, block=cut.block and 1))
+    cut = replace(cut, block=history[-1].cut.block)
     if history[-1].cut == cut:
         return history
     here = (position.epoch, position.epoch_step)
@@ -153,4 +166,19 @@ def change_of(raw: Mapping[str, Any]) -> Change:
     # a run of older code was not padded, and predicted no costs
     plan["pad_to"] = PadTo(**plan.get("pad_to", {"frames": 1, "tokens": 1}))
     plan["cost"] = CostConfig(**plan.get("cost", {}))
-    return Change(raw["epoch"], raw["epoch_step"], Cut(**cut | {"plan": PlanConfig(**plan)}))
+    # nor did it know of blocks
+    recorded = {"block": 1} | cut | {"plan": PlanConfig(**plan)}
+    return Change(raw["epoch"], raw["epoch_step"], Cut(**recorded))
+
+
+def with_blocks(history: History, block: int) -> History:
+    """Return a history whose cuts leave no block open.
+
+    Args:
+        history: changes of a run's plan.
+        block: what `Cut.block` is where it is open.
+    """
+    return tuple(
+        replace(change, cut=replace(change.cut, block=change.cut.block or block))
+        for change in history
+    )

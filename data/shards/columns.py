@@ -1,16 +1,17 @@
 """A manifest's table as training holds it: few bytes per row, look-ups in constant time.
 
 It is two Arrow tables. ROWS is what every process reads; strings are dictionary-encoded and content
-addresses are binary. NAMES is read when a message needs a name. Neither is changed after it was
+addresses are binary. NAMES is for messages and for preparation. Neither is changed after it was
 made, so that processes can share them (`data.shards.node_files`).
 
     rows    speaker, language, split, shard     dictionary-encoded
-            frames, phones, row, samples        as in the manifest
+            frames, phones                      as in the manifest
+            row, offset, length, checksum       with as few bytes as they need; length 0: no range
             key                                 16 bytes; a string where it is no hexadecimal number
             by_hash                             int32: all rows, in the order of a hash of their ids
             split_rows                          int32: the rows of one split after those of another
             split_frames, split_phones          int32: their lengths
-    names   id
+    names   id, samples                         as in the manifest
 """
 
 import bisect
@@ -26,8 +27,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 ROWS, NAMES = "rows", "names"
+OF_NAMES = ("id", "samples")
 TEXTS = ("speaker", "language", "split", "shard")
 NUMBERS = ("frames", "phones", "samples", "row")
+RANGE = ("offset", "length", "checksum")
 DIGESTED = ("id", "key", "speaker", "language", "split", "frames", "phones")
 AT_A_TIME = 1 << 18  # rows that are converted together, to hold little memory
 
@@ -50,8 +53,8 @@ class Columns:
 
     def whole(self, name: str) -> pa.Array | pa.ChunkedArray:
         """Return a column as the manifest's file has it; texts are copied."""
-        if name == "id":
-            return self.tables[NAMES].column("id")
+        if name in OF_NAMES:
+            return self.tables[NAMES].column(name)
         if name == "key" and self._key_bytes is not None:
             parts = [_hexadecimal(part) for part in _parts(self._key_bytes)]
             return pa.chunked_array(parts, pa.string())
@@ -62,14 +65,19 @@ class Columns:
         if name in TEXTS:
             words = self.words(name)
             return [words[code] for code in self.numbers(name)[rows].tolist()]
-        if name in NUMBERS:
+        if name not in (*OF_NAMES, "key"):
             return self.numbers(name)[rows].tolist()
         if name == "key" and self._key_bytes is not None:
             width = 2 * self._key_bytes.shape[1]
             digits = self._key_bytes[rows].tobytes().hex()
             return [digits[at : at + width] for at in range(0, len(digits), width)]
-        column = self.tables[NAMES].column("id") if name == "id" else self._held(name)
+        column = self.tables[NAMES].column(name) if name in OF_NAMES else self._held(name)
         return [column[int(row)].as_py() for row in rows]
+
+    @property
+    def has_ranges(self) -> bool:
+        """Whether the manifest tells where rows lie in their files, of all or of some."""
+        return RANGE[0] in self.tables[ROWS].column_names
 
     def words(self, name: str) -> list[str]:
         """Return the values of a column of TEXTS, each once."""
@@ -77,7 +85,12 @@ class Columns:
 
     def numbers(self, name: str) -> np.ndarray:
         """Return a column as numpy sees it, [rows]: of TEXTS the numbers of their `words`."""
-        return self._numbers[name]
+        if name not in OF_NAMES:
+            return self._numbers[name]
+        column = self.tables[NAMES].column(name)
+        if column.num_chunks == 1:
+            return column.chunk(0).to_numpy(zero_copy_only=True)
+        return column.to_numpy()
 
     def having(self, name: str, word: str) -> np.ndarray:
         """Tell of each row whether its value in a column of TEXTS is `word`, bool [rows]."""
@@ -161,11 +174,14 @@ class Columns:
         return np.frombuffer(column.buffers()[1], np.uint8).reshape(-1, column.type.byte_width)
 
 
-def compact(read: Callable[[str], Iterable[pa.Array]]) -> tuple[Columns, str]:
+def compact(
+    read: Callable[[str], Iterable[pa.Array]], has_ranges: bool = False
+) -> tuple[Columns, str]:
     """Return the columns of a manifest, and their digest, which needs no Python objects.
 
     Args:
         read: yields a column of the manifest in parts; asked for one column at a time.
+        has_ranges: whether it has the columns RANGE.
 
     Returns:
         The columns, and a sha256 of all that training sees of them: order, keys, speakers, splits.
@@ -173,24 +189,26 @@ def compact(read: Callable[[str], Iterable[pa.Array]]) -> tuple[Columns, str]:
     """
     digest = hashlib.sha256()
     held: dict[str, pa.Array] = {}
-    for name in (*DIGESTED, "samples", "shard", "row"):
+    names: dict[str, pa.ChunkedArray] = {}
+    for name in (*DIGESTED, "samples", "shard", "row", *(RANGE if has_ranges else ())):
         parts = list(_digested(digest, read(name)) if name in DIGESTED else read(name))
-        if name == "id":
-            names = pa.chunked_array(parts, pa.string())
+        if name in OF_NAMES:
+            names[name] = pa.chunked_array(filter(len, parts), parts[0].type)
         elif name == "key":
             held[name] = _binary_keys(parts)
         elif name in TEXTS:
             held[name] = _encoded(parts)
         else:
-            held[name] = pa.concat_arrays([part.fill_null(0) for part in parts])
+            whole = pa.concat_arrays([part.fill_null(0) for part in parts])
+            held[name] = _narrow(whole) if name in ("row", *RANGE) else whole
 
     splits = held["split"].indices.to_numpy(zero_copy_only=True)
     rows = np.argsort(splits, kind="stable").astype(np.int32)
-    held["by_hash"] = pa.array(_by_hash(names))
+    held["by_hash"] = pa.array(_by_hash(names["id"]))
     held["split_rows"] = pa.array(rows)
     for name in ("frames", "phones"):
         held[f"split_{name}"] = pa.array(held[name].to_numpy(zero_copy_only=True)[rows])
-    return Columns({ROWS: pa.table(held), NAMES: pa.table({"id": names})}), digest.hexdigest()
+    return Columns({ROWS: pa.table(held), NAMES: pa.table(names)}), digest.hexdigest()
 
 
 def _digested(digest: "hashlib._Hash", parts: Iterable[pa.Array]) -> Iterator[pa.Array]:
@@ -205,6 +223,12 @@ def _digested(digest: "hashlib._Hash", parts: Iterable[pa.Array]) -> Iterator[pa
             digest.update(joined.as_buffer())
             between = b"\0"
         yield part
+
+
+def _narrow(numbers: pa.Array) -> pa.Array:
+    """Return whole numbers in the smallest type that holds them all."""
+    ends = [end for end in pc.min_max(numbers).as_py().values() if end is not None]
+    return numbers.cast(pa.from_numpy_dtype(np.result_type(*map(np.min_scalar_type, [0, *ends]))))
 
 
 def _encoded(parts: Sequence[pa.Array]) -> pa.DictionaryArray:

@@ -3,7 +3,7 @@
 A folder (or URI) of shards holds
 
     manifest.json     header: schema version, settings that the features depend on, speakers, digest
-    manifest.parquet  table: COLUMNS below, sorted by (frames, id)
+    manifest.parquet  table: COLUMNS below, and perhaps RANGE_COLUMNS, sorted by (frames, id)
     rejects.jsonl     the ledger's other half: rejected lines of the transcript, with their reasons
     report.html       the same for people, with lengths, speakers and phones
     shards/*.parquet  SHARD_COLUMNS below
@@ -22,14 +22,16 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from data.files import below, put_file, read_file, stays_below, version_of
 from data.shards.columns import NAMES, NUMBERS, ROWS, Columns, compact
 from data.shards.node_files import node_tables
+from data.shards.ranges import Place, Range
 
 SCHEMA_VERSION = 2
-LAYOUT = 1  # of data.shards.columns: files of a node that were made by other code are no use
+LAYOUT = 2  # of data.shards.columns: files of a node that were made by other code are no use
 SPLITS = ("train", "validation")
 
 COLUMNS = pa.schema(
@@ -44,6 +46,16 @@ COLUMNS = pa.schema(
         ("samples", pa.int64()),
         ("shard", pa.string()),  # path below the manifest's folder
         ("row", pa.int32()),  # row of the shard
+    ]
+)
+
+# of rows whose shards were written with ranges (data.shards.ranges); empty for others, and left out
+# where no row has one
+RANGE_COLUMNS = pa.schema(
+    [
+        ("offset", pa.int64()),  # first byte in the shard's file
+        ("length", pa.int32()),
+        ("checksum", pa.uint32()),  # CRC-32 of these bytes
     ]
 )
 
@@ -82,7 +94,7 @@ class Manifest:
         uri: folder or URI that holds it.
         header: `schema_version`, `sampling_rate`, `hop_length`, `bert_width`, `speakers` (name ->
             id), `digest`, ...
-        columns: COLUMNS, one row per utterance.
+        columns: COLUMNS and perhaps RANGE_COLUMNS, one row per utterance.
     """
 
     uri: str
@@ -104,8 +116,19 @@ class Manifest:
 
     @property
     def table(self) -> pa.Table:
-        """All of COLUMNS, as the file has them: a copy, for small corpora."""
-        return pa.table([self.columns.whole(name) for name in COLUMNS.names], schema=COLUMNS)
+        """All columns, as the file has them: a copy, for small corpora."""
+        schema = _schema(self.has_ranges)
+        found = {field.name: self.columns.whole(field.name).cast(field.type) for field in schema}
+        if self.has_ranges:
+            none = pc.equal(found["length"], 0)
+            nothing = pa.scalar(None)
+            found |= {name: pc.if_else(none, nothing, found[name]) for name in RANGE_COLUMNS.names}
+        return pa.table(found, schema=schema)
+
+    @property
+    def has_ranges(self) -> bool:
+        """Whether it tells where rows lie in their files, of all or of some."""
+        return self.columns.has_ranges
 
     @property
     def names(self) -> "Names":
@@ -146,6 +169,18 @@ class Manifest:
         """Return the shard of each of some rows, and its row of that shard."""
         return list(zip(self.values("shard", rows), self.values("row", rows), strict=True))
 
+    def located(self, rows: Sequence[int] | np.ndarray) -> list[Place]:
+        """Return where some rows lie, with the ranges that are known."""
+        places = self.places(rows)
+        if not self.has_ranges:
+            return [Place(*place) for place in places]
+        columns = [self.values(name, rows) for name in RANGE_COLUMNS.names]
+        ranges = map(Range, *columns)
+        return [
+            Place(*place, own if own.length else None)
+            for place, own in zip(places, ranges, strict=True)
+        ]
+
     def words(self, name: str) -> list[str]:
         """Return the different values of `speaker`, `language`, `split` or `shard`."""
         return self.columns.words(name)
@@ -169,9 +204,10 @@ def write_manifest(uri: str, header: dict, table: pa.Table) -> Manifest:
     Args:
         uri: folder or URI.
         header: all but `schema_version` and `digest`, which are filled in here.
-        table: rows of COLUMNS, in any order.
+        table: rows of COLUMNS, and of RANGE_COLUMNS if any has a range; in any order.
     """
-    table = table.select(COLUMNS.names).cast(COLUMNS)
+    schema = _schema(_has_ranges(table))
+    table = table.select(schema.names).cast(schema)
     table = table.sort_by([("frames", "ascending"), ("id", "ascending")])
     sink = io.BytesIO()
     pq.write_table(table, sink)
@@ -186,7 +222,21 @@ def write_manifest(uri: str, header: dict, table: pa.Table) -> Manifest:
 
 def columns_of(table: pa.Table) -> tuple[Columns, str]:
     """Return the columns of a table of COLUMNS, and their digest."""
-    return compact(lambda name: [_nothing(name), *table.column(name).chunks])
+
+    def read(name: str) -> list[pa.Array]:
+        return [_nothing(name), *table.column(name).chunks]
+
+    return compact(read, _has_ranges(table))
+
+
+def _has_ranges(table: pa.Table) -> bool:
+    first = RANGE_COLUMNS.names[0]
+    return first in table.column_names and table.column(first).null_count < len(table)
+
+
+def _schema(has_ranges: bool) -> pa.Schema:
+    """Return the columns of a manifest."""
+    return pa.unify_schemas([COLUMNS, RANGE_COLUMNS]) if has_ranges else COLUMNS
 
 
 def read_manifest(uri: str) -> Manifest:
@@ -226,7 +276,9 @@ def _read_columns(uri: str, header: Mapping[str, Any]) -> Columns:
     where = f"{uri}/manifest.parquet"
     content = pa.BufferReader(read_file(below(uri, "manifest.parquet")))
     try:
-        columns, digest = compact(functools.partial(_read_column, pq.ParquetFile(content)))
+        file = pq.ParquetFile(content)
+        has_ranges = RANGE_COLUMNS.names[0] in file.schema_arrow.names
+        columns, digest = compact(functools.partial(_read_column, file), has_ranges)
     except (pa.ArrowException, KeyError, OSError) as error:  # OSError: Arrow's, it is read already
         raise ManifestError(f"{where} is damaged ({error}): prepare again") from error
     if digest != header.get("digest"):
@@ -240,27 +292,45 @@ def _read_columns(uri: str, header: Mapping[str, Any]) -> Columns:
 
 
 def _read_column(file: pq.ParquetFile, name: str) -> Iterator[pa.Array]:
-    """Yield a column of COLUMNS in parts."""
+    """Yield a column in parts."""
     yield _nothing(name)  # a file may have no parts
     for group in range(file.num_row_groups):
         column = file.read_row_group(group, [name]).column(name)
         if name in NUMBERS and column.null_count:
             raise pa.ArrowInvalid(f"{name} has empty cells")
-        yield from column.cast(COLUMNS.field(name).type).chunks
+        if name in RANGE_COLUMNS.names and pc.any(pc.less(column, 0)).as_py():
+            raise pa.ArrowInvalid(f"{name} is below 0")
+        yield from column.cast(_schema(True).field(name).type).chunks
 
 
 def _nothing(name: str) -> pa.Array:
-    """Return a column of COLUMNS without rows."""
-    return pa.array([], COLUMNS.field(name).type)
+    """Return a column without rows."""
+    return pa.array([], _schema(True).field(name).type)
 
 
-def known_speakers(uri: str) -> dict[str, int]:
-    """Return speaker name -> id of what was prepared at `uri` before; empty if nothing was.
+def known_speakers(uri: str, given: Mapping[str, int] | None = None) -> dict[str, int]:
+    """Return speaker name -> id of what was prepared at `uri` before, and of `data.speakers`.
 
-    Raises: see `earlier_header`.
+    Args:
+        uri: folder or URI of the shards; there may be none.
+        given: `data.speakers`; None: no row is given.
+
+    Raises:
+        ValueError: they contradict each other, or see `earlier_header`.
     """
     header = earlier_header(uri)
-    return header["speakers"] if header else {}
+    kept: dict[str, int] = header["speakers"] if header else {}
+    owners = {number: name for name, number in kept.items()}
+    given = given or {}
+    for name, number in given.items():
+        other = owners.get(number, name)
+        if kept.get(name, number) != number or other != name:
+            holder = f"{name} has the row {kept[name]}" if name in kept else f"{other} has it"
+            raise ValueError(
+                f"data.speakers gives {name} the row {number}, but in {uri} {holder}, which stays: "
+                "change data.speakers, or prepare into another data.shards"
+            )
+    return {**kept, **given}
 
 
 def earlier_header(uri: str) -> dict | None:
@@ -302,10 +372,12 @@ def _read_header(uri: str) -> dict:
 def number_speakers(names: Iterable[str], known: Mapping[str, int]) -> dict[str, int]:
     """Return speaker name -> id.
 
-    Known speakers keep their ids, even if they have no lines any more; new ones follow, by name.
+    Known speakers keep their ids, even if they have no lines any more; new ones follow the highest
+    of these, by name. A gap stays one: its row may be of somebody whom the weights know.
     """
     new = sorted(set(names) - set(known))
-    return {**known, **{name: number for number, name in enumerate(new, start=len(known))}}
+    first = 1 + max(known.values(), default=-1)
+    return {**known, **{name: number for number, name in enumerate(new, start=first)}}
 
 
 def split_of(

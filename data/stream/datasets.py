@@ -124,7 +124,7 @@ class Loader:
         keep_freed_memory()
 
     def __call__(self, call: pa.Table) -> Iterator[pa.Table]:
-        """Load micro-batches; yield a row of data.stream.packing.SCHEMA for each.
+        """Load micro-batches; yield a row of `data.stream.packing.schema` for each.
 
         Args:
             call: row of `Source`.

@@ -17,7 +17,6 @@ from data.audio.recording import decode_flac
 from data.config import DataConfig
 from data.shards.manifest import Manifest
 from data.shards.shard import ShardError, ShardReader
-from data.stream.collate import collate
 from data.stream.damage import BadRowsError
 from data.stream.spec import StreamSpec, manifest_of
 
@@ -128,10 +127,14 @@ class RowLoader:
         return row in self.damaged
 
     def _collated(self, rows: Sequence[int]) -> dict[str, np.ndarray]:
+        # It imports torch, which takes seconds. What orders, reads and splits the rows of a dataset
+        # imports this module too, and does without.
+        from data.stream.collate import collate
+
         return collate(self._read(rows), rows, self.manifest.speakers, self.cfg)
 
     def _read(self, rows: Sequence[int]) -> list[dict]:
-        found = self.reader.rows(self.manifest.places(rows))
+        found = self.reader.rows(self.manifest.located(rows))
         for row, key, read in zip(rows, self.manifest.values("key", rows), found, strict=True):
             if read["key"] != key:
                 raise ShardError(f"{self._place(row)} is not the manifest's")

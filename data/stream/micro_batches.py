@@ -201,7 +201,7 @@ def unpacked(rows: Sequence[pa.Table], own: Sequence[int]) -> Slots:
     """Return a rank's share of a step.
 
     Args:
-        rows: rows of data.stream.packing.SCHEMA; behind the rank's own come empty ones.
+        rows: rows of `data.stream.packing.schema`; behind the rank's own come empty ones.
         own: number j of each of its micro-batches.
     """
     found = [unpack(row) for row in rows]

@@ -2,23 +2,30 @@
 
 import json
 from collections.abc import Mapping
+from functools import cache
 
 import numpy as np
 import pyarrow as pa
 
-from data.stream.collate import ARRAYS
 from data.stream.loading import Loaded
 
 PLACE = ("step", "slot")
-SCHEMA = pa.schema(
-    [(name, pa.int64()) for name in PLACE]
-    + [("layout", pa.string()), ("error", pa.string()), ("replaced", pa.list_(pa.string()))]
-    + [(name, pa.large_binary()) for name in ARRAYS]
-)
+
+
+@cache
+def schema() -> pa.Schema:
+    """Return the columns of a row."""
+    from data.stream.collate import ARRAYS  # it imports torch, and only loaders pack
+
+    return pa.schema(
+        [(name, pa.int64()) for name in PLACE]
+        + [("layout", pa.string()), ("error", pa.string()), ("replaced", pa.list_(pa.string()))]
+        + [(name, pa.large_binary()) for name in ARRAYS]
+    )
 
 
 def pack(place: Mapping[str, int], loaded: Loaded) -> pa.Table:
-    """Return a micro-batch as one row of SCHEMA.
+    """Return a micro-batch as one row of `schema`.
 
     Args:
         place: `step` and `slot` of the micro-batch.
@@ -31,8 +38,9 @@ def pack(place: Mapping[str, int], loaded: Loaded) -> pa.Table:
         pa.array([loaded.error]),
         pa.array([list(loaded.replaced)], pa.list_(pa.string())),
     ]
-    columns += [_binary(loaded.arrays.get(name, np.zeros(0))) for name in ARRAYS]
-    return pa.Table.from_arrays(columns, schema=SCHEMA)
+    arrays = schema().names[len(columns) :]
+    columns += [_binary(loaded.arrays.get(name, np.zeros(0))) for name in arrays]
+    return pa.Table.from_arrays(columns, schema=schema())
 
 
 def step_of(row: pa.Table) -> int:

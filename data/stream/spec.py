@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 from data.config import DataConfig
 from data.files import keep_trying
-from data.plan.history import Cut, History, begun
+from data.plan.blocks import BLOCK
+from data.plan.history import Cut, History, begun, with_blocks
 from data.plan.schedule import Schedule
 from data.shards.manifest import Manifest, read_manifest
 
@@ -35,6 +36,7 @@ class StreamSpec:
         seed: int,
         micro_batches_per_step: int,
         segment_frames: int,
+        block: int | None = None,
     ) -> "StreamSpec":
         """Return the spec of a run that begins with these settings.
 
@@ -44,8 +46,9 @@ class StreamSpec:
             seed: seed of the run.
             micro_batches_per_step: G.
             segment_frames: shorter utterances are left out.
+            block: see data.plan.history.Cut.
         """
-        cut = Cut(seed, micro_batches_per_step, segment_frames, data.add_blank, data.plan)
+        cut = Cut(seed, micro_batches_per_step, segment_frames, data.add_blank, data.plan, block)
         return cls(data, digest, begun(cut))
 
     @property
@@ -92,6 +95,14 @@ def _read(uri: str, digest: str) -> Manifest:
     return manifest
 
 
+def block_of(manifest: Manifest) -> int:
+    """Return how many utterances of a manifest stay together, as they lie in the shards.
+
+    Shards of older code are not written in that order.
+    """
+    return BLOCK if manifest.has_ranges else 1
+
+
 @functools.lru_cache(maxsize=2)
 def schedule_of(spec: StreamSpec) -> Schedule:
     """Return the order of a spec's training split; its manifest is read once.
@@ -100,4 +111,5 @@ def schedule_of(spec: StreamSpec) -> Schedule:
         ValueError, OSError: see `manifest_of`.
     """
     manifest = manifest_of(spec)
-    return Schedule(spec.history, manifest.rows("train"), *manifest.lengths("train"))
+    history = with_blocks(spec.history, block_of(manifest))
+    return Schedule(history, manifest.rows("train"), *manifest.lengths("train"))

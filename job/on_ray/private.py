@@ -149,6 +149,7 @@ __all__ = [
     "TrainingFailedError",
     "TransparentController",
     "UserCallback",
+    "UserExceptionWithTraceback",
     "WorkerGroupError",
     "WorkerGroupPollStatus",
     "WorkerGroupState",

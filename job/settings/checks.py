@@ -27,12 +27,28 @@ def check(cfg: Config) -> None:
     """
     check_sizes(cfg.model, cfg.train, cfg.data)
     check_metric(cfg.train, cfg.eval)
+    check_given_rows(cfg)
     check_sentences(cfg)
     check_scorers(cfg)
     run_folder(cfg)
     check_trackers(cfg)
     check_workers(cfg)
     check_timeouts(cfg)
+
+
+def check_given_rows(cfg: Config) -> None:
+    """Refuse rows of `data.speakers` that the speaker table has not.
+
+    Raises:
+        ValueError: names the key.
+    """
+    rows = cfg.model.n_speakers
+    for name, row in cfg.data.speakers.items():
+        if rows and row >= rows:
+            raise ValueError(
+                f"data.speakers.{name} is {row}, but model.n_speakers is {rows}: raise it to "
+                f"{max(cfg.data.speakers.values()) + 1} or more"
+            )
 
 
 def check_sentences(cfg: Config) -> None:

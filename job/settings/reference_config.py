@@ -1,13 +1,15 @@
 """The reference trainer's config.json and ours: one table for both directions."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from data.dotted_keys import attribute, flat, nested
 from data.text.languages import PUBLISHED
 from job.settings.config import Config
+from job.settings.keys import did_you_mean
+from job.settings.reference_family import VERSION, check_family
 
-VERSION = "2.3"  # of Bert-VITS2: its networks, symbols and files
 BERT_CHANNELS = 1024  # fixed in its text encoder
 _MODEL = (
     "use_spk_conditioned_encoder",
@@ -50,10 +52,11 @@ SAME: dict[str, tuple[str, ...]] = {
     "train.batch_size": ("data.plan.max_utterances",),
     "train.c_mel": ("train.loss_weights.mel",),
     "train.c_kl": ("train.loss_weights.kl",),
-    "train.log_interval": ("train.log_every_steps",),
+    "train.log_interval": ("train.log_every_steps", "train.image_every_steps"),
     "train.eval_interval": ("train.checkpoint.every_steps", "eval.every_steps"),
     **{f"data.{key}": (f"data.{key}",) for key in _DATA},
     "data.n_speakers": ("model.n_speakers",),
+    "data.spk2id": ("data.speakers",),
     **{f"model.{key}": (f"model.{key}",) for key in _MODEL},
     "model.slm.model": ("model.slm.path",),
     "model.slm.sr": ("model.slm.sampling_rate",),
@@ -64,7 +67,14 @@ SAME: dict[str, tuple[str, ...]] = {
 LONGEST = 1000
 BATCH_SIZE = 16  # the reference's, for a plan that has no fixed one
 FREEZES = {f"train.freeze_{own.code}_bert": own.freeze_name for own in PUBLISHED}
+KEEP = "train.keep_ckpts"  # of older versions, and of forks; 2.3 has it in config.yml
 PRECISIONS = {"train.bf16_run": "bf16", "train.fp16_run": "fp16"}
+# keys without which the reference builds another network than with our default
+ABSENT: dict[str, Any] = {
+    "model.use_noise_scaled_mas": False,
+    "model.use_duration_discriminator": False,
+    "model.gin_channels": 256,
+}
 _NOTHING = "does nothing in the reference either"
 _LISTS = (
     "holds phones made by the reference: give data.transcript the list that they were made from "
@@ -83,16 +93,36 @@ NOT_USED = {
     ),
     "data.max_wav_value": "audio is decoded to floats by libsndfile, whatever its width",
     "data.cleaned_text": "job.prepare does the cleaning",
-    "data.spk2id": (
-        "job.prepare numbers the speakers (manifest.json); train.init_from takes speakers' rows by "
-        "number"
-    ),
+    "data.max_text_len": "no text is dropped for its length",
+    "data.min_text_len": "no text is dropped for its length",
     "model.n_layers_q": _NOTHING,
+    "model.use_sdp": _NOTHING,
     "model.slm.hidden": "is read from the WavLM itself",
     "model.slm.nlayers": "is read from the WavLM itself",
 }
 # must be false: another network than 2.3 trains
-REFUSED = ("model.use_mel_posterior_encoder", "model.flow_share_parameter")
+REFUSED = (
+    "model.use_mel_posterior_encoder",
+    "model.flow_share_parameter",
+    "data.use_mel_posterior_encoder",
+)
+# objects that are values: names with dots in them are no keys
+_WHOLE = ("data.spk2id",)
+
+
+@dataclass
+class Converted:
+    """What became of a config.json.
+
+    Attributes:
+        ours: dotted key of ours -> value.
+        not_used: key that is not used -> the reason.
+        notes: what else to tell.
+    """
+
+    ours: dict[str, Any] = field(default_factory=dict)
+    not_used: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
 
 def reference_config(
@@ -125,63 +155,79 @@ def reference_config(
     return nested(values)
 
 
-def converted(reference: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
+def converted(reference: Mapping[str, Any]) -> Converted:
     """Convert a config.json of 2.3.
 
     Args:
         reference: its content.
 
-    Returns:
-        Sections and keys of ours, for those that it has; and for each key that is not used, the
-        reason.
-
     Raises:
-        ValueError: it is of another version, or of networks that 2.3 does not train; names the key.
+        ValueError: it is of another trainer or version, has a key of networks that is unknown, or
+            is of networks that 2.3 does not train; names the key.
     """
-    _check_version(str(reference.get("version", "none")))
     _check_sections(reference)
-    ours: dict[str, Any] = {}
-    not_used: dict[str, str] = {}
-    for key, value in flat(reference, whole=NOT_USED).items():
-        if key in SAME:
-            ours |= dict.fromkeys(SAME[key], value)
-        elif key in FREEZES:
-            # three switches there, one list here
-            ours["train.freeze"] = ours.get("train.freeze", []) + [FREEZES[key]] * bool(value)
-        elif key in PRECISIONS:
-            # two switches there, one choice here; a false one leaves the other's choice
-            others = ours.get("train.precision", "fp32")
-            ours["train.precision"] = PRECISIONS[key] if value else others
-        elif key in REFUSED:
-            _check_refused(key, value)
-            not_used[key] = "false is all there is"
-        elif key in NOT_USED or value != {}:
-            not_used[key] = NOT_USED.get(key, f"is no key of Bert-VITS2 {VERSION}")
+    check_family(reference)
+    result = Converted()
+    given = flat(reference, whole=_WHOLE)
+    _check_networks(given)
+    for key, value in given.items():
+        _convert(key, value, result)
 
-    if isinstance(size := ours.get("data.plan.max_utterances"), int):
+    for key, value in ABSENT.items():
+        if key not in given:
+            result.ours |= dict.fromkeys(SAME[key], value)
+            result.notes.append(f"{key} is absent, which means {value} there")
+    if isinstance(size := result.ours.get("data.plan.max_utterances"), int):
         # our default would cut most of its batches smaller
-        ours["data.plan.mode"] = "budget"
-        ours["data.plan.max_frames"] = LONGEST * size
-    return nested(ours), not_used
+        result.ours["data.plan.mode"] = "budget"
+        result.ours["data.plan.max_frames"] = LONGEST * size
+    return result
+
+
+def _convert(key: str, value: Any, result: Converted) -> None:
+    """Add what a key of config.json means here."""
+    ours = result.ours
+    if key in SAME:
+        ours |= dict.fromkeys(SAME[key], value)
+    elif key in FREEZES:
+        # three switches there, one list here
+        ours["train.freeze"] = ours.get("train.freeze", []) + [FREEZES[key]] * bool(value)
+    elif key in PRECISIONS:
+        # two switches there, one choice here; a false one leaves the other's choice
+        others = ours.get("train.precision", "fp32")
+        ours["train.precision"] = PRECISIONS[key] if value else others
+    elif key == KEEP:
+        ours["train.checkpoint.keep"] = value
+    elif key in REFUSED:
+        _check_refused(key, value)
+        result.not_used[key] = "false is all there is"
+    elif key in NOT_USED or value != {}:
+        result.not_used[key] = NOT_USED.get(key, f"is no key of Bert-VITS2 {VERSION}")
+
+
+def _check_networks(given: Mapping[str, Any]) -> None:
+    """Refuse a key of networks that 2.3 has not: whoever has it trains something else."""
+    known = [key for key in (*SAME, *NOT_USED, *REFUSED) if key.startswith("model.")]
+    for key, value in given.items():
+        if key.startswith("model.") and key not in known and value != {}:
+            raise ValueError(
+                f"{key} is no key of Bert-VITS2 {VERSION}{did_you_mean(key, known)}: take it out "
+                "if it does nothing; otherwise its networks are another trainer's"
+            )
 
 
 def _check_sections(reference: Mapping[str, Any]) -> None:
-    for name in ("train", "data", "model"):
-        section = reference.get(name, {})
+    found = {name: reference.get(name, {}) for name in ("train", "data", "model")}
+    if isinstance(found["model"], Mapping):
+        found["model.slm"] = found["model"].get("slm", {})
+    if isinstance(found["data"], Mapping):
+        found["data.spk2id"] = found["data"].get("spk2id", {})
+    for name, section in found.items():
         if not isinstance(section, Mapping):
             raise ValueError(f"{name} is {section!r}: it must be an object of keys")
     wanted = [key for key in PRECISIONS if reference.get("train", {}).get(key.partition(".")[2])]
     if len(wanted) > 1:
         raise ValueError(f"{' and '.join(wanted)} are both true: set one of them")
-
-
-def _check_version(found: str) -> None:
-    if found.split(".")[:2] != VERSION.split("."):
-        raise ValueError(
-            f"version is {found}: only a config.json of Bert-VITS2 {VERSION} can be converted, as "
-            f"other versions have other networks. If its networks are those of {VERSION}, set "
-            f"version to {VERSION}"
-        )
 
 
 def _check_refused(key: str, value: Any) -> None:

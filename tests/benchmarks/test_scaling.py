@@ -51,9 +51,19 @@ def test_the_default_plan_keeps_workers_busy(monkeypatch):
     assert max(by_frames["efficiency"].values()) < 0.8
 
 
-def test_four_gpus_of_a_cluster_file_are_slower_over_a_slower_network():
-    found = scaling.shipped(0.25, np.ones(10))
-    assert all((scaling.DEMO.parents[2] / file).exists() for file in found)
-    for file in found.values():
-        assert 0 < file["exact"] < file["fast"] < 4
-    assert found["cluster.yaml"]["fast"] < found["deploy/cluster-gcp.yaml"]["fast"]
+def test_what_is_sent_later_sticks_out_further():
+    def reduce(size):
+        return size / 1e9
+
+    at_once, later = (sticks_out(1.0, 0.5, 4 * BUCKET, reduce, lag) for lag in (0, 1))
+    assert later == pytest.approx(2 * reduce(BUCKET))
+    assert at_once == pytest.approx(reduce(BUCKET))
+
+
+def test_exact_gradients_are_as_many_bytes_and_half_as_many_stick_out_less():
+    slow = Network(gpus=1, between=1e9, hop=0.0)
+    of_one, of_eight = (model(0.25, 4, np.ones(80), slow, own) for own in (1, 8))
+    assert of_one["sticks_out"] < of_one["sticks_out_exact"] < 1.1 * of_one["sticks_out"]
+    assert of_one["step_fast_bf16"] < of_one["step"]
+    assert of_eight["sticks_out"] == of_one["sticks_out"]
+    assert of_one["efficiency"] < 0.5 < 0.75 < of_eight["efficiency"]

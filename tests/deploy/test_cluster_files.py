@@ -13,12 +13,21 @@ import yaml
 from moto import mock_aws
 from ray.autoscaler._private.aws.config import bootstrap_aws
 from ray.autoscaler._private.util import prepare_config, validate_config
+from ray.autoscaler.v2.instance_manager.config import NodeTypeConfig
+from ray.autoscaler.v2.scheduler import ResourceDemandScheduler, SchedulingRequest
+from ray.autoscaler.v2.utils import ResourceRequestUtil
 
+from benchmarks import shipped
+from benchmarks.padding import plan, synthetic
+from benchmarks.scaling import SIGMA, costs
+from benchmarks.scaling import shipped as shipped_speed_ups
+from data.config import PlanConfig
 from job.settings.cli import parse, parser
 from job.settings.config import Config, ScalingSettings
 from tests.test_house import ROOT
 from tools.local_cluster import FAST_HEALTH_CHECK
 
+FILES_OF_CLUSTERS = shipped.FILES
 RAY_UP = ["cluster.yaml", "deploy/cluster-gcp.yaml"]
 KUBERAY = ["deploy/kuberay-cluster.yaml", "deploy/kuberay-job.yaml"]
 FILES = [*RAY_UP, *KUBERAY, "deploy/aws.yaml"]
@@ -46,6 +55,14 @@ def preset() -> Config:
         part for name in ("base", "cluster") for part in ("--config", f"job/presets/{name}.yaml")
     )
     return parse(parser("test", ""), list(presets))[0]
+
+
+def pods(name: str) -> dict[str, dict[str, Any]]:
+    """Pods of a manifest of KubeRay, by group."""
+    spec = read(name)["spec"]
+    spec = spec.get("rayClusterSpec", spec)
+    groups = [spec["headGroupSpec"], *spec["workerGroupSpecs"]]
+    return {group.get("groupName", "head"): group["template"]["spec"] for group in groups}
 
 
 def scaling() -> ScalingSettings:
@@ -107,6 +124,48 @@ def test_kuberay_takes_it(name):
     jsonschema.validate(read(name), SCHEMA)
 
 
+def test_the_jobs_own_cluster_is_the_cluster():
+    assert (
+        read("deploy/kuberay-job.yaml")["spec"]["rayClusterSpec"]
+        == read("deploy/kuberay-cluster.yaml")["spec"]
+    )
+    assert read("deploy/kuberay-job.yaml")["spec"]["backoffLimit"] > 0
+
+
+def test_kuberay_takes_the_variant_with_a_redis():
+    variant = read("deploy/kustomization.yaml")
+    assert variant["resources"] == ["kuberay-cluster.yaml"]
+    (patch,) = [read(f"deploy/{each['path']}") for each in variant["patches"]]
+    cluster = read("deploy/kuberay-cluster.yaml")
+    assert patch["metadata"] == cluster["metadata"]
+    cluster["spec"] |= patch["spec"]
+    jsonschema.validate(cluster, SCHEMA)
+
+
+# vCPUs and GiB of the machines that the manifests name
+SIZES = {
+    "m6i.xlarge": (4, 16),
+    "m6i.2xlarge": (8, 32),
+    "g6.12xlarge": (48, 192),
+    "g6.2xlarge": (8, 32),
+}
+
+
+def test_pods_fit_the_machines_that_they_name():
+    """Beside what Kubernetes keeps, and pods of its own: half a CPU, an eighth of the memory."""
+    sidecar = read("deploy/kuberay-cluster.yaml")["spec"]["autoscalerOptions"]["resources"]
+    for group, pod in pods("deploy/kuberay-cluster.yaml").items():
+        cpus, memory = SIZES[pod["nodeSelector"]["node.kubernetes.io/instance-type"]]
+        wanted = [pod["containers"][0]["resources"]["requests"]]
+        if group == "head":
+            wanted.append(sidecar["requests"])
+        milli = sum(
+            int(r["cpu"][:-1]) if r["cpu"].endswith("m") else 1000 * int(r["cpu"]) for r in wanted
+        )
+        assert milli <= 1000 * cpus - 500
+        assert sum(int(r["memory"].removesuffix("Gi")) for r in wanted) <= 7 / 8 * memory
+
+
 def test_kuberay_would_refuse_a_mistake():
     cluster = read("deploy/kuberay-cluster.yaml")
     del cluster["spec"]["workerGroupSpecs"][0]["template"]["spec"]["containers"][0]["image"]
@@ -134,9 +193,10 @@ def test_loaders_and_workers_keep_apart_and_nothing_runs_where_no_job_is(name):
     assert homes(worker) == {n for n in types if n.startswith("gpu")} != set()
     assert types["head"][0]["CPU"] == 0
     assert {fewest for _, fewest in types.values()} == {0}
-    # the worker takes all that Ray knows of: no task of Ray Data's fits beside it
+    # the workers take all that Ray knows of: no task of Ray Data's fits beside them
     for gpu in homes(worker):
-        assert types[gpu][0]["CPU"] == worker["CPU"]
+        assert types[gpu][0]["CPU"] == types[gpu][0]["GPU"] * worker["CPU"]
+        assert types[gpu][0]["trainer"] == types[gpu][0]["GPU"]
 
 
 def test_a_cluster_can_hold_the_presets_run():
@@ -148,7 +208,9 @@ def test_a_cluster_can_hold_the_presets_run():
         sizes = {n: t["max_workers"] for n, t in types.items()} | {
             g["groupName"]: g["maxReplicas"] for g in groups
         }
-        assert all(size >= most for n, size in sizes.items() if n.startswith("gpu"))
+        gpus = {n: size * node_types(name)[n][0]["GPU"] for n, size in sizes.items() if "gpu" in n}
+        assert len(gpus) == 2
+        assert all(count >= most for count in gpus.values())
         assert config.get("max_workers", 99) >= most + sizes["data"]
 
 
@@ -160,16 +222,82 @@ def test_one_data_node_takes_the_presets_loaders(name):
     }
 
 
+@pytest.mark.parametrize("name", FILES_OF_CLUSTERS)
+def test_many_gpus_in_a_node_come_first_and_single_ones_of_the_same_kind_second(name):
+    first, second = shipped.choices(name)
+    assert (first.gpus, second.gpus) == (4, 1)
+    assert first.machine[:2] == second.machine[:2]
+    types = node_types(name)
+    assert types[first.name][0]["GPU"] == first.gpus
+    assert types[second.name][0]["GPU"] == second.gpus
+
+
 @pytest.mark.parametrize("name", RAY_UP)
-def test_the_fall_back_comes_second(name):
-    types = read(name)["available_node_types"]
-    first, second = types["gpu-spot"], types["gpu-fallback"]
-    assert first["priority"] > second["priority"]
-    assert first["resources"] == second["resources"]
-    key = "InstanceType" if name == "cluster.yaml" else "machineType"
-    assert first["node_config"][key] != second["node_config"][key]
-    spot = json.dumps(first["node_config"]).lower()
-    assert '"markettype": "spot"' in spot or '"provisioningmodel": "spot"' in spot
+def test_gpus_are_spot_machines_of_one_zone(name):
+    config = read(name)
+    assert "," not in config["provider"]["availability_zone"]
+    for kind in ("gpu-spot", "gpu-fallback"):
+        node = json.dumps(config["available_node_types"][kind]["node_config"]).lower()
+        assert '"markettype": "spot"' in node or '"provisioningmodel": "spot"' in node
+
+
+@pytest.mark.parametrize("name", RAY_UP)
+@pytest.mark.parametrize(
+    ("workers", "expected"),
+    [
+        (1, {"gpu-fallback": 1}),
+        (2, {"gpu-fallback": 2}),
+        (3, {"gpu-spot": 1}),
+        (4, {"gpu-spot": 1}),
+    ],
+)
+def test_rays_autoscaler_starts_the_node_of_many_gpus_for_many_workers(name, workers, expected):
+    """Ray's own scheduler, with nothing but the file's node types."""
+    config = read(name)
+    types = {
+        n: NodeTypeConfig(
+            n,
+            t["min_workers"],
+            t["max_workers"],
+            priority=t.get("priority", 0),
+            resources=t["resources"],
+        )
+        for n, t in config["available_node_types"].items()
+        if n != "head"
+    }
+    worker = {"CPU": 1.0, "GPU": 1.0, **scaling().worker_resources}
+    asked = [ResourceRequestUtil.make(worker)] * workers
+    request = SchedulingRequest(
+        disable_launch_config_check=True,
+        node_type_configs=types,
+        max_num_nodes=config["max_workers"],
+        resource_requests=ResourceRequestUtil.group_by_count(asked),
+    )
+    reply = ResourceDemandScheduler().schedule(request)
+    assert {own.instance_type: own.count for own in reply.to_launch} == expected
+
+
+def test_four_gpus_of_each_file_are_worth_their_price(capsys):
+    """By the model of benchmarks.scaling, with the preset's G."""
+    settings = PlanConfig().settled()
+    frames, tokens = synthetic(SIGMA, 20_000)
+    cost = costs(plan(frames, tokens, 0, settings), frames, settings.cost, settings.pad_to.frames)
+    found = shipped_speed_ups(0.25, cost)
+    with capsys.disabled():
+        for file, own in found["shipped"].items():
+            last = {
+                kind: round(value, 2) for kind, value in found["shipped_fallback"][file].items()
+            }
+            told = ", ".join(f"{kind} {value:.2f}" for kind, value in own.items())
+            print(f"\n{file}: four GPUs are {told} times one; on the fall-back {last}")
+    assert set(found["shipped"]) == set(FILES_OF_CLUSTERS)
+    for file, own in found["shipped"].items():
+        assert 3.2 <= own["exact"] <= own["fast"] <= 4
+        assert own["exact"] > found["shipped_fallback"][file]["exact"]
+        for kind, of in found["costs"][file].items():
+            assert (of["several_zones"] == of["one_zone"]) == (
+                node_types(file)[kind][0]["GPU"] == 4
+            )
 
 
 @pytest.mark.parametrize("name", RAY_UP)
@@ -197,13 +325,14 @@ def test_kuberay_drains_before_a_pod_goes():
         variables.items()
         >= {v: FAST_HEALTH_CHECK[v] for v in FAST_HEALTH_CHECK if "initial" not in v}.items()
     )
-    pod = next(g for g in cluster["workerGroupSpecs"] if g["groupName"] == "gpu")["template"][
-        "spec"
-    ]
-    command = pod["containers"][0]["lifecycle"]["preStop"]["exec"]["command"]
-    assert command[1].endswith("spot.py")
-    assert "--now" in command
-    assert pod["terminationGracePeriodSeconds"] > int(command[command.index("--term-grace-s") + 1])
+    assert cluster["autoscalerOptions"]["version"] == "v2"
+    for group in ("gpu", "gpu-fallback"):
+        pod = pods("deploy/kuberay-cluster.yaml")[group]
+        command = pod["containers"][0]["lifecycle"]["preStop"]["exec"]["command"]
+        assert command[1].endswith("spot.py")
+        assert "--now" in command
+        grace = int(command[command.index("--term-grace-s") + 1])
+        assert pod["terminationGracePeriodSeconds"] > grace
 
 
 def test_the_pods_account_is_made_with_them():
@@ -289,5 +418,6 @@ def test_the_aws_template_opens_ssh_to_one_address_and_has_what_cluster_yaml_nam
         for s in resources["HeadRole"]["Properties"]["Policies"][0]["PolicyDocument"]["Statement"]
         if "ec2:TerminateInstances" in s["Action"]
     )
-    assert cluster["cluster_name"] in ending["Condition"]["StringEquals"].values()
+    assert {"Ref": "ClusterName"} in ending["Condition"]["StringEquals"].values()
+    assert template["Parameters"]["ClusterName"]["Default"] == cluster["cluster_name"]
     assert resources["Bucket"]["DeletionPolicy"] == "Retain"

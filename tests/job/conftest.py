@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,7 +18,6 @@ import pytest
 
 from tests.conftest import torch_switches_kept
 from tests.flaky import Flaky, flaky_bucket
-from trainable.run.storage import newest_good
 
 ROOT = Path(__file__).parents[2]
 # a run may be called like this: it is no pattern, and Ray's own names are ASCII
@@ -188,15 +186,6 @@ def arguments(shards: Path, storage: Path, **options: object) -> list[str]:
 
 def metrics(run: Path) -> list[dict]:
     return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-
-
-def wait_for_step(run: Path, step: int, process: subprocess.Popen, timeout: float = 200) -> None:
-    """Until a whole checkpoint at `step` or later lies there: its files arrive one by one."""
-    deadline = time.monotonic() + timeout
-    while (newest := newest_good(str(run))) is None or int(newest.rsplit("_", 1)[1]) < step:
-        assert process.poll() is None, "the command ended early"
-        assert time.monotonic() < deadline, f"no checkpoint at step {step} after {timeout} s"
-        time.sleep(0.1)
 
 
 def kill(process: subprocess.Popen) -> None:

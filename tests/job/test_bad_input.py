@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import shutil
 import subprocess
 import time
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.job.conftest import DEMO, SMALL, Command, arguments
+from tests.job.conftest import DEMO, SMALL, arguments
 
 
 def error_of(done: subprocess.CompletedProcess) -> str:
@@ -148,30 +149,25 @@ def test_synthesize_names_what_is_there(fails_at_once, tmp_path):
     assert Path(tmp_path / "x.wav").exists() is False
 
 
-SCORER = """
-import os, time
-from pathlib import Path
-
-def make(path, device):
+def raising_in_one_worker(path, device):
+    """Make a scorer, as the key eval.scorers names it; note when it fails."""
     if os.environ.get("RANK") == "1":  # in a worker, and in one alone
         Path(path).write_text(str(time.time()), encoding="utf-8")
-        raise TypeError("make() wants another argument")
+        raise TypeError("raising_in_one_worker() wants another argument")
     return lambda *_: 0.0
-"""
 
 
 def test_an_error_of_one_worker_that_no_start_would_cure_ends_the_run_once(
-    environment, shards, tmp_path
+    call, ray_local, shards, tmp_path
 ):
-    (tmp_path / "my_scorer.py").write_text(SCORER, encoding="utf-8")
     met = tmp_path / "met"  # when the worker met it
     own = tmp_path / "own.yaml"
+    factory = f"{__name__}:{raising_in_one_worker.__name__}"
     own.write_text(
-        f"eval: {{scorers: {{mine: {{factory: 'my_scorer:make', path: {met}}}}}}}\n",
+        f"eval: {{scorers: {{mine: {{factory: '{factory}', path: {met}}}}}}}\n",
         encoding="utf-8",
     )
-    run = Command(environment | {"PYTHONPATH": f"{tmp_path}"})
-    done = run(
+    done = call(
         "job.train", *arguments(shards, tmp_path, scaling__num_workers=2), "--config", str(own)
     )
     ended = time.time()
@@ -179,9 +175,9 @@ def test_an_error_of_one_worker_that_no_start_would_cure_ends_the_run_once(
     assert done.returncode == 1, done.stdout + done.stderr
     assert "Traceback" not in done.stdout + done.stderr
     last = done.stderr.splitlines()[-1]
-    assert last.startswith("error: TypeError: make() wants another argument")
+    assert last.startswith("error: TypeError: raising_in_one_worker() wants another argument")
     assert "logs/driver.log has the whole traceback" in last
     folder = tmp_path / "demo"
-    assert "my_scorer.py" in (folder / "logs/driver.log").read_text(encoding="utf-8")
+    assert Path(__file__).name in (folder / "logs/driver.log").read_text(encoding="utf-8")
     assert (folder / "logs/rank-0.log").read_text(encoding="utf-8").count(" pid ") == 1
     assert ended - float(met.read_text(encoding="utf-8")) < 30

@@ -10,92 +10,35 @@ import yaml
 from data.config import PlanConfig
 from data.dotted_keys import flat
 from job.convert_config import main
+from job.settings.checks import check
 from job.settings.cli import read_config
 from job.settings.config import Config
 from job.settings.reference_config import (
     FREEZES,
+    KEEP,
     NOT_USED,
     PRECISIONS,
     REFUSED,
     SAME,
     reference_config,
 )
-from tests.job.conftest import SMALL, metrics
+from tests.job.conftest import SMALL, metrics, overrides
+from tests.job.reference_configs import CONVERTED, changed, without
+from tests.job.reference_configs import REFUSED as OTHERS
+from tests.job.reference_configs import V23 as REFERENCE
 from tests.tiny import DEMO, tiny_batch, tiny_config, tiny_state
 from trainable.config import TrainConfig
 from trainable.learning.step import TrainingStep
 
-# what the reference's release 2.3 ships
-REFERENCE = {
-    "train": {
-        "log_interval": 200,
-        "eval_interval": 1000,
-        "seed": 42,
-        "epochs": 1000,
-        "learning_rate": 0.0002,
-        "betas": [0.8, 0.99],
-        "eps": 1e-9,
-        "batch_size": 16,
-        "bf16_run": False,
-        "lr_decay": 0.99995,
-        "segment_size": 16384,
-        "init_lr_ratio": 1,
-        "warmup_epochs": 0,
-        "c_mel": 45,
-        "c_kl": 1.0,
-        "c_commit": 100,
-        "skip_optimizer": True,
-        "freeze_ZH_bert": False,
-        "freeze_JP_bert": False,
-        "freeze_EN_bert": False,
-        "freeze_emo": False,
-    },
-    "data": {
-        "training_files": "filelists/train.list",
-        "validation_files": "filelists/val.list",
-        "max_wav_value": 32768.0,
-        "sampling_rate": 44100,
-        "filter_length": 2048,
-        "hop_length": 512,
-        "win_length": 2048,
-        "n_mel_channels": 128,
-        "mel_fmin": 0.0,
-        "mel_fmax": None,
-        "add_blank": True,
-        "n_speakers": 896,
-        "cleaned_text": True,
-        "spk2id": {"Ann": 0, "Bo": 1},
-    },
-    "model": {
-        "use_spk_conditioned_encoder": True,
-        "use_noise_scaled_mas": True,
-        "use_mel_posterior_encoder": False,
-        "use_duration_discriminator": True,
-        "inter_channels": 192,
-        "hidden_channels": 192,
-        "filter_channels": 768,
-        "n_heads": 2,
-        "n_layers": 6,
-        "kernel_size": 3,
-        "p_dropout": 0.1,
-        "resblock": "1",
-        "resblock_kernel_sizes": [3, 7, 11],
-        "resblock_dilation_sizes": [[1, 3, 5], [1, 3, 5], [1, 3, 5]],
-        "upsample_rates": [8, 8, 2, 2, 2],
-        "upsample_initial_channel": 512,
-        "upsample_kernel_sizes": [16, 16, 8, 2, 2],
-        "n_layers_q": 3,
-        "use_spectral_norm": False,
-        "gin_channels": 512,
-        "slm": {
-            "model": "./slm/wavlm-base-plus",
-            "sr": 16000,
-            "hidden": 768,
-            "nlayers": 13,
-            "initial_channel": 64,
-        },
-    },
-    "version": "2.3",
+# keys that the reference's networks have a default for -> its value
+DEFAULTS_THERE = {
+    "use_noise_scaled_mas": False,
+    "use_duration_discriminator": False,
+    "use_spk_conditioned_encoder": True,
+    "gin_channels": 256,
+    "n_layers_trans_flow": 4,
+    "n_flow_layer": 4,
+    "use_transformer_flow": True,
 }
 
 
@@ -105,14 +48,10 @@ def convert(folder: Path, reference: dict) -> Config:
     return read_config(folder / "ours.yaml")
 
 
-def changed(section: str, **keys: object) -> dict:
-    return REFERENCE | {section: REFERENCE[section] | keys}
-
-
 def test_every_key_is_mapped_or_named_with_the_reason(tmp_path, capsys):
     convert(tmp_path, REFERENCE)
     told, written = capsys.readouterr().out, (tmp_path / "ours.yaml").read_text()
-    for key in flat(REFERENCE, whole=NOT_USED):
+    for key in flat(REFERENCE, whole=SAME):
         if key not in SAME and key not in FREEZES and key not in PRECISIONS:
             reason = "false is all there is" if key in REFUSED else NOT_USED[key]
             assert f"not used: {key}: {reason}" in told
@@ -122,11 +61,8 @@ def test_every_key_is_mapped_or_named_with_the_reason(tmp_path, capsys):
 def test_the_references_own_values_are_our_defaults(tmp_path):
     """So that a key that is missing there means here what it means there."""
     ours, defaults = convert(tmp_path, REFERENCE), Config()
-    assert ours.model == replace(
-        defaults.model, n_speakers=896, slm=replace(ours.model.slm, path=ours.model.slm.path)
-    )
-    assert ours.model.slm == replace(defaults.model.slm, path="./slm/wavlm-base-plus")
-    assert ours.train == replace(defaults.train, log_every_steps=200)
+    assert ours.model == replace(defaults.model, n_speakers=896)
+    assert ours.train == replace(defaults.train, log_every_steps=200, image_every_steps=200)
     # an exported voice names a batch size even where its plan had none
     assert reference_config(defaults, {}, (768, 13))["train"]["batch_size"] == 16
     assert ours.data.plan.mode == "budget"
@@ -134,7 +70,8 @@ def test_the_references_own_values_are_our_defaults(tmp_path):
         16,
         16 * max(PlanConfig().bucket_boundaries),
     )
-    assert replace(ours.data, plan=defaults.data.plan) == defaults.data
+    assert ours.data.speakers == {"Ann": 0, "Bo": 1}
+    assert replace(ours.data, plan=defaults.data.plan, speakers={}) == defaults.data
 
 
 def test_what_it_changes_arrives(tmp_path):
@@ -167,7 +104,7 @@ def test_there_and_back_again(tmp_path):
 
 
 def test_the_tables_name_keys_of_ours_and_no_key_twice():
-    tables = [set(SAME), set(FREEZES), set(PRECISIONS), set(NOT_USED), set(REFUSED)]
+    tables = [set(SAME), set(FREEZES), set(PRECISIONS), set(NOT_USED), set(REFUSED), {KEEP}]
     assert sum(map(len, tables)) == len(set.union(*tables))
     assert set(FREEZES) <= {f"train.freeze_{x}_bert" for x in ("ZH", "JP", "EN")}
     assert TrainConfig().freeze == ()
@@ -176,12 +113,6 @@ def test_the_tables_name_keys_of_ours_and_no_key_twice():
 @pytest.mark.parametrize(
     ("reference", "message"),
     [
-        (REFERENCE | {"version": "2.1"}, "version is 2.1"),
-        ({}, "version is none"),
-        (
-            changed("model", use_mel_posterior_encoder=True),
-            "model.use_mel_posterior_encoder is True",
-        ),
         (changed("model", n_layers="six"), "model.n_layers"),
         (changed("data", hop_length=256), r"data.hop_length is 256"),
         (changed("train", batch_size=0), r"^data\.plan\.max_utterances is 0: give a whole number"),
@@ -189,6 +120,11 @@ def test_the_tables_name_keys_of_ours_and_no_key_twice():
         (changed("train", bf16_run=True, fp16_run=True), "bf16_run and train.fp16_run are both"),
         (REFERENCE | {"train": [1]}, r"train is \[1\]: it must be an object of keys"),
         (changed("data", mel_fmax=50000), r"data\.mel_fmax is 50000"),
+        (changed("model", slm="wavlm"), r"model\.slm is 'wavlm': it must be an object"),
+        (changed("data", spk2id=["Ann"]), r"data\.spk2id is \['Ann'\]: it must be an object"),
+        (changed("data", spk2id={"A.n": "0"}), r"data\.speakers\.A\.n is '0': give a whole"),
+        (changed("data", spk2id={"A": 1, "B": 1}), r"data\.speakers gives A and B the row 1"),
+        (changed("data", spk2id={"A": 896}), r"A is 896, but model\.n_speakers is 896: .* 897"),
         ([], "no JSON object"),
     ],
 )
@@ -198,9 +134,120 @@ def test_what_cannot_be_converted_is_refused_by_key(tmp_path, reference, message
     assert not (tmp_path / "ours.yaml").exists()
 
 
+@pytest.mark.parametrize("name", CONVERTED)
+def test_what_is_of_2_3_is_converted(tmp_path, name):
+    ours = convert(tmp_path, CONVERTED[name])
+    assert ours.model.slm.path.startswith("microsoft/wavlm-")
+    # what job.train looks at before it starts
+    check(ours)
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_other_trainers_are_refused_by_name(tmp_path, name):
+    content, message = OTHERS[name]
+    with pytest.raises(ValueError, match=message):
+        convert(tmp_path, content)
+    assert not (tmp_path / "ours.yaml").exists()
+
+
+def test_absent_keys_mean_what_they_mean_there(tmp_path):
+    """Those that the reference cannot do without mean what its release has."""
+    whole = convert(tmp_path, REFERENCE).model
+    absent = [f"model.{key}" for key in REFERENCE["model"] if key != "slm"]
+    assert convert(tmp_path, without(*absent)).model == replace(whole, **DEFAULTS_THERE)
+
+
+def test_names_of_speakers_are_kept_whatever_they_are(tmp_path):
+    speakers = {"a.b": 4, "7": 2, "派蒙_ZH": 0, "no": 3, "null": 9, "x: y": 5, "1e3": 6}
+    assert convert(tmp_path, changed("data", spk2id=speakers)).data.speakers == speakers
+
+
 def test_a_forks_key_is_named(tmp_path, capsys):
-    convert(tmp_path, changed("train", keep_ckpts=8))
-    assert "not used: train.keep_ckpts: is no key of Bert-VITS2 2.3" in capsys.readouterr().out
+    convert(tmp_path, changed("train", save_compressed_models=True))
+    told = capsys.readouterr().out
+    assert "not used: train.save_compressed_models: is no key of Bert-VITS2 2.3" in told
+
+
+@pytest.mark.parametrize("keep", [0, 5])
+def test_checkpoints_are_kept_as_it_says(tmp_path, keep):
+    assert convert(tmp_path, changed("train", keep_ckpts=keep)).train.checkpoint.keep == keep
+
+
+CONFIG_YML = """
+dataset_path: Data/six
+mirror: ""
+openi_token: "secret"
+preprocess_text: {transcription_path: filelists/six.list, config_path: config.json}
+bert_gen: {num_processes: 4, device: cuda}
+train_ms:
+  env: {MASTER_ADDR: localhost, MASTER_PORT: 10086, WORLD_SIZE: 2, LOCAL_RANK: 0, RANK: 0}
+  base: {use_base_model: false}
+  model: models
+  config_path: config.json
+  num_workers: 16
+  spec_cache: true
+  keep_ckpts: 0
+webui: {port: 7860}
+"""
+
+
+@pytest.fixture
+def project(tmp_path) -> Path:
+    """A project of the reference: config.yml above, config.json and the list in Data/six."""
+    dataset = tmp_path / "Bert-VITS2/Data/six"
+    (dataset / "filelists").mkdir(parents=True)
+    (dataset / "models").mkdir()
+    (tmp_path / "Bert-VITS2/config.yml").write_text(CONFIG_YML)
+    (dataset / "filelists/six.list").write_text("Data/six/wavs/1.wav|Ann|EN|Hello.\n")
+    return dataset
+
+
+def test_its_config_yml_is_mapped_or_named(project, capsys):
+    (project / "models/G_100.pth").touch()
+    ours = convert(project, REFERENCE)
+    told = capsys.readouterr().out
+    assert ours.data.audio_root == str(project.parents[1])
+    assert ours.data.transcript == str(project / "filelists/six.list")
+    assert ours.train.init_from == str(project / "models")
+    assert ours.train.checkpoint.keep == 0
+    assert ours.train.micro_batches_per_step == 2
+    for key in ("train_ms.env", "train_ms.num_workers", "train_ms.spec_cache", "webui"):
+        assert f"not used: config.yml: {key}: " in told
+    assert "secret" not in told + (project / "ours.yaml").read_text()
+    assert "mirror" not in told  # it is empty
+
+
+def test_a_config_yml_of_another_data_set_gives_no_list(project, capsys):
+    file = project.parents[1] / "config.yml"
+    file.write_text(CONFIG_YML.replace("Data/six", "Data/other"))
+    ours = convert(project, REFERENCE)
+    assert (ours.data.transcript, ours.train.init_from) == ("", None)
+    assert ours.train.checkpoint.keep == 0
+    assert "config.yml: dataset_path: is not the folder of this" in capsys.readouterr().out
+
+
+def test_a_config_yml_that_is_none_is_told(project):
+    (project.parents[1] / "config.yml").write_text("train_ms: [")
+    with pytest.raises(ValueError, match=r"config\.yml is no YAML"):
+        convert(project, REFERENCE)
+
+
+def test_data_root_is_where_paths_start_from(tmp_path, monkeypatch):
+    """Also those of the WavLM, if its weights lie there."""
+    slm = tmp_path / "there/slm/wavlm-base-plus"
+    slm.mkdir(parents=True)
+    (tmp_path / "config.json").write_text(json.dumps(REFERENCE))
+    monkeypatch.chdir(tmp_path)
+    argv = ["config.json", "--out", "ours.yaml", "--data-root", "there"]
+    assert main(argv) == 0
+    ours = read_config("ours.yaml")
+    assert ours.data.audio_root == str(tmp_path / "there")
+    # the reference ships its description alone
+    (slm / "config.json").touch()
+    assert ours.model.slm.path == "microsoft/wavlm-base-plus"
+    (slm / "pytorch_model.bin").touch()
+    assert main(argv) == 0
+    assert read_config("ours.yaml").model.slm.path == str(slm)
 
 
 def small_reference() -> dict:
@@ -241,6 +288,9 @@ def test_what_it_gives_trains(command, shards, tmp_path):
         "16",
         "--model.n_speakers",
         "8",
+        # config.json names no BERT models; the shards have the demo's
+        *overrides(data__bert__zh="random", data__bert__jp="random", data__bert__en="random"),
+        *overrides(data__bert__random_width=32),
         *SMALL,
     )
     assert done.returncode == 0, done.stdout + done.stderr

@@ -109,6 +109,17 @@ def test_actors_of_one_process_are_on_its_node(cluster, tmp_path):
     assert nodes == [own] * 8
 
 
+def test_a_hook_that_drains_an_idle_node_ends_with_the_node(cluster, tmp_path):
+    going = cluster.nodes[-1]
+    log = tmp_path / "spot.log"
+    argv = ["--now", "--cloud", "none", "--term-grace-s", "300", "--node-ip", going.address]
+    hook = cluster.start_on(going, [sys.executable, "-m", "job.spot", *argv], log)
+    assert hook.wait(60) == 0, log.read_text()
+    assert "has ended" in log.read_text()
+    cluster.kill_node(going)
+    cluster.add_node()
+
+
 @pytest.mark.timeout(600)
 def test_a_drain_a_join_and_kills_of_node_and_driver_change_no_bit(cluster, shards, tmp_path):
     with run_of(cluster, tmp_path, shards, "run", train__max_steps=10_000) as run:

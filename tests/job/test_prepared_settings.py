@@ -12,6 +12,7 @@ import torch
 import job.prepare
 import job.train
 from data.plan.epoch_plan import Position
+from data.shards.manifest import read_manifest
 from job.settings.checks import trainable_manifest
 from job.settings.cli import parse, parser, to_yaml
 from job.settings.paths import with_absolute_paths
@@ -348,3 +349,43 @@ def test_evaluate_refuses_shards_of_other_settings(prepared, commands, call, tmp
     message = error_of(call("job.evaluate", "--checkpoint", at, *options))
     assert "data.peak 0.9" in message
     assert "max_seconds" not in message
+
+
+@pytest.mark.medium
+def test_speakers_have_the_rows_that_are_given_and_keep_them(commands, tmp_path):
+    """Also those without a line, and gaps; the others follow."""
+    write_corpus(tmp_path, "baab")
+    given = '{"zoe": 0, "b": 5}'
+    assert commands("job.prepare", tmp_path, data__speakers=given).returncode == 0
+    numbers = {"zoe": 0, "b": 5, "a": 6}
+    assert read_manifest(str(tmp_path / "shards")).speakers == numbers
+    write_corpus(tmp_path, "baabc")
+    assert commands("job.prepare", tmp_path).returncode == 0
+    assert read_manifest(str(tmp_path / "shards")).speakers == numbers | {"c": 7}
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ('{"a": 4}', r"data\.speakers gives a the row 4, but in .* a has the row 0, which stays"),
+        ('{"kim": 0}', r"data\.speakers gives kim the row 0, but in .* a has it, which stays"),
+    ],
+)
+def test_rows_that_the_shards_do_not_have_are_refused(prepared, commands, given, message):
+    assert re.search(message, error_of(commands("job.prepare", prepared, data__speakers=given)))
+    told = error_of(commands("job.train", prepared, data__speakers=given))
+    assert re.search(r"was prepared with data\.speakers\.\w+ (0|no row), the configuration", told)
+    assert not (prepared / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ('{"a": 8}', r"data\.speakers\.a is 8, but model\.n_speakers is 8: raise it to 9"),
+        ('{"a": 0, "b": 0}', r"data\.speakers gives a and b the row 0"),
+        ('{"a": -1}', r"data\.speakers\.a is -1: give a whole number from 0"),
+    ],
+)
+def test_rows_that_no_table_has_are_refused(prepared, commands, given, message):
+    done = commands("job.train", prepared, data__speakers=given, model__n_speakers=8)
+    assert re.search(message, error_of(done))

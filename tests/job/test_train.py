@@ -1,4 +1,4 @@
-"""The main job as users run it: real Ray, real worker processes, killed and continued."""
+"""The main job as users run it: real Ray, real worker processes, continued by another number."""
 
 import hashlib
 import json
@@ -23,7 +23,7 @@ from job.settings.cli import read_config
 from job.settings.config import Config, RunSettings
 from job.voice.export import export
 from job.voice.voice import Voice
-from tests.job.conftest import OVER_AN_EPOCH, arguments, kill, metrics, wait_for_step
+from tests.job.conftest import OVER_AN_EPOCH, arguments, metrics
 from tests.job.on_ray.test_results import listed
 from tests.job.voices import tiny_checkpoint
 from trainable.learning.report import crc
@@ -173,60 +173,6 @@ def test_the_run_describes_itself(two_workers):
     assert result.get_best_checkpoint("eval/mel", "min").path.endswith(("3", "6"))
 
 
-@pytest.fixture(scope="module")
-def killed(command, call, ray_local, shards, tmp_path_factory) -> Path:
-    """A run of one worker that was killed half way and continued by the same command.
-
-    The command starts a Ray the first time, and finds one the second time.
-    """
-    storage = tmp_path_factory.mktemp("runs")
-    argv = arguments(
-        shards,
-        storage,
-        run__name="killed",
-        **OVER_AN_EPOCH,
-        train__checkpoint__every_steps=2,
-        eval__every_steps=100,
-        eval__max_utterances=1,
-        scaling__num_workers=1,
-    )
-    process, run = command.start("job.train", *argv), storage / "killed"
-    try:
-        wait_for_step(run, 2, process)
-    finally:
-        kill(process)
-    assert set(listed(Result.from_path(run))) <= {2, 4}
-    done = call("job.train", *argv)
-    assert done.returncode == 0, done.stderr
-    assert re.search(r"resumes at step [24]\b", done.stdout)
-    assert listed(Result.from_path(run)) == [2, 4, 6]
-    return run
-
-
-def test_one_and_two_workers_see_the_same_utterances_and_start_with_the_same_losses(
-    killed, two_workers
-):
-    one, two = metrics(killed), metrics(two_workers)
-    assert {line["world_size"] for line in one} == {1}
-    assert [line["consumed"] for line in one] == [line["consumed"] for line in two]
-    for tag in SCALARS:
-        if tag.startswith("loss"):
-            assert two[0][tag] == pytest.approx(one[0][tag], rel=1e-5), tag
-
-
-def test_killed_half_way_the_same_command_continues(killed, two_workers):
-    lines = metrics(killed)
-    assert [line["step"] for line in lines] == list(range(1, 7))
-    undisturbed = metrics(two_workers)
-    assert [line["consumed"] for line in lines] == [line["consumed"] for line in undisturbed]
-    for ours, theirs in zip(lines, undisturbed, strict=True):
-        assert ours["loss/g/mel"] == pytest.approx(theirs["loss/g/mel"], rel=0.05)
-    board = EventAccumulator(str(killed / "tensorboard"))
-    board.Reload()
-    steps = [event.step for event in board.Scalars("loss/g/mel")]
-    assert steps == sorted(set(steps))
-
-
 def with_other_code(checkpoint: Path) -> None:
     """Make a checkpoint say that another version of the code wrote it."""
     state, sums = checkpoint / "state.json", checkpoint / "checksums.json"
@@ -253,13 +199,17 @@ def test_a_finished_run_is_left_alone(call, shards, two_workers, monkeypatch):
     } == before
 
 
-def test_a_truncated_checkpoint_is_passed_over_and_the_run_goes_on_from_the_one_before(
-    call, ray_local, shards, two_workers, tmp_path
-):
-    run = Path(shutil.copytree(two_workers, tmp_path / two_workers.name))
-    newest, before = run / "checkpoint_000000006/training.pt", run / "checkpoint_000000004"
+@pytest.fixture(scope="module")
+def resumed(call, ray_local, shards, two_workers, tmp_path_factory) -> tuple[Path, str]:
+    """A copy of the run of two, continued by one worker to step 7, and what was printed.
+
+    Its newest checkpoint is truncated, and another version of the code wrote the one before.
+    """
+    storage = tmp_path_factory.mktemp("runs")
+    run = Path(shutil.copytree(two_workers, storage / two_workers.name))
+    newest = run / "checkpoint_000000006/training.pt"
     newest.write_bytes(newest.read_bytes()[:-1000])
-    with_other_code(before)
+    with_other_code(run / "checkpoint_000000004")
     # Ray Train's own, cut off by a full disk
     (run / "checkpoint_manager_snapshot.json").write_text('{"ray_vers')
     options = OVER_AN_EPOCH | {
@@ -268,15 +218,41 @@ def test_a_truncated_checkpoint_is_passed_over_and_the_run_goes_on_from_the_one_
         "train__checkpoint__keep": 1,
         "scaling__num_workers": 1,
     }
-    done = call("job.train", *arguments(shards, tmp_path, run__name=two_workers.name, **options))
+    done = call("job.train", *arguments(shards, storage, run__name=two_workers.name, **options))
     assert done.returncode == 0, done.stderr
-    assert re.search("skips the checkpoint .*06: .* training.pt is damaged", done.stdout)
-    assert f"resumes at step 4 from {before}" in done.stdout
-    assert "the checkpoint was written by other-code" in done.stdout
-    assert "removes checkpoint_000000006: it is damaged" in done.stdout
+    return run, done.stdout
+
+
+def test_a_truncated_checkpoint_is_passed_over_and_the_run_goes_on_from_the_one_before(resumed):
+    run, said = resumed
+    assert re.search("skips the checkpoint .*06: .* training.pt is damaged", said)
+    assert f"resumes at step 4 from {run}/checkpoint_000000004" in said
+    assert "the checkpoint was written by other-code" in said
+    assert "removes checkpoint_000000006: it is damaged" in said
     assert [line["step"] for line in metrics(run)] == list(range(1, 8))
-    assert "checkpoint_000000007" in done.stdout
+    assert "checkpoint_000000007" in said
     assert listed(Result.from_path(run))[-1] == 7
+
+
+def test_one_and_two_workers_see_the_same_utterances_and_start_with_the_same_losses(
+    resumed, two_workers
+):
+    one, two = metrics(resumed[0]), metrics(two_workers)
+    assert [line["world_size"] for line in one] == [2] * 4 + [1] * 3
+    assert [line["consumed"] for line in one[:6]] == [line["consumed"] for line in two]
+    for tag in SCALARS:
+        if tag.startswith("loss"):
+            assert one[4][tag] == pytest.approx(two[4][tag], rel=1e-5), tag
+    for ours, theirs in zip(one, two, strict=False):
+        assert ours["loss/g/mel"] == pytest.approx(theirs["loss/g/mel"], rel=0.05)
+
+
+def test_a_resumed_run_shows_no_step_twice(resumed):
+    board = EventAccumulator(str(resumed[0] / "tensorboard"))
+    board.Reload()
+    steps = [event.step for event in board.Scalars("loss/g/mel")]
+    assert steps == sorted(set(steps))
+    assert steps[-1] == 7
 
 
 def test_synthesize_speaks_every_language(call, two_workers, tmp_path):

@@ -5,6 +5,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import bf16_compress_hook
+from torch.nn.parallel import DistributedDataParallel
 
 from trainable.config import TrainConfig
 from trainable.distributed.collectives import collective, world_size
@@ -24,6 +26,13 @@ def ddp_settings(train: TrainConfig) -> dict[str, Any]:
         "gradient_as_bucket_view": True,
         "bucket_cap_mb": train.ddp_bucket_mb,
     }
+
+
+def sending(net: nn.Module, train: TrainConfig) -> nn.Module:
+    """Return a network whose wrapper, if it has one, sends gradients as `train` says."""
+    if train.ddp_gradients == "bf16" and isinstance(net, DistributedDataParallel):
+        net.register_comm_hook(None, bf16_compress_hook)
+    return net
 
 
 @collective

@@ -193,8 +193,8 @@ class Alone:
 def yet_to_come(state: TrainState) -> int:
     """Return the bytes on the device that the first step needs and a rehearsal does not.
 
-    They are AdamW's two moments, unless a checkpoint has brought them, and the integer sums of
-    exact reduction.
+    They are AdamW's two moments, unless a checkpoint has brought them, and the gradients of the
+    worker's other micro-batches, which exact reduction keeps until all are there.
     """
     moments = sum(
         8 * p.numel()
@@ -206,8 +206,9 @@ def yet_to_come(state: TrainState) -> int:
         return moments
     sizes = {name: sum(p.numel() for p in own) for name, own in state.trainable.items()}
     generator = sizes.pop(GENERATOR)
-    # the two phases do not have their sums at the same time
-    return moments + 8 * max(generator, sum(sizes.values()))
+    others = -(-state.train.micro_batches_per_step // world_size()) - 1
+    # the two phases do not have theirs at the same time
+    return moments + 4 * others * max(generator, sum(sizes.values()))
 
 
 def made_up(shape: Shape, bert_channels: int, data: DataConfig, device: torch.device) -> TtsBatch:

@@ -111,6 +111,11 @@ def check_arithmetic(model: ModelConfig, train: TrainConfig) -> None:
             "train.reduction exact needs train.precision fp32 or bf16: fp16's loss scaling skips "
             "steps"
         )
+    if exact and train.ddp_gradients != "fp32":
+        raise ValueError(
+            f"train.ddp_gradients {train.ddp_gradients} needs train.reduction fast: exact sums "
+            "have 32 bits of each gradient"
+        )
     if fp16 and skips_large:
         raise ValueError(
             "train.not_finite.max_grad_norm cannot be skipped under train.precision fp16, whose "
@@ -191,7 +196,9 @@ class TrainState:
         self.optimizers = {name: build_optimizer(net, train) for name, net in bare.items()}
         self.scalers = {name: torch.amp.GradScaler(device.type, enabled=fp16) for name in bare}
         self.averaged = AveragedWeights(generator, train.ema_decay) if train.ema_decay else None
-        self.reduction = ExactReduction(G, self.nets) if exact else FastReduction(G)
+        self.reduction = (
+            ExactReduction(G, self.nets, train.ddp_bucket_mb) if exact else FastReduction(G)
+        )
         for net in self.nets.values():
             net.train()
         self.slm.store_as(AUTOCAST_TYPES[train.precision])
@@ -234,7 +241,7 @@ class TrainState:
             "learning_rates": {name: self.learning_rate(name) for name in self.nets},
             "base_rates": self.base_rates,
             "scalers": {name: scaler.state_dict() for name, scaler in self.scalers.items()},
-            "reduction": self.reduction.state_dict(),
+            "reduction": {},  # where versions before the present one kept scales
         }
 
     def load_state_dict(self, state: Mapping[str, Mapping]) -> None:
@@ -246,11 +253,7 @@ class TrainState:
             if of_fp16 := state["scalers"][name]:
                 scaler.load_state_dict(of_fp16)
         self.base_rates = dict(state["base_rates"])
-        self.reduction.load_state_dict(state["reduction"])
-        rest = beside(state, self._own_state_dict())
-        # the scales of present parameters follow the step before, or begin again
-        scales = {name: own for name, own in state["reduction"].items() if name not in self.nets}
-        self.unused.training = {**rest, "reduction": scales}
+        self.unused.training = {**beside(state, self._own_state_dict()), "reduction": {}}
 
 
 def beside(saved: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:

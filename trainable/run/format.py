@@ -19,8 +19,7 @@ The files of a checkpoint:
 
 <network>.safetensors    weights of each network
 ema.safetensors          averaged weights of the generator, with train.ema_decay
-training.pt              optimizers by parameter, learning rates, scalers, exponents of the exact
-                         reduction; loads with weights_only
+training.pt              optimizers by parameter, learning rates, scalers; loads with weights_only
 state.json               CheckpointInfo
 config.yaml              resolved configuration of the run
 checksums.json           sha256 of every other file

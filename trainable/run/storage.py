@@ -351,12 +351,13 @@ def kept(scores: dict[int, dict[str, float]], cfg: CheckpointConfig) -> set[int]
         cfg: what to keep.
 
     Returns:
-        Steps: the newest `keep`, the `keep_best` with the best `metric`, and the newest scheduled
-        one, as the run may have to return to a checkpoint that was not saved because of a notice.
+        Steps: the newest `keep` or all, the `keep_best` with the best `metric`, and the newest
+        scheduled one, as the run may have to return to a checkpoint that was not saved because of a
+        notice.
     """
     # the three sets overlap as a rule
     steps = sorted(scores)
-    newest = steps[-cfg.keep :]
+    newest = steps[-cfg.keep :] if cfg.keep else steps
 
     costs = {step: cfg.cost(own) for step, own in scores.items()}
     ranked = sorted((cost, -step) for step, cost in costs.items() if cost is not None)

@@ -11,7 +11,7 @@ from ray.train import Checkpoint, CheckpointUploadMode
 from torch import nn
 
 from trainable.distributed.collectives import broadcast, collective
-from trainable.distributed.wrapping import ddp_settings, same_weights
+from trainable.distributed.wrapping import ddp_settings, same_weights, sending
 from trainable.worker.config import WorkerConfig
 from trainable.worker.preemption import Notice
 
@@ -108,7 +108,8 @@ class RayWorker:
             # it adds up integers itself: DDP's buckets would hold a second copy of all gradients
             return same_weights(net.to(self.device))
         settings = ddp_settings(self.told.train)
-        return ray.train.torch.prepare_model(net, parallel_strategy_kwargs=settings)
+        wrapped = ray.train.torch.prepare_model(net, parallel_strategy_kwargs=settings)
+        return sending(wrapped, self.told.train)
 
     @collective
     def report_progress(self, metrics: Mapping[str, float]) -> None:

@@ -10,7 +10,7 @@ from dataclasses import replace
 from data.plan.history import changed
 from data.plan.schedule import Schedule
 from data.shards.manifest import Manifest
-from data.stream.spec import StreamSpec
+from data.stream.spec import StreamSpec, block_of
 from trainable.config import TrainConfig
 from trainable.distributed.collectives import broadcast, collective, on_all_ranks
 from trainable.distributed.wrapping import unwrapped
@@ -36,6 +36,7 @@ def spec_of_new_run(cfg: WorkerConfig, manifest: Manifest) -> StreamSpec:
         seed=cfg.train.seed,
         micro_batches_per_step=cfg.train.micro_batches_per_step,
         segment_frames=cfg.train.segment_size // cfg.data.hop_length,
+        block=block_of(manifest),
     )
 
 
@@ -96,7 +97,7 @@ def resume_or_start(
     if differences:
         log.info("resumes with other settings: %s", "; ".join(differences))
 
-    history = changed(info.history or spec.history, info.position, spec.cut)
+    history = changed(info.history, info.position, spec.cut)
     if info.history and history != info.history:
         log.warning("what epoch %d has not used yet is planned again", info.position.epoch)
     log.info("resumes at step %d from %s", info.position.step, newest)

@@ -49,7 +49,7 @@ def check_start(cfg: WorkerConfig, manifest: Manifest) -> None:
         check_same_data(info, spec)
         check_networks(checkpoint, networks_of(cfg))
         position = info.position
-        spec = replace(spec, history=changed(info.history or spec.history, position, spec.cut))
+        spec = replace(spec, history=changed(info.history, position, spec.cut))
     schedule_of(spec).check(position)
 
 

@@ -4,6 +4,8 @@ import functools
 import re
 from typing import Any
 
+import typeguard
+
 _GROUPED = re.compile(r"[0-9][0-9,]+[0-9]")
 _POUNDS = re.compile(r"£([0-9,]*[0-9])")
 _DOLLARS = re.compile(r"\$([0-9.,]*[0-9])")
@@ -14,9 +16,19 @@ _NUMBER = re.compile(r"[0-9]+")
 
 @functools.cache
 def _engine() -> Any:
-    import inflect
-
+    # It decorates its methods so that they check the types of what they are given. That parses and
+    # compiles inflect two dozen times, and takes 2 s of each process that reads a number.
+    check = typeguard.typechecked
+    typeguard.typechecked = _unchecked  # type: ignore[assignment]
+    try:
+        import inflect
+    finally:
+        typeguard.typechecked = check
     return inflect.engine()
+
+
+def _unchecked(method: Any) -> Any:
+    return method
 
 
 def spell_numbers(text: str) -> str:

@@ -45,7 +45,7 @@ def languages_of(cfg: Config) -> list[str]:
         lines = read_transcript(cfg.data.transcript, cfg.data.audio_root).lines
     except (OSError, ValueError):  # `transcript` has a check of its own
         return []
-    return sorted({line.language for line in lines})
+    return lines.words("language")
 
 
 def transcript(cfg: Config) -> Iterator[Check]:

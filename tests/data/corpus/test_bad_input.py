@@ -23,13 +23,18 @@ from data.config import BertConfig, DataConfig
 from data.corpus.features import BertActor, shard_block
 from data.corpus.ledger import Ledger
 from data.corpus.recipe import make_recipe
-from data.corpus.survey import LINE, Surveyor, judge, line_rows
+from data.corpus.survey import Surveyor, judge
+from data.corpus.tables.records import LINE, circumstances
+from data.corpus.tables.rows import Rows
+from data.corpus.tables.shard_rows import HeldRows
+from data.corpus.tables.surveyed import Surveyed
 from data.corpus.transcript import read_transcript
 from data.corpus.writer import write_rows
 from data.files import UnreachableError, put_file
 from data.shards.manifest import known_speakers
 from data.shards.shard import list_shards
 from data.text.languages import LANGUAGES
+from tests.data.corpus.without_ray import survey_here
 
 RATE = 44100
 HELLO = "Good morning, everybody."
@@ -139,17 +144,17 @@ class Bench:
 
     def account(self, content: bytes, name: str = "esd.list") -> tuple[Ledger, dict[int, str]]:
         """Return the ledger of a transcript, and line -> reason or "kept"."""
-        ledger, rows, _ = self.judge(content, name)
+        ledger, rows = self.judge(content, name)
         transcript = read_transcript(str(self.folder / name))
-        outcomes = {transcript.lines[row["line"]].number: "kept" for row in rows}
+        outcomes = {line.number: "kept" for line in (transcript.lines[int(n)] for n in rows.line)}
         assert len(outcomes) == len(ledger.kept)
         return ledger, outcomes | {reject.number: str(reject.reason) for reject in ledger.rejects}
 
-    def judge(self, content: bytes, name: str = "esd.list") -> tuple[Ledger, list[dict], pa.Table]:
+    def judge(self, content: bytes, name: str = "esd.list") -> tuple[Ledger, Rows]:
         (self.folder / name).write_bytes(content)
         transcript = read_transcript(str(self.folder / name))
-        surveyed = self.surveyor(pa.Table.from_pylist(line_rows(transcript), schema=LINE))
-        return *judge(self.cfg, transcript, surveyed, {}), surveyed
+        surveyed = survey_here(transcript, self.surveyor)
+        return judge(self.cfg, transcript, surveyed, HeldRows())
 
 
 @pytest.fixture(scope="module")
@@ -164,7 +169,7 @@ def bench(tmp_path_factory) -> Bench:
     (folder / "dead.wav").symlink_to(folder / "nowhere.wav")
     bert = BertConfig(zh="random", jp="random", en="random", random_width=16)
     cfg = DataConfig(transcript=str(folder / "esd.list"), shards=str(folder / "out"), bert=bert)
-    return Bench(folder, cfg, Surveyor(cfg, make_recipe(cfg, LANGUAGES), frozenset()))
+    return Bench(folder, cfg, Surveyor(cfg, make_recipe(cfg, LANGUAGES)))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -262,24 +267,14 @@ def test_the_first_line_counts_whichever_was_surveyed_first(bench) -> None:
     lines = [f"plain.wav|anna|EN|{HELLO}", f"{bench.folder}/plain.wav|anna|EN|Other."]
     (bench.folder / "esd.list").write_text("\n".join(lines))
     transcript = read_transcript(str(bench.folder / "esd.list"))
-    rows = pa.Table.from_pylist(line_rows(transcript)[::-1], schema=LINE)
-    ledger, kept = judge(bench.cfg, transcript, bench.surveyor(rows), {})
-    assert [row["line"] for row in kept] == [0]
+    surveyed = Surveyed(transcript.lines)
+    settings = circumstances(bench.cfg, bench.surveyor.recipe)
+    for block in surveyed.blocks(bench.surveyor.recipe, settings, HeldRows(), 1).batches[::-1]:
+        surveyed.add(bench.surveyor(pa.Table.from_batches([block])))
+    surveyed.flush()
+    ledger, kept = judge(bench.cfg, transcript, surveyed, HeldRows())
+    assert kept.line.tolist() == [0]
     assert [reject.number for reject in ledger.rejects] == [2]
-
-
-def test_a_cut_recording_that_a_shard_holds_already_is_rejected(bench) -> None:
-    """Older code kept it; its row is found by its key, and not decoded again."""
-    line = f"wav_cut_off.wav|anna|EN|{HELLO}"
-    (bench.folder / "esd.list").write_text(line)
-    rows = pa.Table.from_pylist(
-        line_rows(read_transcript(str(bench.folder / "esd.list"))), schema=LINE
-    )
-    audio = RECORDINGS["wav_cut_off"][0]
-    recipe = bench.surveyor.recipe
-    key = recipe.key("wav_cut_off.wav", HELLO, "EN", "anna", audio)
-    (found,) = Surveyor(bench.cfg, recipe, frozenset([key]))(rows).to_pylist()
-    assert found["reason"] == "truncated_audio"
 
 
 @pytest.fixture
@@ -313,8 +308,10 @@ def test_a_bucket_that_does_not_answer_stops_the_run(bench) -> None:
         read_transcript("s3://nobody/*.list")
 
     (bench.folder / "far.list").write_text(f"s3://nobody/a.wav|anna|EN|{HELLO}")
-    lines = line_rows(read_transcript(str(bench.folder / "far.list")))
-    (found,) = bench.surveyor(pa.Table.from_pylist(lines, schema=LINE)).to_pylist()
+    line = read_transcript(str(bench.folder / "far.list")).lines[0]
+    row = {name: getattr(line, name, None) for name in LINE.names}
+    row |= {"line": 0, "place": f"{line.source}:{line.number}"}
+    (found,) = bench.surveyor(pa.Table.from_pylist([row], schema=LINE)).to_pylist()
     assert "far.list:1: s3://nobody/a.wav cannot be reached" in found["problem"]
     assert found["reason"] is None
 
@@ -331,8 +328,8 @@ def full_disk(most: int) -> Iterator[None]:
 
 
 def test_a_full_disk_stops_the_run_and_leaves_nothing_half_written(bench, tmp_path) -> None:
-    _, rows, surveyed = bench.judge(KINDS["plain"][0])
-    features = BertActor(bench.cfg, "cpu")(shard_block(surveyed, rows))
+    _, rows = bench.judge(KINDS["plain"][0])
+    features = BertActor(bench.cfg, "cpu")(shard_block(rows, rows.new))
     cfg = replace(bench.cfg, shards=str(tmp_path))
     with full_disk(20_000):
         (problem,) = write_rows(features, cfg, bench.surveyor.recipe).to_pylist()
@@ -356,8 +353,8 @@ def test_a_file_is_whole_or_as_it_was(tmp_path) -> None:
 
 def test_a_recording_that_vanishes_between_the_passes_stops_the_run(bench) -> None:
     (bench.folder / "brief.wav").write_bytes(GOOD)
-    _, rows, surveyed = bench.judge(f"brief.wav|anna|EN|{HELLO}".encode())
-    features = BertActor(bench.cfg, "cpu")(shard_block(surveyed, rows))
+    _, rows = bench.judge(f"brief.wav|anna|EN|{HELLO}".encode())
+    features = BertActor(bench.cfg, "cpu")(shard_block(rows, rows.new))
     (bench.folder / "brief.wav").unlink()
     (problem,) = write_rows(features, bench.cfg, bench.surveyor.recipe).to_pylist()
     assert "brief.wav changed while it was prepared" in problem["problem"]

@@ -12,12 +12,14 @@ from data.config import BertConfig, DataConfig
 from data.corpus import features
 from data.corpus.features import BertActor, shard_block
 from data.corpus.recipe import make_recipe
-from data.corpus.survey import LINE, Surveyor, judge, line_rows
+from data.corpus.survey import Surveyor, judge
+from data.corpus.tables.shard_rows import HeldRows
 from data.corpus.transcript import read_transcript
 from data.corpus.writer import write_rows
 from data.shards.shard import ShardReader
 from data.text.front_end import Phonemes
 from data.text.languages import LANGUAGES
+from tests.data.corpus.without_ray import survey_here
 
 RATE = 44100
 TEXTS = [
@@ -46,10 +48,9 @@ def cfg(tmp_path_factory) -> DataConfig:
 def survey(cfg: DataConfig) -> pa.Table:
     """Return the block of the corpus' only shard."""
     transcript = read_transcript(cfg.transcript)
-    lines = pa.Table.from_pylist(line_rows(transcript), schema=LINE)
-    surveyed = Surveyor(cfg, make_recipe(cfg, LANGUAGES), frozenset())(lines)
-    _, rows = judge(cfg, transcript, surveyed, {})
-    return shard_block(surveyed, rows)
+    surveyed = survey_here(transcript, Surveyor(cfg, make_recipe(cfg, LANGUAGES)))
+    _, rows = judge(cfg, transcript, surveyed, HeldRows())
+    return shard_block(rows, rows.new)
 
 
 def test_batches_are_of_like_length_and_rows_keep_their_own_features(cfg, monkeypatch) -> None:

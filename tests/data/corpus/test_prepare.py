@@ -22,7 +22,10 @@ from data.audio.recording import decode_flac
 from data.config import BertConfig, DataConfig
 from data.corpus.ledger import TooManyRejectsError
 from data.corpus.prepare import prepare
-from data.corpus.survey import SURVEYED, HeldRow, judge
+from data.corpus.survey import judge
+from data.corpus.tables.records import SURVEYED
+from data.corpus.tables.shard_rows import HeldRows
+from data.corpus.tables.surveyed import Surveyed
 from data.corpus.transcript import read_transcript
 from data.files import PART_SUFFIX
 from data.shards.manifest import ManifestError, number_speakers, read_manifest, split_of
@@ -129,6 +132,9 @@ def test_rows_hold_what_training_needs(corpus) -> None:
         assert row["bert_width"] == 16
         assert np.isfinite(features).all()
         assert features.std() > 0
+    by_ranges = reader.rows(manifest.located(range(len(TEXTS))))
+    assert [row["key"] for row in by_ranges] == manifest.column("key").tolist()
+    assert manifest.has_ranges
 
 
 def test_shards_are_sorted_by_length_and_bounded(corpus) -> None:
@@ -177,9 +183,9 @@ def computed_ids(patch: pytest.MonkeyPatch) -> list[list[str]]:
     seen: list[list[str]] = []
     compute = data.corpus.prepare._compute
 
-    def watch(cfg, recipe, surveyed, rows):
-        seen.append(sorted(row["id"] for row in rows))
-        return compute(cfg, recipe, surveyed, rows)
+    def watch(cfg, recipe, rows, held):
+        seen.append(sorted(rows.columns(rows.new, ["id"]).column("id").to_pylist()))
+        return compute(cfg, recipe, rows, held)
 
     patch.setattr(data.corpus.prepare, "_compute", watch)
     return seen
@@ -340,15 +346,18 @@ def test_limits_hold_for_rows_that_a_shard_holds(tmp_path) -> None:
         "a.wav|anna|EN|One.\nb.wav|anna|EN|Two.\nc.wav|anna|EN|Three."
     )
     transcript = read_transcript(str(tmp_path / "esd.list"))
-    phones = " ".join(["ah"] * 5)
-    held = {"a": HeldRow("s", 0, RATE, phones), "b": HeldRow("s", 1, RATE // 2, phones)}
-    held["c"] = HeldRow("s", 2, RATE, " ".join(["ah"] * 43))
-    surveyed = pa.Table.from_pylist(
-        [{"line": n, "key": key, "audio": key} for n, key in enumerate(held)], SURVEYED
-    )
+    lengths = {"a": (RATE, 5), "b": (RATE // 2, 5), "c": (RATE, 43)}
+    index = [
+        {"key": key, "samples": samples, "phones": " ".join(["ah"] * phones)}
+        for key, (samples, phones) in lengths.items()
+    ]
+    held = HeldRows([("s", index)])
+    surveyed = Surveyed(transcript.lines)
+    found = [{"line": n, "key": key, "audio": key} for n, key in enumerate(lengths)]
+    surveyed.add(pa.Table.from_pylist(found, SURVEYED))
     cfg = DataConfig(min_seconds=0.8)
     ledger, rows = judge(cfg, transcript, surveyed, held)
-    assert [row["id"] for row in rows] == ["a.wav"]
+    assert [transcript.lines[int(line)].id for line in rows.line] == ["a.wav"]
     rejected = {"too_many_phones": 1, "too_short": 1}
     assert ledger.counts() == {"lines": 3, "kept": 1, "rejected": rejected}
     # 43 phones are 87 entries with blanks, one more than the frames of a second
@@ -399,3 +408,5 @@ def test_splits_that_the_transcript_names_are_taken() -> None:
 def test_speakers_keep_their_numbers() -> None:
     assert number_speakers(["b", "a"], {}) == {"a": 0, "b": 1}
     assert number_speakers(["c", "a0"], {"b": 0, "a": 1}) == {"b": 0, "a": 1, "a0": 2, "c": 3}
+    # behind the highest number, whatever gaps there are
+    assert number_speakers(["d", "c"], {"b": 7, "a": 2}) == {"b": 7, "a": 2, "c": 8, "d": 9}

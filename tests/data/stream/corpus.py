@@ -7,7 +7,7 @@ from data.audio.recording import encode_flac
 from data.config import DataConfig, PlanConfig
 from data.plan.epoch_plan import UNPADDED
 from data.shards.manifest import COLUMNS, write_manifest
-from data.shards.shard import write_shard
+from data.shards.shard import with_ranges, write_shard
 from data.stream.spec import StreamSpec
 
 UTTERANCES = 20
@@ -17,13 +17,16 @@ BERT_WIDTH = 8
 G = 4  # micro-batches per step
 
 
-def make_corpus(uri: str, rows_per_shard: int = 20, audio: bytes | None = None) -> StreamSpec:
+def make_corpus(
+    uri: str, rows_per_shard: int = 20, audio: bytes | None = None, ranges: bool = True
+) -> StreamSpec:
     """Write twenty short utterances.
 
     Args:
         uri: folder or URI.
         rows_per_shard: utterances per shard.
         audio: content of every recording; None for noise as FLAC.
+        ranges: whether the manifest tells where rows lie in their files, which older code did not.
     """
     rng = np.random.default_rng(0)
     rows = [utterance(rng, number, audio) for number in range(UTTERANCES)]
@@ -40,7 +43,8 @@ def make_corpus(uri: str, rows_per_shard: int = 20, audio: bytes | None = None) 
         for number, row in enumerate(rows)
     ]
     header = {"speakers": {"a": 0, "b": 1}, "spectrograms": False}
-    manifest = write_manifest(uri, header, pa.Table.from_pylist(table, COLUMNS))
+    made = pa.Table.from_pylist(table, COLUMNS)
+    manifest = write_manifest(uri, header, with_ranges(uri, made) if ranges else made)
     plan = PlanConfig(max_frames=120, max_utterances=3, pad_to=UNPADDED)
     cfg = DataConfig(shards=uri, plan=plan)
     return StreamSpec.of_new_run(

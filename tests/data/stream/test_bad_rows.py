@@ -36,7 +36,7 @@ def damaged(tmp_path_factory) -> tuple[StreamSpec, Manifest, set[int]]:
     }
     Path(uri, places[gone]["shard"]).unlink()
     path = Path(uri, places[cut]["shard"])
-    path.write_bytes(path.read_bytes()[:-200])
+    path.write_bytes(path.read_bytes()[:200])
     path = Path(uri, places[flipped]["shard"])
     content = bytearray(path.read_bytes())
     audio = ShardReader(uri).row(places[flipped]["shard"], 0)["audio"]
@@ -144,12 +144,16 @@ def clean(tmp_path_factory) -> tuple[StreamSpec, Manifest]:
     return spec, read_manifest(spec.data.shards)
 
 
-@pytest.fixture
-def far(monkeypatch):
+# by a shard's footer, and by the range that the manifest tells
+READS = ((MemoryFile, "read"), (MemoryFileSystem, "cat_file"))
+
+
+@pytest.fixture(params=[False, True])
+def far(monkeypatch, request):
     """The corpus in an object store, which is asked again after short pauses."""
     monkeypatch.setattr("data.files.PATIENCE_S", 2)
     MemoryFileSystem.store.clear()
-    yield policy(make_corpus("memory://far"), "replace")
+    yield policy(make_corpus("memory://far", ranges=request.param), "replace")
     MemoryFileSystem.store.clear()
 
 
@@ -157,15 +161,17 @@ def far(monkeypatch):
     "failure", [ConnectionError("reset"), TimeoutError("late"), RuntimeError("503 SlowDown")]
 )
 def test_a_store_that_fails_for_a_while_is_asked_again(far, monkeypatch, failure):
-    read, failures = MemoryFile.read, iter([failure] * 3)
-
-    def flaky(self, *args):
-        for error in failures:
-            raise error
-        return read(self, *args)
-
-    monkeypatch.setattr(MemoryFile, "read", flaky)
+    failures = iter([failure] * 3)
     loader = RowLoader(read_manifest(far.data.shards), far.data, 8)
+    for reads, name in READS:
+        original = getattr(reads, name)
+
+        def flaky(*args, original=original, **options):
+            for error in failures:
+                raise error
+            return original(*args, **options)
+
+        monkeypatch.setattr(reads, name, flaky)
     loaded = loader.load(np.array([3, 4]))
     assert loaded.arrays["rows"].tolist() == [3, 4]
     assert not loaded.replaced
@@ -177,10 +183,11 @@ def test_a_store_that_fails_for_a_while_is_asked_again(far, monkeypatch, failure
 def test_a_store_that_does_not_answer_stops_the_run_and_replaces_nothing(far, monkeypatch, failure):
     loader = RowLoader(read_manifest(far.data.shards), far.data, 8)
 
-    def failing(*_):
+    def failing(*_, **__):
         raise failure
 
-    monkeypatch.setattr(MemoryFile, "read", failing)
+    for reads, name in READS:
+        monkeypatch.setattr(reads, name, failing)
     loaded = loader.load(np.array([3, 4]))
     assert not loaded.arrays
     assert not loaded.replaced

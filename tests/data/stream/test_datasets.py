@@ -1,5 +1,7 @@
 """A rank's rows of a dataset: which steps it takes of it, and which it loads itself."""
 
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -33,6 +35,13 @@ def opened(made: Callable[[], Iterator[pa.Table]]) -> DatasetRows:
 
 def steps(taken: list[pa.Table] | None) -> list[int] | None:
     return None if taken is None else [step_of(row) for row in taken]
+
+
+@pytest.mark.processes
+def test_what_orders_reads_and_splits_the_rows_needs_no_torch():
+    """These are processes of their own on each node, and torch takes seconds and 250 MB of each."""
+    script = "import sys, data.stream.datasets; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", script], check=True)
 
 
 def test_a_dataset_that_is_not_open_is_not_waited_for():

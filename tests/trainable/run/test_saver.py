@@ -80,6 +80,7 @@ def full_disk(*_: object) -> None:
         # the later one of equals
         ({10: 1.0, 20: 1.0, 30: None}, CheckpointConfig(10, keep=1), {30, 20}),
         ({10: 3.0, 20: 1.0, 30: 2.0}, CheckpointConfig(10, keep=1, keep_best=0), {30}),
+        ({10: 3.0, 20: 1.0, 33: None}, CheckpointConfig(10, keep=0, keep_best=0), {10, 20, 33}),
         # drained twice, no validation yet
         ({20: None, 23: None, 27: None}, CheckpointConfig(10, keep=1), {27, 20}),
         ({7: None}, CheckpointConfig(10, keep=1), {7}),

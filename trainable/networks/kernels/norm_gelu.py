@@ -26,7 +26,7 @@ def norm_gelu_in_torch(
     eps: float,
 ) -> tuple[Tensor, list[Tensor]]:
     """Compute `norm_gelu` with the channels last; and what its backward pass needs."""
-    last = _shifted(x, bias)
+    last = _shifted(x, bias, gamma)
     normed, mean, scale = torch.native_layer_norm(last, [last.size(-1)], gamma, beta, eps)
     out = F.gelu(normed).transpose(1, 2)
     if residual is not None:
@@ -36,8 +36,9 @@ def norm_gelu_in_torch(
     return out.to(result_type(x, residual)), [normed, mean, scale]
 
 
-def _shifted(x: Tensor, bias: Tensor | None) -> Tensor:
-    last = x.transpose(1, 2)
+def _shifted(x: Tensor, bias: Tensor | None, gamma: Tensor) -> Tensor:
+    """Return x + bias, channels last, in the type of gamma: a GPU norms no mix of types."""
+    last = x.transpose(1, 2).to(gamma.dtype)
     return last if bias is None else last + bias
 
 
@@ -56,7 +57,7 @@ def norm_gelu_backward_in_torch(
     normed, mean, scale = kept
     of_residual = to if mask is None else to * mask
     of_normed = torch.ops.aten.gelu_backward(of_residual.transpose(1, 2).to(normed.dtype), normed)
-    last = _shifted(x, bias)
+    last = _shifted(x, bias, gamma)
     of_last, of_gamma, of_beta = torch.ops.aten.native_layer_norm_backward(
         of_normed, last, [last.size(-1)], mean, scale, gamma, beta, [True] * 3
     )
@@ -160,7 +161,7 @@ def norm_gelu(
 ) -> Tensor:
     """Normalise over the channels, and apply GELU.
 
-    A GPU computes half precision in fp32.
+    Half precision is computed in fp32.
 
     Args:
         x: [B, C, T].

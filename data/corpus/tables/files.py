@@ -1,0 +1,127 @@
+"""Tables in a temporary file: batches are appended, rows are read wherever they stand."""
+
+import hashlib
+import tempfile
+from collections.abc import Iterator
+
+import numpy as np
+import pyarrow as pa
+
+
+class TableFile:
+    """Rows that are appended to a temporary file, which goes with this object.
+
+    Args:
+        schema: columns of the rows.
+    """
+
+    def __init__(self, schema: pa.Schema) -> None:
+        self.schema = schema
+        self.starts = [0]  # first row of each batch, and the number of rows
+        self._file = tempfile.NamedTemporaryFile(prefix="bert_vits2_ray-")  # noqa: SIM115
+        self._writer = pa.ipc.new_stream(self._file, schema)
+        self._offsets: list[int] = []  # of the batches
+        self._mapped: list[pa.RecordBatch] = []
+
+    def __len__(self) -> int:
+        return self.starts[-1]
+
+    @property
+    def path(self) -> str:
+        """The file, for other processes of this node."""
+        return self._file.name
+
+    @property
+    def batches(self) -> list[pa.RecordBatch]:
+        """All rows; those of one `append` are a batch."""
+        new = self._offsets[len(self._mapped) :]
+        if new:
+            with pa.memory_map(self.path) as file:
+                content = file.read_buffer()
+            for offset in new:
+                messages = pa.ipc.MessageReader.open_stream(content.slice(offset))
+                message = messages.read_next_message()
+                if message.type == "schema":  # before the first batch
+                    message = messages.read_next_message()
+                self._mapped.append(pa.ipc.read_record_batch(message, self.schema))
+        return self._mapped
+
+    @property
+    def table(self) -> pa.Table:
+        """All rows."""
+        return pa.Table.from_batches(self.batches, self.schema)
+
+    def append(self, table: pa.Table) -> None:
+        """Add rows.
+
+        Raises:
+            OSError: the disk is full.
+        """
+        if not table.num_rows:
+            return
+        self._file.flush()
+        self._offsets.append(self._file.tell())
+        # what was sliced off, and chunks, stay behind
+        (batch,) = table.select(self.schema.names).combine_chunks().to_batches()
+        self._writer.write_batch(batch)
+        self._file.flush()
+        self.starts.append(len(self) + table.num_rows)
+
+    def take(self, rows: np.ndarray, columns: list[str]) -> pa.Table:
+        """Return some rows, in the order that they are asked for; others are not looked at.
+
+        Args:
+            rows: int [n].
+            columns: names of the columns to return.
+        """
+        batches = self.batches
+        numbers = np.searchsorted(self.starts, rows, "right") - 1  # of their batches
+        order = np.argsort(numbers, kind="stable")
+        bounds = np.flatnonzero(np.diff(numbers[order])) + 1
+        found = [self._nothing.select(columns)]
+        for members in np.split(order, bounds) if len(order) else []:
+            number = int(numbers[members[0]])
+            places = pa.array(rows[members] - self.starts[number])
+            batch = batches[number].select(columns).take(places)
+            found.append(pa.Table.from_batches([batch]))
+        return pa.concat_tables(found).combine_chunks().take(pa.array(np.argsort(order)))
+
+    @property
+    def _nothing(self) -> pa.Table:
+        return self.schema.empty_table()
+
+
+def read_batches(path: str, count: int) -> Iterator[pa.RecordBatch]:
+    """Yield the first batches of a TableFile's file, mapped."""
+    with pa.memory_map(path) as file:
+        reader = pa.ipc.open_stream(file.read_buffer())
+        for _ in range(count):
+            yield reader.read_next_batch()
+
+
+def hash64(text: str) -> int:
+    """Return a number of 64 bits that follows from a text."""
+    content = text.encode(errors="surrogatepass")
+    return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "little")
+
+
+def repeated(numbers: np.ndarray) -> np.ndarray:
+    """Tell of each number whether it occurs more than once, bool [n]."""
+    ordered = np.sort(numbers)
+    several = np.unique(ordered[1:][ordered[1:] == ordered[:-1]])
+    return np.isin(numbers, several)
+
+
+def packed(table: pa.Table | pa.RecordBatch) -> pa.Table:
+    """Return a table as one row with one cell, `block`, which Ray Data does not cut or join."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write(table)
+    content = sink.getvalue()
+    ends = pa.py_buffer(np.array([0, content.size], np.int64))
+    return pa.table({"block": pa.Array.from_buffers(pa.large_binary(), 1, [None, ends, content])})
+
+
+def unpacked(row: pa.Table) -> pa.Table:
+    """Return the table of a row of `packed`."""
+    return pa.ipc.open_stream(row.column("block")[0].as_buffer()).read_all()
