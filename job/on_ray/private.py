@@ -170,7 +170,9 @@ __all__ = [
 ]
 
 
-def start_on_loopback(cpus: int, folder: str | None, **options: Any) -> None:
+def start_on_loopback(
+    cpus: int, folder: str | None, dashboard_port: int | None = None, **options: Any
+) -> None:
     """Start a local Ray whose node has a loopback address.
 
     Needs the arguments `_node_ip_address` and `_temp_dir` of `ray.init`, and `logger` of
@@ -179,6 +181,7 @@ def start_on_loopback(cpus: int, folder: str | None, **options: Any) -> None:
     Args:
         cpus: logical CPUs.
         folder: temporary folder of this Ray; None: Ray's own choice.
+        dashboard_port: port of its dashboard; None: it has none.
         **options: further arguments of `ray.init`.
     """
     # it is as it should be
@@ -186,7 +189,8 @@ def start_on_loopback(cpus: int, folder: str | None, **options: Any) -> None:
     ray.init(
         address="local",
         num_cpus=cpus,
-        include_dashboard=False,
+        include_dashboard=dashboard_port is not None,
+        dashboard_port=dashboard_port,
         log_to_driver=False,
         _node_ip_address="127.0.0.1",
         _temp_dir=folder,

@@ -17,7 +17,7 @@ import pytest
 import ray
 
 from data.files import ascii_name
-from job.on_ray.private import UserCallback
+from job.on_ray.private import UserCallback, start_on_loopback
 from job.on_ray.watching.metrics import COUNTED, REPORTED, exported
 from job.settings.cli import parse, parser
 from job.train import train
@@ -51,18 +51,9 @@ def watched(request) -> Iterator[str]:
     patch.setenv("RAY_metrics_report_interval_ms", "500")
     patch.delenv("RAY_ADDRESS", raising=False)
     folder = tempfile.mkdtemp(prefix="ray", dir="/tmp")
-    context = ray.init(
-        address="local",
-        num_cpus=4,
-        include_dashboard=True,
-        dashboard_host="127.0.0.1",
-        dashboard_port=free_port(),
-        _node_ip_address="127.0.0.1",
-        _temp_dir=folder,
-        object_store_memory=256 * 2**20,
-        configure_logging=False,
-    )
-    yield f"http://{context.dashboard_url}"
+    port = free_port()
+    start_on_loopback(4, folder, port, object_store_memory=256 * 2**20, configure_logging=False)
+    yield f"http://127.0.0.1:{port}"
     ray.shutdown()
     patch.undo()
     shutil.rmtree(folder, ignore_errors=True)
