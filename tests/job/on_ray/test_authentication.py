@@ -62,12 +62,12 @@ def cluster() -> Iterator[LocalCluster]:
 
 
 def submitted(cluster: LocalCluster, home: Path, **env: str) -> subprocess.CompletedProcess:
-    """Run job.runs on the cluster, from a home that has no token."""
+    """Have the cluster print the help of job.runs, from a home that has no token."""
     home.mkdir(exist_ok=True)
     own = {k: v for k, v in cluster.env.items() if not k.startswith("RAY_AUTH")}
     command = [sys.executable, "-m", "job.submit", "--address", cluster.dashboard]
     return subprocess.run(
-        [*cluster.head.prefix, *command, "--", "job.runs", str(home)],
+        [*cluster.head.prefix, *command, "--", "job.runs", "--help"],
         cwd=ROOT,
         env=own | {"HOME": str(home)} | env,
         capture_output=True,
@@ -94,4 +94,5 @@ def test_a_cluster_that_asks_for_its_token_serves_those_who_have_it(cluster, tmp
     )
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     assert "succeeded" in done.stdout
+    assert "usage: python -m job.runs" in done.stdout
     assert TOKEN not in done.stdout + done.stderr
