@@ -338,6 +338,8 @@ class TrainConfig(Settings, section="train"):
         hang_timeout_s: seconds. If no step finishes within this time, the worker logs its stack and
             exits, and the run resumes from the newest checkpoint; three times as long for a first
             step, a validation and a checkpoint.
+        measure_mfu: measure which share of the device's best speed the steps reach: `mfu` in the
+            metrics. The first step of each start is slower, as its operations are counted.
         profile_steps: first and last global step, counted from 1, that rank 0 profiles, host and
             device; the trace lies in the run's folder, `profile/`. None: no step is profiled.
     """
@@ -377,6 +379,7 @@ class TrainConfig(Settings, section="train"):
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     ema_decay: Annotated[float, Range(0, below=1)] = 0.0
     hang_timeout_s: Limit = 600.0
+    measure_mfu: bool = False
     profile_steps: tuple[Count, Count] | None = None
 
     def problems(self) -> Iterator[str]:

@@ -123,7 +123,12 @@ def show_progress(records: RunLog, max_steps: int) -> None:
 def padding_share(micro_batches: Sequence[MicroBatch]) -> float:
     """Return the padded share of this worker's spectrogram frames."""
     used = sum(m.batch.extent.own_frames for m in micro_batches)
-    return 1 - used / sum(m.batch.computed_frames for m in micro_batches)
+    return 1 - used / computed_frames(micro_batches)
+
+
+def computed_frames(micro_batches: Sequence[MicroBatch]) -> int:
+    """Return how many spectrogram frames this worker computes, padding included."""
+    return sum(m.batch.computed_frames for m in micro_batches)
 
 
 def peak_gib(device: torch.device) -> float:
