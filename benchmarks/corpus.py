@@ -119,6 +119,9 @@ class OneWorker:
         """Return the network itself."""
         return net
 
+    def report_progress(self, metrics: Mapping[str, float]) -> None:
+        """Tell nobody."""
+
     def report_checkpoint(
         self, name: str, metrics: Mapping[str, Any], durable: Callable[[], str], wait: bool
     ) -> None:

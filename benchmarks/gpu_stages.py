@@ -18,7 +18,6 @@ from benchmarks.as_reference import AsReferenceStep
 from benchmarks.batch_finder import PHONES_PER_FRAME, USED, grown, propose, total_gib
 from benchmarks.kernels import busy, kernels_of
 from benchmarks.launches import count_step
-from benchmarks.parts import attainable, peak
 from benchmarks.pieces import pieces
 from benchmarks.step import (
     Subject,
@@ -38,6 +37,7 @@ from data.text.symbols import SYMBOLS
 from tests.reference.single_steps import full_fp32, single_steps
 from trainable import compiling
 from trainable.config import ModelConfig, SlmConfig, TrainConfig
+from trainable.flops import attainable, peak
 from trainable.hardware import set_up_torch
 from trainable.learning.state import TrainState, build_networks
 from trainable.learning.step import TrainingStep

@@ -1,7 +1,5 @@
 """Where a training step's seconds or floating-point operations go; what the machine could do."""
 
-import re
-import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -9,26 +7,12 @@ from functools import partial, wraps
 from typing import Any
 from unittest.mock import patch
 
-import torch
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
-from torch.utils.flop_counter import FlopCounterMode, conv_backward_flop
+from torch.utils.flop_counter import FlopCounterMode
 
+from trainable.flops import CORRECTED
 from trainable.learning.step import TrainingStep
-from trainable.networks.kernels import lstm
-
-# dense FLOP/s from the makers' data sheets: fp32, TF32, and bf16 with fp32 sums
-PEAKS = {
-    "A100": (19.5e12, 156e12, 312e12),
-    "H100": (67e12, 494e12, 989e12),
-    "H200": (67e12, 494e12, 989e12),
-    "4090": (82.6e12, 82.6e12, 165e12),
-    "3090": (35.6e12, 35.6e12, 71e12),
-    "L40S": (91.6e12, 183e12, 362e12),
-    "L4": (30.3e12, 60e12, 121e12),
-}
-
-TORCH_FORMULA: Any = conv_backward_flop
 
 
 class Parts:
@@ -175,68 +159,6 @@ def watched_calls(step: TrainingStep) -> list[tuple[Any, str, str]]:
     ]
 
 
-def seconds(device: torch.device) -> Callable[[], float]:
-    """Return a clock that waits for the device."""
-
-    def read() -> float:
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        return time.perf_counter()
-
-    return read
-
-
-def _convolution_backward(*args: Any, out_shape: Any) -> int:
-    """Return the FLOPs of a convolution's backward pass, from shapes.
-
-    Torch's own formula forgets the groups in the weight's gradient.
-    """
-    *rest, groups, (of_input, of_weight, _) = args
-    inputs = TORCH_FORMULA(*rest, groups, (of_input, False, False), out_val=out_shape)
-    weights = TORCH_FORMULA(*rest, groups, (False, of_weight, False), out_val=out_shape)
-    return inputs + weights // groups
-
-
-def _lstm_layer(x: Any, w_ih: Any, w_hh: Any, *_: Any, out_shape: Any, **__: Any) -> int:
-    """Return FLOPs of one direction of an LSTM: [T, B, in] times [4 h, in] and [4 h, h]."""
-    return 2 * x[0] * x[1] * (w_ih[0] * w_ih[1] + w_hh[0] * w_hh[1])
-
-
-def _lstm_layer_backward(x: Any, *weights: Any, out_shape: Any, **kwargs: Any) -> int:
-    return 2 * _lstm_layer(x, *weights, out_shape=out_shape)
-
-
-def _cudnn_lstm(x: Any, weights: Any, *_: Any, out_shape: Any, **__: Any) -> int:
-    """Return FLOPs of all layers and directions of an LSTM on a GPU: each matrix, T * B times."""
-    return 2 * x[0] * x[1] * sum(w[0] * w[1] for w in weights if len(w) == 2)
-
-
-def _cudnn_lstm_backward(x: Any, weights: Any, *_: Any, out_shape: Any, **__: Any) -> int:
-    return 2 * _cudnn_lstm(x, weights, out_shape=out_shape)
-
-
-def _recurrence(gates: Any, weight: Any, *_: Any, out_shape: Any, **__: Any) -> int:
-    """Return FLOPs of our LSTM operator: [2, 4 h, h] times a state per row and time [B, T, ...]."""
-    ways, rows, width = weight
-    return 2 * gates[0] * gates[1] * ways * rows * width
-
-
-def _recurrence_backward(to: Any, weight: Any, *_: Any, out_shape: Any, **__: Any) -> int:
-    return _recurrence(to, weight, out_shape=out_shape)
-
-
-CORRECTED = {
-    torch.ops.aten.convolution_backward: _convolution_backward,
-    torch.ops.aten.mkldnn_rnn_layer: _lstm_layer,
-    torch.ops.aten.mkldnn_rnn_layer_backward: _lstm_layer_backward,
-    torch.ops.aten._cudnn_rnn: _cudnn_lstm,
-    torch.ops.aten._cudnn_rnn_backward: _cudnn_lstm_backward,
-    # beside these, our operator's products with inputs and of gradients are matrix products
-    lstm.FORWARD._overloadpacket: _recurrence,  # type: ignore[attr-defined]
-    lstm.BACKWARD._overloadpacket: _recurrence_backward,  # type: ignore[attr-defined]
-}
-
-
 class FlopCount:
     """Counts floating-point operations, a multiply-add as two, while it is entered.
 
@@ -259,31 +181,3 @@ class FlopCount:
     def __exit__(self, *args: object) -> None:
         self.corrected.__exit__(*args)
         self.torch.__exit__(*args)
-
-
-def attainable(device: torch.device, precision: str) -> float:
-    """Return FLOP/s of square matrix products, the best of several, with this process's threads."""
-    size = 8192 if device.type == "cuda" else 2048
-    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
-    a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
-    clock = seconds(device)
-    best = float("inf")
-    for _ in range(8):
-        begin = clock()
-        torch.matmul(a, b)
-        best = min(best, clock() - begin)
-    return 2 * size**3 / best
-
-
-def peak(device: torch.device, precision: str) -> float | None:
-    """Return FLOP/s from the data sheet of a GPU; None for those not known here, and for CPUs."""
-    if device.type != "cuda":
-        return None
-    name = torch.cuda.get_device_name(device)
-    full, tf32, half = next(
-        (figures for key, figures in PEAKS.items() if re.search(rf"\b{key}\b", name)),
-        (None, None, None),
-    )
-    if precision != "fp32":
-        return half
-    return full if torch.get_float32_matmul_precision() == "highest" else tf32

@@ -27,6 +27,7 @@ from transformers import WavLMConfig, WavLMModel
 from benchmarks.padding import synthetic
 from data.audio import spectrogram
 from data.config import DataConfig, PadTo
+from data.plan.blocks import BLOCK
 from data.plan.epoch_plan import rounded_up
 from data.plan.history import Cut
 from job.reports.console import table
@@ -154,7 +155,8 @@ def epoch_shapes(pad_to: PadTo, steps: int) -> Iterator[tuple[Shape, int]]:
     frames, phones = synthetic(SPREAD)
     rows = np.arange(len(frames))
     blanked = 2 * phones + 1
-    cut = Cut(0, 1, 32, True, replace(read_config(BASE_PRESET).data.plan, pad_to=pad_to))
+    settings = replace(read_config(BASE_PRESET).data.plan, pad_to=pad_to)
+    cut = Cut(0, 1, 32, True, settings, BLOCK)
     done = 0
     for epoch in range(steps):
         plan = cut.epoch_plan(rows, frames, phones, epoch)

@@ -23,9 +23,10 @@ import numpy as np
 import soundfile
 
 from benchmarks.processes import family
+from data.config import BertConfig, DataConfig
 
 LARGE = 20_000  # utterances
-SMALL = 1_000  # what is held for any corpus is subtracted
+SMALL = 10  # times smaller: a corpus whose memory is subtracted, as it does not grow
 CORES = 2
 RATE = 8000
 SAMPLES = 2700
@@ -36,8 +37,8 @@ def measure_large(size: int) -> dict[str, float]:
     """Return the figures of one size.
 
     Returns:
-        driver_kb_per_line: greatest memory of any of the three drivers above that of a small
-            corpus', per line.
+        driver_kb_per_line: by how much the greatest memory of any of the three drivers is above
+            that of a corpus a tenth as large, per line.
         redone_share: the larger share of the two below.
         redone_survey_share: recordings that were read again in the first pass after a kill there.
         redone_features_share: recordings that were read again in the second pass, likewise.
@@ -45,7 +46,7 @@ def measure_large(size: int) -> dict[str, float]:
     """
     with tempfile.TemporaryDirectory(prefix="bvr-") as temporary:
         small, large = Path(temporary) / "small", Path(temporary) / "large"
-        write_noise(small, SMALL)
+        write_noise(small, size // SMALL)
         write_noise(large, size)
         least = Run(small).finish()
         began = time.monotonic()
@@ -68,7 +69,7 @@ def measure_large(size: int) -> dict[str, float]:
         held = max(first.peak, second.peak, third.finish())
         written_again = len(before & read_since(large)) / size
         return {
-            "driver_kb_per_line": (held - least) / (size - SMALL) / 1000,
+            "driver_kb_per_line": (held - least) / (size - size // SMALL) / 1000,
             "redone_share": max(surveyed_again, written_again),
             "redone_survey_share": surveyed_again,
             "redone_features_share": written_again,
@@ -172,12 +173,16 @@ def prepare_noise(folder: Path) -> None:
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:CORES])
     os.environ.setdefault("RAY_AUTH_MODE", "disabled")
     os.environ.setdefault("RAY_worker_niceness", "0")
-    from data.config import BertConfig, DataConfig
     from data.corpus.prepare import prepare
     from job.on_ray.private import start_on_loopback
 
     start_on_loopback(CORES, None)
-    cfg = DataConfig(
+    prepare(configured(folder))
+
+
+def configured(folder: Path) -> DataConfig:
+    """Return the configuration of a corpus of `write_noise`."""
+    return DataConfig(
         transcript=str(folder / "esd.list"),
         shards=str(folder / "out"),
         bert=BertConfig(zh="random", jp="random", en="random", random_width=16),
@@ -185,9 +190,9 @@ def prepare_noise(folder: Path) -> None:
         filter_length=128,
         hop_length=64,
         win_length=128,
+        n_mel_channels=32,
         min_seconds=0.1,
     )
-    prepare(cfg)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ import json
 import os
 import threading
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import astuple, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -96,10 +96,25 @@ def corpus(size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return frames[by_frames], tokens[by_frames], trained
 
 
-def simulated(size: int) -> dict[str, float]:
-    """Return the figures of a corpus of which nothing is written."""
+def grown_layout(frames: np.ndarray, tokens: np.ndarray, share: float) -> Layout:
+    """Return where rows lie if a share of them came later, into shards of their own."""
+    later = np.random.default_rng(1).random(len(frames)) < share
+    before, after = (Layout.of(frames[own], tokens[own]) for own in (~later, later))
+    shards = after.shard + len(frames)  # other numbers than those before
+    columns = zip(astuple(before), astuple(replace(after, shard=shards)), strict=True)
+    place = np.argsort(np.argsort(later, kind="stable"))
+    return Layout(*(np.concatenate(parts)[place] for parts in columns))
+
+
+def simulated(size: int, grown: float = 0.0) -> dict[str, float]:
+    """Return the figures of a corpus of which nothing is written.
+
+    Args:
+        size: number of utterances.
+        grown: share of them that was prepared later.
+    """
     frames, tokens, trained = corpus(size)
-    layout = Layout.of(frames, tokens).only(trained)
+    layout = grown_layout(frames, tokens, grown).only(trained)
     frames, tokens = frames[trained], tokens[trained]
     first, second = (plan(frames, tokens, epoch) for epoch in (0, 1))
     batches = np.unique(np.linspace(0, len(first.offsets) - 2, LOOKED_AT).astype(np.int64))
@@ -273,11 +288,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     made.add_argument("--sizes", type=int, nargs="+", default=SIZES, help="numbers of utterances")
     made.add_argument("--counted", type=int, default=COUNTED, help="utterances that are written")
+    made.add_argument(
+        "--grown", type=float, default=0.0, help="simulated share of them that was prepared later"
+    )
     made.add_argument("--json", type=Path, help="write the figures")
     args = made.parse_args(argv)
     result: dict[str, Any] = {"sizes": {}}
     for size in (args.counted, *args.sizes):
-        result["sizes"][str(size)] = simulated(size)
+        result["sizes"][str(size)] = simulated(size, args.grown)
         show(f"{size} simulated", result["sizes"][str(size)])
     result["counted"] = {str(args.counted): counted(args.counted)}
     show(f"{args.counted} counted", result["counted"][str(args.counted)])

@@ -22,7 +22,7 @@ import torch
 from transformers import WavLMConfig, WavLMModel
 
 from benchmarks.as_reference import AsReferenceStep, drawn_on_the_host
-from benchmarks.parts import FlopCount, KeptForBackward, attainable, in_parts, peak, seconds
+from benchmarks.parts import FlopCount, KeptForBackward, in_parts
 from data.config import DataConfig
 from data.stream.collate import TtsBatch, to_batch
 from data.text.front_end import expand_word2ph, to_sequence
@@ -31,6 +31,7 @@ from data.text.symbols import SYMBOLS
 from job.reports.console import cell, table
 from trainable.compiling import not_compiled
 from trainable.config import ModelConfig, TrainConfig
+from trainable.flops import attainable, peak, seconds
 from trainable.hardware import set_up_torch
 from trainable.learning.state import TrainState, build_networks
 from trainable.learning.step import TrainingStep

@@ -107,6 +107,23 @@ class BertConfig(Settings, section="data.bert"):
         return replace(self, others=others, **published)  # type: ignore[arg-type]
 
 
+@dataclass(frozen=True)
+class TextConfig(Settings, section="data.text"):
+    """How texts are read (docs/text.md).
+
+    Attributes:
+        normaliser: `ours` reads numbers, units, signs, letters and long vowels as they are spoken;
+            `reference` reads as the front ends that published models were trained with.
+        readings: your own words: a YAML file or URI of language: {word: reading}, in pinyin, kana,
+            ARPAbet or phones.
+        words: such a table itself, as the config.yaml of a run keeps it.
+    """
+
+    normaliser: Literal["ours", "reference"] = "ours"
+    readings: Text | None = None
+    words: dict[str, dict[str, str]] = field(default_factory=dict, hash=False)
+
+
 Multiple = Annotated[int, Range(1, 1024)]
 
 
@@ -256,6 +273,9 @@ class DataConfig(Settings, section="data"):
             them; `auto`: on the device where it is a GPU, else by the pipeline, as the run's
             config.yaml then says.
         bert: the BERT models.
+        text: how texts are read.
+        max_unread_share: a line is rejected when no rule reads more than this share of its
+            characters, spaces aside.
         japanese_engine: `plus` (pyopenjtalk-plus) or `strict` (pyopenjtalk with Open JTalk's own
             dictionary).
         min_seconds: shorter recordings are rejected, as they are after trimming.
@@ -297,6 +317,8 @@ class DataConfig(Settings, section="data"):
     add_blank: bool = True
     spectrogram_on: Literal["auto", "shards", "pipeline", "device"] = "auto"
     bert: BertConfig = field(default_factory=BertConfig)
+    text: TextConfig = field(default_factory=TextConfig)
+    max_unread_share: Share = 0.3
     japanese_engine: Literal["plus", "strict"] = "plus"
     min_seconds: Amount = 0.4
     max_seconds: Annotated[float, Range(above=0)] = 20.0

@@ -20,6 +20,7 @@ class Reason(StrEnum):
     UNKNOWN_SPLIT = "unknown_split"  # not one of data.shards.manifest.SPLITS
     # nothing to say, as written or after normalising; punctuation says nothing
     EMPTY_TEXT = "empty_text"
+    UNREAD = "unread"  # no rule reads more of its characters than data.max_unread_share allows
     TEXT_TOO_LONG = "text_too_long"  # more tokens than BERT reads at once
     UNKNOWN_SYMBOL = "unknown_symbol"  # the front end gave a phone that the symbol set lacks
     UNKNOWN_TONE = "unknown_tone"  # the front end gave a tone that the language lacks

@@ -17,26 +17,33 @@ from data.files import below, put_file
 from data.shards.manifest import SPLITS
 from job.reports.console import cell, table
 from job.reports.evaluation import group_means, report_page, score_columns, utterance_scores
-from job.settings.cli import Arguments, hidden_alias, read_config, run
+from job.settings.cli import Arguments, hidden_alias, read_saved_config, run
 from job.settings.config import Config
 from job.settings.paths import named_path, output_folder
 from job.voice.device import device_of
 from job.voice.scoring import Scores, harmless, load_generator, score
+from job.voice.source import opened, source_of
 from trainable.config import GENERATORS
 from trainable.run.format import CONFIG, CheckpointInfo, read_info
-from trainable.run.storage import fetched, resolve
+from trainable.run.storage import resolve
+from trainable.weights.warm_start import is_published
 
 
 def main(argv: Sequence[str]) -> int:
     """Run the command."""
     args = command_line().parse_args(list(argv))
     check(args)
-    given = named_path("--checkpoint", args.checkpoint)
     out = output_folder("--out", args.out) if args.out is not None else None
-    uri = resolve(given)
-    with fetched(uri) as folder:
+    source = source_of(args.checkpoint)
+    published = is_published(source)
+    if published and (out is None or args.shards is None):
+        raise ValueError(
+            "--out or --shards is missing: published files have neither a run's folder nor data"
+        )
+    uri = source if published else resolve(source)
+    with opened(uri, args.weights) as folder:
         info = read_info(folder)
-        cfg = read_config(folder / CONFIG)
+        cfg = read_saved_config(folder / CONFIG)
         g = load_generator(folder, cfg, info, args.weights).to(args.device)
 
     # from here on, the checkpoint's own configuration rules, as its validation did
@@ -77,7 +84,10 @@ def command_line() -> argparse.ArgumentParser:
     """Return the parser of the command's options."""
     made = Arguments("python -m job.evaluate", "Score a checkpoint, and listen to it.")
     made.add_argument(
-        "--checkpoint", required=True, help="a checkpoint, a run (its newest one) or RUN/best"
+        "--checkpoint",
+        required=True,
+        help="a checkpoint, a run (its newest one), RUN/best, or a folder, URI or name on the hub "
+        "of published G_*.pth or .safetensors and config.json",
     )
     made.add_argument("--out", help="folder or URI to write to; default: below the run's folder")
     made.add_argument("--shards", help="prepared data; default: that of the training")

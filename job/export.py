@@ -9,13 +9,14 @@ import argparse
 from collections.abc import Sequence
 
 from job.settings.cli import Arguments, read_config, run
-from job.settings.paths import named_path, output_folder
+from job.settings.paths import output_folder
 from job.settings.reference_config import departures
 from job.voice.export import FORMATS, export
+from job.voice.source import opened, source_of
 from trainable.config import GENERATORS
 from trainable.run.format import CONFIG
-from trainable.run.storage import fetched, resolve
 from trainable.weights.published import prefixes
+from trainable.weights.warm_start import is_published
 
 
 def main(argv: Sequence[str]) -> int:
@@ -23,7 +24,10 @@ def main(argv: Sequence[str]) -> int:
     args = command_line().parse_args(list(argv))
     optimizer = not args.without_optimizer
     out = output_folder("--out", args.out)
-    with fetched(resolve(named_path("--checkpoint", args.checkpoint))) as folder:
+    source = source_of(args.checkpoint)
+    optimizer = optimizer and not is_published(source)
+    # inference needs no posterior encoder
+    with opened(source, args.weights, speaks_only=args.format == "onnx") as folder:
         files = export(folder, out, args.format, args.networks, optimizer, args.weights)
         # ONNX graphs hold their architecture; the other formats rely on the reference's code
         notes = departures(read_config(folder / CONFIG)) if args.format != "onnx" else []
@@ -37,7 +41,10 @@ def command_line() -> argparse.ArgumentParser:
     """Return the parser of the command's options."""
     made = Arguments("python -m job.export", "Write a checkpoint for other tools.")
     made.add_argument(
-        "--checkpoint", required=True, help="a checkpoint, a run (its newest one), or RUN/best"
+        "--checkpoint",
+        required=True,
+        help="a checkpoint, a run (its newest one), RUN/best, or a folder, URI or name on the hub "
+        "of published G_*.pth or .safetensors and config.json",
     )
     made.add_argument(
         "--out", required=True, help="folder or URI to write to; no file there is overwritten"

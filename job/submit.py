@@ -15,8 +15,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ray.exceptions import AuthenticationError
 from ray.job_submission import JobStatus, JobSubmissionClient
 
+from job.on_ray.authentication import wants_a_token
 from job.settings.cli import Arguments, run
 from job.settings.keys import did_you_mean
 
@@ -89,10 +91,12 @@ def connect(address: str) -> JobSubmissionClient:
     """Return a client of a cluster's dashboard.
 
     Raises:
-        ValueError: nothing answers there.
+        ValueError: nothing answers there, or the cluster asks for its token.
     """
     try:
         return JobSubmissionClient(address)
+    except AuthenticationError as error:
+        raise ValueError(wants_a_token(f"the cluster at {address}", error)) from error
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise ValueError(
             f"no cluster answers at {address}: leave `ray dashboard cluster.yaml` open in another "

@@ -18,11 +18,11 @@ from job.settings.cli import Arguments, hidden_alias, run
 from job.settings.paths import named_path, output_file, output_folder
 from job.voice.device import device_of
 from job.voice.lines import KEYS, read_lines
+from job.voice.source import opened
 from job.voice.speaking import speak_lines, speak_text
 from job.voice.voice import MAX_SECONDS, SpeechRequest, Voice, speaker_row, speakers_of
 from job.voice.wave import STDOUT, form_of
 from trainable.config import GENERATORS
-from trainable.run.storage import fetched, resolve
 
 LONGEST_PAUSE_S = 60
 LARGEST_BATCH = 1024
@@ -43,7 +43,7 @@ def main(argv: Sequence[str]) -> int:
     fields = {name: getattr(args, name) for name in KEYS if name != "text"}
     default = SpeechRequest(text, **fields)
     # nothing is kept of a checkpoint that was fetched from an object store
-    with fetched(resolve(named_path("--checkpoint", args.checkpoint))) as folder:
+    with opened(args.checkpoint, args.weights, speaks_only=True) as folder:
         if args.lines is None:  # lines name their own speakers
             speaker_row(args.speaker, speakers_of(folder))
         speak = speech_of(default, args)
@@ -124,7 +124,10 @@ def command_line() -> argparse.ArgumentParser:
     """Return the parser of the command's options."""
     made = Arguments("python -m job.synthesize", "Speak texts with a trained voice.")
     made.add_argument(
-        "--checkpoint", required=True, help="a checkpoint, a run (its newest one) or RUN/best"
+        "--checkpoint",
+        required=True,
+        help="a checkpoint, a run (its newest one), RUN/best, or a folder, URI or name on the hub "
+        "of published G_*.pth or .safetensors and config.json",
     )
     made.add_argument(
         "--weights",

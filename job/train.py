@@ -8,6 +8,7 @@ from typing import NoReturn
 
 from ray.train import Result
 
+from data.corpus.prepared import as_prepared
 from data.files import keep_trying
 from data.shards.manifest import Manifest
 from job.on_ray.cluster import check_device, on_cluster, ray_session
@@ -15,7 +16,7 @@ from job.on_ray.failures import FAILURES, newest_step, told_in_a_line
 from job.on_ray.private import UserCallback
 from job.on_ray.scaling import ElasticTrainer
 from job.on_ray.stopping import Signals
-from job.on_ray.storage import forget_checkpoint_list
+from job.on_ray.storage import write_checkpoint_list
 from job.on_ray.training import (
     prepared_manifest,
     ready_manifest,
@@ -33,7 +34,7 @@ from job.settings.models import check_models, check_start_weights, of_training
 from job.settings.paths import run_folder, with_absolute_paths
 from trainable.run.heartbeat import FAILED, FINISHED, STOPPED, Heartbeat, beating
 from trainable.run.logs import earlier_log
-from trainable.run.storage import checkpoints, claim
+from trainable.run.storage import checkpoints, claim, list_checkpoints
 from trainable.worker.start_check import check_start, plan_of_run
 
 
@@ -75,6 +76,7 @@ def train(cfg: Config, callbacks: Sequence[UserCallback] = ()) -> Result | None:
     cfg = with_plan_of_run(cfg)
     manifest = ready_manifest(cfg)
     if manifest is not None:
+        cfg = replace(cfg, data=as_prepared(cfg.data, manifest.header))
         look(cfg, manifest)
     with Signals() as signals, ray_session(cfg):
         signals.catch()
@@ -122,8 +124,8 @@ def take_over(cfg: Config) -> str:
     folder = run_folder(cfg)
     retry_s = cfg.train.checkpoint.retry_s
     keep_trying(lambda: save_description(cfg), retry_s)
-    # Ray Train would not start with a list that names a checkpoint which is gone
-    keep_trying(lambda: forget_checkpoint_list(folder), retry_s)
+    # of a run of older code, or one whose folder was tidied up by hand
+    keep_trying(lambda: list_checkpoints(folder, write_checkpoint_list), retry_s)
     # from here on, a driver of this run that was started earlier saves nothing more
     return keep_trying(lambda: claim(folder), retry_s)
 

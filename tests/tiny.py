@@ -22,9 +22,17 @@ def demo_config() -> Config:
 
 
 def tiny_config(**train) -> Config:
-    """The demo preset with a shorter segment; keyword arguments go to its section train."""
+    """The demo preset with a shorter segment, a shorter flow and one kernel per residual block.
+
+    Keyword arguments go to its section train.
+    """
     cfg = demo_config()
-    return replace(cfg, train=replace(cfg.train, **{"segment_size": 4096} | train))
+    blocks = {"resblock_kernel_sizes": (3,), "resblock_dilation_sizes": ((1, 3),)}
+    return replace(
+        cfg,
+        model=replace(cfg.model, n_flow_layer=2, **blocks),
+        train=replace(cfg.train, **{"segment_size": 4096} | train),
+    )
 
 
 def tiny_state(cfg: Config) -> TrainState:

@@ -101,8 +101,8 @@ class LocalCluster:
         self.env = _environment(env or {})
         self.hosts = itertools.count(FIRST_HOST)
         self.nodes: list[Node] = []
-        self.port = PORT if self.network else _free_port()
-        dashboard_port = DASHBOARD_PORT if self.network else _free_port()
+        self.port = PORT if self.network else free_port()
+        dashboard_port = DASHBOARD_PORT if self.network else free_port()
         self.dashboard = f"http://127.0.0.1:{dashboard_port}"
         try:
             if self.network:
@@ -372,7 +372,8 @@ def _try_ip(*arguments: str) -> bool:
     return subprocess.run(["ip", *arguments], capture_output=True).returncode == 0
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Return a port of loopback that nobody listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]

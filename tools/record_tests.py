@@ -67,9 +67,11 @@ def in_order(units: list[Unit]) -> Iterator[Unit]:
     """Yield the units of this process' own kind, and then the others from their end.
 
     So processes meet as late as may be. Of those that start Ray, the ones that share a prepared
-    corpus come first: another process would have to prepare it again.
+    corpus come first: another process would have to prepare it again. Of these, the longest come
+    first: one that is begun last would leave the other process with nothing to do.
     """
     clusters = [unit for unit in units if starts_ray(unit[0])]
+    clusters.sort(key=longest, reverse=True)
     clusters.sort(key=lambda unit: not any("shards" in fixtures_of(item) for item in unit))
     others = [unit for unit in units if not starts_ray(unit[0])]
     if os.environ[PART] != CLUSTERS:
@@ -80,6 +82,12 @@ def in_order(units: list[Unit]) -> Iterator[Unit]:
 def starts_ray(item: pytest.Item) -> bool:
     """Tell whether a test has the marker `cluster`."""
     return item.get_closest_marker("cluster") is not None
+
+
+def longest(unit: Unit) -> float:
+    """Return the longest time that a test of the unit has asked for, in seconds."""
+    limits = (item.get_closest_marker("timeout") for item in unit)
+    return max((limit.args[0] for limit in limits if limit), default=0)
 
 
 def fixtures_of(item: pytest.Item) -> list[str]:

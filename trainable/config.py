@@ -82,7 +82,8 @@ class ModelConfig(Settings, section="model"):
         mas_noise_scale_initial: scale of that noise at step 0.
         noise_scale_delta: decrease of that scale per step.
         use_duration_discriminator: train with the duration discriminator (VITS2).
-        use_spectral_norm: spectral instead of weight normalisation in the discriminators.
+        use_spectral_norm: spectral instead of weight normalisation in the multi-period
+            discriminator; never in that on WavLM, as in the reference.
         discriminator_width_divisor: divides the channels of the multi-period discriminator (1, 2,
             4, 8, 16).
         bert_channels: width of the BERT features.
@@ -307,6 +308,9 @@ class TrainConfig(Settings, section="train"):
         init_from: weights to start from: a folder or URI of published ones (G_*, D_*, DUR_*,
             WD_*.pth or .safetensors), a run (`runs/x`), its best checkpoint (`runs/x/best`) or
             another of this trainer, or a name on the hub, `user/model` or `user/model@revision`.
+        init_step: step at which a run with `init_from` begins, so that the noise of the alignment
+            and the learning rate go on: `auto` is the number in the name of its G_<step> file, 0
+            for a run of this trainer. The epoch is the file's, unless the step is 0.
         skip_optimizer: ignore the optimizer states and learning rates of `init_from`; false takes
             them over.
         hub_endpoint: mirror of the hub for `init_from`; none: the value of HF_ENDPOINT. HF_TOKEN is
@@ -334,6 +338,8 @@ class TrainConfig(Settings, section="train"):
         hang_timeout_s: seconds. If no step finishes within this time, the worker logs its stack and
             exits, and the run resumes from the newest checkpoint; three times as long for a first
             step, a validation and a checkpoint.
+        measure_mfu: measure which share of the device's best speed the steps reach: `mfu` in the
+            metrics. The first step of each start is slower, as its operations are counted.
         profile_steps: first and last global step, counted from 1, that rank 0 profiles, host and
             device; the trace lies in the run's folder, `profile/`. None: no step is profiled.
     """
@@ -358,6 +364,7 @@ class TrainConfig(Settings, section="train"):
     duration_discriminator_loss: Literal["faithful", "corrected"] = "faithful"
     freeze: tuple[Text, ...] = ()
     init_from: Text | None = None
+    init_step: Annotated[int, Range(0)] | Literal["auto"] = "auto"
     skip_optimizer: bool = True
     hub_endpoint: Text | None = None
     ddp_bucket_mb: Limit = 25.0
@@ -372,10 +379,13 @@ class TrainConfig(Settings, section="train"):
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     ema_decay: Annotated[float, Range(0, below=1)] = 0.0
     hang_timeout_s: Limit = 600.0
+    measure_mfu: bool = False
     profile_steps: tuple[Count, Count] | None = None
 
     def problems(self) -> Iterator[str]:
-        """Yield steps to profile that never come."""
+        """Yield first steps without weights or behind the last, and steps that never come."""
+        if self.init_step != "auto":
+            yield from self._problems_of_the_first_step(self.init_step)
         if self.profile_steps is None:
             return
         first, last = self.profile_steps
@@ -383,6 +393,18 @@ class TrainConfig(Settings, section="train"):
             yield (
                 f"train.profile_steps is {list(self.profile_steps)}: give the first and the last "
                 f"step, of which none is beyond train.max_steps {self.max_steps}"
+            )
+
+    def _problems_of_the_first_step(self, first: int) -> Iterator[str]:
+        if first and self.init_from is None:
+            yield (
+                f"train.init_step is {first}: weights without those steps would go on with them; "
+                "give train.init_from, or leave it out"
+            )
+        if first >= self.max_steps:
+            yield (
+                f"train.init_step is {first}: train.max_steps {self.max_steps} must be beyond it, "
+                "as it counts these steps too"
             )
 
 

@@ -30,7 +30,7 @@ from job.settings.paths import run_folder
 from job.train import train
 from trainable.config import CheckpointConfig
 from trainable.run.format import checkpoint_name, step_of
-from trainable.run.storage import checkpoints, newest_good, scores_of
+from trainable.run.storage import checkpoints, newest_good, told_of
 from tuning.search import VALIDATION
 
 PLACE = "place.json"
@@ -79,15 +79,15 @@ class TrialConfig:
             eval=replace(cfg.eval, stop_after=0),
         )
 
-    def told(self, run: str, step: int, scores: Mapping[str, float]) -> dict[str, Any]:
+    def told(self, run: str, step: int, metrics: Mapping[str, float]) -> dict[str, Any]:
         """Return what Tune is told of a validation; a missing or NaN score is the worst there is.
 
         Args:
             run: name of the run.
             step: global steps done.
-            scores: scores of the validation.
+            metrics: scores of the validation, losses and rates of the step.
         """
-        told = {self.metric: math.inf, **scores}
+        told = {self.metric: math.inf, **metrics}
         return told | {"run": run, "step": step, VALIDATION: self.number(step)}
 
 
@@ -111,13 +111,12 @@ class Reports(UserCallback):
         metrics: list[dict[str, Any]],
         checkpoint: Checkpoint | None,
     ) -> None:
-        """Pass on a report, which is the same from all workers, unless it has no scores.
+        """Pass on a report of rank 0, unless it has no scores.
 
-        A report of a checkpoint alone has none.
+        A report of a checkpoint or of a line of the log alone has none.
         """
-        scores = {tag: value for tag, value in metrics[0].items() if tag.startswith("eval/")}
-        if scores:
-            self.queue.put((metrics[0]["step"], scores))
+        if any(tag.startswith("eval/") for tag in metrics[0]):
+            self.queue.put((metrics[0]["step"], metrics[0]))
 
 
 def train_in_one_go(values: dict[str, Any], trial: TrialConfig) -> None:
@@ -130,15 +129,15 @@ def train_in_one_go(values: dict[str, Any], trial: TrialConfig) -> None:
         training = background.submit(train, cfg, [Reports(queue)])
         while not (training.done() and queue.empty()):
             with suppress(Empty):
-                last, scores = queue.get(timeout=1)
-                tune.report(trial.told(cfg.run.name, last, scores))
+                last, metrics = queue.get(timeout=1)
+                tune.report(trial.told(cfg.run.name, last, metrics))
         # raises what the training raised
         training.result()
 
     goal = cfg.train.max_steps
     if last < goal:
         # the run had ended before, and its driver before it could tell
-        tune.report(trial.told(cfg.run.name, goal, _scores(cfg, goal)))
+        tune.report(trial.told(cfg.run.name, goal, _metrics(cfg, goal)))
 
 
 @dataclass(frozen=True)
@@ -194,7 +193,7 @@ def train_in_chunks(values: dict[str, Any], trial: TrialConfig, interval: int) -
         place = replace(place, step=end)
         cfg = trial.run(place.run, values, max_steps=end, checkpoint=checkpoint)
         train(cfg)
-        _tell(trial.told(place.run, end, _scores(cfg, end)), place)
+        _tell(trial.told(place.run, end, _metrics(cfg, end)), place)
 
 
 def _kept_longer(trial: TrialConfig, interval: int) -> CheckpointConfig:
@@ -243,7 +242,7 @@ def adopt(source: Config, target: Config, step: int) -> None:
             fs.cp_file(path, f"{root}/{path.rpartition('/')[2]}")
 
 
-def _scores(cfg: Config, step: int) -> dict[str, float]:
-    """Return the scores of the validation after a step of a run, from its checkpoint."""
+def _metrics(cfg: Config, step: int) -> dict[str, float]:
+    """Return what a run's checkpoint tells of its step: the validation's scores, and losses."""
     found = [uri for uri in checkpoints(run_folder(cfg)) if step_of(uri) == step]
-    return {tag: value for uri in found for tag, value in scores_of(uri).items()}
+    return {tag: value for uri in found for tag, value in told_of(uri).items()}

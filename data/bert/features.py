@@ -56,15 +56,16 @@ class BertFeatures:
         content = f"{hash_files(self._files)} {self._revision}"
         return hashlib.sha256(content.encode()).hexdigest()[:16]
 
-    def __call__(self, batch: Sequence[Phonemes]) -> list[np.ndarray]:
+    def __call__(self, batch: Sequence[Phonemes], full_precision: bool = False) -> list[np.ndarray]:
         """Compute the features of texts.
 
         Args:
             batch: what a front end made of the texts, with its BERT tokens.
+            full_precision: return float32, where there is room for it; shards hold float16.
 
         Returns:
-            Per text float16 [N, width], N its tokens with [CLS] and [SEP]: the length of its
-            word2ph.
+            Per text float16 or float32 [N, width], N its tokens with [CLS] and [SEP]: the length of
+            its word2ph.
 
         Raises:
             FrontEndError: a text is too long for the model, or its tokens and phones do not fit.
@@ -84,7 +85,8 @@ class BertFeatures:
             output = self._model(
                 input_ids=input_ids.to(device), attention_mask=attention_mask.to(device)
             )
-        hidden = output.last_hidden_state.to(torch.float16).cpu().numpy()  # [B, longest N, width]
+        kept = torch.float32 if full_precision else torch.float16
+        hidden = output.last_hidden_state.to(kept).cpu().numpy()  # [B, longest N, width]
         return [hidden[index, :length].copy() for index, length in enumerate(lengths)]
 
     def _ids(self, phonemes: Phonemes) -> list[int]:

@@ -7,6 +7,7 @@ import os
 import shutil
 import tempfile
 import uuid
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,7 @@ from data.files import PART_SUFFIX, located
 from data.models import RANDOM
 from data.text.front_end import FrontEnd, get_front_end
 from data.text.languages import find
+from data.text.readings import load_readings
 
 if TYPE_CHECKING:
     from data.bert.features import BertFeatures
@@ -26,7 +28,8 @@ if TYPE_CHECKING:
 def front_end(cfg: DataConfig, language: str) -> FrontEnd:
     """Return the front end of a language, made as the configuration says."""
     own = find(language)
-    options = {option: getattr(cfg, key) for option, key in own.settings}
+    options = {option: attrgetter(key)(cfg) for option, key in own.settings}
+    options["readings"] = load_readings(cfg.text.readings, cfg.text.words).get(language)
     if own.reads_tokens:
         options["tokenizer"] = load_tokenizer(*bert_source(cfg, language))
     return get_front_end(language, **options)

@@ -22,7 +22,7 @@ class Reading:
         tone: tone ids, int64 [T].
         language: language ids, int64 [T]; 0 for blanks.
         spoken: language ids, int64 [T]; for blanks that of the part that they stand in.
-        bert: features per token, float16 [N, width].
+        bert: features per token, float16 or float32 [N, width].
         token_index: token of each phone, int64 [T].
     """
 
@@ -40,11 +40,13 @@ class TextReader:
     Args:
         cfg: names the front ends' options and the models.
         device: device that the BERT models compute on.
+        full_precision: return features as float32, not as the float16 that shards hold.
     """
 
-    def __init__(self, cfg: DataConfig, device: str = "cpu") -> None:
+    def __init__(self, cfg: DataConfig, device: str = "cpu", full_precision: bool = False) -> None:
         self.cfg = cfg
         self.device = device
+        self.full_precision = full_precision
         self._loaded: dict[str, tuple[FrontEnd, BertFeatures]] = {}
 
     def __call__(self, parts: Sequence[Part]) -> Reading:
@@ -64,7 +66,7 @@ class TextReader:
             first = number == 0
             read, features = self._models(part.language)
             phonemes = read(part.text)
-            berts.append(features([phonemes])[0])
+            berts.append(features([phonemes], self.full_precision)[0])
             row = self._row(phonemes, part.language, first, last=number == len(parts) - 1)
             row[-1] += tokens
             # the blank before a part is the last one of the part before

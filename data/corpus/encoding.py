@@ -21,6 +21,8 @@ _NAMES = {
     "euc_jp": "EUC-JP",
     "cp1252": "Windows-1252 (Latin-1)",
 }
+# what a line or an object has, in either order of bytes
+_WIDE_BARS = (b"|\0", b"\0|", b"{\0", b"\0{")
 _LOOKED_AT = 1 << 16  # bytes, which are enough to tell
 # of a file without a mark: texts have few NULs, ASCII in UTF-16 has one in two bytes
 _NUL_SHARE = 0.2
@@ -39,6 +41,8 @@ def wide_encoding(content: bytes) -> str | None:
     odd = head[1::2].count(0)
     # from the first character on, which is of a path or a brace
     begins = head[:2].count(0) == 1
+    if not any(mark in content for mark in _WIDE_BARS):
+        return None
     if begins and even + odd > _NUL_SHARE * len(head) and min(even, odd) < 0.1 * (even + odd):
         return "UTF-16"
     return None

@@ -16,6 +16,7 @@ from data.rejected import Reason
 
 SPEAKERS_SHOWN = 20
 NAME_SHOWN = 24  # characters
+UNREAD_SHOWN = 10  # characters that no rule reads, in the table
 EXAMPLES_SHOWN = 5  # rejected lines in the message that refuses a transcript
 
 
@@ -46,6 +47,21 @@ class Reject:
     language: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class UnreadLine:
+    """A line with characters that no rule read, in order."""
+
+    source: str
+    number: int
+    text: str
+    unread: str
+
+
+def count_characters(text: str) -> int:
+    """Return how many characters a text has, spaces aside: they are read, or unread."""
+    return sum(not char.isspace() for char in text)
+
+
 class Ledger:
     """The books of one run of the preparation; a kept line takes 8 bytes.
 
@@ -64,6 +80,8 @@ class Ledger:
         self.kept = array("d")
         self._groups = {"language": _Groups(), "speaker": _Groups()}
         self.rejects: list[Reject] = []
+        self.characters = 0  # of the texts that were read
+        self.unread: list[UnreadLine] = []
 
     def keep(self, speaker: str, language: str, seconds: float) -> None:
         """Book a line as kept; `seconds` is the length of its recording."""
@@ -74,6 +92,16 @@ class Ledger:
     def reject(self, rejects: Iterable[Reject]) -> None:
         """Book lines as rejected."""
         self.rejects.extend(rejects)
+
+    def book_text(self, source: str, number: int, text: str, unread: str) -> None:
+        """Book the characters of a line's text, and those among them that no rule read."""
+        self.characters += count_characters(text)
+        if unread:
+            self.unread.append(UnreadLine(source, number, text, unread))
+
+    def unread_characters(self) -> Counter[str]:
+        """Return how often each character was not read."""
+        return Counter(char for line in self.unread for char in line.unread)
 
     @property
     def hours(self) -> float:
@@ -92,17 +120,23 @@ class Ledger:
 
     def counts(self) -> dict:
         """Return the balance, for the manifest's header."""
-        return {
+        counts: dict = {
             "lines": self.lines,
             "kept": len(self.kept),
             "rejected": dict(sorted(self.reasons().items())),
         }
+        if self.unread:
+            counts["characters"] = self.characters
+            counts["unread"] = self.unread_characters().total()
+        return counts
 
     def table(self) -> str:
         """Return the balance for a terminal: by reason, by language and by speaker."""
         kept = f"{len(self.kept)} kept ({self.hours:.2f} h)"
         rows = [f"{self.lines} lines, {kept}, {len(self.rejects)} rejected"]
         rows += [f"  rejected {reason:<18}{count:>8}" for reason, count in self.reasons().items()]
+        if self.unread:
+            rows.append(self._unread_line())
 
         rows += [_group_line("language", *group) for group in self.by("language")]
         speakers = self.by("speaker")
@@ -110,6 +144,15 @@ class Ledger:
         if len(speakers) > SPEAKERS_SHOWN:
             rows.append(f"  and {len(speakers) - SPEAKERS_SHOWN} speakers with fewer lines")
         return "\n".join(rows)
+
+    def _unread_line(self) -> str:
+        characters = self.unread_characters()
+        listed = characters.most_common(UNREAD_SHOWN)
+        shown = ", ".join(f"{_shown(char)} {count}" for char, count in listed)
+        return (
+            f"  no rule reads {characters.total()} of {self.characters} characters, in "
+            f"{len(self.unread)} lines (unread.jsonl): {shown}"
+        )
 
     def by(self, attribute: Literal["language", "speaker"]) -> list[tuple[str, int, float, int]]:
         """Return groups of lines, the largest first.
@@ -130,6 +173,26 @@ class Ledger:
     def ordered_rejects(self) -> list[Reject]:
         """Return the rejected lines in the transcripts' order."""
         return sorted(self.rejects, key=lambda reject: (reject.source, reject.number))
+
+    def save_unread(self, uri: str) -> None:
+        """Write the lines with unread characters, one JSON object each, in the transcripts' order.
+
+        Args:
+            uri: file or URI to write.
+        """
+        ordered = sorted(self.unread, key=lambda line: (line.source, line.number))
+        lines = [
+            {
+                "file": line.source,
+                "line": line.number,
+                "unread": line.unread,
+                "share": round(len(line.unread) / count_characters(line.text), 4),
+                "text": line.text,
+            }
+            for line in ordered
+        ]
+        content = "".join(f"{json.dumps(line, ensure_ascii=False)}\n" for line in lines)
+        put_file(uri, content.encode(errors="backslashreplace"))
 
     def save(self, uri: str) -> None:
         """Write the rejected lines, one JSON object per line, in the transcripts' order.
@@ -191,6 +254,10 @@ class Ledger:
             place = f"{example.source}:{example.number}"
             lines.append(f"\n  {count} x {reason}, first at {place}: {example.detail}")
         return "".join(lines)
+
+
+def _shown(char: str) -> str:
+    return char if char.isprintable() else f"U+{ord(char):04X}"
 
 
 class _Groups:

@@ -46,7 +46,7 @@ from data.corpus.progress import Progress
 from data.corpus.recipe import Recipe, make_recipe
 from data.corpus.report import save_report
 from data.corpus.survey import Surveyor, count_phones, judge
-from data.corpus.tables.files import TableFile, packed, read_batches, unpacked
+from data.corpus.tables.files import TableFile, packed, read_batches, remove_leftovers, unpacked
 from data.corpus.tables.places import Places
 from data.corpus.tables.records import circumstances
 from data.corpus.tables.rows import AT_A_TIME, Rows
@@ -79,7 +79,7 @@ LINES_PER_BLOCK, MOST_LINES_PER_BLOCK = 64, 512
 # less than one: a machine with a single logical CPU must hold a BERT actor and a writer
 TASK_CPUS = 0.5
 FOOTERS_AT_A_TIME = 16
-SHARDS_AT_A_TIME = 16  # whose rows are collected together
+SHARDS_AT_A_TIME = 8  # whose rows are collected together
 ROOM_WITHIN_S = 5.0  # a cluster that has what is asked for gives it by then
 
 
@@ -103,6 +103,7 @@ def prepare(cfg: DataConfig, transcript: Transcript | None = None) -> Manifest:
             rejected, a store does not answer or is full, or a recording changed meanwhile.
         OSError: the transcript cannot be read, or the shards' folder cannot be used.
     """
+    remove_leftovers()
     if transcript is None:
         transcript = read_transcript(cfg.transcript, cfg.audio_root, cfg.max_reject_share)
     header, table = _rows_in_shards(cfg, transcript)
@@ -125,6 +126,7 @@ def _rows_in_shards(cfg: DataConfig, transcript: Transcript) -> tuple[dict, Tabl
 
     surveyed = _survey(cfg, transcript, recipe, held)
     ledger, rows = judge(cfg, transcript, surveyed, held)
+    give_back_freed_memory()
     splits = _splits(cfg, rows)
     warnings = lacking(*zip(*_combinations(rows, splits), strict=True)) if len(rows) else []
     # before anything is refused: the user reads here which lines to fix
@@ -132,6 +134,7 @@ def _rows_in_shards(cfg: DataConfig, transcript: Transcript) -> tuple[dict, Tabl
     for warning in warnings:
         print(f"warning: {warning}", flush=True)
     ledger.save(below(cfg.shards, "rejects.jsonl"))
+    ledger.save_unread(below(cfg.shards, "unread.jsonl"))
     save_report(below(cfg.shards, "report.html"), ledger, count_phones(rows, held), warnings)
     ledger.check(cfg.max_reject_share)
     check_training_split(rows, splits)
@@ -266,6 +269,7 @@ def _compute(cfg: DataConfig, recipe: Recipe, rows: Rows, held: HeldRows) -> pa.
             table = shard_block(rows, few)
             for start in range(0, len(few), cfg.rows_per_shard):
                 blocks.append(table.slice(start, cfg.rows_per_shard))
+        give_back_freed_memory()
         for written in _run("features", len(rows.new), feature_blocks(cfg, recipe, blocks)):
             places.add(written)
     return places.table()

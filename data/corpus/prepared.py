@@ -4,8 +4,11 @@ They stand under `prepared` in the manifest's header. Manifests of older code la
 compared as far as they tell.
 """
 
+import hashlib
+import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,7 @@ from data.corpus.recipe import bert_identity
 from data.corpus.transcript import Transcript, transcript_digest
 from data.shards.manifest import Manifest
 from data.text.languages import find
+from data.text.readings import Table, load_readings
 
 # what a row holds follows from these
 OF_ROWS = ("peak", "loudness", "trim_db")
@@ -25,7 +29,10 @@ OF_CHOICE = (
     "split_seed",
     "validation_per_speaker",
     "validation_share",
+    "max_unread_share",
 )
+NORMALISER = "text.normaliser"
+READINGS = "text.readings"
 # how the shards are cut: of no consequence for what they hold
 OF_FILES = ("rows_per_shard",)
 
@@ -122,25 +129,53 @@ def changes(
         return found
 
     before = header["prepared"]["settings"]
+    cfg = as_prepared(cfg, header)
     keys = [*OF_ROWS, *_keys_of_front_ends(header["languages"])]
     keys += ["trim_margin"] if cfg.trim_db is not None else []
     keys += [] if other_corpus else OF_CHOICE
     keys += OF_FILES if with_files else []
     found += [
-        Change(key, before[key], getattr(cfg, key))
+        Change(key, before[key], now)
         for key in keys
-        if key in before and before[key] != getattr(cfg, key)
+        if key in before and before[key] != (now := _setting(cfg, key))
     ]
     return found + _bert_changes(cfg, header)
 
 
+def as_prepared(cfg: DataConfig, header: Mapping[str, Any]) -> DataConfig:
+    """Return a configuration with the normaliser that shards of older code were prepared with.
+
+    There was one, the reference's; the configuration of a run that began then says nothing of it.
+    """
+    before = header.get("prepared", {}).get("settings", {})
+    if NORMALISER in before:
+        return cfg
+    return replace(cfg, text=replace(cfg.text, normaliser="reference"))
+
+
 def _settings(cfg: DataConfig, keys: Iterable[str]) -> dict[str, Any]:
-    return {key: getattr(cfg, key) for key in keys}
+    return {key: _setting(cfg, key) for key in keys}
+
+
+def _setting(cfg: DataConfig, key: str) -> Any:
+    """Return the value of a key; of the user's readings how many there are, and their hash."""
+    if key == READINGS:
+        return _shown_readings(load_readings(cfg.text.readings, cfg.text.words))
+    return attrgetter(key)(cfg)
+
+
+def _shown_readings(table: Table) -> str:
+    words = {code: sorted(own.items()) for code, own in sorted(table.items()) if own}
+    if not words:
+        return "none"
+    digest = hashlib.sha256(json.dumps(words).encode()).hexdigest()[:12]
+    return f"{sum(map(len, words.values()))} words ({digest})"
 
 
 def _keys_of_front_ends(languages: Iterable[str]) -> list[str]:
     """Return the keys of `data` that the front ends of these languages read."""
-    return sorted({key for language in languages for _, key in find(language).settings})
+    keys = {key for language in languages for _, key in find(language).settings}
+    return sorted({NORMALISER, READINGS, *keys})
 
 
 def _bert(cfg: DataConfig, language: str) -> dict[str, Any]:

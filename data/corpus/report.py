@@ -1,5 +1,6 @@
 """The report of a preparation: one HTML page to look at in any browser (see data.html_page)."""
 
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
@@ -11,6 +12,7 @@ from data.html_page import Html, bar, element, page, table
 from data.text.symbols import SYMBOLS
 
 BINS = 24
+UNREAD_SHOWN = 50
 SPEAKERS_SHOWN = 200
 REJECTS_SHOWN = 200
 CHARACTERS_SHOWN = 300  # of a rejected line, and of what was seen in it
@@ -61,6 +63,8 @@ def _body(
     yield element("h2", "Hours per speaker")
     yield _groups(ledger.by("speaker")[:SPEAKERS_SHOWN])
 
+    yield from _unread(ledger)
+
     for language, counts in sorted(phones.items()):
         yield element("h2", f"Phones, {language}")
         yield _bars((phone, count, "") for phone, count in counts.most_common())
@@ -100,6 +104,25 @@ def _bars(rows: Iterable[tuple[str, float, str]]) -> Html:
 def _unheard(phones: Mapping[str, Counter[str]]) -> str:
     heard = set().union(*phones.values())
     return " ".join(symbol for symbol in SYMBOLS if symbol not in heard)
+
+
+def _unread(ledger: Ledger) -> Iterator[Html]:
+    """Yield the characters that no rule read, if there are any, with the first line of each."""
+    counts = ledger.unread_characters()
+    share = counts.total() / max(1, ledger.characters)
+    yield element("h2", "Characters that no rule reads")
+    yield element("p", f"{counts.total()} of {ledger.characters} ({share:.2%})")
+    first: dict[str, str] = {}
+    for line in ledger.unread:
+        for char in line.unread:
+            first.setdefault(char, f"{line.source}:{line.number}")
+    yield table(
+        ("character", "name", "times", "first line"),
+        (
+            (char, unicodedata.name(char, f"U+{ord(char):04X}").lower(), count, first[char])
+            for char, count in counts.most_common(UNREAD_SHOWN)
+        ),
+    )
 
 
 def _rejects(ledger: Ledger) -> Html:

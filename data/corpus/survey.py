@@ -4,6 +4,7 @@ from array import array
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -11,7 +12,7 @@ import pyarrow as pa
 from data.audio.recording import check_length, decode_audio, read_audio
 from data.bert.models import front_end
 from data.config import DataConfig
-from data.corpus.ledger import Ledger
+from data.corpus.ledger import Ledger, count_characters
 from data.corpus.recipe import Recipe, audio_digest
 from data.corpus.tables.files import hash64, repeated
 from data.corpus.tables.lines import TranscriptLine
@@ -22,10 +23,12 @@ from data.corpus.tables.surveyed import Surveyed
 from data.corpus.transcript import Transcript
 from data.files import UnreachableError, content_version
 from data.rejected import Reason, RejectedError
-from data.text.front_end import FrontEndError
+from data.text.front_end import FrontEndError, Phonemes
+from data.text.scripts import seeming_language
 from data.text.symbols import PAD, PUNCTUATION
 
 VERSIONS_AT_A_TIME = 16
+UNREAD_SHOWN = 20
 _WORDLESS = frozenset((PAD, *PUNCTUATION, "SP", "UNK"))
 
 
@@ -69,11 +72,14 @@ class Surveyor:
             if key == line["key"]:
                 return {**found, "same": True}
             samples = len(decode_audio(audio, self.cfg))
-            phonemes = self.front_ends[line["language"]](line["text"])
-            _check_words(phonemes.phones, phonemes.norm_text)
+            phonemes = self._read(line)
             _check_tokens(len(phonemes.word2ph), self.recipe.max_tokens[line["language"]])
         except (RejectedError, FrontEndError) as error:
-            return {**found, "reason": Reason(error.reason), "detail": error.detail}
+            found |= {"reason": Reason(error.reason), "detail": error.detail}
+            if isinstance(error, FrontEndError):
+                found["detail"] += _hint(line["text"], line["language"])
+                found["unread"] = _unread(line["text"], error.unread)
+            return found
         except UnreachableError as error:
             # nobody knows whether the line is good: the run must stop
             return {"line": line["line"], "problem": f"{line['place']}: {error}"}
@@ -81,6 +87,31 @@ class Surveyor:
             error.add_note(f"while preparing {line['place']} ({line['id']})")
             raise
         return {**found, "samples": samples, **vars(phonemes)}
+
+    def _read(self, line: dict) -> Phonemes:
+        """Read a line's text.
+
+        Raises:
+            FrontEndError: it has no words.
+        """
+        text = line["text"]
+        phonemes = self.front_ends[line["language"]](text)
+        unread = _unread(text, phonemes.unread)
+        if _WORDLESS.issuperset(phonemes.phones):
+            detail = f"nothing but punctuation is left of it ({phonemes.norm_text!r})"
+            raise FrontEndError("empty_text", text, detail, unread)
+        return replace(phonemes, unread=unread)
+
+
+def _unread(text: str, unread: str) -> str:
+    """Return the unread characters of a text; compatibility forms may have made more of fewer."""
+    return unread[: count_characters(text)]
+
+
+def _hint(text: str, language: str) -> str:
+    """Return what to say of a text that seems to be in another language than its column names."""
+    seems = seeming_language(text, language)
+    return f": is the language right? It looks like {seems}" if seems else ""
 
 
 def _versions(lines: Sequence[dict]) -> list[str | None]:
@@ -125,6 +156,9 @@ def judge(
     recordings = _Recordings(surveyed.audio)
     for number, line in enumerate(transcript.lines):
         assert surveyed.ended[number], "a line was not surveyed"
+        unread = surveyed.unread.get(number, "")
+        if surveyed.read[number]:
+            ledger.book_text(line.source, line.number, line.text, unread)
         if number in surveyed.rejected:
             reason, detail = surveyed.rejected[number]
             ledger.reject([line.reject(Reason(reason), detail)])
@@ -132,6 +166,7 @@ def judge(
         samples, phones = (int(values[number]) for values in lengths.values())
         try:
             _check_lengths(cfg, samples, samples // cfg.hop_length, phones)
+            _check_unread(line, unread, cfg.max_unread_share)
             recordings.check(number, line)
         except RejectedError as error:
             ledger.reject([line.reject(error.reason, error.detail)])
@@ -220,10 +255,15 @@ def count_phones(rows: Rows, held: HeldRows) -> dict[str, Counter[str]]:
     return {language: Counter(dict(sorted(found.items()))) for language, found in counts.items()}
 
 
-def _check_words(phones: list[str], norm_text: str) -> None:
-    if _WORDLESS.issuperset(phones):
-        detail = f"nothing but punctuation is left of it ({norm_text!r}): is the language right?"
-        raise RejectedError(Reason.EMPTY_TEXT, detail)
+def _check_unread(line: TranscriptLine, unread: str, most: float) -> None:
+    characters = count_characters(line.text)
+    if len(unread) > most * characters:
+        shown = " ".join(dict.fromkeys(unread[:UNREAD_SHOWN]))
+        raise RejectedError(
+            Reason.UNREAD,
+            f"no rule reads {len(unread)} of its {characters} characters ({shown}), and "
+            f"data.max_unread_share allows {most:.0%}{_hint(line.text, line.language)}",
+        )
 
 
 def _check_tokens(tokens: int, most: int | None) -> None:

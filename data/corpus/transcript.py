@@ -2,8 +2,9 @@
 
 Three formats, told apart by the name: lines `path|speaker|language|text`, whose text may hold `|`;
 or a table of `path`, `speaker`, `language`, `text` and optionally `id` and `split`, as one JSON
-object per line (.jsonl) or as Parquet (.parquet). A glob names several. A byte order mark, CRLF and
-blank lines are tolerated.
+object per line (.jsonl) or as Parquet (.parquet). A glob names several. Lines end with LF, CRLF or
+CR, also mixed; byte order marks and blank lines are tolerated. Languages have their usual names
+(zh, ja, JP, en_US), and relative paths may have backslashes.
 
 Relative paths start from data.audio_root, or else from the transcript's folder, and do not leave
 it; absolute paths and URIs are taken as they are. The path is the utterance's id if the table gives
@@ -15,6 +16,8 @@ import hashlib
 import io
 import json
 import posixpath
+import re
+import unicodedata
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -34,11 +37,25 @@ from data.corpus.tables.lines import AT_A_TIME, COLUMNS, Lines, TranscriptLine
 from data.files import has_credentials, is_uri, located, reachable, read_file
 from data.rejected import Reason
 from data.shards.manifest import SPLITS
-from data.text.languages import LANGUAGES
+from data.text.languages import LANGUAGES, code_of
 
 FIELDS = ("path", "speaker", "language", "text")
 OPTIONAL = ("id", "split")
-_MARK = b"\xef\xbb\xbf"
+_FEED = re.compile(rb"\n")
+_RETURN_OR_FEED = re.compile(rb"\r{1,3}\n|\n|\r")
+_RARE_ENDS = (
+    *(b"\xe2\x80\xa8", b"\xe2\x80\xa9", b"\xc2\x85"),
+    *(bytes([sign]) for sign in b"\x0b\x0c\x1c\x1d\x1e"),
+)
+# the separators of Unicode and of old devices: only where a line follows, as texts may hold some
+_ANY_LINE_END = re.compile(
+    rb"\r{1,3}\n|\n|\r"
+    rb"|(?:\xe2\x80[\xa8\xa9]|\xc2\x85|[\x0b\x0c\x1c-\x1e])(?=(?:[^|\r\n]*\|){3})"
+)
+_BEGUN = re.compile(rb"[|{]")
+_LEADING_MARKS = re.compile(rb"^(?:\xef\xbb\xbf)+")
+_DRIVE = re.compile(r"[A-Za-z]:[\\/]")
+_JOINERS = "\u200c\u200d"
 NOT_UTF_8 = "not UTF-8"  # begins what is said of a line in another encoding
 
 
@@ -187,28 +204,43 @@ def _rows(source: str, content: bytes) -> Iterator[tuple[int, str, dict[str, Any
         raise ValueError(f"{source}:1: {NOT_UTF_8}, it seems to be {wide}: save the file as UTF-8")
     split = _split_json if source.endswith(".jsonl") else _split_line
     # bytes, as a file that is not all UTF-8 still has lines
-    foreign = _foreign(content)
-    for number, encoded in enumerate(_lines(content), start=1):
+    ends = _line_ends(content, split is _split_json)
+    foreign = _foreign(content, ends)
+    for number, encoded in enumerate(_lines(content, ends), start=1):
         if not encoded.strip():
             continue
-        raw = encoded.removesuffix(b"\r").decode("utf-8", errors="backslashreplace")
+        raw = encoded.decode("utf-8", errors="backslashreplace")
         yield number, raw, foreign.get(number) or split(raw)
 
 
-def _lines(content: bytes) -> Iterator[bytes]:
-    """Yield a file's lines, of which memory never holds all."""
-    start = len(_MARK) if content.startswith(_MARK) else 0
-    while (end := content.find(b"\n", start)) >= 0:
-        yield content[start:end]
-        start = end + 1
-    yield content[start:]
+def _line_ends(content: bytes, is_json: bool) -> re.Pattern[bytes]:
+    """Return what ends the lines of a file; the simplest pattern that does, which is fast."""
+    if not is_json and any(end in content for end in _RARE_ENDS):
+        return _ANY_LINE_END
+    return _RETURN_OR_FEED if b"\r" in content else _FEED
 
 
-def _foreign(content: bytes) -> dict[int, str]:
+def _lines(content: bytes, ends: re.Pattern[bytes]) -> Iterator[bytes]:
+    """Yield a file's lines, of which memory never holds all.
+
+    Byte order marks at their beginning are left out: joined files have some inside.
+    """
+    start = 0
+    feeds = b"\n" in content
+    for end in ends.finditer(content):
+        # in a file of other ends it may be inside of a field, which is refused
+        if end[0] == b"\r" and feeds and not _BEGUN.search(content, start, end.start()):
+            continue
+        yield _LEADING_MARKS.sub(b"", content[start : end.start()])
+        start = end.end()
+    yield _LEADING_MARKS.sub(b"", content[start:])
+
+
+def _foreign(content: bytes, ends: re.Pattern[bytes]) -> dict[int, str]:
     """Return number -> what is wrong with it, for the lines that are not UTF-8."""
     faults: dict[int, str] = {}
     found = []
-    for number, line in enumerate(_lines(content), start=1):
+    for number, line in enumerate(_lines(content, ends), start=1):
         try:
             line.decode("utf-8")
         except UnicodeDecodeError as error:
@@ -225,8 +257,23 @@ def _foreign(content: bytes) -> dict[int, str]:
 def _split_line(raw: str) -> dict[str, Any] | str:
     parts = raw.split("|", 3)
     if len(parts) < 4:
-        return f"{len(parts)} fields, expected path|speaker|language|text"
+        hint = "; an LJSpeech list lacks speaker and language" if len(parts) == 3 else ""
+        return f"{len(parts)} fields, expected path|speaker|language|text{hint}"
+    if _is_cleaned(parts[3].split("|")):
+        return (
+            "a line with phones, tones and word2ph, of a list that the reference has cleaned: "
+            "give the list that it was made from (esd.list)"
+        )
     return dict(zip(FIELDS, parts, strict=True))
+
+
+def _is_cleaned(fields: Sequence[str]) -> bool:
+    """Tell whether a text is followed by phones, tones and word2ph, which fit each other."""
+    if len(fields) != 4:
+        return False
+    phones, tones, word2ph = (field.split() for field in fields[1:])
+    numbers = all(each.isdecimal() for each in tones + word2ph)
+    return numbers and len(phones) == len(tones) == sum(map(int, word2ph)) > 0
 
 
 def _split_json(raw: str) -> dict[str, Any] | str:
@@ -255,6 +302,9 @@ def _check(
 ) -> TranscriptLine | Reject:
     """Return a row's fields as a line, or why they are none."""
     path, speaker, language, text = (_text_of(fields, name) for name in FIELDS)
+    path = _posix(path)
+    speaker = visible_name(speaker)
+    code = code_of(language)
 
     def reject(reason: Reason, detail: str) -> Reject:
         shown = (value.encode(errors="backslashreplace").decode() for value in (speaker, language))
@@ -280,7 +330,10 @@ def _check(
         where = root or "the transcript's folder"
         detail = f"{path} lies outside {where}: set data.audio_root, or write it in full"
         return reject(Reason.PATH_LEAVES_ROOT, detail)
-    if language not in LANGUAGES:
+    if _DRIVE.match(path):
+        detail = f"{path} is a path of a Windows machine: write it from data.audio_root on"
+        return reject(Reason.MISSING_AUDIO, detail)
+    if code is None:
         detail = f"language {language!r} is none of {', '.join(LANGUAGES)}"
         return reject(Reason.UNKNOWN_LANGUAGE, detail)
     split = _text_of(fields, "split") or None
@@ -291,7 +344,28 @@ def _check(
         return reject(Reason.EMPTY_TEXT, "the text is empty")
 
     uri = path if is_absolute(path) or not root else posixpath.join(root, path)
-    return TranscriptLine(source, number, utterance, uri, speaker, language, text, split, raw)
+    return TranscriptLine(source, number, utterance, uri, speaker, code, text, split, raw)
+
+
+def _posix(path: str) -> str:
+    """Return a path as this machine writes it: wavs\\1.flac as wavs/1.flac."""
+    if "\\" not in path or "/" in path or _DRIVE.match(path):
+        return path
+    return path.replace("\\", "/").removeprefix("./")
+
+
+def visible_name(name: str) -> str:
+    """Return a name as people see it, composed (NFC) and without invisible characters.
+
+    Characters that join others stay where scripts and emoji need them.
+    """
+    composed = unicodedata.normalize("NFC", name)
+    return "".join(
+        char
+        for index, char in enumerate(composed)
+        if unicodedata.category(char) != "Cf"
+        or (char in _JOINERS and composed[index - 1 : index] > "\u02ff")
+    ).strip()
 
 
 def _text_of(fields: Mapping[str, Any], name: str) -> str:

@@ -20,14 +20,22 @@ def plan_buckets(
 ) -> EpochPlan:
     """Cut an epoch by the reference's buckets: of fixed size, lengths outside them left out.
 
-    Arguments as for `plan_epoch` and `bucket_batches`. The reference does not use `seed`; here it
-    varies the shuffle.
+    A step has the batches that the reference's G processes have at a time, in the order of their
+    ranks: all of one bucket. The shuffle follows from the epoch alone, as there, unless it is of
+    what an epoch has left at `begin`, which the reference never plans.
+
+    Arguments as for `plan_epoch` and `bucket_batches`.
 
     Raises:
         ValueError: no utterance lies within the boundaries.
     """
-    shuffle = np.random.SeedSequence(entropy(seed, epoch, begin)).generate_state(1)[0]
-    batches = bucket_batches(frames, batch_size, boundaries, epoch=int(shuffle))
+    G = micro_batches_per_step
+    shuffle = epoch
+    if begin:
+        shuffle = int(np.random.SeedSequence(entropy(seed, epoch, begin)).generate_state(1)[0])
+    # G ranks draw every G-th utterance of what is G times as large a batch of one rank
+    together = bucket_batches(frames, batch_size * G, boundaries, epoch=shuffle)
+    batches = [batch[rank::G] for batch in together for rank in range(G)]
     if not batches:
         raise ValueError(
             f"no utterance lies within data.plan.bucket_boundaries {tuple(boundaries)}"
@@ -35,12 +43,10 @@ def plan_buckets(
     used = np.unique(np.concatenate(batches))
     left_out = rows[np.setdiff1d(np.arange(len(rows)), used)]
 
-    fill = -len(batches) % micro_batches_per_step
-    batches += [batches[i % len(batches)] for i in range(fill)]
     offsets = np.concatenate([[0], np.cumsum([len(b) for b in batches])])
-    begins = np.arange(0, len(batches) + 1, micro_batches_per_step)
+    begins = np.arange(0, len(batches) + 1, G)
     costs = np.ones(len(batches))
-    return EpochPlan(rows[np.concatenate(batches)], offsets, begins, fill, left_out, costs)
+    return EpochPlan(rows[np.concatenate(batches)], offsets, begins, 0, left_out, costs)
 
 
 def bucket_batches(

@@ -171,6 +171,7 @@ class Manifest:
 
     def located(self, rows: Sequence[int] | np.ndarray) -> list[Place]:
         """Return where some rows lie, with the ranges that are known."""
+        rows = np.asarray(rows, np.int64)
         places = self.places(rows)
         if not self.has_ranges:
             return [Place(*place) for place in places]

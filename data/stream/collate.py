@@ -153,7 +153,7 @@ def features_of_phones(
     """Spread features per token over the phones, and over the languages of the networks.
 
     Args:
-        bert: features per token, float16 [B, N, bert_channels].
+        bert: features per token, float16 or float32 [B, N, bert_channels].
         token_index: token of each phone, int64 [B, T].
         spoken: language id that each phone and blank is spoken in, int64 [B, T]; -1 in the padding.
         cfg: `languages`, and `inactive`: what stands at the phones of other languages.

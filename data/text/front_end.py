@@ -16,6 +16,14 @@ import numpy as np
 from data.text.languages import find
 from data.text.symbols import PAD, language_id, phone_ids, tone_ids, unknown_phones
 
+OURS = "ours"
+REFERENCE = "reference"
+NORMALISERS = (OURS, REFERENCE)
+"""How a text is written out before it is read, `data.text.normaliser`.
+
+`reference` reads as the front ends that published models were trained with.
+"""
+
 REASONS = (
     "empty_text",
     "unknown_symbol",
@@ -34,19 +42,21 @@ class FrontEndError(ValueError):
         reason: one of REASONS, for the ledger of rejected lines.
         text: the text as it was given.
         detail: what is wrong with it.
+        unread: characters of it that no rule read.
     """
 
-    def __init__(self, reason: str, text: str, detail: str):
+    def __init__(self, reason: str, text: str, detail: str, unread: str = ""):
         assert reason in REASONS, reason
         shown = text if len(text) <= 200 else text[:200] + "…"
         super().__init__(f"{reason}: {detail} (text: {shown!r})")
         self.reason = reason
         self.text = text
         self.detail = detail
+        self.unread = unread
 
     def __reduce__(self):
         # exceptions are pickled on their way from a worker; the default passes the message alone
-        return type(self), (self.reason, self.text, self.detail)
+        return type(self), (self.reason, self.text, self.detail, self.unread)
 
 
 @dataclass(frozen=True)
@@ -63,6 +73,7 @@ class Phonemes:
         bert_text: text that BERT reads; not always norm_text.
         bert_tokens: [N - 2] BERT's tokens, without [CLS] and [SEP]; None if the front end had no
             tokenizer.
+        unread: characters of the text that no rule read, in order; they have no phones.
     """
 
     norm_text: str
@@ -71,6 +82,7 @@ class Phonemes:
     word2ph: list[int]
     bert_text: str
     bert_tokens: list[str] | None
+    unread: str = ""
 
 
 class FrontEnd(Protocol):
@@ -104,14 +116,34 @@ def get_front_end(language: str, **options: Any) -> FrontEnd:
 
     Args:
         language: code of the language.
-        **options: options of its class: `engine` for JP ("plus" or "strict"), `tokenizer` for EN.
+        **options: options of its class: `normaliser` ("ours" or "reference"), `readings` of the
+            user's words (word -> reading), `engine` for JP ("plus" or "strict"), and
+            `tokenizer` for EN.
 
     Raises:
         ValueError: an unknown language.
     """
     module, name = find(language).front_end.split(":")
     # imported here, because each brings its own large libraries
-    return getattr(importlib.import_module(module), name)(**options)
+    readings = options.pop("readings", None)
+    made = getattr(importlib.import_module(module), name)(**options)
+    if not readings:
+        return made
+    from data.text.readings import WithReadings
+
+    tokens = options.get("tokenizer") if find(language).reads_tokens else list
+    return WithReadings(made, readings, tokens)
+
+
+def is_ours(normaliser: str) -> bool:
+    """Tell whether a front end reads with our normaliser, or with the reference's.
+
+    Raises:
+        ValueError: there is no such normaliser.
+    """
+    if normaliser not in NORMALISERS:
+        raise ValueError(f"no normaliser {normaliser!r}: use one of {', '.join(NORMALISERS)}")
+    return normaliser == OURS
 
 
 def validate(phonemes: Phonemes, language: str, text: str) -> Phonemes:
@@ -129,9 +161,8 @@ def validate(phonemes: Phonemes, language: str, text: str) -> Phonemes:
     tones = phonemes.tones
     word2ph = phonemes.word2ph
     if all(phone == PAD for phone in phones):
-        raise FrontEndError(
-            "empty_text", text, f"nothing to say is left of it ({phonemes.norm_text!r})"
-        )
+        detail = f"nothing to say is left of it ({phonemes.norm_text!r})"
+        raise FrontEndError("empty_text", text, detail, phonemes.unread)
     if unknown := unknown_phones(phones):
         raise FrontEndError(
             "unknown_symbol", text, f"no such symbol: {', '.join(map(repr, unknown))}"

@@ -50,9 +50,11 @@ class Language:
         iso: ISO 639-1 code, for speech recognisers.
         joiner: what stands between the words of two lines that are joined.
         error_unit: what errors of a speech recogniser are counted in.
+        aliases: other names of it in transcripts, in small letters, beside `code` and `iso`.
         phones: its phones that `data.text.symbols.SYMBOLS` lacks.
-        settings: option of the front end -> field of `data.config.DataConfig` that decides it, as
-            pairs.
+        settings: option of the front end -> key below `data` that decides it, as pairs.
+        readings: `module:function` of what makes phones and tones of a reading in
+            data.text.readings; empty: these are given as phones.
         reads_tokens: whether the front end needs the tokenizer of the BERT model, as its option
             `tokenizer`.
         random_bert: what a `random` BERT model of the language looks like.
@@ -65,8 +67,10 @@ class Language:
     iso: str
     joiner: str
     error_unit: Literal["words", "characters"]
+    aliases: tuple[str, ...] = ()
     phones: tuple[str, ...] = ()
     settings: tuple[tuple[str, str], ...] = ()
+    readings: str = ""
     reads_tokens: bool = False
     random_bert: RandomBert = field(default_factory=RandomBert)
 
@@ -93,8 +97,22 @@ _TABLE = (
         front_end="data.text.chinese.front_end:ChineseFrontEnd",
         projection="bert_proj",
         iso="zh",
+        aliases=(
+            "zh-cn",
+            "zh-tw",
+            "zh-hans",
+            "zh-hant",
+            "cn",
+            "cmn",
+            "zho",
+            "chi",
+            "chinese",
+            "mandarin",
+        ),
         joiner="",
         error_unit="characters",
+        settings=(("normaliser", "text.normaliser"),),
+        readings="data.text.chinese.words:phones_of_pinyin",
         random_bert=RandomBert("bert", characters=(_HAN,)),
     ),
     Language(
@@ -103,9 +121,11 @@ _TABLE = (
         front_end="data.text.japanese.front_end:JapaneseFrontEnd",
         projection="ja_bert_proj",
         iso="ja",
+        aliases=("ja-jp", "jpn", "japanese"),
         joiner="",
         error_unit="characters",
-        settings=(("engine", "japanese_engine"),),
+        settings=(("engine", "japanese_engine"), ("normaliser", "text.normaliser")),
+        readings="data.text.japanese.kana:phones_of_kana",
         random_bert=RandomBert("deberta-v2", characters=(_HAN, _KANA)),
     ),
     Language(
@@ -114,8 +134,11 @@ _TABLE = (
         front_end="data.text.english.front_end:EnglishFrontEnd",
         projection="en_bert_proj",
         iso="en",
+        aliases=("en-us", "en-gb", "eng", "english"),
         joiner=" ",
         error_unit="words",
+        settings=(("normaliser", "text.normaliser"),),
+        readings="data.text.english.words:phones_of_arpabet",
         reads_tokens=True,
         random_bert=RandomBert("deberta-v2", words="common_english_words.txt"),
     ),
@@ -155,6 +178,15 @@ def find(code: str) -> Language:
     if code not in LANGUAGES:
         raise ValueError(f"unknown language {code!r}: use one of {', '.join(LANGUAGES)}")
     return LANGUAGES[code]
+
+
+def code_of(name: str) -> str | None:
+    """Return the code of a language as transcripts name it: zh, ja, EN, en_US; None if unknown."""
+    wanted = name.strip().lower().replace("_", "-")
+    for language in LANGUAGES.values():
+        if wanted in (language.code.lower(), language.iso, *language.aliases):
+            return language.code
+    return None
 
 
 def count_tones(languages: Sequence[Language]) -> int:

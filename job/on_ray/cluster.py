@@ -9,10 +9,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import ray
-from ray.exceptions import RayError
+from ray.exceptions import AuthenticationError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from data.gpu import gpu_trouble
+from job.on_ray.authentication import keep_no_token, wants_a_token
 from job.on_ray.private import (
     forbid_clusters,
     get_or_create_actor_location_tracker,
@@ -50,8 +51,11 @@ def ray_session(cfg: Config) -> Iterator[None]:
         return
 
     if on_cluster():
-        check_address(os.environ["RAY_ADDRESS"])
-        ray.init()
+        check_address(ray_address())
+        try:
+            ray.init()
+        except AuthenticationError as error:
+            raise ValueError(wants_a_token(f"the cluster at {ray_address()}", error)) from error
         keep_data_actors_here()
     else:
         start_local_ray(cfg)
@@ -59,6 +63,11 @@ def ray_session(cfg: Config) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def ray_address() -> str:
+    """Return the address of the cluster that this command runs on."""
+    return os.environ["RAY_ADDRESS"]
 
 
 def check_address(address: str) -> None:
@@ -95,6 +104,7 @@ def start_local_ray(cfg: Config) -> None:
     # Ray's default of 15 lets its workers starve beside any other work
     os.environ.setdefault("RAY_worker_niceness", "0")
     listen_on_loopback_only()
+    keep_no_token()
     start_on_loopback(max(os.cpu_count() or 1, needed), os.environ.get("BERT_VITS2_RAY_TMP"))
 
 
@@ -156,6 +166,8 @@ def check_device(cfg: Config) -> None:
     """
     gpus = ray.cluster_resources().get("GPU", 0)
     require_gpu(cfg, gpus)
+    if cfg.scaling.device == "auto" and not gpus:
+        print("note: scaling.device is auto and no GPU is up: trains on CPUs", flush=True)
     if cfg.scaling.device == "cpu" or not gpus:
         return
     if trouble := gpus_in_trouble(cfg.train.precision):

@@ -7,7 +7,9 @@ release that pyproject.toml pins: before the pin is raised, read this file, then
 tests/job/test_elastic.py. Nothing here imports torch.
 """
 
+import logging
 import os
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import ray
@@ -15,6 +17,9 @@ from ray import ObjectRef
 
 # Whether Ray may form clusters: without them, a local Ray stays on loopback. Ray 2.60.0
 from ray._private import ray_constants
+
+# Who warns at each local start that it asks for a token. Ray 2.60.0
+from ray._private.authentication import authentication_token_setup
 
 # The cluster's control service: which nodes are draining, which actors live. Ray 2.60.0
 from ray._private.state import state as cluster_state
@@ -44,15 +49,38 @@ from ray.train.v2._internal.constants import (
     get_env_vars_to_propagate,
 )
 
-# A worker's error, as its controller is told of it. Ray 2.60.0
-from ray.train.v2._internal.exceptions import UserExceptionWithTraceback
+# A worker's error, as its controller is told of it, and that of a list of checkpoints that does not
+# fit its folder. Ray 2.60.0
+from ray.train.v2._internal.exceptions import (
+    CheckpointManagerInitializationError,
+    UserExceptionWithTraceback,
+)
+
+# What Ray Train's controller calls when something happens to its run. Ray 2.60.0
+from ray.train.v2._internal.execution.callback import (
+    ControllerCallback,
+    ReportCallback,
+    WorkerGroupCallback,
+)
+
+# The book that Ray Train's controller keeps of checkpoints, and its form in a run's folder.
+# Ray 2.60.0
+from ray.train.v2._internal.execution.checkpoint.checkpoint_manager import (
+    CheckpointManager,
+    _CheckpointManagerState,
+    _TrainingResultState,
+)
 
 # What callbacks are told of their run: its name and storage. Ray 2.60.0
 from ray.train.v2._internal.execution.context import TrainRunContext
 
 # The actor that runs the workers; the one that frees what a dead one held, and how that one finds
 # out that the controller is dead. Ray 2.60.0
-from ray.train.v2._internal.execution.controller import TrainController, placement_group_cleaner
+from ray.train.v2._internal.execution.controller import (
+    TrainController,
+    placement_group_cleaner,
+)
+from ray.train.v2._internal.execution.controller import controller as controller_module
 from ray.train.v2._internal.execution.controller.placement_group_cleaner import (
     PlacementGroupCleaner,
 )
@@ -86,13 +114,16 @@ from ray.train.v2._internal.execution.worker_group import WorkerGroupPollStatus,
 
 # Public as ray.train.NAME at run time, where mypy sees the classes of Train V1. Ray 2.60.0
 from ray.train.v2.api.callback import UserCallback
+from ray.train.v2.api.config import CheckpointConfig as RayCheckpointConfig
 from ray.train.v2.api.config import FailureConfig, RunConfig, ScalingConfig
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 from ray.train.v2.api.exceptions import ControllerError, TrainingFailedError, WorkerGroupError
+from ray.train.v2.api.result import Result
 
 __all__ = [
     "CHECKPOINT_MANAGER_SNAPSHOT_FILENAME",
     "BaseWorkerGroup",
+    "CheckpointManagerInitializationError",
     "ControllerError",
     "DataParallelTrainer",
     "ElasticPolicy",
@@ -105,8 +136,11 @@ __all__ = [
     "NoopDecision",
     "PlacementGroupCleaner",
     "PlacementGroupCleanerCallback",
+    "RayCheckpointConfig",
     "ResizeDecision",
+    "Result",
     "RunConfig",
+    "RunWatcher",
     "ScalingConfig",
     "ScalingDecision",
     "TailoredController",
@@ -128,26 +162,35 @@ __all__ = [
     "get_or_create_usage_collection_actor",
     "is_over",
     "judge_controllers_by",
+    "keep_no_list_of_checkpoints",
+    "list_of_checkpoints",
     "raised_by_worker",
     "start_cleaners_of",
     "start_on_loopback",
 ]
 
 
-def start_on_loopback(cpus: int, folder: str | None, **options: Any) -> None:
+def start_on_loopback(
+    cpus: int, folder: str | None, dashboard_port: int | None = None, **options: Any
+) -> None:
     """Start a local Ray whose node has a loopback address.
 
-    Needs the arguments `_node_ip_address` and `_temp_dir` of `ray.init`. Ray 2.60.0
+    Needs the arguments `_node_ip_address` and `_temp_dir` of `ray.init`, and `logger` of
+    `authentication_token_setup`. Ray 2.60.0
 
     Args:
         cpus: logical CPUs.
         folder: temporary folder of this Ray; None: Ray's own choice.
+        dashboard_port: port of its dashboard; None: it has none.
         **options: further arguments of `ray.init`.
     """
+    # it is as it should be
+    authentication_token_setup.logger.setLevel(logging.ERROR)
     ray.init(
         address="local",
         num_cpus=cpus,
-        include_dashboard=False,
+        include_dashboard=dashboard_port is not None,
+        dashboard_port=dashboard_port,
         log_to_driver=False,
         _node_ip_address="127.0.0.1",
         _temp_dir=folder,
@@ -191,6 +234,111 @@ def judge_controllers_by(is_alive: Any) -> None:
         is_alive: (actor id, timeout in seconds) -> whether the actor lives.
     """
     placement_group_cleaner.is_actor_alive = is_alive
+
+
+def list_of_checkpoints(told: Mapping[str, Mapping[str, Any]]) -> bytes:
+    """Return a list of checkpoints as `Result.from_path` reads it.
+
+    Needs `_CheckpointManagerState` and `_TrainingResultState`. Ray 2.60.0
+
+    Args:
+        told: name of the checkpoint -> its metrics, the latest last.
+    """
+    results = [
+        _TrainingResultState(checkpoint_dir_name=name, metrics=dict(metrics))
+        for name, metrics in told.items()
+    ]
+    state = _CheckpointManagerState(
+        checkpoint_results=results,
+        checkpoint_report_indices=list(range(len(results))),
+        latest_checkpoint_result=results[-1] if results else None,
+        pending_training_results=[],
+        pending_validation_specs=[],
+        current_report_index=len(results),
+        validated_checkpoint_dir_names=[],
+        timed_out_validation_checkpoint_dir_names=[],
+        failed_validation_checkpoint_dir_names=[],
+    )
+    return state.json().encode()
+
+
+class NewestCheckpointAlone(CheckpointManager):
+    """Ray Train's book of checkpoints, without those that somebody else removes and lists.
+
+    Needs `_maybe_load_state_from_storage`, `_save_state_and_delete_old_checkpoints`,
+    `_checkpoint_results`, `_latest_checkpoint_result` and `_checkpoint_to_report_index` of Ray's.
+    Ray 2.60.0
+    """
+
+    def _maybe_load_state_from_storage(self) -> None:
+        """Begin empty: what the run continues from is found in its folder."""
+
+    def _save_state_and_delete_old_checkpoints(self) -> None:
+        newest = self._latest_checkpoint_result
+        assert newest is not None
+        index = self._checkpoint_to_report_index[newest.checkpoint]
+        self._checkpoint_results = [newest]
+        self._checkpoint_to_report_index = {newest.checkpoint: index}
+
+
+def keep_no_list_of_checkpoints() -> None:
+    """Have controllers that are made in this process neither write a list of checkpoints nor read.
+
+    Needs `controller.CheckpointManager`. Ray 2.60.0
+    """
+    controller_module.CheckpointManager = NewestCheckpointAlone  # type: ignore[misc]
+
+
+class RunWatcher(ControllerCallback, ReportCallback, WorkerGroupCallback):
+    """Is told by a run's controller, in whose process it lives, what happens to the run.
+
+    Needs the hooks of Ray's callbacks, and `checkpoint` of its reports. Ray 2.60.0
+    """
+
+    def begun(self) -> None:
+        """Take note that the run begins."""
+
+    def reported(self, metrics: Mapping[str, float], checkpoint: str) -> None:
+        """Take note of a report of rank 0, and the checkpoint's name; "" without one."""
+
+    def workers_started(self, workers: int) -> None:
+        """Take note that workers have started."""
+
+    def workers_left(self) -> None:
+        """Take note that the workers end."""
+
+    def failed(self) -> None:
+        """Take note that workers have failed."""
+
+    def ended(self) -> None:
+        """Take note that the run has come to its end."""
+
+    def after_controller_start(self, train_run_context: TrainRunContext) -> None:
+        """Pass on that the run begins."""
+        self.begun()
+
+    def after_report(self, training_report: Any, metrics: list[dict[str, Any]]) -> None:
+        """Pass on a report."""
+        checkpoint = training_report.checkpoint
+        self.reported(metrics[0], "" if checkpoint is None else checkpoint.path.split("/")[-1])
+
+    def after_worker_group_start(self, worker_group: Any) -> None:
+        """Pass on that the workers have started."""
+        self.workers_started(len(worker_group))
+
+    def after_worker_group_poll_status(self, worker_group_status: WorkerGroupPollStatus) -> None:
+        """Pass on errors, unless the workers have left because of a notice."""
+        errors = worker_group_status.errors.values()
+        if any(not getattr(error, "preempted", False) for error in errors):
+            self.failed()
+
+    def before_worker_group_shutdown(self, worker_group: Any) -> None:
+        """Pass on that the workers end."""
+        self.workers_left()
+
+    async def before_controller_shutdown(self) -> None:
+        """Pass on that the run has come to its end."""
+        self.ended()
 
 
 class NamedReservation(ScalingPolicy):

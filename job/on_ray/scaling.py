@@ -17,6 +17,7 @@ changes it.
 
 import threading
 import time
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, ClassVar
 
@@ -37,6 +38,7 @@ from job.on_ray.private import (
     NoopDecision,
     PlacementGroupCleanerCallback,
     ResizeDecision,
+    RunWatcher,
     ScalingConfig,
     ScalingDecision,
     TailoredController,
@@ -48,6 +50,7 @@ from job.on_ray.private import (
     cluster_state,
 )
 from job.on_ray.stopping import CONCURRENCY, SAVE_WITHIN_S, Controller
+from job.on_ray.storage import with_listed_checkpoints
 from trainable.run.storage import owner
 from trainable.worker.config import WorkerConfig
 
@@ -153,14 +156,16 @@ class ElasticTrainer(TailoredController, TorchTrainer):
 
     Attributes:
         stop: once it is set, the workers save and the run ends.
+        watchers: are told by the controller what happens to the run.
     """
 
     controller_class = Controller
     controller_options: ClassVar[dict[str, Any]] = {"concurrency_groups": CONCURRENCY}
 
-    def __init__(self, *args: Any, **settings: Any):
+    def __init__(self, *args: Any, watchers: Sequence[RunWatcher] = (), **settings: Any):
         super().__init__(*args, **settings)
         self.stop = threading.Event()
+        self.watchers = watchers
 
     @property
     def told(self) -> WorkerConfig:
@@ -181,7 +186,7 @@ class ElasticTrainer(TailoredController, TorchTrainer):
         return controller | {
             "scaling_policy": scaling(given.scaling_config, self.told),
             "failure_policy": failures,
-            "callbacks": callbacks,
+            "callbacks": [*callbacks, *self.watchers],
         }
 
     def lifetime(self) -> str | None:
@@ -211,4 +216,4 @@ class ElasticTrainer(TailoredController, TorchTrainer):
             raise
         # nobody else ends a detached one
         ray.kill(controller)
-        return result
+        return with_listed_checkpoints(result)

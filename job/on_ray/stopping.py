@@ -18,7 +18,12 @@ from typing import Any
 
 import ray
 
-from job.on_ray.private import TransparentController, announce_preemption, is_over
+from job.on_ray.private import (
+    TransparentController,
+    announce_preemption,
+    is_over,
+    keep_no_list_of_checkpoints,
+)
 from trainable.worker.preemption import stop_notice
 
 # growing and stopping can wait: workers that have not saved by then are ended nevertheless
@@ -39,6 +44,8 @@ class Controller(TransparentController):
     def __init__(self, **settings: Any):
         self.told_to_stop = threading.Event()
         self.job = ray.get_runtime_context().get_job_id()
+        # the workers do, which also remove checkpoints
+        keep_no_list_of_checkpoints()
         super().__init__(**settings)
         threading.Thread(target=self._watch, name="stop", daemon=True).start()
 

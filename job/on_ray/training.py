@@ -11,16 +11,25 @@ from data.corpus.prepare import prepare
 from data.files import ascii_name
 from data.shards.manifest import Manifest, ManifestError
 from job.on_ray.cluster import on_cluster, takes_gpus, use_gpu
-from job.on_ray.private import FailureConfig, RunConfig, ScalingConfig, UserCallback
+from job.on_ray.private import (
+    FailureConfig,
+    RayCheckpointConfig,
+    RunConfig,
+    ScalingConfig,
+    UserCallback,
+)
 from job.on_ray.process_group import ProcessGroupConfig
 from job.on_ray.scaling import ElasticTrainer
 from job.on_ray.storage import ray_storage
+from job.on_ray.watching.metrics import RunMetrics
+from job.on_ray.watching.trackers import trackers
 from job.on_ray.worker import work
 from job.settings.checks import check_trainable, trainable_manifest
 from job.settings.cli import to_yaml
 from job.settings.config import Config
 from job.settings.description import code_version
 from job.settings.paths import run_folder
+from trainable.config import CheckpointConfig
 from trainable.settings import check_fits
 from trainable.worker.config import WorkerConfig
 
@@ -127,6 +136,7 @@ def trainer_of(cfg: Config, owner: str, callbacks: Sequence[UserCallback] = ()) 
             train=cfg.train,
         ),
         run_config=run_config(cfg, callbacks),
+        watchers=[RunMetrics(cfg.run.name), *trackers(cfg)],
     )
 
 
@@ -142,12 +152,27 @@ def run_config(cfg: Config, callbacks: Sequence[UserCallback]) -> RunConfig:
         storage_path=path,
         storage_filesystem=filesystem,
         failure_config=FailureConfig(max_failures=cfg.scaling.max_failures),
+        checkpoint_config=ranking(cfg.train.checkpoint),
         callbacks=list(callbacks),
     )
     # made once, and kept: here the folder is settled
     _ = made.storage_context
     made.name = ascii_name(cfg.run.name)
     return made
+
+
+def ranking(checkpoint: CheckpointConfig) -> RayCheckpointConfig:
+    """Return how Ray Train ranks checkpoints. It removes none: the workers do, and list the rest.
+
+    Args:
+        checkpoint: what the workers keep.
+    """
+    if not checkpoint.keep_best:
+        return RayCheckpointConfig()
+    return RayCheckpointConfig(
+        checkpoint_score_attribute=checkpoint.metric,
+        checkpoint_score_order="max" if checkpoint.larger_is_better else "min",
+    )
 
 
 def resources_per_worker(cfg: Config, gpu: bool) -> dict[str, float]:
@@ -170,6 +195,9 @@ def tune_ray_train(cfg: Config) -> None:
         # for a worker that does not answer at all: the others' report comes first
         "RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S": scaling.collective_timeout_s,
     }
+    if on_cluster():
+        # runs are shown by the dashboard, which a local Ray lacks
+        variables["RAY_TRAIN_ENABLE_STATE_TRACKING"] = 1
     for name, value in variables.items():
         os.environ.setdefault(name, str(value))
 
@@ -189,6 +217,7 @@ def worker_config(cfg: Config, owner: str) -> WorkerConfig:
         folder=run_folder(cfg),
         threads=cfg.scaling.threads_per_worker,
         notice_poll_s=cfg.scaling.notice_poll_s,
+        health_poll_s=cfg.scaling.health_poll_s,
         collective_timeout_s=cfg.scaling.collective_timeout_s,
         loader_resources=cfg.scaling.loader_resources,
         owner=owner,

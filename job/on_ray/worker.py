@@ -12,6 +12,7 @@ def work(config: dict) -> dict[str, Any]:
     Args:
         config: `worker` is a WorkerConfig.
     """
+    from job.on_ray.storage import write_checkpoint_list
     from trainable.worker.train import train_loop
 
-    return train_loop(config)
+    return train_loop(config["worker"], write_checkpoint_list)

@@ -1,5 +1,6 @@
 """What settings must fulfil before anything starts: one function per subject, for all commands."""
 
+import importlib.util
 import itertools
 import math
 
@@ -30,6 +31,7 @@ def check(cfg: Config) -> None:
     check_sentences(cfg)
     check_scorers(cfg)
     run_folder(cfg)
+    check_trackers(cfg)
     check_workers(cfg)
     check_timeouts(cfg)
 
@@ -89,6 +91,25 @@ def check_scorers(cfg: Config) -> None:
             ) from error
         if not callable(found):
             raise ValueError(f"eval.scorers.{name}.factory {scorer.factory!r} is no function")
+
+
+def check_trackers(cfg: Config) -> None:
+    """Refuse trackers whose clients are not installed, and one that is given twice.
+
+    Raises:
+        ValueError: names the key.
+    """
+    given = cfg.run.trackers
+    if len(set(given)) < len(given):
+        raise ValueError(f"run.trackers has one twice: {', '.join(given)}")
+    for name in given:
+        found = importlib.util.find_spec(name)
+        # W&B makes a folder of its own name, which is no package
+        if found is None or found.origin is None:
+            raise ValueError(
+                f"run.trackers has {name}, which is not installed: pip install "
+                f"'.[{name}]', or leave it out"
+            )
 
 
 def check_workers(cfg: Config) -> None:

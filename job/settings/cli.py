@@ -10,13 +10,14 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, fields, is_dataclass
+from dataclasses import asdict, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
+from data.config import TextConfig
 from data.declared import declared, refusal
 from data.dotted_keys import assign, flat
 from data.files import PathError, UnreachableError, has_credentials
@@ -180,7 +181,7 @@ def overridden(config: Config, values: Mapping[str, object]) -> Config:
 
 @functools.cache
 def _of_configurations() -> ArgumentParser:
-    """Return the parser of configurations without a command line; making one takes a while."""
+    """Return the parser of what stands on no command line; making one takes a while."""
     return parser("config", "")
 
 
@@ -223,7 +224,20 @@ def read_config(path: str | Path) -> Config:
     Raises:
         ValueError: an unknown key or a value of the wrong type; names it.
     """
-    return parse(parser("config", ""), ["--config", str(path)])[0]
+    return parse(_of_configurations(), ["--config", str(path)])[0]
+
+
+def read_saved_config(path: str | Path) -> Config:
+    """Read the configuration that a run or checkpoint keeps, which names every key.
+
+    One without data.text is of older code, which read texts as the reference does.
+
+    Raises: see `read_config`.
+    """
+    cfg = read_config(path)
+    if "text" in read_yaml(str(path)).get("data", {}):
+        return cfg
+    return replace(cfg, data=replace(cfg.data, text=TextConfig(normaliser="reference")))
 
 
 def to_yaml(config: Config) -> str:

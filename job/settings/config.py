@@ -25,10 +25,12 @@ class RunSettings(Settings, section="run"):
     Attributes:
         name: name of the run; the same name continues it.
         storage: folder or URI; the run's folder is `<storage>/<name>`.
+        trackers: who is told of losses, rates and scores too (docs/monitoring.md).
     """
 
     name: Text = "run"
     storage: Text = "runs"
+    trackers: tuple[Literal["mlflow", "wandb"], ...] = ()
 
 
 @dataclass(frozen=True)

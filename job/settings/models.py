@@ -8,7 +8,7 @@ from data.config import DataConfig
 from data.models import HubUnreachableError, find_model
 from data.text.languages import LANGUAGES
 from job.settings.config import Config
-from trainable.weights.warm_start import look_for
+from trainable.weights.warm_start import check_first_step, look_for
 
 
 class Model(NamedTuple):
@@ -43,10 +43,15 @@ def of_training(cfg: Config) -> list[Model]:
 
 
 def check_start_weights(cfg: Config, hub_is_needed: bool) -> None:
-    """Refuse a `train.init_from` that is nowhere; see `check_models`."""
+    """Refuse a `train.init_from` that is nowhere, or has no step to go on with.
+
+    See `check_models`.
+    """
     if cfg.train.init_from is not None:
         with _unless_others_reach_it(hub_is_needed):
-            look_for(cfg.train.init_from, cfg.train.hub_endpoint)
+            step = look_for(cfg.train.init_from, cfg.train.hub_endpoint)
+            if cfg.train.init_step == "auto":
+                check_first_step(cfg.train, step)
 
 
 def check_models(models: Iterable[Model], hub_is_needed: bool) -> None:

@@ -8,7 +8,9 @@ from functools import partial
 
 from fsspec.implementations.local import LocalFileSystem
 
+from data.config import TextConfig
 from data.files import PathError, below, is_uri, located, reachable, stays_below
+from data.text.readings import load_readings
 from job.settings.config import Config
 from trainable.run.format import CHECKPOINT_NAME, CHECKSUMS
 from trainable.run.storage import BEST, is_here
@@ -67,6 +69,7 @@ def with_absolute_paths(cfg: Config) -> Config:
             transcript=data.transcript and _kept_path("data.transcript", data.transcript),
             audio_root=data.audio_root and _kept_path("data.audio_root", data.audio_root),
             shards=_kept_path("data.shards", data.shards),
+            text=_with_words(data.text),
             bert=data.bert.with_paths(partial(_model, "data.bert")),
         ),
         model=replace(cfg.model, slm=slm),
@@ -75,6 +78,16 @@ def with_absolute_paths(cfg: Config) -> Config:
             init_from=cfg.train.init_from and _model("train.init_from", cfg.train.init_from),
         ),
     )
+
+
+def _with_words(text: TextConfig) -> TextConfig:
+    """Return the configuration of texts with the words of its file, as a run is to keep them.
+
+    Raises:
+        ValueError: there is no such file, or something in it is wrong; names the line.
+    """
+    uri = text.readings and _kept_path("data.text.readings", text.readings)
+    return replace(text, readings=None, words=load_readings(uri, text.words))
 
 
 def _kept_path(key: str, value: str) -> str:

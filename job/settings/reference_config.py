@@ -1,7 +1,8 @@
 """The reference trainer's config.json and ours: one table for both directions."""
 
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from data.dotted_keys import attribute, flat, nested
@@ -106,8 +107,14 @@ REFUSED = (
     "model.flow_share_parameter",
     "data.use_mel_posterior_encoder",
 )
+# section of ours in the config.json of an export: what the reference has no key for
+OWN = "bert_vits2_ray"
+_OWN_KEYS = re.compile(
+    r"model\.(bert_channels|discriminator_width_divisor|decoder)"
+    r"|data\.(japanese_engine|bert\..+)"
+)
 # objects that are values: names with dots in them are no keys
-_WHOLE = ("data.spk2id",)
+_WHOLE = ("data.spk2id", OWN)
 
 
 @dataclass
@@ -155,6 +162,21 @@ def reference_config(
     return nested(values)
 
 
+def own_settings(cfg: Config) -> dict[str, Any]:
+    """Return the section OWN of an export's config.json: dotted key -> value, of no default.
+
+    Folders of this machine are left out, as nobody else has them.
+    """
+    defaults = flat(asdict(Config()))
+    return {
+        key: value
+        for key, value in flat(asdict(cfg)).items()
+        if _OWN_KEYS.fullmatch(key)
+        and value != defaults.get(key)
+        and not (isinstance(value, str) and value.startswith("/"))
+    }
+
+
 def converted(reference: Mapping[str, Any]) -> Converted:
     """Convert a config.json of 2.3.
 
@@ -198,6 +220,8 @@ def _convert(key: str, value: Any, result: Converted) -> None:
         ours["train.precision"] = PRECISIONS[key] if value else others
     elif key == KEEP:
         ours["train.checkpoint.keep"] = value
+    elif key == OWN and isinstance(value, Mapping):
+        ours |= {own: setting for own, setting in value.items() if _OWN_KEYS.fullmatch(own)}
     elif key in REFUSED:
         _check_refused(key, value)
         result.not_used[key] = "false is all there is"

@@ -76,7 +76,7 @@ def check_family(reference: Mapping[str, Any]) -> None:
     Raises:
         ValueError: names the trainer, the key that tells, and why it cannot be converted.
     """
-    keys = flat(reference, whole=("data.spk2id", "data.style2id", "model.slm"))
+    keys = flat(reference, whole=("data.spk2id", "data.style2id", "model.slm", "bert_vits2_ray"))
     version = str(reference.get("version", ""))
     for family in FAMILIES:
         if key := next((key for key in keys if re.fullmatch(family.keys, key, re.I)), None):

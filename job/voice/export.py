@@ -8,7 +8,7 @@ from pathlib import Path
 
 from data.files import located
 from job.settings.cli import read_config
-from job.settings.reference_config import reference_config
+from job.settings.reference_config import OWN, own_settings, reference_config
 from job.voice.onnx_graphs import TOLERANCE, largest_difference, write_onnx
 from trainable.config import GENERATORS
 from trainable.networks.generator.build import build_generator
@@ -58,6 +58,8 @@ def export(
             export_weights(folder, written, form, names, optimizer, generator)
 
         described = reference_config(cfg, info.speakers, slm_sizes(cfg.model.slm))
+        if own := own_settings(cfg):
+            described[OWN] = own
         text = json.dumps(described, indent=2, ensure_ascii=False)
         Path(written, "config.json").write_text(text, encoding="utf-8")
         return publish(Path(written), out)

@@ -15,7 +15,7 @@ from data.config import DataConfig
 from data.stream.collate import features_of_phones, pad
 from data.stream.inputs import TextInputs
 from data.text.marked import marked, parse, sentences
-from job.settings.cli import read_config
+from job.settings.cli import read_saved_config
 from job.settings.keys import did_you_mean
 from trainable.networks.generator.build import build_generator
 from trainable.networks.generator.synthesizer import SynthesizerTrn
@@ -82,7 +82,7 @@ def speakers_of(folder: Path) -> dict[str, int] | None:
         CheckpointError: its state.json is damaged.
     """
     info = parse_info((folder / STATE).read_bytes(), f"{folder / STATE}")
-    return info.speakers if read_config(folder / CONFIG).model.n_speakers else None
+    return info.speakers if read_saved_config(folder / CONFIG).model.n_speakers else None
 
 
 def speaker_row(speaker: str | None, speakers: Mapping[str, int] | None) -> int:
@@ -153,7 +153,7 @@ class Voice:
         self.info = info
         self.max_seconds = max_seconds
         self.device = next(g.parameters()).device
-        self.reader = TextReader(data, str(self.device))
+        self.reader = TextReader(data, str(self.device), full_precision=True)
 
         self.reference: Tensor | None = None  # [1, spec, T]
         if recording is not None:
@@ -184,7 +184,7 @@ class Voice:
             CheckpointError: the checkpoint is damaged, or does not hold these weights.
         """
         info = read_info(folder)
-        cfg = read_config(folder / CONFIG)
+        cfg = read_saved_config(folder / CONFIG)
         recording = None if reference is None else decode_audio(read_audio(reference), cfg.data)
         g = build_generator(cfg.model, cfg.train.segment_size, cfg.data)
         load_weights(folder, weights, g)

@@ -8,15 +8,7 @@ from torch import nn
 
 from benchmarks import step as benchmark
 from benchmarks.as_reference import AsReferenceStep
-from benchmarks.parts import (
-    CORRECTED,
-    PEAKS,
-    FlopCount,
-    KeptForBackward,
-    attainable,
-    in_parts,
-    peak,
-)
+from benchmarks.parts import FlopCount, KeptForBackward, in_parts
 from benchmarks.step import (
     Subject,
     command_line,
@@ -28,6 +20,7 @@ from benchmarks.step import (
 )
 from tests.tiny import tiny_batch, tiny_config, tiny_state
 from tests.trainable.networks.kernels.test_lstm import gates_of
+from trainable.flops import CORRECTED, PEAKS, attainable, peak
 from trainable.learning.step import TrainingStep
 from trainable.networks.kernels.lstm import recurrence
 

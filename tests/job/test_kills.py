@@ -5,8 +5,10 @@ import re
 import time
 
 import pytest
+from ray.train import Result
 
 from tests.job.conftest import arguments, kill, metrics
+from tests.job.on_ray.test_results import listed
 
 STEPS = 24
 KILLS = 3
@@ -44,6 +46,8 @@ def test_killed_again_and_again_and_resized_the_bits_are_the_same(command, shard
         finally:
             kill(process)
         print(f"{workers} workers, killed at {len(list(run.glob('checkpoint_0*')))} checkpoints")
+        if (run / "checkpoint_manager_snapshot.json").exists():  # it had begun
+            listed(Result.from_path(run))  # all of them are there
         if ended is not None:
             break
     done = command(
@@ -67,3 +71,6 @@ def test_killed_again_and_again_and_resized_the_bits_are_the_same(command, shard
 
     assert parameters("stormy") == parameters("calm")
     assert losses("stormy") == losses("calm")
+    stormy, calm = (Result.from_path(tmp_path / name) for name in ("stormy", "calm"))
+    assert listed(stormy) == listed(calm)
+    assert stormy.metrics["loss/g/mel"] == calm.metrics["loss/g/mel"]

@@ -5,8 +5,10 @@ import re
 
 import fsspec
 import pytest
+from ray.train import Result
 
 from tests.job.conftest import Command, arguments
+from tests.job.on_ray.test_results import listed
 from trainable.run.format import step_of
 from trainable.run.metrics_file import read_metrics
 from trainable.run.storage import checkpoints
@@ -41,3 +43,6 @@ def test_a_run_on_s3_is_written_in_parts_and_continues(command: Command, bucket,
     )
     assert fs.glob("bucket/runs/far/tensorboard/events*")
     assert [step_of(uri) for uri in checkpoints(run)] == [6, 4, 2]
+    result = Result.from_path(run)
+    assert listed(result) == [2, 4, 6]
+    assert result.metrics["loss/g/mel"] == read_metrics(run)[-1]["loss/g/mel"]

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import fsspec
 import pytest
+from ray.train import Result
 
 from tests.job.conftest import arguments, metrics
+from tests.job.on_ray.test_results import listed
 from trainable.run.format import step_of
 from trainable.run.logs import log_path
 from trainable.run.metrics_file import read_metrics
@@ -77,6 +79,7 @@ def test_a_worker_killed_amid_an_upload_to_a_store_that_answers_503_to_a_third(
         int(path[-9:]) for path in fsspec.filesystem("s3").glob("bucket/runs/run/checkpoint_0*")
     }
     assert complete == there
+    assert listed(Result.from_path(run)) == sorted(complete)
 
 
 def test_a_store_that_goes_away_stops_the_run_with_one_line(command, shards, store, monkeypatch):

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from ray.train import Result
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -23,6 +24,7 @@ from job.settings.config import Config, RunSettings
 from job.voice.export import export
 from job.voice.voice import Voice
 from tests.job.conftest import OVER_AN_EPOCH, arguments, metrics
+from tests.job.on_ray.test_results import listed
 from tests.job.voices import tiny_checkpoint
 from trainable.learning.report import crc
 from trainable.learning.state import build_networks
@@ -162,6 +164,13 @@ def test_the_run_describes_itself(two_workers):
     assert [bool(own) for own in scores] == [True, False, True]
     assert [p.name for p in newest] == [f"checkpoint_0000000{step}" for step in kept]
     assert (newest[-1] / "config.yaml").read_text() == (two_workers / "config.yaml").read_text()
+    result, last = Result.from_path(two_workers), metrics(two_workers)[-1]
+    assert listed(result) == [3, 4, 6]
+    assert {tag: result.metrics[tag] for tag in ("loss/g/mel", "grad_norm_g", "seconds")} == {
+        tag: pytest.approx(last[tag]) for tag in ("loss/g/mel", "grad_norm_g", "seconds")
+    }
+    assert result.metrics["eval/mel"] == scores[-1]["eval/mel"]
+    assert result.get_best_checkpoint("eval/mel", "min").path.endswith(("3", "6"))
 
 
 def with_other_code(checkpoint: Path) -> None:
@@ -222,6 +231,7 @@ def test_a_truncated_checkpoint_is_passed_over_and_the_run_goes_on_from_the_one_
     assert "removes checkpoint_000000006: it is damaged" in said
     assert [line["step"] for line in metrics(run)] == list(range(1, 8))
     assert "checkpoint_000000007" in said
+    assert listed(Result.from_path(run))[-1] == 7
 
 
 def test_one_and_two_workers_see_the_same_utterances_and_start_with_the_same_losses(

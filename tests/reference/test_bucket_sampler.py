@@ -6,7 +6,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from data.config import PlanConfig
 from data.plan.buckets import bucket_batches
+from data.plan.epoch_plan import Position
+from data.plan.history import Cut, begun
+from data.plan.schedule import Schedule
 from tests.reference.goldens import OWN, REFERENCE
 
 FILE = REFERENCE.json("bucket_sampler")
@@ -57,3 +61,48 @@ def test_buckets(name):
         counts = Counter(bucket for batch in batches for bucket in batch)
         samples = [counts[b] * case["batch_size"] * case["num_replicas"] for b in sorted(counts)]
         assert samples == case["num_samples_per_bucket"]
+
+
+def batches_of_training(lengths, batch_size, boundaries, replicas, rank, epoch, seed=5):
+    """The batches of a worker as the training's schedule deals them, one per global step."""
+    plan = PlanConfig(
+        mode="buckets", max_utterances=batch_size, bucket_boundaries=tuple(boundaries)
+    )
+    cut = Cut(seed, replicas, segment_frames=32, add_blank=True, plan=plan)
+    rows = np.arange(len(lengths))
+    schedule = Schedule(begun(cut), rows, np.asarray(lengths), np.ones_like(rows))
+    epoch_plan = schedule.plan(epoch)
+    found = []
+    for step in range(epoch_plan.steps):
+        (number,) = schedule.shares(Position(step, epoch, step), replicas)[rank]
+        found.append(epoch_plan.micro_batch(step, number).tolist())
+    return found
+
+
+@pytest.mark.parametrize("name", FILE["lengths"])
+def test_batches_of_the_training_are_the_samplers(name):
+    for case in cases_of(name):
+        if case["shuffle"]:
+            settings = (case["batch_size"], case["boundaries_in"], case["num_replicas"])
+            lengths = FILE["lengths"][name]
+            made = batches_of_training(lengths, *settings, case["rank"], case["epoch"])
+            assert made == case["batches"]
+
+
+@pytest.mark.parametrize("replicas", [1, 2, 8])
+def test_any_number_of_workers_trains_on_the_samplers_batches(replicas):
+    """Of four epochs; on one bucket at a time, and whatever the seed is."""
+    lengths, boundaries = FILE["lengths"]["lognormal"], PlanConfig().bucket_boundaries
+    for epoch in range(4):
+        ranks = [
+            batches_of_training(lengths, 4, boundaries, replicas, rank, epoch, seed=rank)
+            for rank in range(replicas)
+        ]
+        for rank, made in enumerate(ranks):
+            sampled = bucket_batches(
+                lengths, 4, boundaries, num_replicas=replicas, rank=rank, epoch=epoch
+            )
+            assert made == sampled
+        for step in zip(*ranks, strict=True):
+            bucket = np.searchsorted(boundaries, [lengths[i] for batch in step for i in batch])
+            assert len(set(bucket.tolist())) == 1

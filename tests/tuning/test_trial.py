@@ -49,9 +49,10 @@ def test_only_reports_of_validations_are_passed_on():
         put = list.append
 
     reports = Reports(Told())
-    reports.after_report(None, [{"step": 3, "epoch": 0}], None)
-    reports.after_report(None, [{"step": 4, "epoch": 0, "eval/mel": 1.0}] * 2, None)
-    assert reports.queue == [(4, {"eval/mel": 1.0})]
+    reports.after_report(None, [{"step": 3, "loss/g/mel": 2.0}], None)
+    validated = {"step": 4, "loss/g/mel": 1.5, "eval/mel": 1.0}
+    reports.after_report(None, [validated] * 2, None)
+    assert reports.queue == [(4, validated)]
 
 
 def test_a_place_goes_on_in_its_own_run_and_as_another_trial_or_with_other_values_in_a_new_one():

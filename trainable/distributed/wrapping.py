@@ -20,7 +20,7 @@ def unwrapped(net: nn.Module) -> nn.Module:
 def ddp_settings(train: TrainConfig) -> dict[str, Any]:
     """Return the arguments of DDP's wrapper."""
     return {
-        # no network here has buffers that must be shared
+        # the step shares them once, where a network has any (`same_buffers`)
         "broadcast_buffers": False,
         # gradients are views of what is sent, instead of copied back from it
         "gradient_as_bucket_view": True,
@@ -50,3 +50,16 @@ def same_weights(net: nn.Module) -> nn.Module:
     for weight, own in zip(weights, together.split([w.numel() for w in weights]), strict=True):
         weight.copy_(own.view_as(weight))
     return net
+
+
+@collective
+@torch.no_grad()
+def same_buffers(net: nn.Module) -> None:
+    """Give a network's buffers rank 0's values.
+
+    Spectral norm changes them with every forward pass, and ranks may have unequal shares of a step.
+    """
+    if world_size() == 1:
+        return
+    for buffer in net.buffers():
+        dist.broadcast(buffer, src=0)

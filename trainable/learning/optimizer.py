@@ -63,9 +63,18 @@ def learning_rate(train: TrainConfig, position: Position, base: float | None = N
         base: rate at step 0, before warm-up; None: train.learning_rate.
     """
     start = train.learning_rate if base is None else base
-    decays = position.epoch if train.lr_decay_by == "epoch" else position.step
     warmup = min(1.0, (position.step + 1) / train.warmup_steps) if train.warmup_steps else 1.0
-    return start * warmup * train.lr_decay**decays
+    return start * warmup * _decay(train, position)
+
+
+def base_rate(train: TrainConfig, position: Position, rate: float) -> float:
+    """Return the rate at step 0 from which the decay leads to a rate at a position."""
+    return rate / _decay(train, position)
+
+
+def _decay(train: TrainConfig, position: Position) -> float:
+    """Return the factor by which the learning rate has decayed at a position."""
+    return train.lr_decay ** (position.epoch if train.lr_decay_by == "epoch" else position.step)
 
 
 @torch.no_grad()

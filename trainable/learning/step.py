@@ -20,7 +20,7 @@ from data.precision import widen
 from data.stream.collate import TtsBatch
 from trainable.config import TrainConfig
 from trainable.distributed.collectives import collective
-from trainable.distributed.wrapping import unwrapped
+from trainable.distributed.wrapping import same_buffers, unwrapped
 from trainable.learning.adversaries import Adversary
 from trainable.learning.optimizer import grad_norm
 from trainable.learning.report import StepReport, Told, crc, gather_report
@@ -133,6 +133,9 @@ class TrainingStep:
 
         norms = self.train_discriminators(share)
         norms |= self.train_generator(share, want_images)
+        if self.state.model.use_spectral_norm:
+            for name in self.discriminators:
+                same_buffers(self.bare[name])
         if self.state.averaged is not None:
             self.state.averaged.update(self.state.position.step + 1)
 

@@ -9,6 +9,7 @@ status.json              whether it runs, and how it ended (heartbeat.py)
 metrics.jsonl            one JSON object per global step; in an object store, which cannot append,
                          parts: metrics/<first step>.jsonl
 tensorboard/             events of the training; tensorboard/eval/ those of the validations
+trackers/<name>.txt      what a tracker (run.trackers) calls the run
 logs/rank-<r>.log        log of each rank
 logs/stuck-rank-<r>.txt  where a rank was when it hung
 logs/driver.log          tracebacks of the run's failures
@@ -53,6 +54,7 @@ METRICS = "metrics.jsonl"
 METRICS_PARTS = "metrics"
 TENSORBOARD = "tensorboard"
 TENSORBOARD_EVAL = "tensorboard/eval"
+TRACKERS = "trackers"
 LOGS = "logs"
 DRIVER_LOG = f"{LOGS}/driver.log"
 
@@ -83,6 +85,8 @@ class CheckpointInfo:
         speakers: name -> row of the speaker table.
         world_size: number of workers when it was written.
         scores: scores of a validation at this step; empty without one.
+        metrics: losses, norms and rates of this step (RunLog.told); empty in checkpoints of older
+            code.
         passed_over: (first, last) steps that roll-backs have passed over.
         history: changes of the data's plan; empty in checkpoints of older code.
         validations: all validations of the run so far.
@@ -95,9 +99,16 @@ class CheckpointInfo:
     speakers: dict[str, int]
     world_size: int
     scores: dict[str, float] = field(default_factory=dict)
+    metrics: dict[str, float] = field(default_factory=dict)
     passed_over: Spans = ()
     history: History = ()
     validations: tuple[Validation, ...] = ()
+
+    @property
+    def told(self) -> dict[str, float]:
+        """All that is told of this step: where it stands, its metrics, its scores."""
+        place = {"step": self.position.step, "epoch": self.position.epoch}
+        return self.metrics | place | self.scores
 
 
 def checkpoint_name(step: int) -> str:
@@ -127,6 +138,11 @@ def weights_name(network: str) -> str:
 def metrics_part(label: str) -> str:
     """Return the path of a part of the metrics in an object store, below the run's folder."""
     return f"{METRICS_PARTS}/{label}.jsonl"
+
+
+def tracker_name(tracker: str) -> str:
+    """Return the path of the file with a tracker's name of the run, below the run's folder."""
+    return f"{TRACKERS}/{tracker}.txt"
 
 
 def log_name(rank: int) -> str:

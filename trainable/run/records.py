@@ -58,6 +58,7 @@ class RunLog:
         passed_over: steps that roll-backs have passed over.
         submit: does a piece of writing, perhaps beside the training.
         pending: steps whose scalars are not read yet.
+        newest: line of the newest step that was read; empty before there is one.
 
     Raises:
         OSError: the records of earlier starts cannot be read or written.
@@ -71,6 +72,7 @@ class RunLog:
     passed_over: Spans = ()
     submit: Callable[[Callable[[], None]], None] = _now
     pending: list[PendingStep] = field(default_factory=list)
+    newest: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.policy = FaultPolicy(self.not_finite, self.loss_scaling)
@@ -116,7 +118,14 @@ class RunLog:
             self._write(pending, lines)
         if error is not None:
             raise error
+        if lines:
+            self.newest = lines[-1]
         return lines
+
+    @property
+    def told(self) -> dict[str, float]:
+        """What others are told of the newest step that was read: its finite numbers by tag."""
+        return _told(self.newest) if self.newest else {}
 
     def _write(self, pending: list[PendingStep], lines: list[dict]) -> None:
         consumed = _consumed(pending)
@@ -135,6 +144,7 @@ class RunLog:
             OSError: the records cannot be read or written.
         """
         self.policy.roll_back()
+        self.newest = {}  # of the weights before
         if self.writes:
             # what is in hand belongs before the marks
             self.metrics.persist()
@@ -213,7 +223,14 @@ def _shown(line: Mapping[str, float]) -> dict[str, float]:
         "share/padding": line["padding"],
         "share/waiting_for_data": line["seconds_waiting"] / seconds,
         "memory/peak_gib": line["peak_gib"],
+        **{tag: line[tag] for tag in ("mfu",) if tag in line},
     }
+
+
+def _told(line: Mapping[str, float]) -> dict[str, float]:
+    """Return what is told of a step: what TensorBoard shows, with the step and its seconds."""
+    told = _shown(line) | {tag: line[tag] for tag in ("step", "epoch", "seconds")}
+    return {tag: value for tag, value in told.items() if math.isfinite(value)}
 
 
 def _events(folder: str, below: str) -> GrowingFile:

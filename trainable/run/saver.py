@@ -10,7 +10,14 @@ from trainable.config import CheckpointConfig
 from trainable.learning.state import TrainState
 from trainable.run.checkpoint import HostCopy, Snapshot, take_snapshot, write_snapshot
 from trainable.run.format import CheckpointInfo
-from trainable.run.storage import owner, prune, write_checkpoint
+from trainable.run.storage import (
+    WriteList,
+    list_checkpoints,
+    owner,
+    prune,
+    write_checkpoint,
+    write_no_list,
+)
 
 log = logging.getLogger("bert_vits2_ray")
 FAILURES_IN_A_ROW = 3
@@ -27,7 +34,13 @@ class Saver:
     (logged), and the run continues to the next one; `problem` tells when it should not.
     """
 
-    def __init__(self, folder: str, cfg: CheckpointConfig, owner: str | None = None):
+    def __init__(
+        self,
+        folder: str,
+        cfg: CheckpointConfig,
+        owner: str | None = None,
+        write_list: WriteList = write_no_list,
+    ):
         """Start the thread.
 
         Args:
@@ -35,10 +48,12 @@ class Saver:
             cfg: what is kept, and how long a write is tried.
             owner: this job's claim of the folder: nothing is saved once another job has claimed
                 it; None: claims are ignored.
+            write_list: writes the run's list of checkpoints, which is always true of the folder.
         """
         self.folder = folder
         self.cfg = cfg
         self.owner = owner
+        self.write_list = write_list
         self.taken_by = ""  # another job that has claimed the folder
         # one: what is handed over first is written first
         self.thread = ThreadPoolExecutor(1, "saver")
@@ -95,12 +110,8 @@ class Saver:
         seconds = self.cfg.retry_s
         write_files = partial(write_snapshot, snapshot)
         try:
-            if self.owner:
-                # asked before each checkpoint: two jobs would prune each other's
-                now = keep_trying(lambda: owner(self.folder), seconds)
-                if now != self.owner:
-                    self.taken_by = now.partition(" ")[2]
-                    return
+            if not self._is_ours():
+                return
             # a resume from this checkpoint writes no metrics of the steps before it again
             keep_trying(first, seconds)
             keep_trying(lambda: write_checkpoint(self.folder, step, write_files), seconds)
@@ -118,9 +129,31 @@ class Saver:
         self.failures = 0
         self.saved.append(step)
         try:
-            prune(self.folder, self.saved, self.cfg, self.resumed)
+            prune(self.folder, self.saved, self.cfg, self.resumed, self.write_list)
         except OSError as error:
             log.warning("old checkpoints are kept until the next one is saved: %s", error)
+
+    def list_what_was_found(self) -> None:
+        """List the checkpoints up to the one that the run resumed from: later ones are damaged."""
+
+        def write() -> None:
+            if self._is_ours():
+                list_checkpoints(self.folder, self.write_list, self.resumed)
+
+        self.submit(write)
+
+    def _is_ours(self) -> bool:
+        """Tell whether no other job has claimed the folder; two would prune each other's.
+
+        Raises:
+            OSError: the store is out of reach.
+        """
+        if not self.owner:
+            return True
+        now = keep_trying(lambda: owner(self.folder), self.cfg.retry_s)
+        if now != self.owner:
+            self.taken_by = now.partition(" ")[2]
+        return now == self.owner
 
     def has(self, step: int) -> bool:
         """Tell whether the newest durable checkpoint is of this step.

@@ -5,6 +5,7 @@ They are found, verified, fetched, written and pruned here.
 
 import contextlib
 import logging
+import math
 import os
 import platform
 import tempfile
@@ -36,6 +37,12 @@ from trainable.run.format import (
 
 log = logging.getLogger("bert_vits2_ray")
 BEST = "best"  # `<run>/best` names a run's best checkpoint
+# writes a run's list of checkpoints: (folder or URI of the run, name -> what is told of it)
+WriteList = Callable[[str, Mapping[str, Mapping[str, Any]]], None]
+
+
+def write_no_list(_run: str, _told: Mapping[str, Mapping[str, Any]]) -> None:
+    """Do nothing: nobody but the folder itself knows of its checkpoints."""
 
 
 def claim(run: str) -> str:
@@ -191,10 +198,44 @@ def scores_of(uri: str) -> dict[str, float]:
 
     They are empty if there was none, or if the checkpoint's state cannot be read.
     """
+    info = _info_if_readable(uri)
+    return info.scores if info else {}
+
+
+def told_of(uri: str) -> dict[str, float]:
+    """Return all that a checkpoint tells of its step; nothing if its state cannot be read."""
+    info = _info_if_readable(uri)
+    return info.told if info else {}
+
+
+def _info_if_readable(uri: str) -> CheckpointInfo | None:
     try:
-        return read_state(uri).scores
+        return read_state(uri)
     except (CheckpointError, FileNotFoundError):
-        return {}
+        return None
+
+
+def list_checkpoints(run: str, write_list: WriteList, newest: float = math.inf) -> None:
+    """List a run's checkpoints as they lie in its folder.
+
+    Args:
+        run: folder or URI of the run.
+        write_list: writes the list.
+        newest: step of the newest one that is listed: a later one is damaged, or of no use.
+
+    Raises:
+        OSError: the store is out of reach.
+    """
+    found = {step_of(uri): _info_if_readable(uri) for uri in checkpoints(run)}
+    write_list(run, _told({step: info for step, info in found.items() if step <= newest}))
+
+
+def _told(found: Mapping[int, CheckpointInfo | None]) -> dict[str, dict[str, Any]]:
+    """Return name -> what is told of each checkpoint, by steps; the step alone of a damaged one."""
+    return {
+        checkpoint_name(step): info.told if info else {"step": step}
+        for step, info in sorted(found.items())
+    }
 
 
 def resolve(uri: str) -> str:
@@ -326,8 +367,17 @@ def kept(scores: dict[int, dict[str, float]], cfg: CheckpointConfig) -> set[int]
     return {*newest, *best_scores, *scheduled[-1:]}
 
 
-def prune(run: str, saved: Sequence[int], cfg: CheckpointConfig, resumed: int = -1) -> None:
+def prune(
+    run: str,
+    saved: Sequence[int],
+    cfg: CheckpointConfig,
+    resumed: int = -1,
+    write_list: WriteList = write_no_list,
+) -> None:
     """Remove the checkpoints that need not stay, and what half-written ones have left.
+
+    Those that stay are listed first, so that a list never names one that is gone, whenever this
+    process ends.
 
     To be called after a save. A checkpoint that is later than the one that the run resumed from,
     and was not saved since, was damaged, or the run was rolled back behind it: a later start would
@@ -338,6 +388,7 @@ def prune(run: str, saved: Sequence[int], cfg: CheckpointConfig, resumed: int = 
         saved: steps of the checkpoints saved since the start; the last one is durable.
         cfg: what to keep.
         resumed: step that the start resumed from.
+        write_list: writes the run's list of checkpoints.
 
     Raises:
         OSError: the store is out of reach.
@@ -347,8 +398,10 @@ def prune(run: str, saved: Sequence[int], cfg: CheckpointConfig, resumed: int = 
     assert newest in complete, f"checkpoint {newest} is not there"
 
     ours = {step for step in complete if step <= newest and (step <= resumed or step in saved)}
-    scores = {step: scores_of(complete[step]) for step in ours}
-    stay = {checkpoint_name(step) for step in kept(scores, cfg)}
+    infos = {step: _info_if_readable(complete[step]) for step in ours}
+    staying = kept({step: info.scores if info else {} for step, info in infos.items()}, cfg)
+    stay = {checkpoint_name(step) for step in staying}
+    write_list(run, _told({step: infos[step] for step in staying}))
 
     with reachable(run):
         fs, root = located(run)

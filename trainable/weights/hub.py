@@ -15,10 +15,14 @@ from huggingface_hub.hf_api import ModelInfo, RepoSibling
 from data.models import HubUnreachableError, unreachable
 
 log = logging.getLogger("bert_vits2_ray")
+KEY = "train.init_from"
 
 
 def download(
-    name: str, wanted: Callable[[list[str]], list[str]], endpoint: str | None = None
+    name: str,
+    wanted: Callable[[list[str]], list[str]],
+    endpoint: str | None = None,
+    key: str = KEY,
 ) -> Path:
     """Fetch files of a model; the access token is HF_TOKEN of the environment.
 
@@ -26,6 +30,7 @@ def download(
         name: `user/model` or `user/model@revision`.
         wanted: picks files out of the names of all.
         endpoint: address of a mirror; None: HF_ENDPOINT of the environment, or the hub itself.
+        key: key or option that names the model, for messages.
 
     Returns:
         The folder in the local cache that holds them.
@@ -37,7 +42,7 @@ def download(
     """
     api = HfApi(endpoint=endpoint)
     repo = name.partition("@")[0]
-    info, files = look_up(api, name, wanted)
+    info, files = look_up(api, name, wanted, key)
     siblings = {sibling.rfilename: sibling for sibling in info.siblings or []}
     for file in files:
         # by the commit: all files are of one revision, also if the model changes meanwhile
@@ -58,7 +63,7 @@ def download(
 
 
 def look_up(
-    api: HfApi, name: str, wanted: Callable[[list[str]], list[str]]
+    api: HfApi, name: str, wanted: Callable[[list[str]], list[str]], key: str = KEY
 ) -> tuple[ModelInfo, list[str]]:
     """Return what the hub states about a model, and which of its files are wanted.
 
@@ -66,6 +71,7 @@ def look_up(
         api: the hub, or its mirror.
         name: `user/model` or `user/model@revision`.
         wanted: picks files out of the names of all.
+        key: see `download`.
 
     Raises:
         ValueError: there is no such model or revision, the token may not read it, or nothing in it
@@ -73,7 +79,7 @@ def look_up(
         HubUnreachableError: the network fails.
     """
     repo, _, revision = name.partition("@")
-    info = _describe(api, repo, revision or None, name)
+    info = _describe(api, repo, revision or None, name, key)
     names = [sibling.rfilename for sibling in info.siblings or []]
     files = wanted(names)
     if not files:
@@ -82,7 +88,7 @@ def look_up(
     return info, files
 
 
-def _describe(api: HfApi, repo: str, revision: str | None, name: str) -> ModelInfo:
+def _describe(api: HfApi, repo: str, revision: str | None, name: str, key: str) -> ModelInfo:
     """Return what the hub states about a model and its files.
 
     Raises:
@@ -101,7 +107,7 @@ def _describe(api: HfApi, repo: str, revision: str | None, name: str) -> ModelIn
             "access token may read: check the name, or set HF_TOKEN"
         ) from error
     except Exception as error:  # of the network, by the names of several libraries
-        message = unreachable("train.init_from", name, api.endpoint, error)
+        message = unreachable(key, name, api.endpoint, error)
         raise HubUnreachableError(message) from error
 
 

@@ -1,7 +1,9 @@
 """Files of one network's weights, as published and as we export them.
 
 G_*.pth, D_*.pth, DUR_*.pth, WD_*.pth are the reference's: a torch pickle of `model` (a state dict),
-`optimizer` (AdamW's state by number), `learning_rate` and `iteration` (epochs). G_*.safetensors and
+`optimizer` (AdamW's state by number), `learning_rate` and `iteration` (the epoch's number, from 1).
+G_*_release.pth is its compressed form: without the posterior encoder and the optimizer, and perhaps
+in half precision. G_*.safetensors and
 so on hold the state dict alone, with the two numbers in their metadata and the optimizer's state by
 name in G_*.optimizer.safetensors beside. Either comes from strangers: nothing but tensors and plain
 numbers is ever unpickled.
@@ -19,7 +21,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from trainable.learning.optimizer import Moments
-from trainable.networks.registry import networks
+from trainable.networks.registry import GENERATOR, networks
 from trainable.run.tensor_files import load_tensors, utf_8_name
 
 OPTIMIZER = ".optimizer.safetensors"
@@ -60,16 +62,30 @@ def newest(names: Iterable[str]) -> dict[str, str]:
         Network -> name of its file.
     """
     network_of = {prefix: name for name, prefix in prefixes().items()}
-    pattern = re.compile(rf"({'|'.join(network_of)})_(\d+)\.(pth|safetensors)")
-    found: dict[str, tuple[int, bool, str]] = {}
+    found: dict[str, tuple[int, bool, bool, str]] = {}
     for file in names:
-        match = pattern.fullmatch(file)
+        match = _named(file)
         if match:
-            name = network_of[match[1]]
-            # of equal numbers .pth wins: it is what the reference trainer wrote
-            rank = int(match[2]), match[3] == "pth", file
+            name = network_of[match["prefix"]]
+            # of equal numbers the whole file wins, then .pth, which the reference trainer wrote
+            rank = int(match["step"]), not match["release"], match["form"] == "pth", file
             found[name] = max(found.get(name, rank), rank)
-    return {name: file for name, (_, _, file) in found.items()}
+    return {name: file for name, (*_, file) in found.items()}
+
+
+def _named(file: str) -> re.Match[str] | None:
+    """Return the parts of the name of a published file; None if it is none's name."""
+    any_prefix = "|".join(prefixes().values())
+    return re.fullmatch(
+        rf"(?P<prefix>{any_prefix})_(?P<step>\d+)(?P<release>_release)?\.(?P<form>pth|safetensors)",
+        file,
+    )
+
+
+def named_step(names: Iterable[str]) -> int:
+    """Return the step that the name of the generator's file tells; 0 if none does."""
+    match = _named(newest(names).get(GENERATOR, ""))
+    return int(match["step"]) if match else 0
 
 
 def needed(names: Iterable[str]) -> list[str]:
@@ -105,8 +121,8 @@ def _read_pth(path: Path, buffers: Collection[str], optimizer: bool) -> Publishe
         raise ValueError(f"{path.name} is refused: it has no key `model` with a network's tensors")
 
     state = content.get("optimizer")
-    epoch = content.get("iteration")
-    epoch = epoch if isinstance(epoch, int) else 0
+    number = content.get("iteration")
+    epoch = max(number - 1, 0) if isinstance(number, int) else 0
     if not (state and optimizer):
         return Published(weights, epoch=epoch)
 
@@ -218,7 +234,7 @@ def write_pth(path: Path, published: Published, adamw: Mapping[str, Any]) -> Non
     """
     content = {
         "model": published.weights,
-        "iteration": published.epoch,
+        "iteration": published.epoch + 1,
         "optimizer": _optimizer_of(published, adamw),
         "learning_rate": published.learning_rate,
     }

@@ -14,7 +14,9 @@ from torch import Tensor, nn
 from data.files import is_local, is_uri, located, reachable
 from data.text.languages import LANGUAGES, PUBLISHED, count_tones
 from data.text.symbols import symbols
+from trainable.config import TrainConfig
 from trainable.learning.optimizer import Moments, load_moments
+from trainable.networks.registry import GENERATOR
 from trainable.run.checkpoint import mismatches, weights_file
 from trainable.run.format import CHECKSUMS, TRAINING, read_info, weights_name
 from trainable.run.storage import BEST, checkpoints, fetched, is_here, resolve
@@ -24,6 +26,7 @@ from trainable.weights.published import (
     ADAMW,
     LEAVE,
     Published,
+    named_step,
     needed,
     newest,
     prefixes,
@@ -33,6 +36,7 @@ from trainable.weights.speakers import SPEAKERS, Speakers, match_speakers, speak
 
 # rows per symbol, tone and language
 OF_LANGUAGES = ("enc_p.emb.weight", "enc_p.tone_emb.weight", "enc_p.language_emb.weight")
+PARTS_SHOWN = 6
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
 
 
@@ -44,10 +48,16 @@ class Taken:
         report: what was taken over of each network, and every tensor that is missing, unknown or
             misshaped.
         learning_rates: learning rates of the networks whose optimizers were taken over.
+        initial: which parameters keep their initial values, and their share; empty if none do.
+        step: step that the name of the generator's file tells; 0 if none does.
+        epoch: epochs that the generator was trained for.
     """
 
     report: list[str] = field(default_factory=list)
     learning_rates: dict[str, float] = field(default_factory=dict)
+    initial: str = ""
+    step: int = 0
+    epoch: int = 0
 
 
 @dataclass(frozen=True)
@@ -57,10 +67,12 @@ class Fitted:
     Attributes:
         published: the whole state dict, with the optimizer's state that goes with it.
         report: what was taken over and what was not.
+        initial: tensor -> how many of its numbers keep their initial values, where some do.
     """
 
     published: Published
     report: list[str]
+    initial: dict[str, int]
 
 
 def warm_start(
@@ -103,7 +115,10 @@ def warm_start(
 
     # from here on nothing fails
     files = {name: file for name, (file, _) in found.items()}
-    taken = Taken(_unmatched(nets, files))
+    taken = Taken(_unmatched(nets, files), step=named_step(files.values()))
+    if GENERATOR in found:
+        taken.epoch = found[GENERATOR][1].epoch
+    taken.initial = _initial(nets, {name: own.initial for name, own in fitted.items()})
     for name, own in fitted.items():
         taken.report += own.report
         nets[name].load_state_dict(own.published.weights)
@@ -131,15 +146,39 @@ def _unmatched(nets: Mapping[str, nn.Module], files: Mapping[str, str]) -> list[
     return lines
 
 
+def _initial(nets: Mapping[str, nn.Module], kept: Mapping[str, Mapping[str, int]]) -> str:
+    """Return which parameters keep their initial values, and their share; empty if none do.
+
+    Args:
+        nets: name -> network.
+        kept: network -> tensor -> numbers that keep them, of networks that have a file.
+    """
+    told = []
+    for name, net in nets.items():
+        count = sum(t.numel() for t in net.state_dict().values())
+        if name not in kept:
+            told.append(f"{name}: all, it has no file")
+        elif own := kept[name]:
+            parts = list(dict.fromkeys(key.partition(".")[0] for key in own))
+            shown = ", ".join(parts[:PARTS_SHOWN]) + ", ..." * (len(parts) > PARTS_SHOWN)
+            told.append(f"{name}: {sum(own.values()) / count:.1%} ({shown})")
+    return "; ".join(told)
+
+
 @contextlib.contextmanager
-def folder_of(source: str, endpoint: str | None) -> Iterator[Path]:
+def folder_of(source: str, endpoint: str | None, key: str = "train.init_from") -> Iterator[Path]:
     """Give the files of a source as a local folder: published ones, or a checkpoint's.
+
+    Args:
+        source: see `warm_start`.
+        endpoint: mirror of the hub.
+        key: key or option that names the source, for messages.
 
     Raises:
         ValueError: there are none.
     """
-    if _is_of_hub(source):
-        yield download(source, needed, endpoint)
+    if is_of_hub(source):
+        yield download(source, needed, endpoint, key)
         return
 
     fs, root = located(source)
@@ -156,25 +195,56 @@ def folder_of(source: str, endpoint: str | None) -> Iterator[Path]:
             yield Path(copy)
 
 
-def look_for(source: str, endpoint: str | None) -> None:
+def look_for(source: str, endpoint: str | None) -> int:
     """Refuse a source of `warm_start` that holds no weights, without reading them.
+
+    Returns:
+        The step that the name of its generator's file tells; 0 if none does.
 
     Raises:
         ValueError: it holds none, or is nowhere; names the key.
         OSError: its store or the hub does not answer.
     """
     try:
-        if _is_of_hub(source):
-            look_up(HfApi(endpoint=endpoint), source, needed)
-        elif not _published_files(source) and not (is_uri(source) and _has_checkpoints(source)):
+        if is_of_hub(source):
+            return named_step(look_up(HfApi(endpoint=endpoint), source, needed)[1])
+        files = _published_files(source)
+        if not files and not (is_uri(source) and _has_checkpoints(source)):
             _checkpoint_of(source)
+        return named_step(files)
     except ValueError as error:
         raise ValueError(f"train.init_from {source}: {error}") from error
 
 
-def _is_of_hub(source: str) -> bool:
+def check_first_step(train: TrainConfig, step: int) -> None:
+    """Refuse weights whose steps leave none to train.
+
+    Args:
+        train: the training.
+        step: step at which a run begins that takes them over.
+
+    Raises:
+        ValueError: names the keys.
+    """
+    if step >= train.max_steps:
+        raise ValueError(
+            f"train.init_from {train.init_from} begins at step {step}, and train.max_steps "
+            f"{train.max_steps} counts these steps too: raise it, or set train.init_step 0"
+        )
+
+
+def is_of_hub(source: str) -> bool:
     """Tell whether a source names a model of the hub; a folder of the same name wins over it."""
     return not is_uri(source) and not is_here(source) and bool(HUB_NAME.fullmatch(source))
+
+
+def is_published(source: str) -> bool:
+    """Tell whether a source is of published files, rather than a run or checkpoint.
+
+    Raises:
+        OSError: its store does not answer.
+    """
+    return is_of_hub(source) or bool(_published_files(source))
 
 
 def _published_files(source: str) -> list[str]:
@@ -282,6 +352,7 @@ def fit(
     weights = dict(published.weights)
     notes: list[str] = []
     moments: Moments = {key: dict(entry) for key, entry in (published.moments or {}).items()}
+    new_rows = _new_rows(weights, own, speakers)
     if speakers is not None and (note := match_speakers(speakers, weights, moments, own)):
         notes.append(note)
     for table in tables_to_resize(weights, own):
@@ -323,7 +394,30 @@ def fit(
     whole = replace(
         published, weights={**own, **taken, **silent}, moments=moments if optimizer else None
     )
-    return Fitted(whole, [f"{file}: {line}" for line in (*lines, *notes, *wrong)])
+    initial = {key: t.numel() for key, t in own.items() if key not in taken | silent} | new_rows
+    return Fitted(whole, [f"{file}: {line}" for line in (*lines, *notes, *wrong)], initial)
+
+
+def _new_rows(
+    theirs: Mapping[str, Tensor], own: Mapping[str, Tensor], speakers: Speakers | None
+) -> dict[str, int]:
+    """Return table -> numbers of its rows that a file has no row for.
+
+    Args:
+        theirs: tensors of the file.
+        own: tensors of the network.
+        speakers: see `fit`.
+    """
+    found = {}
+    for table in (SPEAKERS, *OF_LANGUAGES):
+        if table in theirs and table in own and theirs[table].shape[1:] == own[table].shape[1:]:
+            rows = len(own[table]) - len(theirs[table])
+            if table == SPEAKERS and speakers is not None and speakers.theirs is not None:
+                # rows that no speaker has wait for one
+                rows = len(speakers.ours) - len(speakers.rows())
+            if rows > 0:
+                found[table] = rows * own[table][0].numel()
+    return found
 
 
 def _resize(

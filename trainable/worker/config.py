@@ -19,6 +19,7 @@ class WorkerConfig:
         threads: torch threads of this worker; from the configuration, never from the number of
             workers.
         notice_poll_s: seconds between questions for a notice that a node is leaving.
+        health_poll_s: seconds between looks of the cluster at what workers report.
         collective_timeout_s: seconds after which a collective operation fails that not all workers
             join.
         loader_resources: further resources of the cluster that each loader takes.
@@ -34,6 +35,7 @@ class WorkerConfig:
     folder: str
     threads: int
     notice_poll_s: float
+    health_poll_s: float
     collective_timeout_s: float
     loader_resources: dict[str, float]
     owner: str

@@ -18,6 +18,7 @@ from data.stream.micro_batches import MicroBatch
 from trainable.compiling import not_compiled
 from trainable.distributed.collectives import collective, on_all_ranks
 from trainable.evaluation.validation import Validator
+from trainable.flops import Utilisation
 from trainable.learning.judgement import gives_up
 from trainable.learning.not_finite import NotFiniteError
 from trainable.learning.rehearsal import naming
@@ -28,7 +29,13 @@ from trainable.profiling import StepProfile
 from trainable.run.records import RunLog
 from trainable.worker.config import WorkerConfig
 from trainable.worker.preemption import Notices
-from trainable.worker.progress import announce, padding_share, peak_gib, show_progress
+from trainable.worker.progress import (
+    announce,
+    computed_frames,
+    padding_share,
+    peak_gib,
+    show_progress,
+)
 from trainable.worker.ray_worker import Worker
 from trainable.worker.resume import restore_before
 from trainable.worker.saving import Checkpoints
@@ -129,6 +136,7 @@ class TrainingLoop:
         state = self.state
         train = self.cfg.train
         notices = Notices(self.worker.ask_for_notice, self.cfg.notice_poll_s)
+        utilisation = Utilisation(train, self.worker.device)
         announced = None
         while self.has_steps_left():
             here = state.position
@@ -146,8 +154,11 @@ class TrainingLoop:
             waited = time.perf_counter() - begin
 
             # train on them
-            report = self.train_on(micro_batches, number)
+            frames = computed_frames(micro_batches)
+            with utilisation.counting(frames):
+                report = self.train_on(micro_batches, number)
             profile.end(number)
+            seconds = time.perf_counter() - begin
             learning_rate = state.learning_rate("g")
             state.position = self.schedule.after(here)
 
@@ -161,12 +172,14 @@ class TrainingLoop:
                 lr=learning_rate,
                 utterances=plan.utterances(here.epoch_step),
                 padding=padding_share(micro_batches),
-                seconds=time.perf_counter() - begin,
+                seconds=seconds,
                 seconds_waiting=waited,
                 peak_gib=peak_gib(self.worker.device),
+                **utilisation.of(frames, seconds),
             )
             if number % train.log_every_steps == 0 or number == 1 or is_last:
                 show_progress(self.records, train.max_steps)
+                self.worker.report_progress(self.records.told)
 
             # a node that leaves may not have the time for a validation, nor has a user
             notice = None if is_last else notices.poll()
@@ -216,6 +229,8 @@ class TrainingLoop:
             self.checkpoints.save_and_report(scores, wait=True)
         elif step % train.checkpoint.every_steps == 0 or (scores and train.checkpoint.keep_best):
             self.checkpoints.save_and_report(scores)
+        elif scores:
+            self.worker.report_progress(self.records.told | scores)
 
     def owes_validation(self) -> bool:
         """Tell whether the run was left just before a validation.

@@ -6,14 +6,30 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+import torch.distributed as dist
 
 from data.plan.epoch_plan import EpochPlan
 from data.shards.manifest import Names
 from data.stream.micro_batches import MicroBatch
+from trainable.hardware import device_name
+from trainable.learning.state import TrainState
 from trainable.run.records import RunLog
+from trainable.worker.config import WorkerConfig
 
 log = logging.getLogger("bert_vits2_ray")
 NAMES_SHOWN = 100
+# name in the log -> tag of a step's scalars
+SHOWN = {
+    "mel": "loss/g/mel",
+    "kl": "loss/g/kl",
+    "dur": "loss/g/dur",
+    "fm": "loss/g/fm",
+    "g": "loss/g/total",
+    "d": "loss/d/total",
+    "dur_disc": "loss/dur_disc/total",
+    "wd": "loss/wd/total",
+    "lr": "lr",
+}
 
 
 def announce(epoch: int, plan: EpochPlan, names: Names) -> None:
@@ -36,6 +52,45 @@ def announce(epoch: int, plan: EpochPlan, names: Names) -> None:
             log.info("epoch %d %s %d utterances: %s", epoch, what, len(rows), ids)
 
 
+def tell_what_runs(
+    cfg: WorkerConfig, world_size: int, device: torch.device, state: TrainState
+) -> None:
+    """Log what a start trains, and on what."""
+    train = cfg.train
+    backend = dist.get_backend() if dist.is_initialized() else "no group"
+    frozen = 0
+    sizes = []
+    for name, net in state.nets.items():
+        own = list(net.parameters())
+        frozen += sum(not p.requires_grad for p in own)
+        sizes.append(f"{name} {sum(p.numel() for p in own):,}")
+    log.info(
+        "code %s; %d workers of %s, %s; %d micro-batches per step, %s, %s reduction",
+        cfg.code_version,
+        world_size,
+        device_name(device),
+        backend,
+        train.micro_batches_per_step,
+        train.precision,
+        train.reduction,
+    )
+    log.info("%s; parameters %s; %d tensors frozen", _variant(cfg), ", ".join(sizes), frozen)
+
+
+def _variant(cfg: WorkerConfig) -> str:
+    """Return what of VITS2 the networks have."""
+    model = cfg.model
+    switches = {
+        "transformer flow": model.use_transformer_flow,
+        "speaker in the text encoder": model.use_spk_conditioned_encoder,
+        "noise in the alignment": model.use_noise_scaled_mas,
+        "duration discriminator": model.use_duration_discriminator,
+    }
+    without = [name for name, on in switches.items() if not on]
+    kind = "VITS" if len(without) == len(switches) else "VITS2"
+    return f"{kind} without {', '.join(without)}" if without else kind
+
+
 def show_progress(records: RunLog, max_steps: int) -> None:
     """Read and write the scalars of the steps since the last time, and show the last one.
 
@@ -54,15 +109,11 @@ def show_progress(records: RunLog, max_steps: int) -> None:
 
     seconds = [x["seconds"] for x in lines]
     log.info(
-        "step %d/%d epoch %d: mel %.3f kl %.3f g %.2f d %.3f"
-        " | %.2f s/step, %.1f utterances/s, %d workers",
+        "step %d/%d epoch %d: %s | %.2f s/step, %.1f utterances/s, %d workers",
         line["step"],
         max_steps,
         line["epoch"],
-        line["loss/g/mel"],
-        line["loss/g/kl"],
-        line["loss/g/total"],
-        line["loss/d/total"],
+        " ".join(f"{name} {line[tag]:.4g}" for name, tag in SHOWN.items() if tag in line),
         np.mean(seconds),
         sum(x["utterances"] for x in lines) / sum(seconds),
         line["world_size"],
@@ -72,7 +123,12 @@ def show_progress(records: RunLog, max_steps: int) -> None:
 def padding_share(micro_batches: Sequence[MicroBatch]) -> float:
     """Return the padded share of this worker's spectrogram frames."""
     used = sum(m.batch.extent.own_frames for m in micro_batches)
-    return 1 - used / sum(m.batch.computed_frames for m in micro_batches)
+    return 1 - used / computed_frames(micro_batches)
+
+
+def computed_frames(micro_batches: Sequence[MicroBatch]) -> int:
+    """Return how many spectrogram frames this worker computes, padding included."""
+    return sum(m.batch.computed_frames for m in micro_batches)
 
 
 def peak_gib(device: torch.device) -> float:

@@ -1,5 +1,6 @@
 """All that a worker asks of Ray Train, in one object; tests put another one in its place."""
 
+import time
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
@@ -9,10 +10,12 @@ import torch
 from ray.train import Checkpoint, CheckpointUploadMode
 from torch import nn
 
-from trainable.distributed.collectives import collective
+from trainable.distributed.collectives import broadcast, collective
 from trainable.distributed.wrapping import ddp_settings, same_weights, sending
 from trainable.worker.config import WorkerConfig
 from trainable.worker.preemption import Notice
+
+REPORTS_WAITING = 4  # at most, for the cluster to fetch them: a checkpoint's comes behind them
 
 
 class Worker(Protocol):
@@ -33,6 +36,13 @@ class Worker(Protocol):
         """Move a network to this worker's device, and wrap it where there are several workers."""
 
     @collective
+    def report_progress(self, metrics: Mapping[str, float]) -> None:
+        """Tell the cluster how the run stands, and wait for nothing.
+
+        Where reports come faster than the cluster fetches them, some are left out.
+        """
+
+    @collective
     def report_checkpoint(
         self, name: str, metrics: Mapping[str, Any], durable: Callable[[], str], wait: bool
     ) -> None:
@@ -51,6 +61,28 @@ class Worker(Protocol):
         """Return the notice that the workers will be ended; None if there is none."""
 
 
+class Pace:
+    """Reckons how many reports wait: Ray Train's controller fetches one whenever it looks.
+
+    Args:
+        seconds: from one look to the next.
+    """
+
+    def __init__(self, seconds: float):
+        self.seconds = seconds
+        self.waiting = 0.0
+        self.asked = time.monotonic()
+
+    def allows_one_more(self) -> bool:
+        """Tell whether another report may wait, and count it then."""
+        now = time.monotonic()
+        self.waiting = max(0.0, self.waiting - (now - self.asked) / self.seconds)
+        self.asked = now
+        allowed = self.waiting + 1 <= REPORTS_WAITING
+        self.waiting += allowed
+        return allowed
+
+
 class RayWorker:
     """This process as a worker of Ray Train: a Worker.
 
@@ -60,6 +92,7 @@ class RayWorker:
 
     def __init__(self, told: WorkerConfig) -> None:
         self.told = told
+        self.pace = Pace(told.health_poll_s)
         context = ray.train.get_context()
         self.rank = context.get_world_rank()
         self.world_size = context.get_world_size()
@@ -77,6 +110,14 @@ class RayWorker:
         settings = ddp_settings(self.told.train)
         wrapped = ray.train.torch.prepare_model(net, parallel_strategy_kwargs=settings)
         return sending(wrapped, self.told.train)
+
+    @collective
+    def report_progress(self, metrics: Mapping[str, float]) -> None:
+        """Tell Ray Train how the run stands; see Worker."""
+        # every rank's clock differs: rank 0's counts
+        if broadcast(self.pace.allows_one_more()):
+            # beside the training, also while a checkpoint is written, whose report comes before it
+            ray.train.report(dict(metrics), checkpoint_upload_mode=CheckpointUploadMode.ASYNC)
 
     @collective
     def report_checkpoint(

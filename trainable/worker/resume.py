@@ -7,6 +7,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import replace
 
+from data.plan.epoch_plan import Position
 from data.plan.history import changed
 from data.plan.schedule import Schedule
 from data.shards.manifest import Manifest
@@ -15,13 +16,14 @@ from trainable.config import TrainConfig
 from trainable.distributed.collectives import broadcast, collective, on_all_ranks
 from trainable.distributed.wrapping import unwrapped
 from trainable.learning.not_finite import NotFiniteError
+from trainable.learning.optimizer import base_rate
 from trainable.learning.state import TrainState
 from trainable.run.checkpoint import load_checkpoint
 from trainable.run.format import CONFIG, CheckpointInfo
 from trainable.run.saver import Saver
 from trainable.run.storage import fetched, newest_good
 from trainable.settings import changed_settings
-from trainable.weights.warm_start import warm_start
+from trainable.weights.warm_start import Taken, check_first_step, warm_start
 from trainable.worker.config import WorkerConfig
 from trainable.worker.roll_back import roll_back, scheduled_before
 
@@ -154,12 +156,30 @@ def start(
     nets = {name: unwrapped(net) for name, net in state.nets.items()}
     optimizers = None if train.skip_optimizer else state.optimizers
     taken = warm_start(train.init_from, nets, optimizers, train.hub_endpoint, speakers)
-    state.base_rates |= taken.learning_rates
+    state.position = first_position(train, taken)
+    state.base_rates |= {
+        name: base_rate(train, state.position, rate) for name, rate in taken.learning_rates.items()
+    }
     if state.averaged is not None:
         # the average is of the weights that were there before
         state.averaged.restart()
     if rank == 0:
         log.info("%s", "\n".join(taken.report))
+        if state.position.step:
+            log.info("goes on at step %d, epoch %d", state.position.step, state.position.epoch)
+        if taken.initial:
+            log.warning("%s leaves initial values in %s", train.init_from, taken.initial)
+
+
+def first_position(train: TrainConfig, taken: Taken) -> Position:
+    """Return where a run begins that took over weights.
+
+    Raises:
+        ValueError: behind its last step; names the keys.
+    """
+    step = taken.step if train.init_step == "auto" else train.init_step
+    check_first_step(train, step)
+    return Position(step, taken.epoch) if step else Position()
 
 
 @collective

@@ -86,7 +86,7 @@ class Checkpoints:
             self.saver.save(self.state, info, self.cfg.config_yaml, self.records.persist)
 
         name = checkpoint_name(position.step)
-        metrics = {"step": position.step, "epoch": position.epoch, **scores}
+        metrics = self._describe(scores).told
         durable = partial(self._newest_durable, name)
         # on all ranks: Ray Train waits for each rank's report
         self.worker.report_checkpoint(name, metrics, durable, wait)
@@ -163,6 +163,7 @@ class Checkpoints:
             speakers=self.manifest.speakers,
             world_size=self.worker.world_size,
             scores=scores,
+            metrics=self.records.told,
             passed_over=self.state.passed_over,
             history=self.history,
             validations=self.state.validations,

@@ -21,10 +21,12 @@ from trainable.learning.step import TrainingStep
 from trainable.run.logs import start_logging
 from trainable.run.records import RunLog
 from trainable.run.saver import Saver
+from trainable.run.storage import WriteList, write_no_list
 from trainable.settings import check_fits, check_speakers, check_splits
 from trainable.weights.slm import load_slm
 from trainable.worker.config import WorkerConfig
 from trainable.worker.loop import TrainingLoop
+from trainable.worker.progress import tell_what_runs
 from trainable.worker.ray_worker import Worker
 from trainable.worker.resume import resume_or_start, spec_of_new_run
 from trainable.worker.saving import Checkpoints
@@ -32,12 +34,15 @@ from trainable.worker.watchdog import Watchdog
 
 
 @collective
-def set_up(cfg: WorkerConfig, worker: Worker) -> TrainingLoop:
+def set_up(
+    cfg: WorkerConfig, worker: Worker, write_list: WriteList = write_no_list
+) -> TrainingLoop:
     """Make the parts of this worker's loop; its state is restored from the newest checkpoint.
 
     Args:
         cfg: what the worker is told.
         worker: this worker.
+        write_list: writes the run's list of checkpoints.
 
     Raises:
         ValueError: something does not fit; the same on all ranks.
@@ -48,7 +53,7 @@ def set_up(cfg: WorkerConfig, worker: Worker) -> TrainingLoop:
     log_file = on_all_ranks(lambda: start_logging(cfg.folder, rank), cfg.retry_s)
     set_up_torch(cfg.train, cfg.threads, worker.device)
     check_devices(cfg, worker)
-    saver = Saver(cfg.folder, cfg.train.checkpoint, cfg.owner)
+    saver = Saver(cfg.folder, cfg.train.checkpoint, cfg.owner, write_list)
 
     # the data
     manifest = read_shared_manifest(cfg)
@@ -60,9 +65,13 @@ def set_up(cfg: WorkerConfig, worker: Worker) -> TrainingLoop:
 
     # what is trained, and where it stands
     state = build_state(cfg, worker)
+    if rank == 0:
+        tell_what_runs(cfg, worker.world_size, worker.device, state)
     spec = resume_or_start(
         cfg, rank, spec_of_new_run(cfg, manifest), state, saver, manifest.speakers
     )
+    if rank == 0:
+        saver.list_what_was_found()
     schedule = schedule_of(spec)
     # nothing to train on is an error of the settings: no restart would help
     schedule.check(state.position)

@@ -9,6 +9,8 @@ from trainable.distributed.collectives import collective
 from trainable.distributed.faults import permanent_errors_named
 from trainable.learning.not_finite import NotFiniteError
 from trainable.run.heartbeat import STOPPED, write_status
+from trainable.run.storage import WriteList, write_no_list
+from trainable.worker.config import WorkerConfig
 from trainable.worker.loop import TrainingLoop
 from trainable.worker.preemption import StoppedError
 from trainable.worker.ray_worker import RayWorker
@@ -18,11 +20,12 @@ log = logging.getLogger("bert_vits2_ray")
 
 
 @collective
-def train_loop(config: dict) -> dict[str, Any]:
+def train_loop(cfg: WorkerConfig, write_list: WriteList = write_no_list) -> dict[str, Any]:
     """Train until `train.max_steps`, from the newest checkpoint on.
 
     Args:
-        config: `worker` is a WorkerConfig.
+        cfg: what the worker is told.
+        write_list: writes the run's list of checkpoints.
 
     Returns:
         `step`, where the run stands, and `stopped` if it was stopped there; or `error`, if it
@@ -34,7 +37,7 @@ def train_loop(config: dict) -> dict[str, Any]:
     """
     with permanent_errors_named():
         try:
-            loop = set_up(config["worker"], RayWorker(config["worker"]))
+            loop = set_up(cfg, RayWorker(cfg), write_list)
         except (ValueError, StorageError) as error:
             log.error("%s", error)
             return {"error": str(error)}

@@ -1,11 +1,18 @@
 """Tables in a temporary file: batches are appended, rows are read wherever they stand."""
 
+import contextlib
+import fcntl
 import hashlib
 import tempfile
+import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+
+PREFIX = "bert_vits2_ray-table-"
+SETTLED_S = 60.0  # from a file's making to its lock less time passes
 
 
 class TableFile:
@@ -18,7 +25,8 @@ class TableFile:
     def __init__(self, schema: pa.Schema) -> None:
         self.schema = schema
         self.starts = [0]  # first row of each batch, and the number of rows
-        self._file = tempfile.NamedTemporaryFile(prefix="bert_vits2_ray-")  # noqa: SIM115
+        self._file = tempfile.NamedTemporaryFile(prefix=PREFIX)  # noqa: SIM115
+        fcntl.flock(self._file, fcntl.LOCK_EX)  # in use: see `remove_leftovers`
         self._writer = pa.ipc.new_stream(self._file, schema)
         self._offsets: list[int] = []  # of the batches
         self._mapped: list[pa.RecordBatch] = []
@@ -59,12 +67,15 @@ class TableFile:
         """
         if not table.num_rows:
             return
-        self._file.flush()
-        self._offsets.append(self._file.tell())
         # what was sliced off, and chunks, stay behind
         (batch,) = table.select(self.schema.names).combine_chunks().to_batches()
-        self._writer.write_batch(batch)
-        self._file.flush()
+        self._offsets.append(self._file.tell())
+        try:
+            self._writer.write_batch(batch)
+            self._file.flush()
+        except OSError as error:
+            where = f"{self.path}, set TMPDIR to a folder with more room"
+            raise OSError(error.errno, error.strerror, where) from error
         self.starts.append(len(self) + table.num_rows)
 
     def take(self, rows: np.ndarray, columns: list[str]) -> pa.Table:
@@ -89,6 +100,15 @@ class TableFile:
     @property
     def _nothing(self) -> pa.Table:
         return self.schema.empty_table()
+
+
+def remove_leftovers() -> None:
+    """Remove the files of preparations that were killed; those in use are locked."""
+    for path in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
+        with contextlib.suppress(OSError), path.open("rb") as file:
+            if time.time() - path.stat().st_mtime > SETTLED_S:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                path.unlink()
 
 
 def read_batches(path: str, count: int) -> Iterator[pa.RecordBatch]:

@@ -9,7 +9,7 @@ from data.config import DataConfig
 from data.corpus.recipe import Recipe
 from data.corpus.tables.files import hash64
 
-VERSION = 1  # of RECORDS, and of what the first pass checks: older ones are not taken over
+VERSION = 2  # of RECORDS, and of what the first pass checks: older ones are not taken over
 
 LINE = pa.schema(
     [("line", pa.int64())]  # among the usable lines of the transcript, from 0
@@ -27,6 +27,7 @@ RECORDS = pa.schema(
         ("detail", pa.string()),
         ("key", pa.string()),  # null if the recording cannot be read
         ("audio", pa.string()),  # data.corpus.recipe.audio_digest of the recording
+        ("unread", pa.string()),  # characters that no rule read; null if the text was not read
         ("samples", pa.int64()),  # null, as all below, if a shard holds the row
         ("norm_text", pa.string()),
         ("phones", pa.list_(pa.string())),

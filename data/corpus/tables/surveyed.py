@@ -20,8 +20,9 @@ from data.corpus.tables.shard_rows import KEY, HeldRows, counted
 
 PARTS = 400  # of one survey: what a killed run loses, beside the blocks in progress
 LEAST_ROWS = 64  # of such a part
-LEAST_ROWS_AT_THE_END = 16384
-_IN_SHARDS = ["asked", "recording", "version", "key", "audio"]  # of a record, beside what they hold
+LEAST_ROWS_AT_THE_END = 4096
+# of a record, beside what the shards hold
+_IN_SHARDS = ["asked", "recording", "version", "key", "audio", "unread"]
 
 
 class Surveyed:
@@ -34,6 +35,8 @@ class Surveyed:
     Attributes:
         ended: whether the line was surveyed, bool [lines].
         rejected: line -> reason and detail.
+        read: whether its text was read, bool [lines].
+        unread: line -> characters that no rule read, where there are any.
         key: KEY [lines].
         audio: half of data.corpus.recipe.audio_digest, KEY [lines].
         samples: int64 [lines]; 0, as `phone_count`, where a shard holds the row.
@@ -46,6 +49,8 @@ class Surveyed:
         count = len(lines)
         self.ended = np.zeros(count, bool)
         self.rejected: dict[int, tuple[str, str]] = {}
+        self.read = np.zeros(count, bool)
+        self.unread: dict[int, str] = {}
         self.key = np.zeros(count, KEY)
         self.audio = np.zeros(count, KEY)
         self.samples = np.zeros(count, np.int64)
@@ -90,7 +95,10 @@ class Surveyed:
             return
         before = self._records.take(self._place[_lines_of(known)], RECORDS.names)
         audio = pc.coalesce(known.column("audio"), before.column("audio"))
-        known = _with(known, {"audio": audio})
+        # equal keys mean equal texts, read by the same front end
+        same_text = pc.equal(known.column("key"), before.column("key"))
+        unread = pc.if_else(same_text, before.column("unread"), pa.scalar(None, pa.string()))
+        known = _with(known, {"audio": audio, "unread": unread})
         # a record of another line, or of other settings, tells of the recording alone
         of_line = pc.equal(known.column("asked"), before.column("asked"))
         self._keep(known.filter(pc.invert(of_line)))
@@ -165,6 +173,10 @@ class Surveyed:
         self.samples[lines] = rows.column("samples").fill_null(0).to_numpy()
         counts = pc.list_value_length(rows.column("phones")).fill_null(0)
         self.phone_count[lines] = counts.to_numpy()
+        self.read[lines] = pc.is_valid(rows.column("unread")).to_numpy()
+        some = rows.filter(pc.greater(pc.utf8_length(rows.column("unread")), 0))
+        for row in some.select(["line", "unread"]).to_pylist():
+            self.unread[row["line"]] = row["unread"]
         bad = rows.filter(pc.is_valid(rows.column("reason"))).select(["line", "reason", "detail"])
         for row in bad.to_pylist():
             self.rejected[row["line"]] = (row["reason"], row["detail"])

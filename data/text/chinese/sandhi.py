@@ -8,11 +8,26 @@ before third tones, in that order. Tones are 1 to 4, and 5 for the neutral tone.
 import functools
 from collections.abc import Callable
 from importlib.resources import files
+from typing import NamedTuple
 
-from data.text.chinese.words import read_word, search_pieces
+from data.text.chinese.words import Syllable, read_word, search_pieces
 
-Tagged = tuple[str, str]
-"""A word and jieba's tag of its part of speech."""
+
+class Word(NamedTuple):
+    """A word, jieba's tag of its part of speech, and how it is read before sandhi."""
+
+    text: str
+    tag: str
+    syllables: list[Syllable]
+
+    @property
+    def tones(self) -> list[int]:
+        """Return the tones of its characters."""
+        return [tone for _, tone in self.syllables]
+
+
+Reader = Callable[[list[Word]], list[Syllable]]
+"""Reads words that are joined into one."""
 
 _PARTICLES = frozenset("吧呢啊呐噻嘛吖嗨哦哒额滴哩哟喽啰耶喔诶")
 _STRUCTURAL = frozenset("的地得")
@@ -28,120 +43,143 @@ def _words_in(file: str) -> frozenset[str]:
     return frozenset(word for line in lines if not line.startswith("#") for word in line.split())
 
 
-def tones(tagged: list[Tagged]) -> list[tuple[str, list[int]]]:
+def in_list(file: str, word: str) -> bool:
+    """Tell whether one of our lists holds a word."""
+    return word in _words_in(file)
+
+
+def tones(tagged: list[tuple[str, str]]) -> list[tuple[str, list[int]]]:
     """Join the words of a clause into domains of sandhi, and return these with their tones.
 
     Args:
-        tagged: words of the clause.
+        tagged: words of the clause, and their tags.
 
     Returns:
         Pairs of a joined word and the tones of its characters, in order.
     """
-    return [(word, _word_tones(word, tag, _read_tones(word))) for word, tag in _join(tagged)]
+    words = [Word(word, tag, read_word(word)) for word, tag in tagged]
+    return [(word.text, _word_tones(word)) for word in join(words, _read_as_one)]
 
 
-def _read_tones(word: str) -> list[int]:
-    return [tone for _, tone in read_word(word)]
+def _read_as_one(words: list[Word]) -> list[Syllable]:
+    """Read a joined word as a dictionary does: published models were trained so."""
+    return read_word("".join(word.text for word in words))
 
 
-def _word_tones(word: str, tag: str, tone: list[int]) -> list[int]:
-    return _third(word, _neutral(word, tag, _yi(word, _bu(word, tone))))
+def _word_tones(word: Word) -> list[int]:
+    text, tag, _ = word
+    return third(text, _neutral(text, tag, _yi(text, bu(text, word.tones))))
 
 
-def _join(words: list[Tagged]) -> list[Tagged]:
-    words = _join_bu(words)
-    words = _join_around_yi(words)
-    words = _join_yi(words)
-    words = _join_repeated(words)
-    words = _join_third(words, _third_throughout)
-    words = _join_third(words, _third_at_border)
-    return _join_er(words)
+def join(words: list[Word], read: Reader) -> list[Word]:
+    """Join words into domains of sandhi.
+
+    Args:
+        words: words of a clause.
+        read: how joined words are read.
+    """
+
+    def one(joined: list[Word], tag: str) -> Word:
+        return Word("".join(word.text for word in joined), tag, read(joined))
+
+    words = _join_bu(words, one)
+    words = _join_around_yi(words, one)
+    words = _join_yi(words, one)
+    words = _join_repeated(words, one)
+    words = _join_third(words, one, _third_throughout)
+    words = _join_third(words, one, _third_at_border)
+    return _join_er(words, one)
 
 
-def _third_throughout(before: str, after: str) -> bool:
-    return set(_read_tones(before) + _read_tones(after)) == {3}
+One = Callable[[list[Word], str], Word]
+"""Makes one word, with a tag, of several."""
 
 
-def _third_at_border(before: str, after: str) -> bool:
-    return _read_tones(before)[-1] == _read_tones(after)[0] == 3
+def _third_throughout(before: Word, after: Word) -> bool:
+    return set(before.tones + after.tones) == {3}
 
 
-def _join_bu(words: list[Tagged]) -> list[Tagged]:
+def _third_at_border(before: Word, after: Word) -> bool:
+    return before.tones[-1] == after.tones[0] == 3
+
+
+def _join_bu(words: list[Word], one: One) -> list[Word]:
     """Join 不 想 -> 不想, with the tag of 想."""
-    joined: list[Tagged] = []
-    for word, tag in words:
-        if joined and joined[-1][0] == "不":
-            joined[-1] = ("不" + word, tag)
+    joined: list[Word] = []
+    for word in words:
+        if joined and joined[-1].text == "不":
+            joined[-1] = one([joined[-1], word], word.tag)
         else:
-            joined.append((word, tag))
+            joined.append(word)
     return joined
 
 
-def _join_yi(words: list[Tagged]) -> list[Tagged]:
+def _join_yi(words: list[Word], one: One) -> list[Word]:
     """Join 一 桌子 -> 一桌子, with the tag of 一: published models were trained so."""
-    joined: list[Tagged] = []
-    for word, tag in words:
-        if joined and joined[-1][0] == "一":
-            joined[-1] = ("一" + word, joined[-1][1])
+    joined: list[Word] = []
+    for word in words:
+        if joined and joined[-1].text == "一":
+            joined[-1] = one([joined[-1], word], joined[-1].tag)
         else:
-            joined.append((word, tag))
+            joined.append(word)
     return joined
 
 
-def _join_around_yi(words: list[Tagged]) -> list[Tagged]:
+def _join_around_yi(words: list[Word], one: One) -> list[Word]:
     """Join 走 一 走 -> 走一走."""
-    joined: list[Tagged] = []
-    for word, tag in words:
-        if len(joined) > 1 and joined[-1][0] == "一" and joined[-2] == (word, tag) and tag == "v":
-            joined[-2:] = [(f"{word}一{word}", tag)]
+    joined: list[Word] = []
+    for word in words:
+        around = len(joined) > 1 and joined[-1].text == "一" and joined[-2][:2] == word[:2]
+        if around and word.tag == "v":
+            joined[-2:] = [one([*joined[-2:], word], word.tag)]
         else:
-            joined.append((word, tag))
+            joined.append(word)
     return joined
 
 
-def _join_repeated(words: list[Tagged]) -> list[Tagged]:
+def _join_repeated(words: list[Word], one: One) -> list[Word]:
     """Join 商量 商量 -> 商量商量."""
-    joined: list[Tagged] = []
-    for word, tag in words:
-        if joined and joined[-1][0] == word:
-            joined[-1] = (word + word, joined[-1][1])
+    joined: list[Word] = []
+    for word in words:
+        if joined and joined[-1].text == word.text:
+            joined[-1] = one([joined[-1], word], joined[-1].tag)
         else:
-            joined.append((word, tag))
+            joined.append(word)
     return joined
 
 
-def _join_third(words: list[Tagged], belong: Callable[[str, str], bool]) -> list[Tagged]:
+def _join_third(words: list[Word], one: One, belong: Callable[[Word, Word], bool]) -> list[Word]:
     """Join a word with the one before it where both belong together.
 
     At most two words and three characters are joined.
     """
-    joined: list[Tagged] = []
+    joined: list[Word] = []
     just_joined = False
-    for index, (word, tag) in enumerate(words):
-        before = words[index - 1][0] if index else ""
-        doubled = len(before) == 2 and before[0] == before[1]
-        short = joined and len(joined[-1][0]) + len(word) <= 3
+    for index, word in enumerate(words):
+        before = words[index - 1] if index else Word("", "", [])
+        doubled = len(before.text) == 2 and before.text[0] == before.text[1]
+        short = joined and len(joined[-1].text) + len(word.text) <= 3
         if index and not just_joined and short and not doubled and belong(before, word):
-            joined[-1] = (joined[-1][0] + word, joined[-1][1])
+            joined[-1] = one([joined[-1], word], joined[-1].tag)
             just_joined = True
         else:
-            joined.append((word, tag))
+            joined.append(word)
             just_joined = False
     return joined
 
 
-def _join_er(words: list[Tagged]) -> list[Tagged]:
+def _join_er(words: list[Word], one: One) -> list[Word]:
     """Join 门外 儿 -> 门外儿."""
-    joined: list[Tagged] = []
-    for word, tag in words:
-        if word == "儿" and joined:
-            joined[-1] = (joined[-1][0] + word, joined[-1][1])
+    joined: list[Word] = []
+    for word in words:
+        if word.text == "儿" and joined:
+            joined[-1] = one([joined[-1], word], joined[-1].tag)
         else:
-            joined.append((word, tag))
+            joined.append(word)
     return joined
 
 
-def _bu(word: str, tone: list[int]) -> list[int]:
+def bu(word: str, tone: list[int]) -> list[int]:
     """Give 不 its tone: neutral inside three characters (好不好, 差不多), second before a 4th."""
     if len(word) == 3 and word[1] == "不":
         return [tone[0], 5, tone[2]]
@@ -176,21 +214,21 @@ def _neutral(word: str, tag: str, tone: list[int]) -> list[int]:
         for index in range(1, len(word)):
             if word[index] == word[index - 1]:
                 tone[index] = 5
-    if _ends_neutral(word, tag):
+    if ends_neutral(word, tag):
         tone[-1] = 5
-    elif (ge := _measure_ge(word)) is not None:
+    elif (ge := measure_ge(word)) is not None:
         tone[ge] = 5
-    elif _neutral_by_convention(word):
+    elif neutral_by_convention(word):
         tone[-1] = 5
     end = 0
     for part in halves(word):
         end += len(part)
-        if _neutral_by_convention(part):
+        if neutral_by_convention(part):
             tone[end - 1] = 5
     return tone
 
 
-def _ends_neutral(word: str, tag: str) -> bool:
+def ends_neutral(word: str, tag: str) -> bool:
     """Tell whether a word's last character is neutral.
 
     These are particles, 的地得, 们 and 子 of nouns and pronouns, 上下里 of places, and 来去 after a
@@ -206,7 +244,7 @@ def _ends_neutral(word: str, tag: str) -> bool:
     )
 
 
-def _measure_ge(word: str) -> int | None:
+def measure_ge(word: str) -> int | None:
     """Return where 个 is a measure word: by itself, or behind a number or such words as 几."""
     index = word.find("个")
     if word == "个":
@@ -215,7 +253,8 @@ def _measure_ge(word: str) -> int | None:
     return index if counted else None
 
 
-def _neutral_by_convention(word: str) -> bool:
+def neutral_by_convention(word: str) -> bool:
+    """Tell whether our list has a word, or its end, with a neutral last tone."""
     return word in _words_in(_NEUTRAL) or word[-2:] in _words_in(_NEUTRAL)
 
 
@@ -233,7 +272,7 @@ def halves(word: str) -> list[str]:
     return [word[: -len(shortest)], shortest]
 
 
-def _third(word: str, tone: list[int]) -> list[int]:
+def third(word: str, tone: list[int]) -> list[int]:
     """Make the first of two third tones second; of three, it depends on how the word is built."""
     if len(word) == 2:
         return _third_pair(tone)

@@ -6,8 +6,10 @@ from importlib.metadata import version
 
 from data.text.english.gru import WEIGHTS_FILE
 from data.text.english.numbers import spell_numbers
+from data.text.english.spoken import speak
 from data.text.english.words import DICTIONARY_FILE, Phone, read_word
-from data.text.front_end import Phonemes, hash_files, share_out, validate
+from data.text.front_end import OURS, Phonemes, hash_files, is_ours, share_out, validate
+from data.text.spoken.cleaning import Spoken
 from data.text.symbols import PUNCTUATION
 
 WORD_START = "▁"
@@ -26,6 +28,7 @@ _PUNCTUATION_OF = str.maketrans(
     }
 )
 _JOINED_TO_PUNCTUATION = re.compile(r"([,;.?!])(\w)")
+_NOT_READ = re.compile(rf"[^\s\u00aa-\u024fA-Za-zＡ-Ｚａ-ｚ{re.escape(''.join(PUNCTUATION))}]")
 _SIMPLE_PIECE = re.compile(r"[^\W_]+|[^\s]")
 
 
@@ -33,6 +36,11 @@ def normalise(text: str) -> str:
     """Spell numbers out, reduce punctuation, and put a space after it."""
     text = spell_numbers(text.strip("\n")).translate(_PUNCTUATION_OF)
     return _JOINED_TO_PUNCTUATION.sub(r"\1 \2", text)
+
+
+def _as_reference(text: str) -> Spoken:
+    norm_text = normalise(text)
+    return Spoken(norm_text, "".join(_NOT_READ.findall(norm_text)))
 
 
 def cut_simply(text: str) -> list[str]:
@@ -76,21 +84,26 @@ class EnglishFrontEnd:
     """The front end of EN: a piece takes its share of its word's phones, which may be none."""
 
     language = "EN"
-    version = "en-2"
+    version = "en-3"
 
-    def __init__(self, tokenizer: Tokenizer | None = None):
+    def __init__(self, tokenizer: Tokenizer | None = None, normaliser: str = OURS):
         """Take a tokenizer, which decides the phones, because each piece is read by itself.
 
         Args:
             tokenizer: tokenizer of the BERT model whose features go with the phones
                 (`data.bert.tokenizer.SentencePiece`); one with an attribute `identity` is named in
                 `data_hash`. Without one, whole words are read, and the result has no `bert_tokens`.
+            normaliser: one of NORMALISERS.
         """
         self.tokenizer = tokenizer
+        self.normaliser = normaliser
+        if not is_ours(normaliser):
+            self.version = "en-2"
 
     def __call__(self, text: str) -> Phonemes:
         """Read a text; see `FrontEnd`."""
-        norm_text = normalise(text)
+        spoken = speak(text) if self.normaliser == OURS else _as_reference(text)
+        norm_text = spoken.text
         pieces = (self.tokenizer or cut_simply)(norm_text)
         phones = ["_"]
         tones = [0]
@@ -107,6 +120,7 @@ class EnglishFrontEnd:
             word2ph=[*word2ph, 1],
             bert_text=norm_text,
             bert_tokens=pieces if self.tokenizer else None,
+            unread=spoken.unread,
         )
         return validate(result, self.language, text)
 
@@ -114,4 +128,5 @@ class EnglishFrontEnd:
         """Return a hash of dictionary and network, inflect's version, the tokenizer's identity."""
         files = hash_files([DICTIONARY_FILE, WEIGHTS_FILE])
         tokenizer = getattr(self.tokenizer, "identity", type(self.tokenizer).__name__)
-        return f"{files}-inflect-{version('inflect')}-{tokenizer}"
+        ours = f"-anyascii-{version('anyascii')}" if self.normaliser == OURS else ""
+        return f"{files}-inflect-{version('inflect')}{ours}-{tokenizer}"

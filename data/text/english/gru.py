@@ -21,6 +21,7 @@ _CONSONANTS = "B CH D DH F G HH JH K L M N NG P R S SH T TH V W Y Z ZH"
 _PHONES = sorted(
     [*_CONSONANTS.split(), *(vowel + stress for vowel in _VOWELS.split() for stress in "012"), "UW"]
 )
+ARPABET = frozenset(_PHONES)
 _MOST_PHONES = 20
 """A guess is cut here, because the network may never end one."""
 

@@ -44,6 +44,18 @@ def spell_numbers(text: str) -> str:
     return _NUMBER.sub(lambda match: _number(match[0]), text)
 
 
+def spell_number(number: str) -> str:
+    """Return digits in words, with an ending such as `rd` as an ordinal."""
+    if number.isdecimal():
+        return _number(number).replace(", ", " ")
+    return _engine().number_to_words(number)
+
+
+def spell_count(number: str) -> str:
+    """Return a number that counts something in words, never as a year; its commas do not matter."""
+    return _engine().number_to_words(number.replace(",", ""), andword="").replace(", ", " ")
+
+
 def _dollars(amount: str) -> str:
     whole, _, fraction = amount.partition(".")
     if not (whole + fraction).isdigit():

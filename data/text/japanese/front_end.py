@@ -21,9 +21,22 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from data.text.front_end import FrontEndError, Phonemes, hash_files, share_out, validate
+from data.text.english.words import DICTIONARY_FILE, words_in
+from data.text.front_end import (
+    OURS,
+    FrontEndError,
+    Phonemes,
+    hash_files,
+    is_ours,
+    share_out,
+    validate,
+)
+from data.text.japanese.corrections import corrected
 from data.text.japanese.kana import moras
+from data.text.japanese.letters import is_names, kana_of, narrow
 from data.text.japanese.numbers import spell_numbers
+from data.text.japanese.spoken import speak
+from data.text.spoken.cleaning import Spoken
 from data.text.symbols import PUNCTUATION
 
 _PACKAGES = {"plus": "pyopenjtalk-plus", "strict": "pyopenjtalk"}
@@ -46,6 +59,9 @@ _PUNCTUATION_OF = str.maketrans(
     }
 )
 _NOT_READ = re.compile(rf"[^ぁ-ゖゝゞァ-ヺーヽヾ々〆〇一-鿿{re.escape(''.join(PUNCTUATION))}]+")
+
+
+_LETTERS = re.compile("[Ａ-Ｚａ-ｚ]+")
 
 
 @functools.cache
@@ -88,17 +104,27 @@ def _installed(package: str) -> bool:
 
 def normalise(text: str) -> str:
     """Spell numbers out in kanji, and keep only kana, kanji and the symbol set's punctuation."""
-    text = spell_numbers(unicodedata.normalize("NFKC", text))
-    return _NOT_READ.sub("", text.translate(_PUNCTUATION_OF))
+    return _NOT_READ.sub("", _written_out(text))
+
+
+def _written_out(text: str) -> str:
+    return spell_numbers(unicodedata.normalize("NFKC", text)).translate(_PUNCTUATION_OF)
+
+
+def _as_reference(text: str) -> Spoken:
+    normalised = _written_out(text)
+    unread = "".join(_NOT_READ.findall(normalised))
+    return Spoken(_NOT_READ.sub("", normalised), "".join(unread.split()))
 
 
 @dataclass(frozen=True)
 class _Word:
-    """A word as BERT reads it, and its phones with their tones."""
+    """A word as BERT reads it, its phones with their tones, and whether a reading is known."""
 
     text: str
     phones: list[str]
     tones: list[int]
+    known: bool = True
 
 
 def _accent_phrases(features: Iterable[dict[str, Any]]) -> Iterable[list[dict[str, Any]]]:
@@ -137,11 +163,15 @@ def _word_tones(high: list[bool]) -> list[int]:
     return [int(mora and not all(high)) for mora in high]
 
 
-def _read_phrase(phrase: list[dict[str, Any]]) -> Iterable[_Word]:
-    """Read the words of an accent phrase, in order."""
+def _read_phrase(phrase: list[dict[str, Any]], last_phone: str = "") -> Iterable[_Word]:
+    """Read the words of an accent phrase, in order.
+
+    Args:
+        phrase: its words.
+        last_phone: what a long mark at its beginning makes longer; empty: it is a pause.
+    """
     accent = phrase[0]["acc"]
     said = 0  # moras of the phrase
-    last_phone = ""
     for feature in phrase:
         surface = unicodedata.normalize("NFKC", feature["string"]).translate(_PUNCTUATION_OF)
         word_moras = moras(feature["pron"])
@@ -157,12 +187,34 @@ def _read_phrase(phrase: list[dict[str, Any]]) -> Iterable[_Word]:
             tones += [tone] * len(mora_phones)
             last_phone = phones[-1] if phones else ""
 
-        if not phones and not set(surface) <= set(PUNCTUATION):
-            surface = ","  # no reading is known: a pause, for BERT as well
+        known = bool(phones) or set(surface) <= set(PUNCTUATION)
+        if not known:
+            surface = ","  # a pause, for BERT as well
         if not phones:
             phones = list(surface)
             tones = [0] * len(surface)
-        yield _Word(surface, phones, tones)
+        yield _Word(surface, phones, tones, known)
+
+
+def _words_as_reference(features: list[dict[str, Any]]) -> Iterable[_Word]:
+    for phrase in _accent_phrases(features):
+        yield from _read_phrase(phrase)
+
+
+def _words_as_spoken(features: list[dict[str, Any]]) -> Iterable[_Word]:
+    """Read words as they are spoken; a long mark makes longer what is before it in any phrase."""
+    last_phone = ""
+    for phrase in _accent_phrases(corrected(features)):
+        for word in _read_phrase(phrase, last_phone):
+            last_phone = word.phones[-1] if word.phones[-1] not in PUNCTUATION else ""
+            yield word
+
+
+def _unknown(features: list[dict[str, Any]], words: list[_Word]) -> Iterable[str]:
+    """Yield the characters that Open JTalk knows no reading of."""
+    for feature, word in zip(features, words, strict=True):
+        if not word.known:
+            yield unicodedata.normalize("NFKC", feature["string"])
 
 
 class JapaneseFrontEnd:
@@ -170,11 +222,12 @@ class JapaneseFrontEnd:
 
     language = "JP"
 
-    def __init__(self, engine: str = "plus"):
+    def __init__(self, engine: str = "plus", normaliser: str = OURS):
         """Check that the engine is there.
 
         Args:
             engine: "plus" or "strict", see the module.
+            normaliser: one of NORMALISERS.
 
         Raises:
             ValueError: an unknown engine, or one that cannot be used; says how to install it.
@@ -182,7 +235,8 @@ class JapaneseFrontEnd:
         if engine not in _PACKAGES:
             raise ValueError(f"no JP engine {engine!r}: use one of {', '.join(_PACKAGES)}")
         self.engine = engine
-        self.version = f"jp-1-{engine}"
+        self.normaliser = normaliser
+        self.version = f"jp-{2 if is_ours(normaliser) else 1}-{engine}"
         self._open_jtalk = _open_jtalk(engine)
         # plus guesses 何 with a network where onnxruntime happens to be installed; the same text
         # must read the same everywhere
@@ -191,38 +245,47 @@ class JapaneseFrontEnd:
 
     def __call__(self, text: str) -> Phonemes:
         """Read a text; see `FrontEnd`."""
-        norm_text = normalise(text)
+        ours = self.normaliser == OURS
+        spoken = speak(text) if ours else _as_reference(text)
+        norm_text = self._with_words(spoken.text) if ours else spoken.text
         if len(norm_text) > _MOST_CHARACTERS:
             detail = f"{len(norm_text)} characters, but Open JTalk reads {_MOST_CHARACTERS}"
             raise FrontEndError("text_too_long", text, detail)
         features = self._run_frontend(norm_text) if norm_text else []
-
-        phones = ["_"]
-        tones = [0]
-        word2ph = [1]
-        bert_text = ""
-        for phrase in _accent_phrases(features):
-            for word in _read_phrase(phrase):
-                phones += word.phones
-                tones += word.tones
-                word2ph += share_out(len(word.phones), len(word.text))
-                bert_text += word.text
+        words = list(_words_as_spoken(features) if ours else _words_as_reference(features))
+        bert_text = "".join(word.text for word in words)
+        shares = [n for word in words for n in share_out(len(word.phones), len(word.text))]
         result = Phonemes(
             norm_text=norm_text,
-            phones=[*phones, "_"],
-            tones=[*tones, 0],
-            word2ph=[*word2ph, 1],
+            phones=["_", *(phone for word in words for phone in word.phones), "_"],
+            tones=[0, *(tone for word in words for tone in word.tones), 0],
+            word2ph=[1, *shares, 1],
             bert_text=bert_text,
             bert_tokens=list(bert_text),
+            unread=spoken.unread + "".join(_unknown(features, words)),
         )
         return validate(result, self.language, text)
+
+    def _with_words(self, text: str) -> str:
+        """Write words in Latin letters in kana, as Open JTalk's dictionary or English has them."""
+        return _LETTERS.sub(lambda match: self._word(match[0]), text).replace(" ", "")
+
+    def _word(self, letters: str) -> str:
+        features = self._run_frontend(letters)
+        if len(features) == 1 and features[0]["pos"] not in ("フィラー", "記号"):
+            reading = features[0]["pron"].replace("’", "")
+            # among other words it may not be found; letters by themselves always are
+            return letters if is_names(narrow(letters), reading) else reading
+        return "".join(map(kana_of, words_in(narrow(letters))))
 
     def data_hash(self) -> str:
         """Return a hash of the dictionary, and the versions of all that decides its readings."""
         folder = self._open_jtalk.OPEN_JTALK_DICT_DIR
         folder = Path(folder.decode() if isinstance(folder, bytes) else folder)
+        ours = self.normaliser == OURS  # English words become kana
         packages = [_PACKAGES[self.engine]]
         if self.engine == "plus":
             packages.append("sudachidict_core")
         versions = "-".join(f"{package}-{version(package)}" for package in packages)
-        return f"{versions}-{hash_files([folder / 'sys.dic', folder / 'matrix.bin'])}"
+        files = [folder / "sys.dic", folder / "matrix.bin"]
+        return f"{versions}-{hash_files(files + ([DICTIONARY_FILE] if ours else []))}"

@@ -84,3 +84,19 @@ def moras(kana: str) -> tuple[list[str], ...]:
     sign for a voiceless vowel.
     """
     return tuple(_MORAS[kana] for kana in _MORA.findall(kana))
+
+
+def phones_of_kana(reading: str) -> list[tuple[str, int]]:
+    """Return the phones of a reading in kana, low at first and high from then on.
+
+    Raises:
+        ValueError: it is no kana, or begins with a long mark.
+    """
+    kana = "".join(chr(ord(char) + 0x60) if "ぁ" <= char <= "ゖ" else char for char in reading)
+    if _MORA.sub("", kana).strip() or kana.startswith("ー"):
+        raise ValueError(f"{reading!r}: give kana, as in `ナキリ`")
+    phones: list[tuple[str, int]] = []
+    for number, mora in enumerate(moras(kana)):
+        said = [phones[-1][0]] if mora == ["ー"] else mora
+        phones += [(phone, int(number > 0)) for phone in said]
+    return phones

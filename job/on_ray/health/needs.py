@@ -10,7 +10,7 @@ from job.on_ray.health.fitness import Check, State, verdict
 from job.on_ray.health.probes import NodeReport
 from job.settings.config import Config
 from job.settings.models import Model, berts, of_training
-from trainable.weights.warm_start import look_for
+from trainable.weights.warm_start import check_first_step, look_for
 
 
 def models(cfg: Config, reports: Sequence[NodeReport]) -> Iterator[Check]:
@@ -80,7 +80,9 @@ def start_weights(cfg: Config) -> Iterator[Check]:
     if source is None:
         return
     try:
-        look_for(source, cfg.train.hub_endpoint)
+        step = look_for(source, cfg.train.hub_endpoint)
+        if cfg.train.init_step == "auto":
+            check_first_step(cfg.train, step)
         yield Check("train.init_from", "ok", source)
     except HubUnreachableError as error:
         yield Check("train.init_from", "warn" if on_cluster() else "FAIL", source, str(error))

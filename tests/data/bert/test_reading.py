@@ -42,6 +42,14 @@ def test_one_language(cfg, read, language):
     assert set(reading.spoken) == {list(TEXTS).index(language)}
 
 
+def test_full_precision_is_what_the_shards_round(cfg, read):
+    parts = parse("".join(f"[{language}]{text}" for language, text in TEXTS.items()))
+    half, full = read(parts).bert, TextReader(cfg, full_precision=True)(parts).bert
+    assert (half.dtype, full.dtype) == (np.float16, np.float32)
+    assert np.array_equal(full.astype(np.float16), half)
+    assert not np.array_equal(full, half.astype(np.float32))
+
+
 @pytest.mark.parametrize("add_blank", [True, False])
 def test_several_languages_are_read_as_one_text(cfg, add_blank):
     read = TextReader(DataConfig(bert=cfg.bert, add_blank=add_blank))

@@ -24,6 +24,7 @@ from data.corpus.features import BertActor, shard_block
 from data.corpus.ledger import Ledger
 from data.corpus.recipe import make_recipe
 from data.corpus.survey import Surveyor, judge
+from data.corpus.tables.lines import Lines
 from data.corpus.tables.records import LINE, circumstances
 from data.corpus.tables.rows import Rows
 from data.corpus.tables.shard_rows import HeldRows
@@ -105,7 +106,7 @@ TEXTS: dict[str, tuple[bytes, str]] = {
     "latin_alone_in_japanese": (b"hana|JP|hello", "empty_text"),
     "more_than_bert_reads": (b"mei|ZH|" + "天".encode() * 600, "text_too_long"),
     "unknown_language": (b"anna|FR|Bonjour.", "unknown_language"),
-    "language_in_lower_case": (b"anna|en|Good morning.", "unknown_language"),
+    "language_in_lower_case": (b"anna|en|Good morning.", "kept"),
     "no_speaker": (b"|EN|Good morning.", "malformed_line"),
     "three_fields": (b"anna|EN", "malformed_line"),
     "latin_1": ("anna|EN|Café".encode("latin-1"), "malformed_line"),
@@ -149,6 +150,10 @@ class Bench:
         outcomes = {line.number: "kept" for line in (transcript.lines[int(n)] for n in rows.line)}
         assert len(outcomes) == len(ledger.kept)
         return ledger, outcomes | {reject.number: str(reject.reason) for reject in ledger.rejects}
+
+    def transcript(self, content: bytes, name: str = "esd.list") -> Lines:
+        (self.folder / name).write_bytes(content)
+        return read_transcript(str(self.folder / name)).lines
 
     def judge(self, content: bytes, name: str = "esd.list") -> tuple[Ledger, Rows]:
         (self.folder / name).write_bytes(content)
@@ -201,6 +206,49 @@ def test_kept_and_rejected_are_the_lines_read(bench, kinds: list[str], bom: bool
     ledger.save(str(bench.folder / "rejects.jsonl"))
     saved = (bench.folder / "rejects.jsonl").read_text("utf-8").splitlines()
     assert len(saved) == len(ledger.rejects)
+
+
+WAVS = [f"{name}.wav" for name in TEXTS]
+ANY_TEXT = st.text(max_size=12) | st.sampled_from(
+    ["你好", "はい♪", "50% of 5㎏", "ＡＢＣ\u200b", HELLO]
+)
+ANY_LINE = st.tuples(
+    st.sampled_from(["ZH", "jp", "en_US", "FR"]),
+    ANY_TEXT,
+    st.sampled_from(["utf-8", "utf-8", "utf-8", "gb18030", "cp932", "utf-16-le"]),
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    lines=st.lists(ANY_LINE | st.binary(max_size=20), max_size=8),
+    ends=st.lists(st.sampled_from(["\n", "\r\n", "\r", "\u2028", "\x85"]), min_size=8, max_size=8),
+)
+def test_kept_and_rejected_are_lines_and_read_and_unread_are_characters(bench, lines, ends) -> None:
+    content = b""
+    for wav, line, end in zip(WAVS, lines, ends, strict=False):
+        if not isinstance(line, bytes):
+            language, text, encoding = line
+            line = f"{wav}|anna|{language}|{text}".encode(encoding, errors="replace")
+        content += line + end.encode()
+    try:
+        transcript_lines = bench.transcript(content)
+    except ValueError as error:
+        assert "it seems to be UTF-" in str(error)
+        return
+    ledger, _ = bench.judge(content)
+    assert len(ledger.kept) + len(ledger.rejects) == ledger.lines
+    unread = {line.number: line.unread for line in ledger.unread}
+    characters = {
+        line.number: [char for char in line.text if not char.isspace()] for line in transcript_lines
+    }
+    # of lines whose recording and text were looked at; the others were rejected before
+    assert all(len(unread[number]) <= len(characters[number]) for number in unread)
+    read = ledger.characters - ledger.unread_characters().total()
+    assert 0 <= read <= ledger.characters <= sum(map(len, characters.values()))
+    kept = {line.number for line in transcript_lines} - {line.number for line in ledger.rejects}
+    assert sum(len(characters[number]) for number in kept) <= ledger.characters
+    assert all(len(unread.get(n, "")) <= 0.3 * len(characters[n]) for n in kept)
 
 
 def test_tables_name_split_and_id(bench) -> None:

@@ -4,16 +4,20 @@ Without Ray: by `prepare` with its functions in a row.
 """
 
 import os
+import resource
 import shutil
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 import data.corpus.prepare
 import data.corpus.survey
 from data.config import BertConfig, DataConfig
 from data.corpus.prepare import prepare
+from data.corpus.tables.files import PREFIX, TableFile
 from data.files import content_version
 from data.rejected import RejectedError
 from tests.data.corpus.without_ray import without_ray, write_sound
@@ -196,6 +200,30 @@ def test_a_damaged_part_is_told_and_made_again(folder, read, capsys, content) ->
     read.clear()
     prepare(config(folder))
     assert read == []
+
+
+def test_files_of_killed_preparations_are_removed(folder, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    left, fresh = (tmp_path / f"{PREFIX}{name}" for name in ("left", "fresh"))
+    left.write_bytes(b"x")
+    fresh.write_bytes(b"x")
+    at(left, -100)
+    used = TableFile(pa.schema([("a", pa.int64())]))
+    at(Path(used.path), -100)
+    prepare(config(folder))
+    assert {path.name for path in tmp_path.glob(f"{PREFIX}*")} >= {fresh.name, Path(used.path).name}
+    assert not left.exists()
+
+
+def test_a_full_temporary_folder_is_named() -> None:
+    table = TableFile(pa.schema([("a", pa.int64())]))
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    try:
+        with pytest.raises(OSError, match="set TMPDIR to a folder with more room"):
+            table.append(pa.table({"a": range(10_000)}))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def test_the_version_of_what_has_none(tmp_path) -> None:

@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 from pathlib import Path
 
 import pyarrow as pa
@@ -141,7 +142,6 @@ LINES = [
     (b"../a.wav|s|EN|text", Reason.PATH_LEAVES_ROOT),
     (b"x/../../a.wav|s|EN|text", Reason.PATH_LEAVES_ROOT),
     (b"a.wav|s|FR|bonjour", Reason.UNKNOWN_LANGUAGE),
-    (b"a.wav|s|en|text", Reason.UNKNOWN_LANGUAGE),
     (b"a.wav|s|EN| ", Reason.EMPTY_TEXT),
     (b"first.wav|s|EN|again", Reason.DUPLICATE_ID),
     (b"./first.wav|s|EN|again", Reason.DUPLICATE_ID),
@@ -205,29 +205,117 @@ KEYS = st.sampled_from(["path", "speaker", "language", "text", "id", "split", "o
 JSON_LINE = st.dictionaries(KEYS, VALUE).map(lambda row: json.dumps(row).encode())
 
 
+RARE_ENDS = [
+    b"\xe2\x80\xa8",
+    b"\xe2\x80\xa9",
+    b"\xc2\x85",
+    b"\x0b",
+    b"\x0c",
+    b"\x1c",
+    b"\x1d",
+    b"\x1e",
+]
+ENDS = [b"\n", b"\r\n", b"\r", *RARE_ENDS[:4]]
+ENCODED = st.sampled_from(["utf-8", "gb18030", "cp932", "utf-16-le", "cp1252"])
+RANDOM_LINE = st.binary(max_size=20) | st.tuples(st.text(max_size=12), ENCODED).map(
+    lambda pair: pair[0].encode(pair[1], errors="replace")
+)
+
+
 @given(
-    st.lists(LINE | JSON_LINE | st.binary(max_size=20), max_size=30),
-    st.sampled_from([b"\n", b"\r\n"]),
+    st.lists(LINE | JSON_LINE | RANDOM_LINE, max_size=30),
+    st.lists(st.sampled_from(ENDS), min_size=30, max_size=30),
     st.booleans(),
     st.sampled_from(["esd.list", "esd.jsonl"]),
 )
 def test_kept_and_rejected_are_all_lines(
-    tmp_path_factory, lines: list[bytes], end: bytes, bom: bool, name: str
+    tmp_path_factory, lines: list[bytes], ends: list[bytes], bom: bool, name: str
 ) -> None:
-    content = (b"\xef\xbb\xbf" if bom else b"") + end.join(lines)
+    written = b"".join(line + end for line, end in zip(lines, ends, strict=False))
+    content = (b"\xef\xbb\xbf" if bom else b"") + written
     path = tmp_path_factory.getbasetemp() / name
     path.write_bytes(content)
-    parsed = read_transcript(str(path))
-    written = content.removeprefix(b"\xef\xbb\xbf").split(b"\n")
-    expected = [number for number, raw in enumerate(written, 1) if raw.strip()]
-    assert sorted([t.number for t in parsed.lines] + [r.number for r in parsed.rejects]) == expected
-    assert parsed.count == len(expected)
+    try:
+        parsed = read_transcript(str(path))
+    except ValueError as error:
+        assert "it seems to be UTF-" in str(error)
+        return
+    numbers = [t.number for t in parsed.lines] + [r.number for r in parsed.rejects]
+    mixed = b"\n" in content and b"\r" in content.replace(b"\r\n", b"")
+    rare = name == "esd.list" and any(end in content for end in RARE_ENDS)
+    if not mixed and not rare:
+        found = re.split(rb"\r{1,3}\n|\n|\r", content)
+        marks = re.compile(rb"^(?:\xef\xbb\xbf)+")
+        expected = [n for n, raw in enumerate(found, 1) if marks.sub(b"", raw).strip()]
+        assert sorted(numbers) == expected
+    assert len(set(numbers)) == parsed.count == len(parsed.lines) + len(parsed.rejects)
     assert len({t.id for t in parsed.lines}) == len(parsed.lines)
     for line in parsed.lines:
         assert line.language in LANGUAGES
         assert line.split in (None, *SPLITS)
         assert line.text and line.speaker and line.id
         (line.text + line.speaker + line.id + line.uri).encode()
+
+
+GOOD = (
+    b"1.wav|anna|en|Good day.",
+    b"2.wav|anna|zh|\xe4\xbd\xa0\xe5\xa5\xbd",
+    b"3.wav|anna|JA|Yes.",
+)
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_every_line_end_ends_a_line(tmp_path, end) -> None:
+    path = tmp_path / "esd.list"
+    path.write_bytes(end.join(GOOD))
+    parsed = read_transcript(str(path))
+    assert [(line.id, line.language) for line in parsed.lines] == [
+        ("1.wav", "EN"),
+        ("2.wav", "ZH"),
+        ("3.wav", "JP"),
+    ]
+
+
+def test_marks_in_mid_file_and_names_that_look_alike(tmp_path) -> None:
+    path = tmp_path / "esd.list"
+    rows = [
+        "\ufeff1.wav|Jos\u00e9|EN|One.",
+        "\ufeff2.wav|Jose\u0301|en|Two.",
+        "3.wav|Jo\u200bs\u00e9|en_US|Three.",
+    ]
+    path.write_text("\n".join(rows), encoding="utf-8")
+    parsed = read_transcript(str(path))
+    assert {line.speaker for line in parsed.lines} == {"Jos\u00e9"}
+    assert [line.id for line in parsed.lines] == ["1.wav", "2.wav", "3.wav"]
+
+
+CASES = Path(__file__).with_name("cases")
+
+
+@pytest.mark.parametrize(
+    ("name", "languages", "told"),
+    [
+        ("g_win.list", ["EN", "EN"], "is a path of a Windows machine"),
+        ("h_ljs.list", [], "an LJSpeech list lacks speaker and language"),
+        ("i_gsv.list", ["ZH", "JP", "EN"], ""),
+        ("j_cleaned.list", [], "of a list that the reference has cleaned"),
+    ],
+)
+def test_lists_of_others(name, languages, told) -> None:
+    parsed = read_transcript(str(CASES / name))
+    assert [line.language for line in parsed.lines] == languages
+    assert bool(told) == bool(parsed.rejects)
+    assert all(told in reject.detail for reject in parsed.rejects)
+    if name == "g_win.list":
+        assert [line.id for line in parsed.lines] == ["wavs/1.flac", "wavs/2.flac"]
+
+
+@pytest.mark.parametrize(
+    ("name", "encoding"), [("d_gbk", "GBK"), ("e_sjis", "Shift-JIS"), ("f_utf16", "UTF-16")]
+)
+def test_a_list_in_another_encoding_is_refused_by_its_name(name, encoding) -> None:
+    with pytest.raises(ValueError, match=f"it seems to be {encoding}"):
+        read_transcript(str(CASES / f"{name}.list"), max_foreign=0.05)
 
 
 @pytest.mark.parametrize("name", ["anna [v2].list", "a*b.list", "what?.list"])

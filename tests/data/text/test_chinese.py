@@ -5,7 +5,7 @@ import pytest
 from data.text.chinese.front_end import ChineseFrontEnd, normalise
 from data.text.chinese.words import split_syllable
 
-READ = ChineseFrontEnd()
+READ = ChineseFrontEnd(normaliser="reference")
 
 
 def tones(text):

@@ -95,7 +95,7 @@ def test_simple_pieces():
 
 
 def read(pieces):
-    return EnglishFrontEnd(tokenizer=lambda text: pieces)("said")
+    return EnglishFrontEnd(tokenizer=lambda text: pieces, normaliser="reference")("said")
 
 
 def test_pieces_are_read_one_by_one_and_share_the_phones():

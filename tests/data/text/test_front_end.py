@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import pickle
+import unicodedata
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 
 from data.rejected import Reason
 from data.text.front_end import (
+    NORMALISERS,
     REASONS,
     FrontEndError,
     Phonemes,
@@ -36,9 +38,16 @@ TEXTS = st.one_of(
 SAID = {"ZH": "今天天气很好。", "JP": "今日はいい天気です。", "EN": "It's a fine day."}
 
 
+def check_unread(text: str, unread: str) -> None:
+    """What no rule reads are characters of the text: never more, and no space."""
+    assert all(not char.isspace() for char in unread)
+    assert len(unread) <= sum(not char.isspace() for char in unicodedata.normalize("NFKD", text))
+
+
+@pytest.mark.parametrize("normaliser", NORMALISERS)
 @pytest.mark.parametrize("language", LANGUAGES)
-def test_any_text_has_phones_or_a_reason(language):
-    front_end = get_front_end(language)
+def test_any_text_has_phones_or_a_reason(language, normaliser):
+    front_end = get_front_end(language, normaliser=normaliser)
 
     @settings(max_examples=300, deadline=None)
     @given(TEXTS)
@@ -48,7 +57,9 @@ def test_any_text_has_phones_or_a_reason(language):
         except FrontEndError as error:
             assert error.reason in REASONS
             assert error.text == text
+            check_unread(text, error.unread)
             return
+        check_unread(text, result.unread)
         assert sum(result.word2ph) == len(result.phones) == len(result.tones)
         assert result.phones[0] == result.phones[-1] == "_"
         assert result.word2ph[0] == result.word2ph[-1] == 1

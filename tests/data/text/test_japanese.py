@@ -10,7 +10,7 @@ from data.text.japanese.front_end import JapaneseFrontEnd, normalise
 from data.text.japanese.kana import moras
 from data.text.japanese.numbers import spell_numbers
 
-READ = JapaneseFrontEnd()
+READ = JapaneseFrontEnd(normaliser="reference")
 
 
 @pytest.mark.parametrize(

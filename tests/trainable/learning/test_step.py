@@ -130,6 +130,41 @@ def test_fast_agrees_to_rounding_and_keeps_the_workers_equal(
     assert rounded == (gradients == "bf16")
 
 
+def with_spectral_norm(**train_):
+    cfg = tiny_config(reduction="fast", **train_)
+    return replace(cfg, model=replace(cfg.model, use_spectral_norm=True))
+
+
+@pytest.mark.processes
+def test_spectral_norm_keeps_workers_of_unequal_shares_equal(tmp_path):
+    """Its buffers change with every forward pass, and three workers have 2, 1 and 1 of these."""
+    results = spread(with_spectral_norm(micro_batches_per_step=G), 3, tmp_path)
+    assert len({r["digest"] for r in results}) == 1
+
+
+@pytest.mark.medium
+@pytest.mark.parametrize("micro_batches", [1, 2])
+def test_spectral_norm_gives_the_same_bits_with_activation_checkpointing(micro_batches):
+    found = []
+    for checkpointing in (False, True):
+        cfg = with_spectral_norm(
+            activation_checkpointing=checkpointing, micro_batches_per_step=micro_batches
+        )
+        state = tiny_state(cfg)
+        step = TrainingStep(state, cfg.train, cfg.data)
+        batches = [(i, tiny_batch(cfg, i)) for i in range(micro_batches)]
+        norms = [step(batches).scalars["grad_norm_d"].item() for _ in range(2)]
+        found.append((norms, digest(state)))
+    assert found[0] == found[1]
+
+
+def test_spectral_norm_is_never_in_the_discriminator_on_wavlm():
+    """The reference's files of that network have weight norm, whatever the switch says."""
+    plain, spectral = (tiny_state(cfg).nets for cfg in (tiny_config(), with_spectral_norm()))
+    assert plain["wd"].state_dict().keys() == spectral["wd"].state_dict().keys()
+    assert any(key.endswith("weight_u") for key in spectral["d"].state_dict())
+
+
 def test_exact_and_fast_compute_the_same_mean(alone):
     for tag, value in alone["fast"]["trace"][0].items():
         assert alone["exact"]["trace"][0][tag] == pytest.approx(value, rel=1e-6, nan_ok=True), tag

@@ -29,11 +29,16 @@ def network(speakers: int = 3, width: int = 4) -> nn.Module:
     return net
 
 
-def publish(folder, file: str, net: nn.Module, **changes) -> None:
+def publish(folder, file: str, net: nn.Module, iteration: int = 7, **changes) -> None:
     model = {key: value.clone() for key, value in net.state_dict().items()} | changes
     model = {key: value for key, value in model.items() if value is not None}
     optimizer = torch.optim.AdamW(net.parameters()).state_dict()
-    content = {"model": model, "iteration": 7, "optimizer": optimizer, "learning_rate": 1e-4}
+    content = {
+        "model": model,
+        "iteration": iteration,
+        "optimizer": optimizer,
+        "learning_rate": 1e-4,
+    }
     torch.save(content, folder / file)
 
 
@@ -193,6 +198,7 @@ def test_an_exported_file_is_the_references(tmp_path):
     for name, prefix in prefixes().items():
         content = torch.load(out / f"{prefix}_1.pth", weights_only=True)
         assert content.keys() == {"model", "iteration", "optimizer", "learning_rate"}
+        assert content["iteration"] == 1  # the first epoch, as it is counted there
         assert list(content["model"]) == list(state.nets[name].state_dict())
         theirs = torch.optim.AdamW(state.nets[name].parameters(), 1e-4)
         theirs.load_state_dict(content["optimizer"])
@@ -534,3 +540,43 @@ def test_names_that_cannot_be_are_refused(content, message, tmp_path):
     with pytest.raises(ValueError, match=rf"train.init_from .*{message}"):
         warm_start(str(tmp_path), {"g": mine}, speakers=NEW)
     assert torch.equal(mine.get_parameter("0.weight"), before)
+
+
+def test_the_compressed_form_of_the_reference(tmp_path):
+    """Without optimizer and posterior encoder, in half precision; the whole file wins over it."""
+    cfg = tiny_config()
+    published, mine = (tiny_state(tiny_config(seed=seed)).nets["g"] for seed in (1, 2))
+    before = {key: value.clone() for key, value in mine.state_dict().items()}
+    half = {
+        key: value.half()
+        for key, value in published.state_dict().items()
+        if not key.startswith("enc_q.")
+    }
+    torch.save({"model": half, "iteration": 0}, tmp_path / "G_8000_release.pth")
+    taken = warm_start(str(tmp_path), {"g": mine})
+    for key, value in mine.state_dict().items():
+        expected = before[key] if key.startswith("enc_q.") else half[key].float()
+        assert torch.equal(value, expected), key
+
+    share = sum(before[key].numel() for key in before.keys() - half.keys())
+    share /= sum(value.numel() for value in before.values())
+    assert taken.initial == f"g: {share:.1%} (enc_q)"
+    assert (taken.step, taken.epoch) == (8000, 0)
+    assert cfg.train.init_step == "auto"
+
+    publish(tmp_path, "G_8000.pth", published)
+    taken = warm_start(str(tmp_path), {"g": mine})
+    assert taken.initial == ""
+    assert torch.equal(mine.enc_q.pre.weight, published.enc_q.pre.weight)
+
+
+def test_what_keeps_its_initial_value_is_told_with_its_share(tmp_path):
+    published, mine = network(speakers=2), network(speakers=6)
+    publish(tmp_path, "G_3.pth", published, **{"0.bias": None})
+    (tmp_path / "config.json").write_text(json.dumps({"data": {"spk2id": {"Ann": 1, "Bo": 0}}}))
+    nets = {"g": mine, "wd": network()}
+    numbers = sum(value.numel() for value in mine.state_dict().values())
+    told = warm_start(str(tmp_path), nets, speakers={"Ann": 0, "Cy": 1, "Di": 2}).initial
+    # a bias of 4; rows of width 4 of two speakers that are new, not those that wait for one
+    assert told == f"g: {(4 + 2 * 4) / numbers:.1%} (0, emb_g); wd: all, it has no file"
+    assert warm_start(str(tmp_path), {"g": network(speakers=2)}).initial.startswith("g: ")

@@ -35,9 +35,13 @@ class FakeWorker:
         self.notices = dict(notices or {})
         self.questions = 0
         self.reported: list[tuple[str, dict[str, Any], bool]] = []
+        self.told: list[dict[str, float]] = []
 
     def wrap(self, net: nn.Module) -> nn.Module:
         return net
+
+    def report_progress(self, metrics: Mapping[str, float]) -> None:
+        self.told.append(dict(metrics))
 
     def report_checkpoint(
         self, name: str, metrics: Mapping[str, Any], durable: Callable[[], str], wait: bool
@@ -58,6 +62,7 @@ def worker_config(cfg: Config, folder: str) -> WorkerConfig:
         folder=folder,
         threads=1,
         notice_poll_s=0.0,
+        health_poll_s=0.5,
         collective_timeout_s=1.0,
         loader_resources={},
         owner="",

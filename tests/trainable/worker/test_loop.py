@@ -2,6 +2,7 @@
 
 import logging
 import math
+import time
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -32,6 +33,7 @@ from trainable.run.metrics_file import read_metrics
 from trainable.run.records import RunLog
 from trainable.run.saver import Saver
 from trainable.worker.loop import TrainingLoop
+from trainable.worker.ray_worker import Pace
 from trainable.worker.saving import Checkpoints
 
 TAGS = ("loss/g/mel", "loss/g/kl", "loss/g/total", "loss/d/total")
@@ -306,3 +308,48 @@ def test_a_roll_back_continues_behind_the_bad_step(tmp_path, caplog):
         (n, n in (3, 4)) for n in range(1, 7)
     ]
     assert all(p.isfinite().all() for net in loop.state.nets.values() for p in net.parameters())
+
+
+def test_each_line_of_the_log_and_each_score_is_reported(tmp_path):
+    run = Run(tmp_path)
+    run.loop.train_to_end()
+    told = run.loop.worker.told
+    # a line at 1 and at every second step; at 4 a validation too, without a checkpoint
+    assert [(each["step"], "eval/mel" in each) for each in told] == [
+        (1, False),
+        (2, False),
+        (4, False),
+        (4, True),
+        (6, False),
+    ]
+    for each in told:
+        assert each["loss/g/mel"] == each["step"]
+        assert each.keys() >= {"seconds", "learning_rate", "share/waiting_for_data", "workers"}
+
+
+def test_reports_that_nobody_fetches_are_left_out_and_come_again(monkeypatch):
+    clock = iter([0.0] * 7 + [0.5, 0.5, 10.0, *[10.0] * 9])
+    monkeypatch.setattr(time, "monotonic", lambda: next(clock))
+    pace = Pace(seconds=0.5)
+    assert [pace.allows_one_more() for _ in range(6)] == [True] * 4 + [False] * 2
+    assert [pace.allows_one_more() for _ in range(2)] == [True, False]  # one look later
+    assert sum(pace.allows_one_more() for _ in range(9)) == 4
+
+
+def test_numbers_that_are_none_are_not_told(tmp_path):
+    log = RunLog(str(tmp_path), 0, writes=False)
+    assert log.told == {}
+    report = StepReport(
+        {"loss/g/mel": torch.tensor(2.0), "grad_norm_g": torch.tensor(math.inf)},
+        torch.tensor([True]),
+        torch.zeros(1).double(),
+        torch.tensor([False]),
+    )
+    fields = {"epoch": 0, "lr": 0.1, "world_size": 2, "utterances": 8, "padding": 0.0}
+    log.add(report, step=3, seconds=2.0, seconds_waiting=0.5, peak_gib=1.0, **fields)
+    log.loss_scaling = log.policy.loss_scaling = True  # under which a norm may overflow
+    log.flush()
+    assert log.told["loss/g/mel"] == 2.0
+    assert log.told["rate/utterances_per_s"] == 4.0
+    assert log.told["share/waiting_for_data"] == 0.25
+    assert "grad_norm_g" not in log.told

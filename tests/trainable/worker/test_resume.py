@@ -181,3 +181,61 @@ def test_there_may_be_nothing_to_roll_back_to(cfg):
         NotFiniteError, match=r"step 3: nan\. No checkpoint .* nothing to roll back"
     ):
         restore_before(NotFiniteError("step 3: nan", 3), cfg, 0, state, schedule(10))
+
+
+def begun_from(folder: Path, number: int, tmp_path: Path, **train):
+    """A state that began with G_<number>.pth of the reference's 8th epoch."""
+    folder.mkdir(exist_ok=True)
+    publish(folder, f"G_{number}.pth", tiny_state(tiny_config(seed=1)).nets["g"], iteration=8)
+    changes = {"max_steps": 10**6, "lr_decay": 0.5, "learning_rate": 1e-3} | train
+    settings = tiny_config(init_from=str(folder), **changes)
+    state = tiny_state(settings)
+    resume(worker_config(settings, str(tmp_path / "run")), state)
+    state.prepare_step()
+    return state
+
+
+@pytest.mark.medium
+def test_a_run_goes_on_with_a_model_of_the_reference(tmp_path, caplog):
+    """Step and epoch, so alignment noise and learning rate, are where they were there."""
+    state = begun_from(tmp_path / "weights", 3000, tmp_path)
+    # epochs are counted from 1 there, and `iteration` is the one that was under way
+    assert state.position == Position(3000, 7, 0)
+    assert state.nets["g"].current_mas_noise_scale == pytest.approx(0.01 - 2e-6 * 3000)
+    assert state.optimizers["g"].param_groups[0]["lr"] == pytest.approx(1e-3 * 0.5**7)
+    assert "goes on at step 3000, epoch 7" in caplog.text
+    warnings = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
+    assert len(warnings) == 1
+    alone = "; ".join(f"{name}: all, it has no file" for name in ("d", "wd", "dur"))
+    assert warnings[0].endswith(f"leaves initial values in {alone}")
+
+
+@pytest.mark.medium
+def test_the_first_step_may_be_given(tmp_path):
+    assert begun_from(tmp_path / "a", 3000, tmp_path, init_step=0).position == Position()
+    assert begun_from(tmp_path / "a", 3000, tmp_path, init_step=5).position == Position(5, 7, 0)
+    assert begun_from(tmp_path / "b", 0, tmp_path).position == Position()
+
+
+@pytest.mark.medium
+def test_learning_rates_that_are_taken_over_do_not_decay_twice(tmp_path):
+    for name, net in tiny_state(tiny_config(seed=1)).nets.items():
+        (tmp_path / "w").mkdir(exist_ok=True)
+        publish(tmp_path / "w", f"{name.upper()}_3000.pth", net, iteration=8)
+    cfg = tiny_config(
+        init_from=str(tmp_path / "w"), skip_optimizer=False, max_steps=10**6, lr_decay=0.5
+    )
+    state = tiny_state(cfg)
+    resume(worker_config(cfg, str(tmp_path / "run")), state)
+    state.prepare_step()
+    # what AdamW has unless told otherwise, as the files say
+    assert state.optimizers["g"].param_groups[0]["lr"] == pytest.approx(1e-3)
+
+
+def test_weights_behind_the_last_step_are_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"begins at step 3000, and train\.max_steps 3000 counts"):
+        begun_from(tmp_path / "weights", 3000, tmp_path, max_steps=3000)
+    with pytest.raises(ValueError, match=r"train\.init_step is 9: train\.max_steps 9 must be bey"):
+        tiny_config(init_from="x", init_step=9, max_steps=9)
+    with pytest.raises(ValueError, match=r"train\.init_step is 9: .* give train\.init_from"):
+        tiny_config(init_step=9)

@@ -36,7 +36,9 @@ def checkpoints(state, tmp_path):
         history=(),
         state=state,
         saver=Saver(folder, CheckpointConfig(retry_s=0.0)),
-        records=SimpleNamespace(flush=list, persist=lambda: None, close=lambda: None),
+        records=SimpleNamespace(
+            flush=list, persist=lambda: None, close=lambda: None, told={"loss/g/mel": 1.5}
+        ),
         watchdog=fake_watchdog(),
         log_file=tmp_path / "log",
     )
@@ -66,7 +68,7 @@ def test_it_saves_once_and_ends(checkpoints, notice):
 
 def test_a_checkpoint_tells_about_itself(checkpoints):
     checkpoints.save_and_report({"eval/mel": 0.5}, wait=True)
-    told = {"step": 3, "epoch": 0, "eval/mel": 0.5}
+    told = {"step": 3, "epoch": 0, "eval/mel": 0.5, "loss/g/mel": 1.5}
     assert checkpoints.worker.reported == [("checkpoint_000000003", told, True)]
     with fetched(newest_good(checkpoints.cfg.folder)) as folder:
         info = read_info(folder)
@@ -76,6 +78,7 @@ def test_a_checkpoint_tells_about_itself(checkpoints):
         "code",
     )
     assert info.scores == {"eval/mel": 0.5}
+    assert info.told == told
     assert info.versions.keys() == {"python", "torch", "ray"}
 
 

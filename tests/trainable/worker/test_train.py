@@ -103,9 +103,9 @@ def test_the_state_before_damaged_rows_is_saved(checkpoints):
 
 @pytest.mark.parametrize("error", [ValueError("does not fit"), StorageError("it is full")])
 def test_what_cannot_be_set_up_is_no_reason_for_another_attempt(monkeypatch, error):
-    def set_up(cfg, worker):
+    def set_up(cfg, worker, write_list):
         raise error
 
     monkeypatch.setattr(train, "RayWorker", FakeWorker)
     monkeypatch.setattr(train, "set_up", set_up)
-    assert train_loop({"worker": None}) == {"error": str(error)}
+    assert train_loop(None) == {"error": str(error)}

@@ -18,7 +18,7 @@ class WavLMDiscriminator(nn.Module):
         slm_hidden: width of the language model.
         slm_layers: number of its hidden states: its layers and the input to the first.
         initial_channel: channels after the first convolution.
-        use_spectral_norm: spectral instead of weight normalisation.
+        use_spectral_norm: spectral instead of weight normalisation; `build` never asks for it.
     """
 
     def __init__(
@@ -54,11 +54,9 @@ class WavLMDiscriminator(nn.Module):
 
 
 def build(blueprint: Blueprint) -> WavLMDiscriminator:
-    """Build the discriminator that the configuration asks for."""
-    model = blueprint.model
-    return WavLMDiscriminator(
-        blueprint.slm.hidden_size,
-        blueprint.slm.num_states,
-        model.slm.initial_channel,
-        use_spectral_norm=model.use_spectral_norm,
-    )
+    """Build the discriminator that the configuration asks for.
+
+    With weight normalisation, as in the reference, whatever `model.use_spectral_norm` says.
+    """
+    slm = blueprint.slm
+    return WavLMDiscriminator(slm.hidden_size, slm.num_states, blueprint.model.slm.initial_channel)

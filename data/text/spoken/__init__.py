@@ -1,0 +1,1 @@
+"""What is written but not spoken as written, for all languages: invisible characters, units."""

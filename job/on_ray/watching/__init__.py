@@ -1,0 +1,1 @@
+"""What others see of a run while it trains: Prometheus through Ray, MLflow, Weights & Biases."""
