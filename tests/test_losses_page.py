@@ -105,6 +105,7 @@ def trained(folder: Path) -> Config:
         max_steps=1,
         micro_batches_per_step=1,
         ema_decay=0.9,
+        measure_mfu=True,
         not_finite=NotFiniteConfig("skip"),
     )
     cfg = replace(cfg, eval=replace(cfg.eval, syntheses=2, samples=1, max_frames=80))
@@ -140,7 +141,14 @@ def names(tmp_path_factory) -> set[str]:
     cfg = trained(folder)
     (line,) = read_metrics(str(folder))
     written = shown(folder / TENSORBOARD) | shown(folder / TENSORBOARD_EVAL) | line.keys()
-    assert {"loss/g/mel", "eval/mel", "eval/ema_mcd", "gen/audio_0_True", "skipped_g"} <= written
+    assert {
+        "loss/g/mel",
+        "eval/mel",
+        "eval/ema_mcd",
+        "gen/audio_0_True",
+        "skipped_g",
+        "mfu",
+    } <= written
     with_scorer = replace(cfg.eval, scorers={SCORER: ScorerConfig("tests:none", "none")})
     declared = {*loss_tags(NAMES), *validation_tags(cfg.train, with_scorer), ROLLED_BACK}
     declared |= {f"{kind}_{name}" for kind in ("grad_norm", "skipped") for name in NAMES}
