@@ -31,6 +31,11 @@ def world_size() -> int:
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
+def backend() -> str:
+    """Return the name of what carries the workers' calls: nccl, gloo, or "no group"."""
+    return dist.get_backend() if dist.is_initialized() else "no group"
+
+
 @collective
 def broadcast(thing: T) -> T:
     """Return rank 0's object on all ranks; it is pickled."""

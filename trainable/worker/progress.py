@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-import torch.distributed as dist
 
 from data.plan.epoch_plan import EpochPlan
 from data.shards.manifest import Names
 from data.stream.micro_batches import MicroBatch
+from trainable.distributed.collectives import backend
 from trainable.hardware import device_name
 from trainable.learning.state import TrainState
 from trainable.run.records import RunLog
@@ -57,7 +57,6 @@ def tell_what_runs(
 ) -> None:
     """Log what a start trains, and on what."""
     train = cfg.train
-    backend = dist.get_backend() if dist.is_initialized() else "no group"
     frozen = 0
     sizes = []
     for name, net in state.nets.items():
@@ -69,7 +68,7 @@ def tell_what_runs(
         cfg.code_version,
         world_size,
         device_name(device),
-        backend,
+        backend(),
         train.micro_batches_per_step,
         train.precision,
         train.reduction,
