@@ -138,7 +138,7 @@ def submitted(
     Raises:
         ValueError: the cluster does not take it; shows no value of the job's environment.
     """
-    named = {} if submission_id is None else {"submission_id": submission_id}
+    named: dict[str, Any] = {} if submission_id is None else {"submission_id": submission_id}
     try:
         return client.submit_job(entrypoint=entrypoint, runtime_env=runtime_env, **named)
     except AuthenticationError as error:
