@@ -19,9 +19,15 @@ from tools.config_reference import PAGE, page
 from tools.pages import commands
 from tuning.sweep import command_line
 
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+READMES = [ROOT / f"README{language}.md" for language in ("", ".zh", ".ja")]
+PAGES = [*READMES, ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 # take every key of the configuration
 CONFIGURED = {"job.train", "job.prepare", "job.doctor", "tuning.sweep"}
+
+
+def page_name(path: Path) -> str:
+    """The name of a page's cases: docs/README.md is not README.md."""
+    return path.relative_to(ROOT).as_posix()
 
 
 def modules(path: Path) -> list[tuple[str, list[str]]]:
@@ -72,13 +78,54 @@ def test_the_configuration_page_is_current():
     assert PAGE.read_text() == page(), "run: python -m tools.config_reference"
 
 
-@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", PAGES, ids=page_name)
 def test_links_lead_somewhere(path):
     for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", path.read_text()):
         assert "://" in target or (path.parent / target).exists(), target
 
 
-@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_the_configuration_of_the_quickstart_is_one(tmp_path):
+    (block,) = re.findall(
+        r"^```yaml\n(.*?)^```$", (ROOT / "docs/quickstart.md").read_text("utf-8"), re.M | re.S
+    )
+    (tmp_path / "my.yaml").write_text(block, encoding="utf-8")
+    read = parsed(["--config", str(tmp_path / "my.yaml")], own=tmp_path / "my.yaml")
+    assert read.data.text.normaliser == "reference"
+    assert set(read.eval.sentences) == {"EN"}
+
+
+def anchors(path: Path) -> set[str]:
+    """What `#...` may follow a link to a page: its headings, as they are made into anchors."""
+    text = re.sub(r"^```.*?^```$", "", path.read_text(encoding="utf-8"), flags=re.M | re.S)
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("path", PAGES, ids=page_name)
+def test_anchors_are_headings(path):
+    for target, anchor in re.findall(r"\]\(([^)#\s]*)#([^)\s]+)\)", path.read_text("utf-8")):
+        page = path.parent / target if target else path
+        if "://" not in target and page.suffix == ".md":
+            assert anchor in anchors(page), f"{target}#{anchor}"
+
+
+@pytest.mark.parametrize("path", READMES[1:], ids=page_name)
+def test_a_translation_has_the_commands_of_the_readme(path):
+    """The same commands in the same order; the words beside them are translated."""
+    own, original = (
+        [shlex.split(c, comments=True) for c in commands(p)] for p in (path, READMES[0])
+    )
+    assert len(original) > 10
+    assert own == original
+
+
+@pytest.mark.parametrize("path", PAGES, ids=page_name)
+def test_the_index_has_every_page(path):
+    if path.parent.name == "docs" and path.name != "README.md":
+        assert f"({path.name})" in (ROOT / "docs/README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("path", PAGES, ids=page_name)
 def test_commands_are_accepted(path):
     """Modules and options exist; what takes a configuration accepts the keys and values."""
     for module, arguments in modules(path):
@@ -98,7 +145,7 @@ def test_commands_are_accepted(path):
                 assert option in constants, f"{module} {option}"
 
 
-@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", PAGES, ids=page_name)
 def test_a_training_would_start(path, tmp_path):
     """job.train accepts the settings of its commands, and those that the text names."""
     (tmp_path / "own.yaml").write_text("run: {name: own}\n")

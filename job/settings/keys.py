@@ -36,6 +36,9 @@ def declared_at(key: str) -> Any:
 
 def unknown(key: str) -> str:
     """Return the one line that refuses a key which is none, with the one that may be meant."""
+    if key in known_keys():
+        nested = ": {".join(key.split(".")) + ": ..." + "}" * key.count(".")
+        return f"{key} is no key of a file, whose sections lie in each other: write {nested}"
     return f"{key} is no key of the configuration{did_you_mean(key, known_keys())}"
 
 

@@ -45,4 +45,4 @@ def test_the_quickstart_works_as_written(command: Command, tmp_path):
     followed = [
         line.partition("job.")[2].split()[0] for line in told if line.startswith("status 0")
     ]
-    assert followed == ["doctor", "prepare", "train", "runs", "synthesize"]
+    assert followed == ["doctor", "prepare", "train", "runs", "synthesize", "evaluate", "export"]

@@ -144,7 +144,7 @@ def test_standard_input_to_standard_output(speak, voice, monkeypatch, capfdbinar
 def test_a_sentence_that_cannot_be_read_stops_no_other(speak, voice, tmp_path, capsys):
     out = tmp_path / "out.wav"
     assert (
-        speak("--text", "[EN]Yes! [ZH]©ab\n\n[EN]No!", "--stream", "--pause", 0, "--out", out) == 1
+        speak("--text", "[EN]Yes! [ZH]カナ\n\n[EN]No!", "--stream", "--pause", 0, "--out", out) == 1
     )
     assert re.match("error: sentence 2: empty_text", capsys.readouterr().err)
     pieces = [voice.say(SpeechRequest(text, "en", "EN")) for text in ("Yes!", "No!")]

@@ -124,6 +124,7 @@ _RULES: tuple[Rule, ...] = (
     (re.compile(r"(?<![\d,.])\d{1,3}(?:,\d{3})+(?:\.\d+)?(?![\d%‰]|,\d)"), _grouped),
     (re.compile(r"(?<=\d),(?=\d{3})"), ""),
     (re.compile(r"(?<=\d) (?=\d/\d)"), "又"),
+    (re.compile(r"(?<=\d)\s+(?=[%‰])"), ""),
     (re.compile(rf"({_NUMBER})‰"), r"千分之\1"),
     (re.compile(r"(?<![\d.])100%"), "百分之百"),
     (

@@ -11,32 +11,64 @@ _NAMES = (
 )
 NAMES = dict(zip("ABCDEFGHIJKLMNOPQRSTUVWXYZ", _NAMES.split(), strict=True))
 _OTHER_NAMES = {
-    "A": "エイ", "H": "エッチ", "J": "ジェイ",
+    "A": "エイ",
+    "H": "エッチ",
+    "J": "ジェイ",
     "K": "ケイ",
-    "O": "オウ", "V": "ヴィー", "Z": "ズィー",
-}  # fmt: skip
+    "O": "オウ",
+    "V": "ヴィー",
+    "Z": "ズィー",
+}
 _NARROW = {ord(char) + 0xFEE0: char for char in NAMES} | {
     ord(char) + 0xFEE0: char for char in map(str.lower, NAMES)
 }
 
 # vowel of ARPAbet -> the kana's vowel, and what follows the kana
 _VOWELS = {
-    "AA": "aー", "AE": "a", "AH": "a", "AO": "oー", "AW": "aウ", "AY": "aイ", "EH": "e",
+    "AA": "aー",
+    "AE": "a",
+    "AH": "a",
+    "AO": "oー",
+    "AW": "aウ",
+    "AY": "aイ",
+    "EH": "e",
     "ER": "aー",
-    "EY": "eー", "IH": "i", "IY": "iー", "OW": "oー", "OY": "oイ", "UH": "u", "UW": "uー",
-}  # fmt: skip
+    "EY": "eー",
+    "IH": "i",
+    "IY": "iー",
+    "OW": "oー",
+    "OY": "oイ",
+    "UH": "u",
+    "UW": "uー",
+}
 # consonant -> kana before a, i, u, e, o, and by itself
 _CONSONANTS = {
-    "": "ア イ ウ エ オ", "B": "バ ビ ブ ベ ボ ブ", "CH": "チャ チ チュ チェ チョ チ",
-    "D": "ダ ディ ドゥ デ ド ド", "DH": "ザ ジ ズ ゼ ゾ ズ", "F": "ファ フィ フ フェ フォ フ",
-    "G": "ガ ギ グ ゲ ゴ グ", "HH": "ハ ヒ フ ヘ ホ フ", "JH": "ジャ ジ ジュ ジェ ジョ ジ",
-    "K": "カ キ ク ケ コ ク", "L": "ラ リ ル レ ロ ル", "M": "マ ミ ム メ モ ム",
-    "N": "ナ ニ ヌ ネ ノ ン", "NG": "ンガ ンギ ング ンゲ ンゴ ング", "P": "パ ピ プ ペ ポ プ",
-    "R": "ラ リ ル レ ロ ー", "S": "サ シ ス セ ソ ス", "SH": "シャ シ シュ シェ ショ シュ",
-    "T": "タ ティ トゥ テ ト ト", "TH": "サ シ ス セ ソ ス", "V": "バ ビ ブ ベ ボ ブ",
-    "W": "ワ ウィ ウ ウェ ウォ ウ", "Y": "ヤ イ ユ イェ ヨ イ", "Z": "ザ ジ ズ ゼ ゾ ズ",
+    "": "ア イ ウ エ オ",
+    "B": "バ ビ ブ ベ ボ ブ",
+    "CH": "チャ チ チュ チェ チョ チ",
+    "D": "ダ ディ ドゥ デ ド ド",
+    "DH": "ザ ジ ズ ゼ ゾ ズ",
+    "F": "ファ フィ フ フェ フォ フ",
+    "G": "ガ ギ グ ゲ ゴ グ",
+    "HH": "ハ ヒ フ ヘ ホ フ",
+    "JH": "ジャ ジ ジュ ジェ ジョ ジ",
+    "K": "カ キ ク ケ コ ク",
+    "L": "ラ リ ル レ ロ ル",
+    "M": "マ ミ ム メ モ ム",
+    "N": "ナ ニ ヌ ネ ノ ン",
+    "NG": "ンガ ンギ ング ンゲ ンゴ ング",
+    "P": "パ ピ プ ペ ポ プ",
+    "R": "ラ リ ル レ ロ ー",
+    "S": "サ シ ス セ ソ ス",
+    "SH": "シャ シ シュ シェ ショ シュ",
+    "T": "タ ティ トゥ テ ト ト",
+    "TH": "サ シ ス セ ソ ス",
+    "V": "バ ビ ブ ベ ボ ブ",
+    "W": "ワ ウィ ウ ウェ ウォ ウ",
+    "Y": "ヤ イ ユ イェ ヨ イ",
+    "Z": "ザ ジ ズ ゼ ゾ ズ",
     "ZH": "ジャ ジ ジュ ジェ ジョ ジュ",
-}  # fmt: skip
+}
 _KANA = {consonant: kana.split() for consonant, kana in _CONSONANTS.items()}
 _STOPS = frozenset(("P", "T", "K", "CH", "D", "G", "JH"))
 _SHORT = frozenset(("AE", "AH", "EH", "IH", "UH"))

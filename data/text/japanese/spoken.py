@@ -73,6 +73,10 @@ _RULES: tuple[Rule, ...] = (
     (re.compile(rf"\{{[^{{}}|]*\|([{_KANA}|]+)\}}"), r"\1"),
     (re.compile(rf"[{_KANJI}]+\(([ぁ-ゖー]+)\)"), r"\1"),
     (re.compile(r"([年月日])\((祝|休)\)"), r"\1、\2日"),
+    (
+        re.compile(rf"(?<![\d/])(1[0-2]|0?[1-9])/([12]\d|3[01]|0?[1-9])(?=\s?[(（][{_DAYS}])"),
+        r"\1月\2日",
+    ),
     (re.compile(rf"(?<=日)\s?[(（]([{_DAYS}])(曜日?)?(・祝)?[)）]"), r"\1曜日"),
     # a long mark on which the vowel goes on longer is a long mark
     (re.compile(rf"(?<=[{_KANA}])[~]+(?=[っッ!?。、…]|$)(?<=~~)"), "ー"),

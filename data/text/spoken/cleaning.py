@@ -136,9 +136,11 @@ def _numeral(char: str, before: str) -> str:
 
 
 def said_signs(signs: Iterable[str]) -> re.Pattern[str]:
-    """Match signs beside a letter or a number; by themselves they are not spoken."""
+    """Match signs beside a letter or a number; by themselves only letters are spoken."""
     sign = f"[{re.escape(''.join(signs))}]"
-    return re.compile(rf"(?:(?<=[\w)]){sign}|(?<=\w\+)\+|(?<=[\w)]\s){sign})|{sign}(?=\s?[\w(])")
+    beside = rf"(?<=[\w)]){sign}|(?<=\w\+)\+|(?<=[\w)]\s){sign}|{sign}(?=\s*[\w(])"
+    letters = "".join(filter(str.isalpha, signs))
+    return re.compile(f"{beside}|[{letters}]" if letters else beside)
 
 
 def keep(text: str, readable: re.Pattern[str], silent: Iterable[str] = " ") -> Spoken:

@@ -66,7 +66,7 @@ class Tracker(RunWatcher):
         self.environment = {k: v for k, v in os.environ.items() if k.startswith(ENVIRONMENT)}
 
     @abstractmethod
-    def open(self) -> Sink:
+    def connect(self) -> Sink:
         """Begin a run at the tracker, or continue this one's."""
 
     def begun(self) -> None:
@@ -111,7 +111,7 @@ class Tracker(RunWatcher):
         sink = None
         while (line := self.lines.get()) is not None:
             try:
-                sink = sink or self.open()
+                sink = sink or self.connect()
                 sink.log(line)
             except Exception as error:  # noqa: BLE001  # each tracker has exceptions of its own
                 if not self.missed:
@@ -147,7 +147,7 @@ class Mlflow(Tracker):
 
     tracker = "mlflow"
 
-    def open(self) -> Sink:
+    def connect(self) -> Sink:
         """Begin a run in the experiment, with the configuration as parameters, or continue."""
         # MLflow wants no folders any more, but whoever names one has chosen it
         os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
@@ -191,7 +191,7 @@ class Wandb(Tracker):
 
     tracker = "wandb"
 
-    def open(self) -> Sink:
+    def connect(self) -> Sink:
         """Begin a run in the project, with the configuration, or continue."""
         import wandb
 

@@ -61,14 +61,14 @@ def test_wandb_writes_offline(cfg, tmp_path, monkeypatch):
 class Unreachable(Tracker):
     tracker = "nobody"
 
-    def open(self):
+    def connect(self):
         raise ConnectionError("nobody answers")
 
 
 class Hangs(Tracker):
     tracker = "slow"
 
-    def open(self):
+    def connect(self):
         threading.Event().wait(60)
 
 

@@ -15,6 +15,8 @@ REFUSED = {
     "train:\n  seed: 1\n  seed: 1": ":3: train.seed is given twice, before in line 2: keep one",
     "eval:\n  sentences:\n    EN: a\n    EN: b": ":4: eval.sentences.EN is given twice",
     "train:\n  sed: 3": ":2: train.sed is no key of the configuration: did you mean train.seed?",
+    "train.seed: 3": ":1: train.seed is no key of a file, whose sections lie in each other: write"
+    " train: {seed: ...}",
     "max_steps: 3": ":1: max_steps is no key of the configuration: did you mean train.max_steps?",
     "train: {learningrate: 1}": "did you mean train.learning_rate?",
     "train:\n\n  max_steps: many": ":3: train.max_steps is 'many': give a whole number from 1",

@@ -67,7 +67,8 @@ def test_seeds(voice, speeches, alone):
 
 
 def test_settings_are_heard(voice, speeches, alone):
-    assert len(voice.say(replace(speeches[0], length_scale=2.0))) > 1.5 * len(alone[0])
+    # untrained, it says most phones in less than the one frame that each gets
+    assert len(voice.say(replace(speeches[0], length_scale=10.0))) > 1.5 * len(alone[0])
     another = voice.say(replace(speeches[0], speaker="en"))
     assert another.shape != alone[0].shape or not np.allclose(another, alone[0])
 
