@@ -22,7 +22,7 @@ def tracked() -> list[str]:
 
 @pytest.mark.processes
 def test_gitignore_hides_no_package():
-    """`ray job submit --working-dir .` uploads what .gitignore lets through."""
+    """`ray job submit --working-dir .` uploads nothing that .gitignore names."""
     seen = set(tracked())
     sources = {
         p.relative_to(ROOT).as_posix() for name in PACKAGES for p in (ROOT / name).rglob("*.py")

@@ -15,6 +15,7 @@ from job.on_ray.private import (
     ForgivingPolicy,
     TrainingFailedError,
     WorkerGroupError,
+    WorkerGroupStartupTimeoutError,
     raised_by_worker,
 )
 from job.settings.cli import CommandFailedError
@@ -39,15 +40,22 @@ class FailuresInARow(ForgivingPolicy):
         gives_up: the run is being stopped: nothing is started again.
     """
 
-    def __init__(self, failure_config: FailureConfig, newest: Callable[[], int]):
+    def __init__(
+        self,
+        failure_config: FailureConfig,
+        newest: Callable[[], int],
+        waits: Callable[[], None] = lambda: None,
+    ):
         """Begin to count.
 
         Args:
             failure_config: how many failures in a row are allowed.
             newest: returns the step of the run's newest checkpoint; -1 if it has none.
+            waits: is called when the workers found no room in time.
         """
         super().__init__(failure_config)
         self.newest = newest
+        self.waits = waits
         self.reached = newest()
         self.gives_up = False
 
@@ -55,11 +63,21 @@ class FailuresInARow(ForgivingPolicy):
         """Return whether the workers are started again."""
         if self.gives_up or permanent_error(training_failed_error) is not None:
             return FailureDecision.RAISE
+        if is_no_room(training_failed_error):
+            self.waits()
+            return FailureDecision.RETRY
         step = self.newest()
         if step > self.reached:
             self.forget()
             self.reached = step
         return super().make_decision(training_failed_error)
+
+
+def is_no_room(error: BaseException) -> bool:
+    """Tell whether the workers were not placed in time; then the cluster is looked at again."""
+    return isinstance(error, ControllerError) and isinstance(
+        error.controller_failure, WorkerGroupStartupTimeoutError
+    )
 
 
 def permanent_error(error: BaseException) -> PermanentError | None:

@@ -49,11 +49,12 @@ from ray.train.v2._internal.constants import (
     get_env_vars_to_propagate,
 )
 
-# A worker's error, as its controller is told of it, and that of a list of checkpoints that does not
-# fit its folder. Ray 2.60.0
+# A worker's error, as its controller is told of it, that of a list of checkpoints that does not fit
+# its folder, and that of workers for which there was no room in time. Ray 2.60.0
 from ray.train.v2._internal.exceptions import (
     CheckpointManagerInitializationError,
     UserExceptionWithTraceback,
+    WorkerGroupStartupTimeoutError,
 )
 
 # What Ray Train's controller calls when something happens to its run. Ray 2.60.0
@@ -152,6 +153,7 @@ __all__ = [
     "UserExceptionWithTraceback",
     "WorkerGroupError",
     "WorkerGroupPollStatus",
+    "WorkerGroupStartupTimeoutError",
     "WorkerGroupState",
     "announce_preemption",
     "cluster_state",

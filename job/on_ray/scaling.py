@@ -51,6 +51,7 @@ from job.on_ray.private import (
 )
 from job.on_ray.stopping import CONCURRENCY, SAVE_WITHIN_S, Controller
 from job.on_ray.storage import with_listed_checkpoints
+from job.on_ray.watching.waiting import Waiting
 from trainable.run.storage import owner
 from trainable.worker.config import WorkerConfig
 
@@ -114,6 +115,17 @@ class FixedScaling(ReservesForTheRun, FixedScalingPolicy):
 class PromptScaling(ReservesForTheRun, ElasticPolicy):
     """Ray Train's elastic policy, with a fresh view of the cluster and notice before growth."""
 
+    def __init__(self, scaling_config: ScalingConfig, told: WorkerConfig):
+        super().__init__(scaling_config, told)
+        self.waiting = waiting_for(scaling_config)
+
+    def make_decision_for_non_running_worker_group(self) -> ScalingDecision:
+        """Start as many workers as there is room for, or wait."""
+        decision = super().make_decision_for_non_running_worker_group()
+        if isinstance(decision, NoopDecision):
+            self.waiting.tell()
+        return decision
+
     def make_decision_for_running_worker_group(
         self, worker_group_state: WorkerGroupState, worker_group_status: WorkerGroupPollStatus
     ) -> ScalingDecision:
@@ -149,6 +161,12 @@ class PromptScaling(ReservesForTheRun, ElasticPolicy):
         return {node: amounts for node, amounts in reserved.items() if node in staying}
 
 
+def waiting_for(config: ScalingConfig) -> Waiting:
+    """Return who tells that the fewest workers of a run have no room yet."""
+    per_worker: Any = config.resources_per_worker  # Ray's type also allows what Tune searches
+    return Waiting(config.min_workers, per_worker or {})
+
+
 class ElasticTrainer(TailoredController, TorchTrainer):
     """A TorchTrainer that scales by our policies, counts failures by ours, and can be stopped.
 
@@ -177,7 +195,9 @@ class ElasticTrainer(TailoredController, TorchTrainer):
         given = controller["scaling_policy"]
         scaling = PromptScaling if isinstance(given, ElasticScalingPolicy) else FixedScaling
         failures = FailuresInARow(
-            controller["failure_policy"].failure_config, partial(newest_step, self.told.folder)
+            controller["failure_policy"].failure_config,
+            partial(newest_step, self.told.folder),
+            waiting_for(given.scaling_config).tell,
         )
         callbacks = [
             CleanerCallback() if isinstance(callback, PlacementGroupCleanerCallback) else callback

@@ -24,6 +24,7 @@ from job.on_ray.private import (
     is_over,
     keep_no_list_of_checkpoints,
 )
+from job.on_ray.watching.waiting import quieten
 from trainable.worker.preemption import stop_notice
 
 # growing and stopping can wait: workers that have not saved by then are ended nevertheless
@@ -47,6 +48,7 @@ class Controller(TransparentController):
         # the workers do, which also remove checkpoints
         keep_no_list_of_checkpoints()
         super().__init__(**settings)
+        quieten()
         threading.Thread(target=self._watch, name="stop", daemon=True).start()
 
     @ray.method(concurrency_group=STOP)

@@ -97,7 +97,12 @@ def test_ray_takes_it(name):
     # not Ray's defaults, which install a Ray
     assert config["setup_commands"] == config["head_setup_commands"] == []
     assert 1 <= config["idle_timeout_minutes"] <= 10
-    for local in config["file_mounts"].values():
+    mounts = config["file_mounts"]
+    options = config["docker"]["run_options"]
+    assert "--env RAY_AUTH_MODE=token" in options
+    (token,) = [o.partition("RAY_AUTH_TOKEN_PATH=")[2] for o in options if "TOKEN_PATH" in o]
+    assert mounts.pop(token) == "~/.ray/auth_token"  # where Ray's command writes it
+    for local in mounts.values():
         assert (ROOT / local).is_file()
 
 
@@ -122,6 +127,19 @@ def test_ray_would_refuse_a_mistake(name, where, mistake, told):
 def test_kuberay_takes_it(name):
     jsonschema.Draft202012Validator.check_schema(SCHEMA)
     jsonschema.validate(read(name), SCHEMA)
+
+
+def test_kuberay_gives_all_pods_the_token():
+    cluster = read("deploy/kuberay-cluster.yaml")
+    assert cluster["spec"]["authOptions"] == {"mode": "token"}
+    cluster["spec"]["authOptions"]["mode"] = "tokens"
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(cluster, SCHEMA)
+    installed = re.search(
+        r"kuberay-operator --version (\S+)", (ROOT / "docs/cluster.md").read_text()
+    )
+    assert installed is not None
+    assert tuple(map(int, installed[1].split("."))) >= (1, 5, 1)  # has authOptions
 
 
 def test_the_jobs_own_cluster_is_the_cluster():

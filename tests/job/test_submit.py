@@ -2,10 +2,14 @@
 
 import csv
 import json
+import os
+import re
+import shlex
+import shutil
 import signal
-import subprocess
 import sys
 import time
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,36 +20,241 @@ from ray.job_submission import JobStatus
 
 from job.submit import connect, main
 from tests.job.conftest import arguments, metrics
-from tests.test_house import PACKAGES, ROOT
+from tests.test_house import PACKAGES, ROOT, tracked
 from tools.local_cluster import LocalCluster
 
 UPLOAD_BYTES = 16 * 2**20  # half of it dictionaries, half the demo corpus; Ray takes 100 MiB
 
 
+class Client:
+    """Stands in for Ray's client of a cluster: takes a job, and keeps what it was given."""
+
+    def __init__(self, error: Exception | None = None):
+        self.error = error
+        self.files: dict[str, bytes] = {}
+        self.given: dict = {}
+
+    def submit_job(self, **given: object) -> str:
+        if self.error is not None:
+            raise self.error
+        self.given = given
+        folder = Path(given["runtime_env"]["working_dir"])
+        self.files = {
+            p.relative_to(folder).as_posix(): p.read_bytes()
+            for p in folder.rglob("*")
+            if p.is_file()
+        }
+        return str(given.get("submission_id", "job"))
+
+    async def tail_job_logs(self, job: str):
+        yield "a line\n"
+
+    def get_job_status(self, job: str) -> JobStatus:
+        return JobStatus.SUCCEEDED
+
+
+@pytest.fixture
+def client(monkeypatch) -> Client:
+    made = Client()
+    monkeypatch.setattr("job.submit.connect", lambda address: made)
+    return made
+
+
 @pytest.mark.processes
-def test_the_upload_is_small_and_whole(tmp_path, monkeypatch):
-    """Ray uploads code, presets, dictionaries and the demo corpus, and nothing else."""
-    monkeypatch.chdir(ROOT)
-    package = tmp_path / "package.zip"
-    create_package(str(ROOT), package, include_gitignore=True, excludes=[])
-    assert package.stat().st_size < UPLOAD_BYTES
-    listed = subprocess.run(
-        [sys.executable, "-m", "zipfile", "-l", package], capture_output=True, text=True
-    ).stdout
-    names = {line.split()[0] for line in listed.splitlines()[1:]}
+def test_the_upload_is_small_and_whole(client, tmp_path):
+    """Code, presets, dictionaries and the demo corpus, and nothing else; .rayignore says so too."""
+    assert main(["--", "job.train"]) == 0
+    names = set(client.files)
     for package_name in PACKAGES:
         sources = {p.relative_to(ROOT).as_posix() for p in (ROOT / package_name).rglob("*.py")}
         assert sources <= names
-    corpus = {
-        p.relative_to(ROOT).as_posix() for p in (ROOT / "job/presets").rglob("*") if p.is_file()
-    }
-    assert corpus <= names
+    of_packages = {name for name in tracked() if name.partition("/")[0] in PACKAGES}
+    assert of_packages <= names
     assert "requirements.lock" in names  # job.doctor compares with it
-    assert not [
-        name
-        for name in names
-        if name.startswith((".git/", ".venv", "tests/", "docs/", "runs/", "shards/"))
+    package = tmp_path / "package.zip"
+    create_package(str(ROOT), package, include_gitignore=True, excludes=[])
+    assert package.stat().st_size < UPLOAD_BYTES
+    packed = zipfile.ZipFile(package).namelist()
+    assert {name for name in packed if not name.endswith("/")} == names
+
+
+LEFT_AT_HOME = [
+    *(".env", "secrets.json", "id_rsa", "credentials", "notes.txt", "code.zip", "a.tar.gz", "b.7z"),
+    *(
+        "G_0.pth",
+        "D_0.PT",
+        "m.safetensors",
+        "m.onnx",
+        "m.bin",
+        "m.ckpt",
+        "m.gguf",
+        "x.pkl",
+        "x.npy",
+    ),
+    *("a.wav", "a.WAV", "a.m4a", "a.opus", "a.Flac", "a.aac", "a.mp4", "a.parquet", "list.list"),
+]
+
+
+def test_what_lies_beside_the_code_stays_at_home(client, monkeypatch, tmp_path):
+    folders = [
+        *("", "models/", "venv/", ".git/", "job/", "job/presets/", "job/presets/demo_corpus/"),
+        *("data/", "data/text/", "data/text/chinese/", "tuning/spaces/", "job/.cache/", "runs/x/"),
     ]
+    wanted = {"job/train.py", "data/text/front_end.py", "job/presets/own.yaml"}
+    unwanted = {folder + name for folder in folders for name in LEFT_AT_HOME}
+    unwanted |= {"venv/lib/x.py", "job/.cache/x.py", ".git/config", "own.yaml", "tests/test_a.py"}
+    for name in wanted | unwanted:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    monkeypatch.setattr("job.submit.ROOT", tmp_path)
+    assert main(["--", "job.train"]) == 0
+    assert set(client.files) == wanted
+    # Ray's own command reads .rayignore, and tells no folder from a file without an ending
+    shutil.copyfile(ROOT / ".rayignore", tmp_path / ".rayignore")
+    create_package(str(tmp_path), tmp_path / "p.zip", include_gitignore=True, excludes=[])
+    packed = zipfile.ZipFile(tmp_path / "p.zip").namelist()
+    assert {name for name in packed if "." in Path(name).name} == wanted
+
+
+@pytest.mark.parametrize("option", [["--config", "{}"], ["--config={}"]])
+def test_named_configurations_are_carried(option, client, tmp_path, monkeypatch):
+    outside = tmp_path / "mine/own.yaml"
+    outside.parent.mkdir()
+    outside.write_text("run: {name: mine}\n")
+    monkeypatch.chdir(outside.parent)
+    inside = f"{ROOT}/job/presets/base.yaml"
+    given = [word.format("own.yaml") for word in option]
+    assert main(["--", "job.train", "--config", inside, *given, "--run.name", "b c"]) == 0
+    words = shlex.split(client.given["entrypoint"])
+    assert words[:5] == ["python", "-m", "job.train", "--config", "job/presets/base.yaml"]
+    assert words[5] == "--config"
+    assert client.files[words[6]] == outside.read_bytes()
+    assert words[7:] == ["--run.name", "b c"]
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (None, "own.yaml: there is no such file on this machine"),
+        ("run: {nmae: x}", "own.yaml:1"),
+        ("run: {storage: 's3://key:hidden@bucket'}", "run.storage is a URI that holds a password"),
+        ("data: {text: {readings: own.yaml}}", "give it as --data.text.readings own.yaml"),
+    ],
+)
+def test_a_configuration_that_cannot_be_used_there_is_refused_here(
+    content, told, client, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    if content is not None:
+        Path("own.yaml").write_text(content)
+    with pytest.raises((ValueError, OSError), match=re.escape(told)) as refused:
+        main(["--", "job.train", "--config", "own.yaml"])
+    assert "hidden" not in str(refused.value)
+    assert not client.given
+
+
+def test_spaces_and_readings_are_carried_and_named_spaces_are_not(client, tmp_path):
+    for name in ("space.yaml", "words.yaml"):
+        (tmp_path / name).write_text(name)
+    files = ["--space", f"{tmp_path}/space.yaml", "--data.text.readings", f"{tmp_path}/words.yaml"]
+    assert main(["--", "tuning.sweep", *files]) == 0
+    words = shlex.split(client.given["entrypoint"])
+    assert [client.files[words[i]] for i in (4, 6)] == [b"space.yaml", b"words.yaml"]
+    assert main(["--", "tuning.sweep", "--space", "loss_weights"]) == 0
+    assert client.given["entrypoint"].endswith("--space loss_weights")
+
+
+def test_a_job_gets_variables_and_no_log_their_values(client, monkeypatch, capsys):
+    monkeypatch.setenv("HF_TOKEN", "hf-secret")
+    options = [
+        "--env",
+        "HF_TOKEN",
+        "--env",
+        "A=b=c",
+        "--env",
+        "EMPTY=",
+        "--submission-id",
+        "mine-1",
+    ]
+    assert main([*options, "--", "job.train"]) == 0
+    env = client.given["runtime_env"]["env_vars"]
+    assert (env["HF_TOKEN"], env["A"], env["EMPTY"]) == ("hf-secret", "b=c", "")
+    shown = capsys.readouterr()
+    assert "job mine-1: python -m job.train" in shown.out
+    assert "hf-secret" not in shown.out + shown.err
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--env", "NOT_SET"], "--env NOT_SET: it is not set here"),
+        (["--env", "=hidden"], "--env takes NAME or NAME=VALUE"),
+        (["--env", "A B=hidden"], "--env takes NAME or NAME=VALUE"),
+        (["--submission-id", "a/b"], "--submission-id is 'a/b'"),
+        (["--submission-id", ""], "--submission-id is ''"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused(options, told, client):
+    with pytest.raises(ValueError, match=re.escape(told)) as refused:
+        main([*options, "--", "job.train"])
+    assert "hidden" not in str(refused.value)
+    assert not client.given
+
+
+def test_no_wait_ends_at_once_and_tells_how_to_go_on(client, monkeypatch, capsys):
+    monkeypatch.setattr("job.submit.show_output", None)
+    assert main(["--no-wait", "--address", "http://head:8265", "--", "job.train"]) == 0
+    shown = capsys.readouterr().out
+    assert "ray job logs --follow --address http://head:8265 job" in shown
+    assert "ray job stop --address http://head:8265 job" in shown
+
+
+@pytest.mark.parametrize(
+    ("status", "code"), [(JobStatus.SUCCEEDED, 0), (JobStatus.FAILED, 1), (JobStatus.STOPPED, 1)]
+)
+def test_it_ends_as_the_job_does(status, code, client, monkeypatch):
+    monkeypatch.setattr(client, "get_job_status", lambda job: status)
+    assert main(["--", "job.train"]) == code
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), RuntimeError("the connection broke")])
+def test_a_terminal_that_leaves_has_its_own_status(error, client, monkeypatch, capsys):
+    def leaves(job: str) -> JobStatus:
+        raise error
+
+    monkeypatch.setattr(client, "get_job_status", leaves)
+    assert main(["--", "job.train"]) == 130
+    assert f"continues without this terminal{f' ({error})' if str(error) else ''}." in (
+        capsys.readouterr().out
+    )
+
+
+def test_a_job_that_the_cluster_does_not_take_is_one_line_without_secrets(client, monkeypatch):
+    client.error = RuntimeError("status 500: Traceback ...\\nValueError: bad env {'K': 's3cret'}")
+    with pytest.raises(ValueError, match="does not take the job") as refused:
+        main(["--env", "K=s3cret", "--", "job.train"])
+    assert "s3cret" not in str(refused.value)
+    assert refused.value.__cause__ is refused.value.__context__ is None  # no traceback has it
+    client.error = RuntimeError("Job with submission_id a already exists. Please use a different")
+    with pytest.raises(ValueError, match="--submission-id a: the cluster has a job of this id"):
+        main(["--submission-id", "a", "--", "job.train"])
+
+
+@pytest.mark.parametrize("variable", [None, "RAY_ADDRESS", "RAY_API_SERVER_ADDRESS"])
+def test_an_address_of_rays_client_is_refused_in_a_line(variable, monkeypatch):
+    if variable is not None:
+        monkeypatch.setenv(variable, "ray://head:10001")
+    options = ["--address", "ray://head:10001"] if variable is None else []
+    with pytest.raises(ValueError, match=r"^ray://head:10001 is for Ray's client.*--address"):
+        main([*options, "--", "job.train"])
+
+
+@pytest.mark.parametrize("variable", ["RAY_ADDRESS", "RAY_API_SERVER_ADDRESS"])
+def test_the_address_that_is_given_counts(variable, monkeypatch):
+    monkeypatch.setenv(variable, "ray://head:10001")
+    with pytest.raises(ValueError, match=r"no cluster answers at http://127\.0\.0\.1:9"):
+        main(["--address", "http://127.0.0.1:9", "--", "job.train"])
+    assert os.environ[variable] == "ray://head:10001"
 
 
 def test_no_cluster_is_told_with_what_to_do():
@@ -57,24 +266,11 @@ def test_no_cluster_is_told_with_what_to_do():
 
 
 @pytest.mark.parametrize("given", [None, "7"])
-def test_a_job_gets_the_time_to_save_when_it_is_stopped(given, monkeypatch):
-    class Client:
-        def submit_job(self, entrypoint: str, runtime_env: dict) -> str:
-            submitted.append(runtime_env)
-            return "job"
-
-        async def tail_job_logs(self, job: str):
-            yield "a line\n"
-
-        def get_job_status(self, job: str) -> JobStatus:
-            return JobStatus.SUCCEEDED
-
-    submitted: list[dict] = []
-    monkeypatch.setattr("job.submit.connect", lambda address: Client())
+def test_a_job_gets_the_time_to_save_when_it_is_stopped(given, client, monkeypatch):
     if given:
         monkeypatch.setenv("RAY_JOB_STOP_WAIT_TIME_S", given)
     assert main(["--", "job.train"]) == 0
-    seconds = submitted[0]["env_vars"]["RAY_JOB_STOP_WAIT_TIME_S"]
+    seconds = client.given["runtime_env"]["env_vars"]["RAY_JOB_STOP_WAIT_TIME_S"]
     assert seconds == given if given else int(seconds) >= 60
 
 

@@ -1,1 +1,1 @@
-"""What others see of a run while it trains: Prometheus through Ray, MLflow, Weights & Biases."""
+"""What others see of a run: Prometheus through Ray, MLflow, Weights & Biases, the console."""
