@@ -25,7 +25,7 @@ from job.settings.reference_project import wavlm_of
 from trainable.networks.generator.build import build_generator
 from trainable.networks.registry import AVERAGED, GENERATOR
 from trainable.run.checkpoint import Snapshot, write_snapshot
-from trainable.run.format import CheckpointInfo
+from trainable.run.format import CONFIG, CheckpointInfo
 from trainable.run.storage import fetched, resolve
 from trainable.weights.published import DESCRIPTION, Published
 from trainable.weights.speakers import speakers_of
@@ -148,7 +148,7 @@ def config_of(files: Path, generator: Published) -> Config:
 def _config(ours: Mapping[str, Any]) -> Config:
     """Return the configuration of these keys."""
     with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder, "config.yaml")
+        file = Path(folder, CONFIG)
         file.write_text(yaml.safe_dump(nested(ours), allow_unicode=True), encoding="utf-8")
         try:
             return read_config(file)
