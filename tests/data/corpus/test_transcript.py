@@ -407,3 +407,34 @@ def test_a_digest_is_of_what_the_files_hold(tmp_path) -> None:
     assert digest == transcript_digest(str(first)) == transcript_digest(str(moved))
     moved.write_text("b.wav|mei|ZH|x")
     assert transcript_digest(str(moved)) != digest
+
+
+@pytest.mark.parametrize(
+    ("place", "line", "recording", "audio_root", "language"),
+    [
+        ("sbv2/Data/voice/esd.list", "v0.wav|voice|JP|はい。", "raw/v0.wav", "raw", "JP"),
+        ("sbv2/Data/voice/esd.list", "v0.wav|voice|JP|はい。", "wavs/v0.wav", "wavs", "JP"),
+        (
+            "melo/data/example/metadata.list",
+            "data/example/wavs/000.wav|EN-default|EN|Yes.",
+            "wavs/000.wav",
+            "../..",
+            "EN",
+        ),
+        ("gptsovits/a.list", "{folder}/slicer/z0.wav|s|zh|好。", "slicer/z0.wav", None, "ZH"),
+        ("gptsovits/a.list", "{folder}/slicer/j0.wav|s|JA|はい。", "slicer/j0.wav", None, "JP"),
+    ],
+)
+def test_lists_of_other_trainers_need_audio_root_at_most(
+    tmp_path, place: str, line: str, recording: str, audio_root: str | None, language: str
+) -> None:
+    path = tmp_path / place
+    audio = path.parent / recording
+    audio.parent.mkdir(parents=True)
+    audio.write_bytes(b"")
+    path.write_text(line.format(folder=path.parent) + "\n", encoding="utf-8")
+    root = None if audio_root is None else str(path.parent / audio_root)
+    found = read_transcript(str(path), root)
+    assert not found.rejects
+    assert Path(found.lines[0].uri).resolve() == audio
+    assert found.lines[0].language == language
