@@ -129,7 +129,8 @@ _RULES: tuple[Rule, ...] = (
     (re.compile(r"(?<![\d.])100%"), "百分之百"),
     (
         re.compile(
-            rf"(?<![\d.:/+-])(?P<first>{_NUMBER}%?)\s*[-~—]\s*(?P<last>{_NUMBER}%?)(?![\d.:/-]|年|月|\s*[=+×÷])"
+            rf"(?<![\d.:/+-])(?P<first>{_NUMBER}%?)\s*[-~—]\s*(?P<last>{_NUMBER}%?)"
+            r"(?![\d.:/-]|年|月|\s*[=+×÷])"
         ),
         _range,
     ),

@@ -120,7 +120,8 @@ _SIGN = said_signs(_SIGNS)
 _ELONGATED = tuple(
     re.compile(
         # あああ behind かさたな..., ああ before a stop, and whatever holds a long mark
-        rf"(?<=[{row}])(?:[{vowels}]{{3,}}ー*|[{vowels}]+ー[{vowels}ー]*|[{vowels}]{{2,}}(?=[っッ!?。…]|$))"
+        rf"(?<=[{row}])(?:[{vowels}]{{3,}}ー*|[{vowels}]+ー[{vowels}ー]*"
+        rf"|[{vowels}]{{2,}}(?=[っッ!?。…]|$))"
     )
     for row, vowels in zip(
         (row + "".join(chr(ord(kana) + 0x60) for kana in row) for row in _ROWS),
