@@ -79,8 +79,9 @@ def config(folder: Path, **changes) -> DataConfig:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def s3_bucket():
-    """An S3 with the bucket `corpus`; started first, as Ray's workers inherit the environment."""
+def s3_bucket(ray_shared):
+    """An S3 with the bucket `corpus`; started before Ray, whose workers inherit the environment."""
+    ray_shared.end()
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
     server.start()
     host, port = server.get_host_and_port()
