@@ -231,7 +231,7 @@ class SharedRay:
             return
         self.end()
         port = free_port() if dashboard else None
-        quick = {"RAY_metrics_report_interval_ms": "500"} if dashboard else {}
+        quick = {"RAY_metrics_report_interval_ms": "1000"} if dashboard else {}
         with mock.patch.dict(os.environ, quick):
             self.folder = start_ray(gpus, port)
         self.gpus = gpus

@@ -30,7 +30,7 @@ OPTIONS = {
     "model.resblock_kernel_sizes": "[3]",
     "model.resblock_dilation_sizes": "[[1, 3]]",
     "train.segment_size": 4096,
-    "data.plan.max_frames": 500,
+    "data.plan.max_frames": 300,
     "train.micro_batches_per_step": 2,
     "train.reduction": "exact",
     "train.checkpoint.every_steps": 5,

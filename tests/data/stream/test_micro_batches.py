@@ -40,7 +40,7 @@ def test_a_stream_opens_at_any_position_and_over_several_datasets(spec, monkeypa
     schedule = schedule_of(spec)
     first = schedule.after(schedule.after(Position()))
     with caplog.at_level("INFO"):
-        assert take(spec, first, 30, 3) == expected(spec, first, 30)
+        assert take(spec, first, 14, 3) == expected(spec, first, 14)
     assert caplog.text.count("Ray Data loads the micro-batches from here on") >= 3
 
 
