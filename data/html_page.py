@@ -9,12 +9,13 @@ data/templates.
 import base64
 import functools
 import hashlib
+import posixpath
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import jinja2
 from markupsafe import Markup
@@ -227,12 +228,15 @@ def link(words: str, target: str, folder: str) -> Html:
         target: path or URI of the file or folder.
         folder: path or URI of the folder of the page.
     """
-    common = folder.rpartition("/")[0]
-    if common and target.startswith(f"{common}/"):
-        return element("a", words, href=quote(f"../{target.removeprefix(f'{common}/')}"))
-    if is_local(target):
-        return element("a", words, href=Path(target).absolute().as_uri())
-    return Html("<span>{} <code>{}</code></span>").format(words, target)
+    place, begin = _absolute(target), _absolute(folder)
+    if place.partition("://")[0] != begin.partition("://")[0]:
+        return Html("<span>{} <code>{}</code></span>").format(words, target)
+    near = posixpath.relpath(place.partition("://")[2], begin.partition("://")[2])
+    return element("a", words, href=quote(near))
+
+
+def _absolute(uri: str) -> str:
+    return unquote(Path(uri).absolute().as_uri()) if is_local(uri) else uri
 
 
 def tensorboard(folder: str) -> Html:

@@ -96,5 +96,5 @@ def test_links_are_relative_where_they_can_be() -> None:
         "checkpoint", "/runs/mine/checkpoint_000000010", page_folder
     )
     assert 'href="../a%20%23b"' in link("x", "s3://bucket/runs/a #b", "s3://bucket/runs/evaluation")
-    assert 'href="file:///elsewhere/x"' in link("x", "/elsewhere/x", page_folder)
+    assert 'href="../../../elsewhere/x"' in link("x", "/elsewhere/x", page_folder)
     assert "href" not in link("x", "s3://bucket/x", page_folder)

@@ -104,7 +104,9 @@ class Validator:
         self.damage.raise_on_all_ranks()
 
         sampling_rate = self.spec.data.sampling_rate
-        records.evaluation(step, scores, validation.samples, self.spoken(), sampling_rate)
+        spoken = self.spoken()
+        texts = {sentence.tag: sentence.text for sentence in self.sentences or ()}
+        records.evaluation(step, scores, validation.samples, spoken, sampling_rate, texts)
         scores = {tag: value for tag, value in scores.items() if math.isfinite(value)}
         self.remember(step, scores)
         if self.rank == 0:
