@@ -68,6 +68,11 @@ def _component(name: str, *arguments: object) -> Html:
     return Html(getattr(module, name)(*arguments))
 
 
+def rendered(template: str, **values: object) -> Html:
+    """Return what a template of data/templates makes of values, which it escapes."""
+    return Html(_templates().get_template(template).render(**values))
+
+
 def text(value: object) -> Html:
     """Return a value as markup: `Html` as it is, anything else as escaped text."""
     return Html.escape(value)
