@@ -8,7 +8,6 @@ from datetime import UTC, datetime
 
 from data.files import put_file
 from job.reports.console import cell, table
-from job.reports.index import index_page
 from job.reports.runs import Run, runs_and_others
 from job.settings.cli import Arguments, run
 from job.settings.paths import is_shown, output_file
@@ -29,6 +28,8 @@ def main(argv: Sequence[str]) -> int:
     for name, problem in wrong.items():
         print(f"not shown: {printable(name)}: {problem}")
     if out is not None:
+        from job.reports.index import index_page  # it draws, and the list alone is quick
+
         shown = index_page(found, wrong, args.storage, out.rpartition("/")[0], now)
         put_file(out, shown.encode(errors="backslashreplace"))
         print(out)

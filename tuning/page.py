@@ -160,7 +160,7 @@ def _cell(value: Any) -> Any:
 
 def _curves(results: Results, started: str | None) -> Html:
     """Return the metric of all trials over their steps; the best and the baseline stand out."""
-    figure, (panel,) = panels(1, size=(11, 3.2))
+    figure, (panel,) = panels(1, size=(7, 2.8))
     best = results.trials["trial"].iloc[0]
     looks: dict[str, dict[str, Any]] = {
         best: {"color": "tab:blue", "linewidth": 2, "label": f"{best} (best)", "zorder": 3},

@@ -81,7 +81,7 @@ def curves(
     lines: Mapping[str, tuple[Sequence[float], Sequence[float]]],
     x: str,
     y: str,
-    size: tuple[float, float] = (11, 2.8),
+    size: tuple[float, float] = (7, 2.6),
 ) -> Figure:
     """Return a figure of named lines, each of its points' places and heights."""
     figure, (panel,) = panels(1, size=size)

@@ -1,6 +1,8 @@
 """Pages in a browser: light, dark and on a phone; sounds, filters and orders."""
 
+import json
 from collections import Counter
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -11,12 +13,16 @@ import pytest
 from data.config import DataConfig
 from data.corpus.ledger import Ledger, Reject
 from data.corpus.report import report_page
+from data.files import put_file
+from data.plan.epoch_plan import Position
 from data.rejected import Reason
 from job.reports.evaluation import report_page as evaluation_page
 from job.reports.index import index_page
 from job.reports.runs import Run
 from tests.browser import CHROMIUM, browser, opened
+from trainable.learning.judgement import Validation
 from trainable.run.board import Board
+from trainable.run.format import FORMAT, CheckpointInfo
 from tuning.page import sweep_page
 from tuning.results import Results
 from tuning.space import Axis
@@ -116,13 +122,17 @@ def sweep(folder: Path) -> str:
 
 def runs(folder: Path) -> str:
     now = datetime(2026, 1, 2, tzinfo=UTC)
+    validations = tuple(Validation(step, 1.0, 2 - step / 100, 1.5) for step in (40, 60, 80))
+    info = CheckpointInfo(Position(80), "", "", {}, {}, 1, validations=validations)
+    checkpoint = folder / "mine/checkpoint_000000080"
+    put_file(f"{checkpoint}/state.json", json.dumps({"format": FORMAT, **asdict(info)}).encode())
+    put_file(f"{folder}/mine/evaluation_000000080/evaluation.html", b"")
     found = [
-        Run(name, 80, 120, 0.25, "eval/mel", now - timedelta(hours=hours), newest=None)
-        for hours, name in enumerate(["mine", "anna_0123456789_with_a_name_that_is_long_as_a_road"])
+        Run("mine", 80, 120, 0.25, "eval/mel", now, newest=str(checkpoint)),
+        Run(LONG.partition("/")[0], 0, 120, None, "eval/mel", now - timedelta(hours=1)),
     ]
-    return index_page(
-        found, {"odd": "config.yaml holds no sections"}, f"{folder}", f"{folder}", now
-    )
+    wrong = {"odd": "config.yaml holds no sections"}
+    return index_page(found, wrong, str(folder), str(folder), now)
 
 
 @pytest.mark.processes
@@ -136,6 +146,8 @@ def test_pages_fit_any_screen_and_play(tmp_path):
     }
     for name, content in shown.items():
         (tmp_path / f"{name}.html").write_text(content, "utf-8")
+    assert 'href="mine/evaluation_000000080/evaluation.html"' in shown["runs"]
+    assert shown["runs"].count("<svg") == 1
     with browser() as chromium:
         for name in shown:
             for look, width in (("light", 1280), ("dark", 1280), ("light", 420)):

@@ -67,7 +67,12 @@ def server(run_folder) -> Iterator[SimpleNamespace]:
 def asked(server, given: object, **headers: str) -> tuple[int, list[dict]]:
     connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=100)
     body = given if isinstance(given, bytes) else json.dumps(given).encode()
-    connection.request("POST", "/speak", body, {"Content-Type": "application/json"} | headers)
+    connection.request(
+        "POST",
+        getattr(server, "path", "/speak"),
+        body,
+        {"Content-Type": "application/json"} | headers,
+    )
     reply = connection.getresponse()
     lines = reply.read().decode().splitlines()
     connection.close()
