@@ -213,8 +213,9 @@ def _logarithmic(axis: XAxis | YAxis, searched: Axis) -> None:
     if not searched.is_logarithmic:
         return
     axis.axes.set(**{f"{axis.axis_name}scale": "log"})
-    ticks = np.geomspace(*searched.values, TICKS)
-    axis.set_major_locator(FixedLocator(ticks))
+    low, high = searched.values
+    ticks = np.geomspace(low, high, TICKS)
+    axis.set_major_locator(FixedLocator(ticks.tolist()))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.2g}"))
     axis.set_minor_locator(NullLocator())
 

@@ -44,12 +44,14 @@ def index_page(
     Raises:
         OSError: the runs cannot be read.
     """
+    drawn = found[:CURVES]
     with ThreadPoolExecutor(AT_A_TIME) as pool:
-        validations = list(pool.map(_validations, found[:CURVES]))
-        reports = list(pool.map(lambda run: _reports(below(storage, run.name)), found[:CURVES]))
-    beyond = len(found) - len(validations)
-    told = zip(found, [*validations, *[()] * beyond], [*reports, *[()] * beyond], strict=True)
-    cards = [_card(run, *own, below(storage, run.name), folder, now) for run, *own in told]
+        validations = [*pool.map(_validations, drawn), *[()] * len(found[CURVES:])]
+        reports = [*pool.map(_reports, [below(storage, run.name) for run in found])]
+    cards = [
+        _card(run, own, names, below(storage, run.name), folder, now)
+        for run, own, names in zip(found, validations, reports, strict=True)
+    ]
     states = [run.state(now) for run in found]
     counted = {state: states.count(state) for state in dict.fromkeys(states)}
     return page(

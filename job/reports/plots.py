@@ -74,7 +74,7 @@ def _colour(figure: Figure, colour: str) -> None:
         if (legend := axes.get_legend()) is not None:
             legend.set_frame_on(False)
     for words in figure.findobj(Text):
-        words.set_color(colour)  # type: ignore[attr-defined]  # a Text
+        words.set_color(colour)
 
 
 def curves(

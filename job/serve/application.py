@@ -5,7 +5,6 @@ is served by replicas that hold nothing. docs/listening.md has the details.
 """
 
 import asyncio
-from collections.abc import Sequence
 
 from ray import serve
 from ray.serve import Application
@@ -51,9 +50,8 @@ class Speaker:
         return await asyncio.to_thread(trouble, self.voices, which, request)
 
     @serve.batch(max_batch_size=LARGEST_BATCH, batch_wait_timeout_s=WAIT_S)
-    async def say(self, which: Sequence[str], requests: Sequence[SpeechRequest]) -> list[Spoken]:
+    async def say(self, wanted: list[tuple[str, SpeechRequest]]) -> list[Spoken]:
         """Speak the sentences of all who wait, in one batch."""
-        wanted = list(zip(which, requests, strict=True))
         return await asyncio.to_thread(self.voices.say, wanted)
 
 
@@ -74,7 +72,7 @@ class RemoteSpeech:
 
     async def say(self, which: str, request: SpeechRequest) -> Spoken:
         """Speak a sentence."""
-        return await self.speaker.say.remote(which, request)
+        return await self.speaker.say.remote((which, request))
 
 
 def page_app() -> Starlette:
@@ -104,12 +102,11 @@ def build(args: dict[str, str]) -> Application:
     if given["device"] == "cpu" or not gpus:
         device_of(given["device"])  # of a node with a GPU, its replica sees
     speaker = serve.deployment(
-        Speaker,
         num_replicas=max(1, int(_number("replicas", given["replicas"]))),
         max_ongoing_requests=AT_ONCE,
         ray_actor_options={"num_gpus": gpus},
-    ).bind(given["checkpoint"], given["device"], given["weights"])
-    page = serve.deployment(serve.ingress(page_app)(_Page), max_ongoing_requests=AT_ONCE)
+    )(Speaker).bind(given["checkpoint"], given["device"], given["weights"])
+    page = serve.deployment(max_ongoing_requests=AT_ONCE)(serve.ingress(page_app)(_Page))
     return page.bind(speaker)
 
 
