@@ -60,6 +60,19 @@ def heard(run: str, begins: str = SENTENCE) -> list[Heard]:
     return found
 
 
+def events_of(run: str) -> dict[str, int]:
+    """Return name -> bytes of the files in which a run's sounds are; they grow with it.
+
+    Raises:
+        OSError: the folder cannot be read.
+    """
+    folder = below(run, TENSORBOARD_EVAL)
+    with reachable(folder):
+        fs, root = located(folder)
+        fs.invalidate_cache()
+        return {name: fs.size(f"{root}/{name}") for name in names_in(fs, root)}
+
+
 def at_step(run: str, step: int) -> Sequence[Heard]:
     """Return the sentences that a run spoke at a step, or its syntheses if it spoke none."""
     for begins in (SENTENCE, SYNTHESIS):

@@ -45,6 +45,10 @@ class Speaker:
         """Return what a page offers."""
         return await asyncio.to_thread(self.voices.described)
 
+    async def heard(self, tag: str, step: int) -> bytes:
+        """Return what was spoken at a validation; empty if there is no such sound."""
+        return await asyncio.to_thread(self.voices.heard, tag, step)
+
     async def check(self, which: str, request: SpeechRequest) -> str:
         """Return what is wrong with a request; empty if nothing is."""
         return await asyncio.to_thread(trouble, self.voices, which, request)
@@ -65,6 +69,10 @@ class RemoteSpeech:
     async def described(self) -> Described:
         """Return what a page offers."""
         return await self.speaker.described.remote()
+
+    async def heard(self, tag: str, step: int) -> bytes:
+        """Return what was spoken at a validation; empty if there is no such sound."""
+        return await self.speaker.heard.remote(tag, step)
 
     async def check(self, which: str, request: SpeechRequest) -> str:
         """Return what is wrong with a request; empty if nothing is."""

@@ -9,7 +9,7 @@ import numpy as np
 import soundfile
 
 from data.text.languages import LANGUAGES
-from job.reports.heard import Heard, heard
+from job.reports.heard import Heard, events_of, heard
 from job.voice.source import opened, source_of
 from job.voice.voice import MAX_SECONDS, PreparedSpeech, SpeechRequest, Voice
 from trainable.run.storage import BEST, checkpoints
@@ -45,7 +45,7 @@ class Described:
         speakers: names of its speakers; empty for a voice of one recording.
         languages: codes of the languages.
         checkpoints: which of them may be chosen.
-        sounds: what was spoken at the run's validations.
+        sounds: what was spoken at the run's validations, without the sounds themselves.
     """
 
     name: str
@@ -91,6 +91,7 @@ class Voices:
         self.run = self.source if is_run else None
         self.choices = (NEWEST, BEST) if is_run else (THIS,)
         self._loaded: dict[str, _Loaded] = {}
+        self._read: tuple[dict[str, int], list[Heard]] | None = None
         self._lock = threading.Lock()
         with self._lock:
             self._voice(self.choices[0])
@@ -111,17 +112,40 @@ class Voices:
             tuple(table) if voice.g.n_speakers else (),
             tuple(LANGUAGES),
             self.choices,
-            () if self.run is None else tuple(heard(self.run)),
+            tuple(replace(sound, wav=b"") for sound in self._sounds()),
         )
+
+    def heard(self, tag: str, step: int) -> bytes:
+        """Return what was spoken at a validation, a WAV file; empty if there is no such sound.
+
+        Raises:
+            OSError: the run cannot be read.
+        """
+        found = (each.wav for each in self._sounds() if (each.tag, each.step) == (tag, step))
+        return next(found, b"")
+
+    def _sounds(self) -> list[Heard]:
+        """Return what was spoken at the run's validations; read again if there is more."""
+        if self.run is None:
+            return []
+        written = events_of(self.run)
+        with self._lock:
+            if self._read is None or self._read[0] != written:
+                self._read = (written, heard(self.run))
+            return self._read[1]
 
     def check(self, which: str, request: SpeechRequest) -> None:
         """Refuse what can never be spoken.
+
+        Args:
+            which: which of the choices is to speak; empty for the first one.
+            request: what it is to say.
 
         Raises:
             ValueError: there is no such checkpoint or speaker.
             OSError: the run cannot be read.
         """
-        if which not in self.choices:
+        if which and which not in self.choices:
             raise ValueError(f"checkpoint is {which!r}: give one of {', '.join(self.choices)}")
         with self._lock:
             self._voice(which).speaker_row(request.speaker)
@@ -130,7 +154,7 @@ class Voices:
         """Speak sentences, those of one checkpoint in one batch.
 
         Args:
-            wanted: which of the choices speaks, and what.
+            wanted: which of the choices speaks (empty for the first one), and what.
 
         Returns:
             What was spoken, or why it was not, in the same order.
@@ -158,6 +182,7 @@ class Voices:
 
     def _voice(self, which: str) -> Voice:
         """Return a voice, loaded again if its run has a newer checkpoint."""
+        which = which or self.choices[0]
         newest = None if self.run is None else next(iter(checkpoints(self.run)), None)
         loaded = self._loaded.get(which)
         if loaded is not None and loaded.newest == newest:

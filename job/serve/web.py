@@ -26,6 +26,9 @@ class Speech(Protocol):
     async def described(self) -> Described:
         """Return what a page offers."""
 
+    async def heard(self, tag: str, step: int) -> bytes:
+        """Return what was spoken at a validation; empty if there is no such sound."""
+
     async def check(self, which: str, request: SpeechRequest) -> str:
         """Return what is wrong with a request; empty if nothing is."""
 
@@ -44,6 +47,10 @@ class LocalSpeech:
         """Return what a page offers."""
         async with self.turn:
             return await asyncio.to_thread(self.voices.described)
+
+    async def heard(self, tag: str, step: int) -> bytes:
+        """Return what was spoken at a validation; empty if there is no such sound."""
+        return await asyncio.to_thread(self.voices.heard, tag, step)
 
     async def check(self, which: str, request: SpeechRequest) -> str:
         """Return what is wrong with a request; empty if nothing is."""
@@ -84,10 +91,9 @@ def web_app(speech: Speech) -> Starlette:
             return JSONResponse({"error": str(error)}, 503)
 
     async def heard(request: Request) -> Response:
-        wanted = (request.query_params.get("tag"), request.query_params.get("step"))
-        for sound in (await speech.described()).sounds:
-            if (sound.tag, str(sound.step)) == wanted:
-                return Response(sound.wav, media_type="audio/wav")
+        tag, step = (request.query_params.get(name, "") for name in ("tag", "step"))
+        if step.isdecimal() and (wav := await speech.heard(tag, int(step))):
+            return Response(wav, media_type="audio/wav")
         return JSONResponse({"error": "there is no such sound"}, 404)
 
     async def speak(request: Request) -> Response:
@@ -99,7 +105,6 @@ def web_app(speech: Speech) -> Starlette:
             sentences = whole.by_sentence()
         except ValueError as error:
             return JSONResponse({"error": str(error)}, 400)
-        which = which or (await speech.described()).checkpoints[0]
         if wrong := await speech.check(which, whole):
             return JSONResponse({"error": wrong}, 400)
         return StreamingResponse(_told(speech, which, sentences), media_type="application/x-ndjson")

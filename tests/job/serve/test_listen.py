@@ -1,10 +1,12 @@
 """Live listening: the page in a browser, sentences as spoken, ten at once, bad requests."""
 
 import base64
+import hashlib
 import http.client
 import io
 import json
 import re
+import shutil
 import threading
 import time
 from collections.abc import Iterator
@@ -18,6 +20,7 @@ import soundfile
 
 import job.serve.local
 from job import listen
+from job.serve.voices import Voices
 from tests.browser import CHROMIUM, browser, opened
 from tests.job.voices import SAID, tiny_checkpoint
 from trainable.run.board import Board
@@ -191,3 +194,28 @@ def test_what_cannot_be_served_is_said_before_anything_is_loaded(run_folder, mon
 def test_a_run_without_a_checkpoint_is_refused(tmp_path):
     with pytest.raises(ValueError, match="holds no checkpoint"):
         listen.main([str(tmp_path), "--port", "0", "--device", "cpu"])
+
+
+def test_a_voice_grows_with_its_run(tmp_path):
+    run = tiny_checkpoint(tmp_path).parent
+    voices = Voices(str(run))
+    assert voices.described().step == 7
+    assert voices.described().sounds == ()
+    newer = run / "checkpoint_000000008"
+    shutil.copytree(run / "checkpoint_000000007", newer)
+    state = json.loads((newer / "state.json").read_text())
+    state["position"]["step"] = 8
+    (newer / "state.json").write_text(json.dumps(state))
+    sums = json.loads((newer / "checksums.json").read_text())
+    sums["state.json"] = hashlib.sha256((newer / "state.json").read_bytes()).hexdigest()
+    (newer / "checksums.json").write_text(json.dumps(sums))
+    board = Board(1)
+    board.audio("sentence/EN_en", np.zeros(10, np.float32), 8, 44100, "Yes.")
+    events = run / "tensorboard/eval/events.out.tfevents.1"
+    events.parent.mkdir(parents=True)
+    events.write_bytes(board.take())
+    told = voices.described()
+    assert told.step == 8
+    assert [(sound.step, sound.text, sound.wav) for sound in told.sounds] == [(8, "Yes.", b"")]
+    assert voices.heard("sentence/EN_en", 8).startswith(b"RIFF")
+    assert voices.heard("sentence/EN_en", 9) == b""
