@@ -1,4 +1,6 @@
-"""Images for TensorBoard."""
+"""Images for TensorBoard and reports."""
+
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -17,6 +19,17 @@ def alignment_image(alignment: np.ndarray) -> np.ndarray:
     Phones are on the vertical axis.
     """
     return _matrix(alignment.T, "frame", "phone", size=(6, 4))
+
+
+def line_plot(
+    xs: Sequence[float], lines: Mapping[str, Sequence[float]], x: str, y: str
+) -> np.ndarray:
+    """Draw named lines over common points as an RGB image, uint8 [height, width, 3]."""
+    figure, axes = _figure((7, 3), x, y)
+    for name, values in lines.items():
+        axes.plot(xs, values, label=name, marker=".")
+    axes.legend()
+    return _pixels(figure)
 
 
 def _matrix(values: np.ndarray, x: str, y: str, size: tuple[float, float]) -> np.ndarray:
