@@ -212,9 +212,9 @@ def drawing(caption: str, svg: Html) -> Html:
     return element("figure", svg, element("figcaption", caption))
 
 
-def sound(caption: str, wav: bytes) -> Html:
+def sound(caption: str, content: bytes, kind: str = "audio/wav") -> Html:
     """Return a player of a sound that the page itself holds, with its caption."""
-    return _component("sound", caption, _data_uri("audio/wav", wav))
+    return _component("sound", caption, _data_uri(kind, content))
 
 
 def filter_box(words: str) -> Html:
