@@ -9,6 +9,7 @@ import numpy as np
 from data.corpus.ledger import Ledger
 from data.files import put_file
 from data.html_page import Html, Tile, bars, element, filter_box, page, section, table, tiles
+from data.quality import sections
 from data.text.symbols import SYMBOLS
 
 BINS = 24
@@ -19,7 +20,11 @@ CHARACTERS_SHOWN = 300  # of a rejected line, and of what was seen in it
 
 
 def save_report(
-    uri: str, ledger: Ledger, phones: Mapping[str, Counter[str]], warnings: Sequence[str] = ()
+    uri: str,
+    ledger: Ledger,
+    phones: Mapping[str, Counter[str]],
+    warnings: Sequence[str] = (),
+    players: Mapping[str, bytes | str] | None = None,
 ) -> None:
     """Write the page.
 
@@ -28,30 +33,48 @@ def save_report(
         ledger: what was kept and rejected.
         phones: language -> how often each phone occurs in what was kept.
         warnings: what the splits lack.
+        players: see data.quality.players.excerpts.
     """
     # transcripts may hold half surrogate pairs, which are no UTF-8
-    put_file(uri, report_page(ledger, phones, warnings).encode(errors="backslashreplace"))
+    shown = report_page(ledger, phones, warnings, players)
+    put_file(uri, shown.encode(errors="backslashreplace"))
 
 
 def report_page(
-    ledger: Ledger, phones: Mapping[str, Counter[str]], warnings: Sequence[str] = ()
+    ledger: Ledger,
+    phones: Mapping[str, Counter[str]],
+    warnings: Sequence[str] = (),
+    players: Mapping[str, bytes | str] | None = None,
 ) -> str:
-    """Return the page: balance, lengths, hours per speaker, phones per language, rejected lines.
+    """Return the page: balance, quality, lengths, speakers, phones per language, rejected lines.
 
     Args: see `save_report`.
     """
     name = ledger.transcript.rstrip("/").rpartition("/")[2]
-    return page(name, _body(ledger, phones, warnings), "Preparation", ledger.transcript)
+    return page(
+        name, _body(ledger, phones, warnings, players or {}), "Preparation", ledger.transcript
+    )
 
 
 def _body(
-    ledger: Ledger, phones: Mapping[str, Counter[str]], warnings: Sequence[str]
+    ledger: Ledger,
+    phones: Mapping[str, Counter[str]],
+    warnings: Sequence[str],
+    players: Mapping[str, bytes | str],
 ) -> Iterator[Html]:
     yield tiles(_tiles(ledger))
     yield section("Warnings", *(element("p", warning) for warning in warnings))
     reasons = ledger.reasons().items()
     yield section("Rejected lines by reason", bars(("reason", "lines"), reasons))
     yield section("Languages", _groups("language", ledger.by("language")))
+    if ledger.pairs:
+        amounts = sections.amounts(ledger.pairs)
+        yield section("Minutes per speaker and language", amounts)
+    if ledger.quality.voices:
+        yield section("Quality of the recordings", sections.by_speaker(ledger.quality))
+    if ledger.quality.worst:
+        worst = sections.worst(ledger.quality, players)
+        yield section("The worst lines", filter_box("Show only"), worst)
     yield _lengths(ledger.kept)
     yield section("Speakers", _groups("speaker", ledger.by("speaker")[:SPEAKERS_SHOWN]))
     yield _unread(ledger)

@@ -8,7 +8,7 @@ document.addEventListener("play", (event) => {
 
 // a filter hides what does not have all of its words
 for (const filter of document.querySelectorAll("[data-filter]")) {
-  const shown = filter.closest("section").querySelectorAll("[data-words], tbody tr")
+  const shown = filter.closest("section").querySelectorAll("[data-words], .card, tbody tr")
   filter.addEventListener("input", () => {
     const words = filter.value.toLowerCase().split(/\s+/).filter(Boolean)
     for (const each of shown) {

@@ -1,5 +1,6 @@
 """Pages in a browser: light, dark and on a phone; sounds, filters and orders."""
 
+import io
 import json
 from collections import Counter
 from dataclasses import asdict
@@ -9,12 +10,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import soundfile
 
 from data.config import DataConfig
 from data.corpus.ledger import Ledger, Reject
 from data.corpus.report import report_page
 from data.files import put_file
 from data.plan.epoch_plan import Position
+from data.quality.book import Flagged, Voice
+from data.quality.gate import Finding
 from data.rejected import Reason
 from job.reports.evaluation import report_page as evaluation_page
 from job.reports.index import index_page
@@ -27,6 +31,7 @@ from tuning.page import sweep_page
 from tuning.results import Results
 from tuning.space import Axis
 
+MEASURES = ("level", "snr", "bandwidth", "silence", "clipped", "rate")
 TAGS = ("mel", "kl", "dur", "mcd", "log_f0_rmse", "vuv_error", "duration_ratio", "mcd_sdp")
 LONG = "a_very_long_name_of_a_recording_that_nobody_would_ever_want_to_wrap/but_which_has_to_be.wav"
 TEXTS = ("Good morning.", "今天天气真不错。", "<b>おはよう</b>")
@@ -46,8 +51,21 @@ def report() -> str:
         Reject("esd.list", number, Reason.SILENT, "never loud", f"{LONG}|anna|EN|Hello", "anna")
         for number in range(3)
     )
+    measures = dict(zip(MEASURES, (-21.5, 30.2, 8000.0, 0.2, 0.01, 14.2), strict=True))
+    ledger.quality.voices["anna"] = Voice(38, 38, measures, {"noisy": 2})
+    findings = [Finding("noisy", "SNR 3 dB")]
+    ledger.quality.worst.append(
+        Flagged("esd.list", 7, "a.wav", LONG, "Good <b>morning</b>.", findings, False, measures)
+    )
+    buffer = io.BytesIO()
+    soundfile.write(buffer, tone(0.5, 300), DATA.sampling_rate, format="MP3")
     phones = {"EN": Counter({"ah": 5, "n": 2}), "JP": Counter({"a": 9, "o": 3})}
-    return report_page(ledger, phones, ["speaker without a training line (not learned): c"])
+    return report_page(
+        ledger,
+        phones,
+        ["speaker without a training line (not learned): c"],
+        {"a.wav": buffer.getvalue()},
+    )
 
 
 def evaluation(folder: Path) -> str:
@@ -168,6 +186,11 @@ def test_pages_fit_any_screen_and_play(tmp_path):
             assert (
                 page.locator("table").last.locator("tbody tr").first.inner_text().count(f"{LONG}0")
             )
+        with opened(chromium, (tmp_path / "report.html").as_uri()) as page:
+            seconds = "a => a.play().then(() => a.duration)"
+            assert page.locator("audio").evaluate(seconds) == pytest.approx(0.5, abs=0.1)
+            page.locator("input[type=search]").first.fill("nothing")
+            assert page.locator(".card:visible").count() == 0
         with opened(chromium, (tmp_path / "sweep.html").as_uri()) as page:
             assert page.locator("audio").count() == 3
             one_plays(page)
