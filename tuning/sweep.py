@@ -6,7 +6,6 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 import yaml
-from jsonargparse import ArgumentParser
 from ray import tune
 from ray.tune import Callback
 from ray.tune.experiment import Trial
@@ -19,7 +18,16 @@ from job.on_ray.scaling import give_back
 from job.on_ray.storage import ray_storage
 from job.on_ray.training import prepared_manifest
 from job.settings.checks import check
-from job.settings.cli import hidden_alias, overridden, parse, parser, run, to_yaml
+from job.settings.cli import (
+    ConfigParser,
+    hidden_alias,
+    overridden,
+    parse,
+    parser,
+    run,
+    to_yaml,
+)
+from job.settings.commands import explain
 from job.settings.config import Config
 from job.settings.paths import named_path, run_folder, with_absolute_paths
 from trainable.evaluation.evaluate import is_known, validation_tags
@@ -90,13 +98,14 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def command_line() -> ArgumentParser:
+def command_line() -> ConfigParser:
     """Return the parser of the command's options."""
     made = parser(
         "python -m tuning.sweep",
         "Search over the configuration: trains many trials and compares them.",
     )
     made.add_class_arguments(SearchOptions)
+    explain(made, SearchOptions)
     made.add_argument(
         "--space", required=True, help=f"what is searched: {', '.join(names())}, or a YAML file"
     )
