@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 
 from job.settings.cli import parser, run
-from job.settings.commands import ALL, PROGRAM, Command, find, overview
+from job.settings.commands import ALL, PROGRAM, Command, find, loaded, loading, overview
 
 HELP = {"-h", "--help", ALL}
 
@@ -18,7 +18,10 @@ def main(argv: Sequence[str]) -> int:
     command = find(argv[0])
     sys.argv = [f"{PROGRAM} {command.name}", *argv[1:]]
     show_help_at_once(command, argv[1:])
-    return importlib.import_module(command.module).main(argv[1:])
+    loading()
+    module = importlib.import_module(command.module)
+    loaded()
+    return module.main(argv[1:])
 
 
 def show_help_at_once(command: Command, argv: Sequence[str]) -> None:

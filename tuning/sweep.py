@@ -1,5 +1,11 @@
 """Search over the configuration: `python -m tuning.sweep --config C --space loss_weights`."""
 
+if __name__ == "__main__":  # the imports below take seconds
+    from job.settings.commands import loading
+
+    loading()
+
+import shlex
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
@@ -13,10 +19,12 @@ from ray.tune.schedulers import AsyncHyperBandScheduler
 
 from data.dotted_keys import attribute
 from data.files import below, keep_trying, put_file, read_file
-from job.on_ray.cluster import ray_session
+from job.on_ray.cluster import ray_session, what_starts
 from job.on_ray.scaling import give_back
 from job.on_ray.storage import ray_storage
 from job.on_ray.training import prepared_manifest
+from job.reports.console import columns, starting
+from job.reports.progress import clock
 from job.settings.checks import check
 from job.settings.cli import (
     ConfigParser,
@@ -175,7 +183,7 @@ def run_sweep(sweep: Sweep, at_once: int | None = None) -> None:
     """
     # a name is one sweep's: another space or seed would mix their trials
     keep_trying(lambda: _claim(sweep))
-    with ray_session(sweep.cfg):
+    with starting(what_starts(), ray_session(sweep.cfg)):
         prepared_manifest(sweep.cfg)  # once, for all trials
         cfg, at_once = shared_out(sweep.cfg, at_once)
         trial = replace(sweep, cfg=cfg).trial
@@ -192,20 +200,29 @@ def run_sweep(sweep: Sweep, at_once: int | None = None) -> None:
 
 
 def summary(sweep: Sweep, results: Results) -> str:
-    """Return a table of the trials, and where everything is."""
-    columns = ["trial", "status", "step", sweep.metric, *sweep.space]
-    rows = results.trials[columns].to_dict("records")
+    """Return a table of the trials, where everything is, and what can be done next."""
+    shown = ["trial", "status", "step", sweep.metric, *sweep.space]
+    rows = results.trials[shown].to_dict("records")
     best = below(sweep.folder, "best.yaml")
     logs = below(sweep.folder, EXPERIMENT)
     places = {
-        "trials.csv": "the trials, best first (and as Parquet; history.csv has every validation)",
+        "trials.csv": "the trials, best first (history.csv: every validation)",
         "sweep.html": "the same with plots",
         f"runs/{results.best['run']}": "the best trial's run",
-        "best.yaml": f"its configuration: python -m job.train --config {best}",
-        EXPERIMENT: f"TensorBoard HParams (tensorboard --logdir {logs})",
+        "best.yaml": "its configuration",
+        EXPERIMENT: "Ray Tune's files, for TensorBoard's HParams",
     }
-    lines = [f"  {below(sweep.folder, name)}  {meaning}" for name, meaning in places.items()]
-    return "\n".join([console_table(rows, sweep.space), *lines])
+    lines = [f"{sweep.folder} has"]
+    lines += [f"  {name}  {meaning}" for name, meaning in places.items()]
+    nexts = {
+        "train with the best trial's values": f"python -m job.train --config {shlex.quote(best)}",
+        "compare the trials": f"tensorboard --logdir {shlex.quote(logs)}",
+        "list their runs, each of which can speak": "python -m job.runs "
+        + shlex.quote(below(sweep.folder, "runs")),
+    }
+    told = [f"  {what}:\n    {command}" for what, command in nexts.items()]
+    trials = fitting_table(rows, sweep.space, columns())
+    return "\n".join([trials, *lines, "what next:", *told])
 
 
 def _claim(sweep: Sweep) -> None:
@@ -252,7 +269,8 @@ def tuner_of(sweep: Sweep, trial: TrialConfig, at_once: int) -> tune.Tuner:
         sweep.space, sweep.options, sweep.metric, trial.validations, _first_values(sweep)
     )
     # Tune saves callbacks, but not schedulers: ASHA's scores go with one
-    watch = Watch(sweep.space, sweep.metric, ray_storage(trial.cfg.run.storage)[1])
+    runs = ray_storage(trial.cfg.run.storage)[1]
+    watch = Watch(sweep.space, sweep.metric, runs, trial.validations)
     callbacks: list[Callback] = [watch]
     if isinstance(config.scheduler, AsyncHyperBandScheduler):
         callbacks.append(Remembers(config.scheduler))
@@ -287,23 +305,35 @@ def _trial_id(trial: Trial) -> str:
 class Watch(Callback):
     """Shows the trials on the console as they train, and frees what ended ones had reserved."""
 
-    def __init__(self, space: Space, metric: str, runs: str):
+    # of sweeps that older code has begun, whose callbacks Tune restores
+    validations = total = 0
+
+    def __init__(self, space: Space, metric: str, runs: str, validations: int = 0):
         """Watch a sweep.
 
         Args:
             space: what is searched.
             metric: score that is minimised.
             runs: path of the folder of the trials' runs, in its storage.
+            validations: how many a whole trial has.
         """
         self.space = space
         self.metric = metric
         self.runs = runs
         self.shown_at = 0.0
+        self.validations = validations
+
+    def setup(self, *given: Any, total_num_samples: int | None = None, **info: Any) -> None:
+        """Begin to count, at each start of the sweep."""
+        self.total = total_num_samples or 0
+        self.began = time.monotonic()
+        self.seen = 0
 
     def on_trial_result(
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
     ) -> None:
         """Show the trials after a validation, unless they were shown a moment ago."""
+        self.seen += 1
         if time.monotonic() > self.shown_at + TABLE_S:
             self.shown_at = time.monotonic()
             self.show(trials)
@@ -323,8 +353,28 @@ class Watch(Callback):
         print(f"trial {trial.trial_id} failed: {trial.get_error()}")
 
     def show(self, trials: list[Trial]) -> None:
-        """Print a table of the trials."""
-        print(console_table([self._row(trial) for trial in trials], self.space), flush=True)
+        """Print a table of the trials, and how far the sweep is."""
+        rows = [self._row(trial) for trial in trials]
+        print(fitting_table(rows, self.space, columns()), flush=True)
+        print(self.stands(trials), flush=True)
+
+    def stands(self, trials: list[Trial]) -> str:
+        """Return how many trials have ended, which is the best, and the time that is left."""
+        ended = [trial for trial in trials if trial.is_finished()]
+        running = sum(trial.status == Trial.RUNNING for trial in trials)
+        told = [f"{len(ended)} of {self.total} trials have ended, {running} train"]
+        scores = {t.trial_id: t.metric_analysis.get(self.metric, {}).get("min") for t in trials}
+        known = {trial: score for trial, score in scores.items() if score is not None}
+        if known:
+            best = min(known, key=lambda trial: known[trial])
+            told.append(f"best {self.metric} {known[best]:.4g} by {best}")
+        going_on = [trial for trial in trials if not trial.is_finished()]
+        left = self.validations * (self.total - len(ended))
+        left -= sum((trial.last_result or {}).get(VALIDATION, 0) for trial in going_on)
+        if self.seen and left > 0:
+            pace = (time.monotonic() - self.began) / self.seen
+            told.append(f"at most {clock(pace * left)} left")
+        return "\n".join(told)
 
     def _row(self, trial: Trial) -> dict[str, Any]:
         """Return a trial's row of the table."""
@@ -338,6 +388,26 @@ class Watch(Callback):
             "lowest": scores.get("min"),
             **{key: trial.config.get(key) for key in self.space},
         }
+
+
+def fitting_table(rows: list[dict[str, Any]], space: Space, width: float) -> str:
+    """Return a table of trials with as many keys of the space as fit the terminal.
+
+    Args:
+        rows: one per trial; all have the same columns, the space's keys last.
+        space: what is searched.
+        width: columns of the terminal.
+    """
+    left_out: set[str] = set()
+    keys = list(space)
+    for shown in range(len(keys), -1, -1):
+        left_out = set(keys[shown:])
+        part = [{key: row[key] for key in row if key not in left_out} for row in rows]
+        made = console_table(part, {key: space[key] for key in keys[:shown]})
+        if max(map(len, made.splitlines()), default=0) <= width:
+            break
+    note = f"\n(and {len(left_out)} more keys of the space: trials.csv)" if left_out else ""
+    return made + note
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from data.config import TextConfig
 from data.declared import declared, refusal
 from data.dotted_keys import assign, flat
 from data.files import PathError, UnreachableError, has_credentials
-from job.settings.commands import Helpful, explain
+from job.settings.commands import Helpful, explain, loaded
 from job.settings.config import Config
 from job.settings.keys import declared_at, did_you_mean, unknown
 from job.settings.yaml_file import read_yaml
@@ -271,6 +271,7 @@ def run(main: Callable[[Sequence[str]], int]) -> None:
     A user's mistake has status 2, a failure that a CommandFailedError reports or that nobody has
     foreseen status 1; the traceback of the latter goes to a file.
     """
+    loaded()
     for stream in (sys.stdout, sys.stderr):
         # a name that the terminal's encoding does not have is shown escaped
         if isinstance(stream, io.TextIOWrapper):

@@ -243,6 +243,21 @@ def overview() -> str:
     )
 
 
+LOADING = "\r\x1b[K"  # to the line's beginning, and nothing in it
+
+
+def loading() -> None:
+    """Tell on a terminal that a command is being loaded, which may take seconds."""
+    if sys.stderr.isatty():
+        print("loading torch and Ray ...", end="", file=sys.stderr, flush=True)
+
+
+def loaded() -> None:
+    """Take back what `loading` told."""
+    if sys.stderr.isatty():
+        print(LOADING, end="", file=sys.stderr, flush=True)
+
+
 class Helpful(argparse.ArgumentParser):
     """A parser whose --help is a screenful with examples first; --help-all has every option.
 
