@@ -24,8 +24,9 @@ from trainable.config import CheckpointConfig
 from trainable.run.format import CHECKSUMS, checkpoint_name
 from tuning.results import Results
 from tuning.space import Axis
-from tuning.sweep import Sweep, Watch
+from tuning.sweep import Sweep
 from tuning.sweep import summary as sweep_summary
+from tuning.watch import Watch
 
 WIDTHS = pytest.mark.parametrize("columns", [80, 120])
 RECORDED = Path(__file__).parent / "recorded.log"
