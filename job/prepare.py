@@ -12,7 +12,7 @@ from data.corpus.prepare import prepare
 from data.corpus.transcript import read_transcript
 from data.files import below
 from job.on_ray.cluster import on_cluster, ray_session, what_starts
-from job.reports.console import starting
+from job.reports.console import stage, starting
 from job.settings.cli import parse, parser, run
 from job.settings.models import berts, check_models
 from job.settings.paths import with_absolute_paths
@@ -23,11 +23,12 @@ def main(argv: Sequence[str]) -> int:
     made = parser("python -m job.prepare", "Turn recordings and a transcript into shards.")
     cfg, _ = parse(made, argv)
     cfg = with_absolute_paths(cfg)
-    transcript = read_transcript(
-        cfg.data.transcript, cfg.data.audio_root, cfg.data.max_reject_share
-    )
-    languages = transcript.lines.words("language")
-    check_models(berts(cfg.data, languages), hub_is_needed=not on_cluster())
+    with stage("reading the transcript"):
+        transcript = read_transcript(
+            cfg.data.transcript, cfg.data.audio_root, cfg.data.max_reject_share
+        )
+        languages = transcript.lines.words("language")
+        check_models(berts(cfg.data, languages), hub_is_needed=not on_cluster())
     with starting(what_starts(), ray_session(cfg)):
         manifest = prepare(cfg.data, transcript)
 
@@ -35,9 +36,8 @@ def main(argv: Sequence[str]) -> int:
     print(f"shards: {manifest.uri}, {utterances} utterances, {len(manifest.speakers)} speakers")
     report = below(manifest.uri, "report.html")
     print(f"report: {report}, rejected lines in rejects.jsonl beside it")
-    print(
-        f"what next:\n  look at the report, then train with the same settings:\n    {train(argv)}"
-    )
+    print("what next:\n  look at the report, then train with the same settings:")
+    print(f"    {train(argv)}")
     return 0
 
 

@@ -29,7 +29,7 @@ from job.on_ray.training import (
     trainer_of,
     worker_config,
 )
-from job.reports.console import starting
+from job.reports.console import stage, starting
 from job.reports.outcome import how_to_continue, is_finished, summary
 from job.reports.progress import follow
 from job.settings.checks import check, warn_of_uneven_shares
@@ -77,10 +77,10 @@ def train(cfg: Config, callbacks: Sequence[UserCallback] = ()) -> Result | None:
     if keep_trying(lambda: is_finished(cfg), cfg.train.checkpoint.retry_s):
         print(summary(cfg, cfg.train.max_steps))
         return None
-    look_for_models(cfg)
-
-    cfg = with_plan_of_run(cfg)
-    manifest = ready_manifest(cfg)
+    with stage("looking for models and shards"):
+        look_for_models(cfg)
+        cfg = with_plan_of_run(cfg)
+        manifest = ready_manifest(cfg)
     if manifest is not None:
         cfg = replace(cfg, data=as_prepared(cfg.data, manifest.header))
         look(cfg, manifest)

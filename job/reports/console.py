@@ -115,6 +115,7 @@ def live(shown: Console, content: object) -> Live:
         console=shown,
         refresh_per_second=LOOKS_PER_S,
         transient=True,
+        redirect_stderr=False,  # a session of Ray's puts a stream of its own there
     )
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from job.on_ray.watching.standard_error import quiet_standard_error
+from tools.terminal_capture import run
 
 # as of Ray 2.60.0, amid every healthy preparation
 OF_EACH_POOL = (
@@ -44,3 +45,21 @@ def test_it_ends_with_the_block_whatever_happens(capfd):
     assert len(list(Path("/proc/self/fd").iterdir())) == open_before
     write(OF_EACH_POOL)
     assert capfd.readouterr().err == OF_EACH_POOL
+
+
+@pytest.mark.processes
+def test_a_terminal_stays_one_within_a_stage_that_starts_ray():
+    """Else bars would be lines; what Python prints there has no detour."""
+    code = (
+        "import os, sys\n"
+        "from job.on_ray.watching.standard_error import quiet_standard_error\n"
+        "from job.reports.console import starting\n"
+        "with starting('starting Ray', quiet_standard_error()):\n"
+        f"    os.write(2, {(OF_EACH_POOL + OTHER).encode()!r})\n"
+        "    print('a terminal:', sys.stderr.isatty(), file=sys.stderr)\n"
+    )
+    status, lines = run([sys.executable, "-c", code], columns=120)
+    shown = [line for line in lines if line]
+    assert status == 0, shown
+    assert shown[0] == "\u2713 starting Ray: 0.0 s"
+    assert sorted(shown[1:]) == sorted(["a terminal: True", OTHER.rstrip()])
