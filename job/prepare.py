@@ -35,7 +35,7 @@ def main(argv: Sequence[str]) -> int:
     utterances = len(manifest)
     print(f"shards: {manifest.uri}, {utterances} utterances, {len(manifest.speakers)} speakers")
     report = below(manifest.uri, "report.html")
-    print(f"report: {report}, rejected lines in rejects.jsonl beside it")
+    print(f"report: {report}\n  rejected lines are in rejects.jsonl beside it")
     print("what next:\n  look at the report, then train with the same settings:")
     print(f"    {train(argv)}")
     return 0

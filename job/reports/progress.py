@@ -34,10 +34,11 @@ STAGES = {
 }
 # of which the two lines tell, or nobody but the file
 UNSAID = re.compile(r"pid \d|epoch \d+: \d+ global steps|VITS2?\b.*; parameters |step \d+ of \d+: ")
-CODE = re.compile(r"^code \w+; ")
+# what is shorter on a terminal than in the file: the code's digest, names of utterances
+SHORTER = re.compile(r"^code \w+; |(?<= utterances): .*")
 FIRST = ("mel", "kl", "g", "d")  # losses that are shown however narrow the terminal is
 DAY_S = 86400
-NARROWEST_BAR = 3
+NARROWEST_BAR, GOOD_BAR = 3, 12
 NEAR_1 = {"duration_ratio"}
 SMALLER_IS_BETTER = {"mel", "kl", "dur", "mcd", "log_f0_rmse", "vuv_error"}
 FALLS, RISES = "\N{DOWNWARDS ARROW}", "\N{UPWARDS ARROW}"
@@ -176,7 +177,7 @@ def _pace(step: Step, first: Step, columns: int) -> str:
     def room() -> int:
         return columns - len(begin) - sum(len(part) + 2 for part in parts)
 
-    if room() < NARROWEST_BAR:
+    if room() < GOOD_BAR:
         parts[3] = f"{step.rate} utt/s"
     while parts and room() < 0:
         parts.pop()
@@ -256,7 +257,7 @@ class Terminal:
             self.shown.print(self.scores.table())
         elif level != "DEBUG" and not UNSAID.match(told):
             about = "" if level == "INFO" else f"{level.lower()}: "
-            self.say(f"{clock_time} {about}{CODE.sub('', told)}", level)
+            self.say(f"{clock_time} {about}{SHORTER.sub('', told)}", level)
 
     def say(self, text: str, level: str = "INFO") -> None:
         """Print a line above the others."""
