@@ -19,8 +19,9 @@ TABLE_S = 10.0  # between two tables on the console
 class Watch(Callback):
     """Shows the trials on the console as they train, and frees what ended ones had reserved."""
 
-    # of sweeps that older code has begun, whose callbacks Tune restores
-    validations = total = 0
+    # of a sweep that older code has begun, whose callback Tune restores as it was pickled
+    validations = total = seen = 0
+    began = 0.0
 
     def __init__(self, space: Space, metric: str, runs: str, validations: int = 0):
         """Watch a sweep.
@@ -38,16 +39,16 @@ class Watch(Callback):
         self.validations = validations
 
     def setup(self, *given: Any, total_num_samples: int | None = None, **info: Any) -> None:
-        """Begin to count, at each start of the sweep."""
+        """Take note of the number of trials."""
         self.total = total_num_samples or 0
-        self.began = time.monotonic()
-        self.seen = 0
 
     def on_trial_result(
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
     ) -> None:
         """Show the trials after a validation, unless they were shown a moment ago."""
         self.seen += 1
+        if self.seen == 1:
+            self.began = time.monotonic()
         if time.monotonic() > self.shown_at + TABLE_S:
             self.shown_at = time.monotonic()
             self.show(trials)
@@ -74,19 +75,20 @@ class Watch(Callback):
 
     def stands(self, trials: list[Trial]) -> str:
         """Return how many trials have ended, which is the best, and the time that is left."""
+        total = max(self.total, len(trials))
         ended = [trial for trial in trials if trial.is_finished()]
         running = sum(trial.status == Trial.RUNNING for trial in trials)
-        told = [f"{len(ended)} of {self.total} trials have ended, {running} train"]
+        told = [f"{len(ended)} of {total} trials have ended, {running} train"]
         scores = {t.trial_id: t.metric_analysis.get(self.metric, {}).get("min") for t in trials}
         known = {trial: score for trial, score in scores.items() if score is not None}
         if known:
             best = min(known, key=lambda trial: known[trial])
             told.append(f"best {self.metric} {known[best]:.4g} by {best}")
         going_on = [trial for trial in trials if not trial.is_finished()]
-        left = self.validations * (self.total - len(ended))
+        left = self.validations * (total - len(ended))
         left -= sum((trial.last_result or {}).get(VALIDATION, 0) for trial in going_on)
-        if self.seen and left > 0:
-            pace = (time.monotonic() - self.began) / self.seen
+        if self.seen > 1 and left > 0:
+            pace = (time.monotonic() - self.began) / (self.seen - 1)
             told.append(f"at most {clock(pace * left)} left")
         return "\n".join(told)
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import pickle
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -216,7 +217,9 @@ def test_a_sweep_on_a_terminal(cfg, columns):
     rows = pd.DataFrame([best | dict.fromkeys(SPACE, 1.5)])
     results = Results(SPACE, "eval/mcd", rows, rows)
     with terminal(columns) as screen:
-        watch.on_trial_result(1, trials, trials[1], {})
+        for _ in range(2):  # the second one within a moment: one table
+            watch.on_trial_result(1, trials, trials[1], {})
+        watch.show(trials)
         print(sweep_summary(Sweep(cfg, SPACE, None, "eval/mcd"), results))
     assert_golden(screen, "sweep")
 
@@ -226,6 +229,16 @@ def test_a_sweeps_table_elsewhere_has_all_keys(cfg, capsys):
     watch.setup(total_num_samples=1)
     watch.show([trial("a", "RUNNING", 15.25, 1)])
     assert "duration_discriminator" in capsys.readouterr().out
+
+
+def test_a_sweep_that_continues_shows_its_trials(cfg, capsys):
+    """Tune restores the callback as it was pickled."""
+    watch = pickle.loads(pickle.dumps(Watch(SPACE, "eval/mcd", "runs", validations=3)))
+    trials = [trial("a", "RUNNING", 15.25, 1), trial("b", "PENDING", None, 0)]
+    watch.on_trial_result(1, trials, trials[0], {})
+    assert (
+        "0 of 2 trials have ended, 1 train\nbest eval/mcd 15.25 by a\n" in capsys.readouterr().out
+    )
 
 
 def test_a_table_has_columns():
