@@ -67,6 +67,7 @@ SAME: dict[str, tuple[str, ...]] = {
 # of this length.
 LONGEST = 1000
 BATCH_SIZE = 16  # the reference's, for a plan that has no fixed one
+DILATIONS = {"1": 3, "2": 2}  # of each of the reference's residual blocks, by model.resblock
 FREEZES = {f"train.freeze_{own.code}_bert": own.freeze_name for own in PUBLISHED}
 KEEP = "train.keep_ckpts"  # of older versions, and of forks; 2.3 has it in config.yml
 PRECISIONS = {"train.bf16_run": "bf16", "train.fp16_run": "fp16"}
@@ -266,19 +267,31 @@ def departures(cfg: Config) -> list[str]:
 
     If there is anything, the reference's tools will not load the exported files as they are.
     """
+    found = generator_departures(cfg)
+    if cfg.model.discriminator_width_divisor != 1:
+        found.append(
+            "model.discriminator_width_divisor is not 1: the reference's discriminators have full "
+            "width"
+        )
+    return found
+
+
+def generator_departures(cfg: Config) -> list[str]:
+    """Return what the reference's generator has no setting for."""
     found = []
     if cfg.model.bert_channels != BERT_CHANNELS:
         found.append(
             f"model.bert_channels is {cfg.model.bert_channels}; the reference's networks take "
             f"{BERT_CHANNELS}"
         )
-    if cfg.model.discriminator_width_divisor != 1:
-        found.append(
-            "model.discriminator_width_divisor is not 1: the reference's discriminators have full "
-            "width"
-        )
     if cfg.model.decoder != "hifigan":
         found.append(f"model.decoder is {cfg.model.decoder}; the reference's is hifigan")
+    wanted = DILATIONS[cfg.model.resblock]
+    if {len(own) for own in cfg.model.resblock_dilation_sizes} != {wanted}:
+        found.append(
+            f"model.resblock_dilation_sizes: the reference's resblock {cfg.model.resblock} has "
+            f"{wanted} dilations"
+        )
     further = cfg.data.bert.languages()[len(PUBLISHED) :]
     if further:
         codes = ", ".join(language.code for language in further)
