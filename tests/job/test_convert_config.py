@@ -81,12 +81,14 @@ def test_what_it_changes_arrives(tmp_path):
         bf16_run=True,
         c_mel=30,
         eval_interval=500,
+        log_interval=50,
         freeze_ZH_bert=True,
         freeze_EN_bert=True,
     )
     ours = convert(tmp_path, reference)
     assert ours.train.freeze == ("zh_bert", "en_bert")
     assert (ours.train.precision, ours.train.loss_weights.mel) == ("bf16", 30)
+    assert (ours.train.log_every_steps, ours.train.image_every_steps) == (50, 50)
     assert (
         ours.train.checkpoint.every_steps,
         ours.eval.every_steps,

@@ -57,6 +57,7 @@ OF_THIS_TEST = {
     "model__bert_channels": 32,
     "model__discriminator_width_divisor": 16,
     "train__max_steps": STEP + 1,
+    "train__precision": "auto",
     "data__plan__max_utterances": 4,
     "eval__syntheses": 0,
 }
@@ -171,6 +172,7 @@ def test_a_project_of_the_reference_goes_on_here(project, here, capsys):
     assert re.search(rf"step {STEP + 1}/{STEP + 1} epoch 9: mel .* dur_disc .* lr \S+ \| ", log)
     assert "leaves initial values" not in log
     assert re.search(r"code \w{12}; 1 workers of cpu with \S+, no group; .*, fp32, fast red", log)
+    assert re.search(r"train\.precision auto: fp32, cpu with \S+ has no bf16", log)
     assert re.search(r"VITS2; parameters g [\d,]+, .*; 0 tensors frozen", log)
 
     # one step moves a number by the learning rate at most; another's row is far away
