@@ -112,10 +112,12 @@ REFUSED = (
 OWN = "bert_vits2_ray"
 _OWN_KEYS = re.compile(
     r"model\.(bert_channels|discriminator_width_divisor|decoder)"
-    r"|data\.(japanese_engine|bert\..+)"
+    r"|data\.(japanese_engine|bert\..+|text\.(normaliser|words))"
 )
 # objects that are values: names with dots in them are no keys
 _WHOLE = ("data.spk2id", OWN)
+_WORDS = "data.text.words"  # likewise, of ours
+NORMALISER = "data.text.normaliser"
 
 
 @dataclass
@@ -166,14 +168,15 @@ def reference_config(
 def own_settings(cfg: Config) -> dict[str, Any]:
     """Return the section OWN of an export's config.json: dotted key -> value, of no default.
 
+    How its texts are read is always there, as without it they are read as the reference does.
     Folders of this machine are left out, as nobody else has them.
     """
-    defaults = flat(asdict(Config()))
+    defaults = flat(asdict(Config()), whole=(_WORDS,))
     return {
         key: value
-        for key, value in flat(asdict(cfg)).items()
+        for key, value in flat(asdict(cfg), whole=(_WORDS,)).items()
         if _OWN_KEYS.fullmatch(key)
-        and value != defaults.get(key)
+        and (key == NORMALISER or value != defaults.get(key))
         and not (isinstance(value, str) and value.startswith("/"))
     }
 
@@ -196,6 +199,9 @@ def converted(reference: Mapping[str, Any]) -> Converted:
     for key, value in given.items():
         _convert(key, value, result)
 
+    if NORMALISER not in result.ours:
+        result.ours[NORMALISER] = "reference"
+        result.notes.append(f"{NORMALISER} is reference: so were its texts read there")
     for key, value in ABSENT.items():
         if key not in given:
             result.ours |= dict.fromkeys(SAME[key], value)

@@ -109,8 +109,7 @@ def write_published(
         export_weights(folder, str(out), form, names, optimizer, generator)
 
     described = reference_config(cfg, info.speakers, slm_sizes(cfg.model.slm))
-    if own := own_settings(cfg):
-        described[OWN] = own
+    described[OWN] = own_settings(cfg)
     text = json.dumps(described, indent=2, ensure_ascii=False)
     (out / "config.json").write_text(text, encoding="utf-8")
 

@@ -21,7 +21,7 @@ from data.plan.epoch_plan import Position
 from data.shards.manifest import read_manifest
 from data.stream.collate import to_batch
 from data.stream.loading import RowLoader
-from job import convert_config, synthesize
+from job import convert_config, evaluate, synthesize
 from job.on_ray.training import worker_config
 from job.settings.cli import to_yaml
 from job.settings.config import Config
@@ -188,3 +188,11 @@ def test_a_project_of_the_reference_goes_on_here(project, here, capsys):
     assert synthesize.main(of_page("job.synthesize", home)) == 0
     wave, rate = soundfile.read(home / "hello.wav")
     assert (rate, len(wave) > 1000) == (44100, True)
+
+    # and the files that it came with are a voice, without a run
+    theirs, shards = project / "Data/six/models", home / "shards/six"
+    argv = ["--checkpoint", theirs, "--shards", shards, "--out", home / "scores", "--device", "cpu"]
+    few = ["--utterances", 2, "--syntheses", 0]
+    assert evaluate.main([str(each) for each in (*argv, *few)]) == 0
+    scores = json.loads((home / "scores/evaluation.json").read_text())
+    assert (scores["step"], scores["scores"]["all"]["mel"] > 0) == (STEP, True)
