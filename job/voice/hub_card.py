@@ -89,15 +89,19 @@ def write_card(
         with_samples: speak a sentence of each language.
 
     Raises:
-        ValueError: a sentence cannot be spoken.
-        OSError: a BERT model is out of reach.
+        ValueError: a sentence cannot be spoken, or a BERT model is out of reach.
     """
     info = read_info(folder)
     cfg = read_config(folder / CONFIG)
     told = Described(cfg, info, data_of(cfg, info))
     samples = []
     if with_samples and told.speakers:
-        samples = list(spoken(Voice.load(folder, weights=generator), told, out))
+        try:
+            samples = list(spoken(Voice.load(folder, weights=generator), told, out))
+        except (ValueError, OSError) as error:
+            raise ValueError(
+                f"no samples can be spoken ({error}): --without-samples leaves them out"
+            ) from error
     (out / CARD).write_text(card(told, licence, samples), encoding="utf-8")
 
 

@@ -152,8 +152,7 @@ def test_a_voice_goes_to_the_hub_and_speaks_from_there(hub, run, tmp_path, capfd
     assert not any(TOKEN.encode() in content for content in hub.files.values())
 
     ours = spoken(run, tmp_path / "run.wav")
-    for source in (out, "someone/voice"):
-        assert np.array_equal(spoken(source, tmp_path / "x.wav"), ours)
+    assert np.array_equal(spoken("someone/voice", tmp_path / "x.wav"), ours)
     # a model that is there already is written to again
     assert exported(run, tmp_path / "again", *asked[:4], "--without-samples") == 0
     assert hub.commits == 2
@@ -192,6 +191,21 @@ def test_the_card_tells_what_a_listener_asks(tmp_path, capsys):
         wave, rate = soundfile.read(tmp_path / f"out/samples/{language}.wav")
         assert (rate, len(wave) > 1000) == (cfg.data.sampling_rate, True)
     assert not list((tmp_path / "out").glob("*.optimizer.safetensors"))
+
+
+@pytest.mark.medium
+def test_samples_that_cannot_be_spoken_may_be_left_out(tmp_path):
+    cfg = tiny_voice_config(tmp_path)
+    nowhere = replace(cfg.data.bert, zh=str(tmp_path / "nowhere"))
+    cfg = replace(cfg, data=replace(cfg.data, bert=nowhere))
+    (tmp_path / "c").mkdir()
+    info = CheckpointInfo(Position(), "", "", {}, {"anna": 0}, 1)
+    save_checkpoint(tmp_path / "c", tiny_state(cfg), info, to_yaml(cfg))
+    with pytest.raises(ValueError, match=r"nowhere is no folder, .*--without-samples leaves them"):
+        exported(tmp_path / "c", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    assert exported(tmp_path / "c", tmp_path / "out", "--without-samples") == 0
+    assert "Samples" not in (tmp_path / "out/README.md").read_text(encoding="utf-8")
 
 
 def test_a_card_without_a_validation_tells_the_last_one(tmp_path):
