@@ -212,7 +212,16 @@ def main(argv: Sequence[str]) -> int:
     metadata = Metadata(args.metadata)
     named = {"auto": metadata.find_cloud, "none": lambda: None}
     cloud = named.get(args.cloud, lambda: args.cloud)()
-    address, node = this_node(args.address, args.node_ip)
+    try:
+        address, node = this_node(args.address, args.node_ip)
+    except ray.exceptions.AuthenticationError as error:
+        reason = " ".join(str(error).split())
+        print(
+            f"error: the cluster asks for its token: set RAY_AUTH_MODE=token, and "
+            f"RAY_AUTH_TOKEN_PATH to a file with it (Ray says: {reason})",
+            file=sys.stderr,
+        )
+        return 2
     notices = f" and {cloud}'s notices" if cloud else ", no cloud"
     print(f"node {node}: watches SIGTERM{notices}", flush=True)
 

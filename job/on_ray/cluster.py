@@ -19,6 +19,7 @@ from job.on_ray.private import (
     forbid_clusters,
     start_on_loopback,
 )
+from job.on_ray.watching.quiet import quieten_driver
 from job.settings.config import Config
 
 ANSWER_WITHIN_S = 10.0
@@ -53,6 +54,7 @@ def ray_session(cfg: Config) -> Iterator[None]:
             ray.init()
         except AuthenticationError as error:
             raise ValueError(wants_a_token(f"the cluster at {ray_address()}", error)) from error
+        quieten_driver()
         keep_data_actors_here()
     else:
         start_local_ray(cfg)

@@ -68,6 +68,7 @@ with refusing():
         WorkerGroupStartupTimeoutError,
         raised_by_worker,
     )
+    from job.on_ray.private.output import show_only
     from job.on_ray.private.policies import (
         ElasticPolicy,
         ForgivingPolicy,
@@ -119,6 +120,7 @@ __all__ = [
     "list_of_checkpoints",
     "most_resources",
     "raised_by_worker",
+    "show_only",
     "start_cleaners_of",
     "start_on_loopback",
 ]

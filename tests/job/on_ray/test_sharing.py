@@ -27,7 +27,9 @@ from job.on_ray.scaling import ElasticTrainer, PromptScaling, give_back, request
 from job.on_ray.sharing import most_workers, planned_resources
 from job.on_ray.training import loaders_for
 from tests.job.conftest import DEMO, overrides
+from tests.job.test_elastic import run_of
 from tests.tiny import demo_config
+from tools.local_cluster import LocalCluster
 from trainable.worker.config import WorkerConfig
 
 PER_WORKER = {"CPU": 1.0, "GPU": 1.0}
@@ -213,6 +215,26 @@ def test_releases_that_name_no_nodes_are_understood(cluster, monkeypatch):
     held = policy.reserved_resources()
     assert held == dict.fromkeys(("node-2", "node-3"), PER_WORKER)
     assert policy._get_reserved_resources() == [PER_WORKER] * 2
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_two_jobs_train_beside_each_other(shards, tmp_path):
+    """Of three nodes one job has two; when one node dies, it gives one up for the other job."""
+    options = {"train__max_steps": 10_000, "train__micro_batches_per_step": 3}
+    options |= {"scaling__num_workers": "[1, 3]"}
+    with (
+        LocalCluster(workers=3) as nodes,
+        run_of(nodes, tmp_path, shards, "large", **options, scaling__max_share=0.7) as large,
+        run_of(nodes, tmp_path, shards, "small", **options, scaling__max_share=0.34) as small,
+    ):
+        large.wait_for_workers(2)
+        small.wait_for_workers(1)
+        nodes.kill_node(nodes.nodes[-1])
+        large.wait_for_workers(1)
+        for each in (large, small):
+            each.wait_for(each.last_step() + 3)
+        assert {event.workers for event in small.events() if event.kind == "step"} == {1}
 
 
 def test_loaders_share_too(monkeypatch):
