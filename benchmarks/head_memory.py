@@ -7,7 +7,7 @@ trials are the same whatever they train, so tiny networks tell. Loaders of data 
 here, as there are no data nodes, and are left out.
 
 pss_mib      MiB, of the processes of each kind: what all have, and how many there are
-per_trial    GiB of a trial: the processes of which there is one per trial
+per_trial    GiB of a trial: the actors of which there is one per trial
 base         GiB of the rest: Ray's own processes, and the sweep's driver
 fit          how many trials fit a head of `--head-gib`, of which Ray may use `--usable`
 """
@@ -30,6 +30,7 @@ from tools.local_cluster import NODE_MARK, LocalCluster
 DEMO = "job/presets/demo.yaml"
 SAMPLES, EVERY_S = 6, 3.0
 START_WITHIN_S = 400
+ACTOR = "ray::"  # as Ray's processes call themselves
 LOADERS = ("ray::_MapWorker", "ray::MapWorker", "ray::MapBatches")  # of Ray Data, on data nodes
 OPTIONS = {
     "run.name": "head",
@@ -46,10 +47,12 @@ OPTIONS = {
 }
 
 
-def kind(process: psutil.Process) -> str:
+def kind(process: psutil.Process, driver: int) -> str:
     """Return what a process is: the class of an actor, or the name of a program."""
+    if process.pid == driver:
+        return "tuning.sweep"
     words = process.cmdline() or [process.name()]
-    if words[0].startswith("ray::"):
+    if words[0].startswith(ACTOR):
         return words[0].split(".")[0].split()[0]
     scripts = [Path(word).name for word in words if word.endswith(".py")]
     return scripts[0] if scripts else Path(words[0].split()[0]).name
@@ -70,7 +73,7 @@ def sample(cluster: LocalCluster, driver: int) -> dict[str, list[float]]:
     found: dict[str, list[float]] = defaultdict(list)
     for process in of_head(cluster, driver):
         try:
-            found[kind(process)].append(process.memory_full_info().pss / 2**20)
+            found[kind(process, driver)].append(process.memory_full_info().pss / 2**20)
         except psutil.NoSuchProcess:
             continue
     return found
@@ -112,7 +115,7 @@ def figures(samples: list[dict[str, list[float]]], trials: int) -> dict[str, Any
     largest = max(samples, key=lambda each: sum(map(sum, each.values())))
     own = {name: of for name, of in largest.items() if not name.startswith(LOADERS)}
     counts = Counter({name: len(of) for name, of in own.items()})
-    of_trials = {name for name, count in counts.items() if count >= trials > 1}
+    of_trials = {name for name, n in counts.items() if n == trials and name.startswith(ACTOR)}
     per_trial = sum(sum(own[name]) for name in of_trials) / trials / 1024
     base = sum(sum(of) for name, of in own.items() if name not in of_trials) / 1024
     pss = {
@@ -130,6 +133,8 @@ def main() -> None:
     made.add_argument("--usable", type=float, default=0.9, help="share of it that Ray may use")
     made.add_argument("--json", type=Path, help="write the figures")
     args = made.parse_args()
+    if args.trials < 2:
+        made.error("--trials: two are needed to tell which processes are a trial's")
     root = Path(tempfile.mkdtemp(prefix="bvr-"))
     try:
         found = figures(measured(args.trials, root), args.trials)

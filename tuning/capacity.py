@@ -12,8 +12,9 @@ from job.settings.config import Config
 Bundle = Mapping[str, float]  # resource -> amount, of one process
 HEAD = "node:__internal_head__"  # Ray's resource of the head node, of which there is 1
 MOST = 16  # trials at once; with more, too little of the head would stay free for Ray's own actors
-# of the head, for Ray's processes with the sweep's driver, and for each trial (docs/sweeps.md)
-BASE_BYTES, TRIAL_BYTES = 2 * 2**30, 3 * 2**29
+# Of the head: Ray's processes, the sweep's driver and as much again; a trial's processes
+# (benchmarks.head_memory).
+BASE_BYTES, TRIAL_BYTES = 3 * 2**30, int(1.4 * 2**30)
 
 
 def shared_out(cfg: Config, at_once: int | None = None) -> tuple[Config, int]:
@@ -75,7 +76,12 @@ def by_memory(nodes: Sequence[Bundle]) -> int:
     Args:
         nodes: what each node has.
     """
-    memory = [node["memory"] for node in nodes if HEAD in node and "memory" in node]
+    # a head's object store holds next to nothing
+    memory = [
+        node["memory"] + node.get("object_store_memory", 0)
+        for node in nodes
+        if HEAD in node and "memory" in node
+    ]
     return max(1, int((memory[0] - BASE_BYTES) // TRIAL_BYTES)) if memory else MOST
 
 

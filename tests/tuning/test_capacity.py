@@ -70,13 +70,14 @@ def test_trials_share_what_the_cluster_has_for_loaders(
 
 @pytest.mark.parametrize(
     ("gib", "asked", "trials"),
-    [(64, None, 8), (10.5, None, 5), (3, None, 1), (1, None, 1), (3, 4, 4), (None, None, 8)],
+    [(64, None, 8), (15, None, 8), (12, None, 6), (3, None, 1), (1, None, 1), (3, 4, 4)],
 )
 def test_the_memory_of_the_head_bounds_trials_unless_somebody_knows_better(
     monkeypatch, gib, asked, trials
 ):
-    """Ray offers 10.5 GiB of a head of 16, the rest of which is for its object store."""
-    head = {"CPU": 4.0, HEAD: 1.0} | ({} if gib is None else {"memory": gib * 2**30})
+    """Ray keeps three tenths of it for the object store."""
+    head = {"CPU": 4.0, HEAD: 1.0, "memory": 0.7 * gib * 2**30}
+    head["object_store_memory"] = 0.3 * gib * 2**30
     others = {"CPU": 16.0, "GPU": 8.0, "memory": 2.0**30}
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     nodes = [{"Alive": True, "Resources": each} for each in (others, head)]
