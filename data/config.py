@@ -291,6 +291,8 @@ class DataConfig(Settings, section="data"):
         validation_per_speaker: smallest number of utterances per speaker held back for validation.
         validation_share: share of a speaker's utterances held back for validation.
         max_reject_share: preparation stops when more than this share of the lines is rejected.
+        line_timeout_s: a line that takes longer to be decoded and read is rejected; it is tried
+            three times.
         rows_per_shard: utterances per shard file.
         bad_rows: what happens to a row of the shards that is missing or damaged: `refuse` ends the
             run with its state saved, `replace` takes the nearest intact utterance of the manifest,
@@ -330,6 +332,7 @@ class DataConfig(Settings, section="data"):
     validation_per_speaker: Annotated[int, Range(0)] = 1
     validation_share: Annotated[float, Range(0, below=1)] = 0.01
     max_reject_share: Share = 0.05
+    line_timeout_s: Annotated[float, Range(1, 3600)] = 10.0
     rows_per_shard: Count = 256
     bad_rows: Literal["refuse", "replace"] = "refuse"
     plan: PlanConfig = field(default_factory=PlanConfig)
