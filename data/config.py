@@ -6,7 +6,7 @@ from itertools import pairwise
 from typing import Annotated, Literal
 
 from data.declared import Line, Range, Settings, Size, Text
-from data.text.languages import LANGUAGES, PUBLISHED, Language, find
+from data.text.languages import LANGUAGES, PUBLISHED, Language, code_of, find
 
 Count = Annotated[int, Range(1)]
 Hertz = Annotated[int, Range(1000, 384_000)]
@@ -253,7 +253,11 @@ class DataConfig(Settings, section="data"):
 
     Attributes:
         transcript: file, URI or glob of lines `path|speaker|language|text`; a name that ends in
-            .jsonl or .parquet is a table of these, with optional columns `id` and `split`.
+            .jsonl or .parquet is a table of these, with optional columns `id` and `split`. Or the
+            folder of a corpus that `layout` knows.
+        layout: what the transcript is a list of (docs/data-format.md): a public corpus' files, or
+            another trainer's; `auto` tells by names and lines.
+        language: language of lines whose transcript names none, in place of its layout's.
         audio_root: folder or URI that relative paths of recordings start from; none: their
             transcript's folder.
         shards: folder or URI of the prepared shards and their manifest.
@@ -306,6 +310,24 @@ class DataConfig(Settings, section="data"):
     """
 
     transcript: Line = ""
+    layout: Literal[
+        "auto",
+        "esd",
+        "ljspeech",
+        "vctk",
+        "libritts",
+        "aishell3",
+        "jsut",
+        "jvs",
+        "common_voice",
+        "gpt_sovits",
+        "sbv2",
+        "melotts",
+        "vits",
+        "audiofolder",
+        "huggingface",
+    ] = "auto"
+    language: Text | None = None
     audio_root: Text | None = None
     shards: Text = "shards"
     speakers: dict[str, Annotated[int, Range(0)]] = field(default_factory=dict, hash=False)
@@ -346,6 +368,8 @@ class DataConfig(Settings, section="data"):
 
     def problems(self) -> Iterator[str]:
         """Yield lengths, frequencies, seconds and rows that do not fit each other."""
+        if self.language is not None and code_of(self.language) is None:
+            yield f"data.language is {self.language!r}: give one of {', '.join(LANGUAGES)}"
         owners: dict[int, str] = {}
         for name, row in self.speakers.items():
             if row in owners:

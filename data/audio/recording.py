@@ -6,6 +6,7 @@ import numpy as np
 import soundfile
 import soxr
 
+from data.audio.embedded import is_embedded, read_embedded
 from data.audio.whole import check_decoded, check_header, knows_its_length
 from data.config import DataConfig
 from data.files import UnreachableError, read_file
@@ -32,8 +33,8 @@ def read_audio(uri: str) -> bytes:
         UnreachableError: the store does not answer, which is not the recording's fault.
     """
     try:
-        return read_file(uri)
-    except UnreachableError:
+        return read_embedded(uri) if is_embedded(uri) else read_file(uri)
+    except (UnreachableError, RejectedError):
         raise
     except FileNotFoundError as error:
         raise RejectedError(Reason.MISSING_AUDIO, f"there is no {uri}") from error

@@ -106,7 +106,9 @@ def prepare(cfg: DataConfig, transcript: Transcript | None = None) -> Manifest:
     """
     remove_leftovers()
     if transcript is None:
-        transcript = read_transcript(cfg.transcript, cfg.audio_root, cfg.max_reject_share)
+        transcript = read_transcript(
+            cfg.transcript, cfg.audio_root, cfg.max_reject_share, cfg.layout, cfg.language
+        )
     header, table = _rows_in_shards(cfg, transcript)
     give_back_freed_memory()
     # new shards are there already and old ones go last: a manifest never names a missing shard

@@ -10,6 +10,7 @@ from dataclasses import replace
 import numpy as np
 import pyarrow as pa
 
+from data.audio.embedded import container_of
 from data.audio.recording import check_length, decode_audio, read_audio
 from data.bert.models import front_end
 from data.config import DataConfig
@@ -158,7 +159,7 @@ def _versions(lines: Sequence[dict]) -> list[str | None]:
 
     def version(line: dict) -> str | None:
         try:
-            return content_version(line["uri"])
+            return content_version(container_of(line["uri"]))
         except (OSError, ValueError):
             return None
 
