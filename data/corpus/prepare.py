@@ -139,7 +139,7 @@ def _rows_in_shards(cfg: DataConfig, transcript: Transcript) -> tuple[dict, Tabl
     ledger.save(below(cfg.shards, "rejects.jsonl"))
     ledger.save_unread(below(cfg.shards, "unread.jsonl"))
     save_report(below(cfg.shards, "report.html"), ledger, count_phones(rows, held), warnings)
-    ledger.check(cfg.max_reject_share)
+    ledger.check(cfg.max_reject_share, cfg.shards)
     check_training_split(rows, splits)
 
     if before and before["schema_version"] == SCHEMA_VERSION:
