@@ -4,11 +4,12 @@ import posixpath
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from itertools import chain, islice
 from typing import Any
 
 from data.audio.embedded import is_embedded, row_of
-from data.files import is_uri, located, reachable
+from data.files import UnreachableError, is_uri, located, reachable
 from data.layouts.layout import DRIVE, Layout, folder_of, is_absolute, joined, posix_path
 from data.layouts.rows import Row
 
@@ -73,11 +74,12 @@ class Placing:
             raise ValueError(
                 f"{self.source}: nothing says the language of its lines: set data.language"
             )
-        for root, way, path in self.places if len(self.places) > 1 else ():
-            wanted = (self._path(path, fields) for fields in rows)
-            if any(each and (is_uri(each) or _is_there(root, each)) for each in wanted):
-                self.root, self.way, self.path = root, way, path
-                return
+        with suppress(UnreachableError):  # the survey says so, of the first place
+            for root, way, path in self.places if len(self.places) > 1 else ():
+                wanted = (self._path(path, fields) for fields in rows)
+                if any(each and (is_uri(each) or _is_there(root, each)) for each in wanted):
+                    self.root, self.way, self.path = root, way, path
+                    return
 
     def _path(self, template: str, fields: dict[str, Any]) -> str:
         """Return a row's path by a template; "" where it is not for this row."""
@@ -120,11 +122,17 @@ class Placing:
 
 
 def _is_there(root: str, path: str) -> bool:
-    """Tell whether a recording is there."""
+    """Tell whether a recording is there.
+
+    Raises:
+        UnreachableError: its store does not answer.
+    """
     uri = path if is_absolute(path) or not root else f"{root.rstrip('/')}/{path}"
     try:
         with reachable(uri):
             fs, name = located(uri)
-            return fs.isfile(name)
+            return bool(fs.info(name)["type"] == "file")
+    except UnreachableError:
+        raise
     except (OSError, ValueError):
         return False

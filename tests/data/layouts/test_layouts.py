@@ -3,16 +3,19 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+import data.layouts.placing
 from data.audio.recording import read_audio
 from data.config import BertConfig, DataConfig
 from data.corpus.prepare import prepare
 from data.corpus.prepared import check_prepared
 from data.corpus.transcript import Transcript, read_transcript, transcript_digest
+from data.declared import declared
 from data.layouts.known import BY_NAME
 from job.prepare import main
 from tests.data.corpus.without_ray import without_ray, write_sound
@@ -119,6 +122,10 @@ SPEAKERS = {
 }
 
 
+def test_every_layout_has_a_name_in_the_configuration() -> None:
+    assert {"auto", *BY_NAME} == set(get_args(declared(DataConfig)["layout"]))
+
+
 def plant(folder: Path, tree: dict[str, str]) -> None:
     for name, content in tree.items():
         path = folder / name
@@ -195,6 +202,20 @@ def test_audio_root_says_where_recordings_are(tmp_path) -> None:
     root = str(tmp_path / "sounds")
     lines = read_transcript(str(tmp_path / "lists/metadata.csv"), root).lines
     assert [line.uri for line in lines] == [f"{root}/a.wav", f"{root}/b.wav"]
+
+
+def test_a_store_that_does_not_answer_is_asked_once(tmp_path, monkeypatch) -> None:
+    plant(tmp_path, {"esd.list": "".join(f"{number}.wav|a|EN|x\n" for number in range(50))})
+    asked = []
+
+    def located(uri: str):
+        asked.append(uri)
+        raise ConnectionError("no answer")
+
+    monkeypatch.setattr(data.layouts.placing, "located", located)
+    lines = read_transcript(str(tmp_path / "esd.list"), "s3://far").lines
+    assert lines[0].uri == asked[0] == "s3://far/0.wav"
+    assert len(asked) == 1
 
 
 @pytest.mark.parametrize(
