@@ -137,8 +137,6 @@ class AsrConfig(Settings, section="data.asr"):
         language: language of all recordings; none: as the recogniser hears it.
         batch: slices that are recognised together.
         gpus_per_actor: share of a GPU that each process with a recogniser takes.
-        max_text_error: with a transcript to check, lines whose text has more errors per character
-            or word against what is heard are named and left out.
         min_confidence: what the recogniser is less sure of is dropped.
         speech_threshold: smallest probability of speech, by silero-vad, that counts as speech.
         pause: seconds of silence that end a slice.
@@ -159,7 +157,6 @@ class AsrConfig(Settings, section="data.asr"):
     language: Text | None = None
     batch: Count = 16
     gpus_per_actor: Annotated[float, Range(above=0, high=1)] = 1.0
-    max_text_error: Amount = 0.5
     min_confidence: Share = 0.0
     speech_threshold: Annotated[float, Range(above=0, below=1)] = 0.5
     pause: Annotated[float, Range(0.1)] = 0.5
@@ -200,6 +197,42 @@ class AsrConfig(Settings, section="data.asr"):
                 f"data.asr.speaker_pattern is {self.speaker_pattern!r}: it has {groups} groups: "
                 "put the speaker in brackets, and nothing else, as in ^([^/]+)/"
             )
+
+
+Rejected = Literal[
+    "clipped", "narrow_band", "noisy", "mostly_silence", "quiet", "speech_rate", "near_duplicate"
+]
+
+
+@dataclass(frozen=True)
+class QualityConfig(Settings, section="data.quality"):
+    """What job.prepare says of recordings (docs/data-quality.md); by default it rejects none.
+
+    Attributes:
+        max_clipped_share: largest share of clipped samples (`clipped`).
+        min_bandwidth: lowest frequency, in Hz, that a recording has to reach (`narrow_band`); at
+            most four fifths of half of `data.sampling_rate` are asked for.
+        min_snr: smallest ratio of speech to steady noise, in dB (`noisy`).
+        max_silence_share: largest share of a recording without speech (`mostly_silence`).
+        min_level: lowest level of the speech, in dB of full scale, before `data.peak` and
+            `data.loudness` change it (`quiet`).
+        max_rate_ratio: how many times as fast, or as slow, as the speaker's median a line may be
+            spoken, in phones per second of speech (`speech_rate`).
+        max_text_error: most errors per character or word, as the language counts them, of a line
+            against what a recogniser hears; `python -m job.transcribe --check` names lines that
+            have more (docs/transcribe.md).
+        reject: which of these are rejected: the names in brackets above, and `near_duplicate`, a
+            recording that sounds the same as an earlier one.
+    """
+
+    max_clipped_share: Share = 0.001
+    min_bandwidth: Amount = 6000.0
+    min_snr: Annotated[float, Range(-30, 90)] = 20.0
+    max_silence_share: Share = 0.5
+    min_level: Annotated[float, Range(-100, 0)] = -45.0
+    max_rate_ratio: Annotated[float, Range(above=1)] = 2.0
+    max_text_error: Amount = 0.5
+    reject: tuple[Rejected, ...] = ()
 
 
 Multiple = Annotated[int, Range(1, 1024)]
@@ -353,6 +386,7 @@ class DataConfig(Settings, section="data"):
         bert: the BERT models.
         text: how texts are read.
         asr: how job.transcribe cuts and recognises.
+        quality: what recordings are measured by.
         max_unread_share: a line is rejected when no rule reads more than this share of its
             characters, spaces aside.
         japanese_engine: `plus` (pyopenjtalk-plus) or `strict` (pyopenjtalk with Open JTalk's own
@@ -398,6 +432,7 @@ class DataConfig(Settings, section="data"):
     bert: BertConfig = field(default_factory=BertConfig)
     text: TextConfig = field(default_factory=TextConfig)
     asr: AsrConfig = field(default_factory=AsrConfig)
+    quality: QualityConfig = field(default_factory=QualityConfig)
     max_unread_share: Share = 0.3
     japanese_engine: Literal["plus", "strict"] = "plus"
     min_seconds: Amount = 0.4

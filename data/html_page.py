@@ -98,9 +98,9 @@ def picture(caption: str, png: bytes) -> Html:
     return element("figure", Html(image), element("figcaption", caption))
 
 
-def sound(caption: str, wav: bytes) -> Html:
+def sound(caption: str, content: bytes, kind: str = "audio/wav") -> Html:
     """Return a player of a sound that the page itself holds, with its caption."""
-    player = f'<audio controls src="{_data_uri("audio/wav", wav)}"></audio>'
+    player = f'<audio controls src="{_data_uri(kind, content)}"></audio>'
     return element("figure", element("figcaption", caption), Html(player))
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from data.corpus.ledger import Ledger
 from data.files import put_file
 from data.html_page import Html, bar, element, page, table
+from data.quality import sections
 from data.text.symbols import SYMBOLS
 
 BINS = 24
@@ -19,7 +20,11 @@ CHARACTERS_SHOWN = 300  # of a rejected line, and of what was seen in it
 
 
 def save_report(
-    uri: str, ledger: Ledger, phones: Mapping[str, Counter[str]], warnings: Sequence[str] = ()
+    uri: str,
+    ledger: Ledger,
+    phones: Mapping[str, Counter[str]],
+    warnings: Sequence[str] = (),
+    players: Mapping[str, bytes | str] | None = None,
 ) -> None:
     """Write the page.
 
@@ -28,23 +33,33 @@ def save_report(
         ledger: what was kept and rejected.
         phones: language -> how often each phone occurs in what was kept.
         warnings: what the splits lack.
+        players: see data.quality.players.excerpts.
     """
     # transcripts may hold half surrogate pairs, which are no UTF-8
-    put_file(uri, report_page(ledger, phones, warnings).encode(errors="backslashreplace"))
+    shown = report_page(ledger, phones, warnings, players)
+    put_file(uri, shown.encode(errors="backslashreplace"))
 
 
 def report_page(
-    ledger: Ledger, phones: Mapping[str, Counter[str]], warnings: Sequence[str] = ()
+    ledger: Ledger,
+    phones: Mapping[str, Counter[str]],
+    warnings: Sequence[str] = (),
+    players: Mapping[str, bytes | str] | None = None,
 ) -> str:
-    """Return the page: balance, lengths, hours per speaker, phones per language, rejected lines.
+    """Return the page: balance, quality, lengths, speakers, phones per language, rejected lines.
 
     Args: see `save_report`.
     """
-    return page(f"Preparation of {ledger.transcript}", _body(ledger, phones, warnings))
+    return page(
+        f"Preparation of {ledger.transcript}", _body(ledger, phones, warnings, players or {})
+    )
 
 
 def _body(
-    ledger: Ledger, phones: Mapping[str, Counter[str]], warnings: Sequence[str]
+    ledger: Ledger,
+    phones: Mapping[str, Counter[str]],
+    warnings: Sequence[str],
+    players: Mapping[str, bytes | str],
 ) -> Iterator[Html]:
     kept = f"{len(ledger.kept)} kept ({ledger.hours:.2f} h)"
     yield element("p", f"{ledger.lines} lines: {kept}, {len(ledger.rejects)} rejected")
@@ -56,6 +71,15 @@ def _body(
 
     yield element("h2", "Languages")
     yield _groups(ledger.by("language"))
+
+    yield element("h2", "Minutes per speaker and language")
+    yield sections.amounts(ledger.pairs)
+
+    yield element("h2", "Quality of the recordings")
+    yield sections.by_speaker(ledger.quality)
+
+    yield element("h2", "The worst lines")
+    yield sections.worst(ledger.quality, players)
 
     yield element("h2", "Lengths")
     yield from _lengths(ledger.kept)

@@ -137,7 +137,7 @@ def report(
     fits = fitting(found, max_error, cfg)
     told = [
         f"{transcript.count} lines: {len(checked) - len(found)} are what is heard, {len(found)} "
-        f"are not (data.asr.max_text_error {max_error:g}), {len(transcript.rejects)} cannot "
+        f"are not (data.quality.max_text_error {max_error:g}), {len(transcript.rejects)} cannot "
         "be used"
     ]
     told += [_line(each, fits.get(each.place)) for each in found[:SHOWN]]

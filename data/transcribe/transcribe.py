@@ -121,7 +121,7 @@ class Check:
 
     def finish(self) -> str:
         """See `Task`."""
-        out, limit = self.work.out, self.cfg.asr.max_text_error
+        out, limit = self.work.out, self.cfg.quality.max_text_error
         checked = checking.check_lines(self.transcript, self.work.done, self.cfg)
         checking.save(out, self.transcript, checked, self.cfg, limit)
         print(checking.report(self.transcript, checked, self.cfg, limit), flush=True)
