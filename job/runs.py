@@ -13,14 +13,19 @@ HEAD = ("run", "state", "step", "of", "best", "score of", "written")
 
 def main(argv: Sequence[str]) -> int:
     """Run the command."""
-    made = Arguments("python -m job.runs", "List the runs at a storage URI.")
-    made.add_argument("storage", help="folder or URI: run.storage")
-    found, wrong = runs_and_others(made.parse_args(list(argv)).storage)
+    found, wrong = runs_and_others(command_line().parse_args(list(argv)).storage)
     now = datetime.now(UTC)
     print(table(HEAD, [cells(each, now) for each in found]))
     for name, problem in wrong.items():
         print(f"not shown: {printable(name)}: {problem}")
     return 0
+
+
+def command_line() -> Arguments:
+    """Return the parser of the command's options."""
+    made = Arguments("python -m job.runs", "List the runs at a storage URI.")
+    made.add_argument("storage", help="folder or URI: run.storage")
+    return made
 
 
 def cells(each: Run, now: datetime) -> tuple[str, ...]:

@@ -139,6 +139,10 @@ def test_a_whisper_by_path_on_a_long_recording(call, ray_local, tmp_path):
         (["--recordings", "{tmp}/texts", "--out", "{tmp}/out"], "holds no recording"),
         (["--recordings", "{tmp}/wavs", "--out", "{tmp}/texts"], "is not empty (a.txt)"),
         (["--recordings", "{tmp}/wavs", "--out", "{tmp}/texts/a.txt"], "is a file"),
+        (
+            [*("--recordings", "{tmp}/wavs", "--out", "{tmp}/out"), "--data.asr.max_seconds", "25"],
+            "slices that long would be rejected, as data.max_seconds is 20",
+        ),
         (["--check", "{tmp}/none.list", "--out", "{tmp}/out"], "there is no transcript"),
         (["--check", "{tmp}/texts/a.txt", "--out", "{tmp}/out"], "has no line that can be used"),
     ],
@@ -166,7 +170,6 @@ def test_mistakes_are_told_before_anything_is_written(call, tmp_path, given, tol
         ("speaker_pattern", "a(", "no regular expression"),
         ("speaker_pattern", "abc", "it has 0 groups"),
         ("max_seconds", "3", "must be at least twice"),
-        ("max_seconds", "25", "slices that long would be rejected, as data.max_seconds is 20"),
         ("gpus_per_actor", "0", "give a number above 0 to 1"),
     ],
 )
