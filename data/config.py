@@ -160,7 +160,7 @@ class AsrConfig(Settings, section="data.asr"):
     min_confidence: Share = 0.0
     speech_threshold: Annotated[float, Range(above=0, below=1)] = 0.5
     pause: Annotated[float, Range(0.1)] = 0.5
-    join_pause: Amount = 0.8
+    join_pause: Amount = 0.6
     margin: Amount = 0.06
     min_seconds: Amount = 2.0
     max_seconds: Annotated[float, Range(1)] = 12.0

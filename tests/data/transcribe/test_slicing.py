@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from data.config import AsrConfig
 from data.transcribe.slicing import Slice, Span, slices_of
 
-CFG = AsrConfig(margin=0.1)
+CFG = AsrConfig(margin=0.1, join_pause=0.8)
 STEPS = st.lists(
     st.tuples(st.floats(0.1, 3.0), st.floats(0.1, 30.0)), min_size=0, max_size=30
 )  # silence, speech
