@@ -48,6 +48,7 @@ def check_books(out: Path, recordings: int) -> None:
     assert all(Path(line.uri).is_file() for line in transcript.lines)
 
 
+@pytest.mark.slow
 def test_killed_in_the_middle_it_goes_on(command: Command, call, ray_local, tmp_path):
     recordings, out = tmp_path / "recordings", tmp_path / "out"
     texts = {}
