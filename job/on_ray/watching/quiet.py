@@ -14,6 +14,7 @@ MEANS_NOTHING = {
     "Detected ready resources for": "`Waiting` says what is missing; a start has a line of its own",
     "Failed to send resource request for": "is sent again within seconds, without harm",
     "Reporting training result": "at each log line, with all that this line has",
+    "Result dict has no key": "a checkpoint between validations has no score, and needs none",
     "[FailurePolicy] RETRY\n  Source: preemption": "the workers have said that they leave and save",
 }
 ATTEMPT = "Attempting to start training worker group of size"  # once per look at the cluster

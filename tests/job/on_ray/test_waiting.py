@@ -175,7 +175,7 @@ def test_a_driver_passes_on_what_means_something(monkeypatch):
 def test_ray_still_says_what_is_held_back():
     """In its sources, and in its compiled part."""
     package = Path(ray.__file__).parent
-    said = "".join(path.read_text() for path in (package / "train/v2/_internal").rglob("*.py"))
+    said = "".join(path.read_text() for path in (package / "train").rglob("*.py"))
     assert all(beginning.split("\n")[0].split("]")[0] in said for beginning in MEANS_NOTHING)
     assert ATTEMPT in said
     assert LEAVES[0] in said
