@@ -34,6 +34,14 @@ class Reason(StrEnum):
     SILENT = "silent"  # never louder than data.audio.recording.SILENCE_PEAK
     TOO_SHORT = "too_short"  # below data.min_seconds
     TOO_LONG = "too_long"  # above data.max_seconds
+    # what `data.quality.reject` names, see data.quality.gate
+    CLIPPED = "clipped"
+    NARROW_BAND = "narrow_band"
+    NOISY = "noisy"
+    MOSTLY_SILENCE = "mostly_silence"
+    QUIET = "quiet"
+    SPEECH_RATE = "speech_rate"
+    NEAR_DUPLICATE = "near_duplicate"
     TOO_MANY_PHONES = "too_many_phones"  # more phones than frames: they cannot be aligned
 
 

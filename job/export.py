@@ -20,7 +20,7 @@ from job.voice.source import opened, source_of
 from trainable.config import GENERATORS
 from trainable.run.format import CONFIG
 from trainable.weights.published import prefixes
-from trainable.weights.warm_start import is_published
+from trainable.weights.sources import is_published
 
 LICENCE = re.compile(r"[a-z0-9][a-z0-9.+-]*")
 
