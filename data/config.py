@@ -6,7 +6,7 @@ from itertools import pairwise
 from typing import Annotated, Literal
 
 from data.declared import Line, Range, Settings, Size, Text
-from data.text.languages import LANGUAGES, PUBLISHED, Language, find
+from data.text.languages import LANGUAGES, PUBLISHED, Language, code_of, find
 
 Count = Annotated[int, Range(1)]
 Hertz = Annotated[int, Range(1000, 384_000)]
@@ -285,7 +285,11 @@ class DataConfig(Settings, section="data"):
 
     Attributes:
         transcript: file, URI or glob of lines `path|speaker|language|text`; a name that ends in
-            .jsonl or .parquet is a table of these, with optional columns `id` and `split`.
+            .jsonl or .parquet is a table of these, with optional columns `id` and `split`. Or the
+            folder of a corpus that `layout` knows.
+        layout: what the transcript is a list of (docs/data-format.md): a public corpus' files, or
+            another trainer's; `auto` tells by names and lines.
+        language: language of lines whose transcript names none, in place of its layout's.
         audio_root: folder or URI that relative paths of recordings start from; none: their
             transcript's folder.
         shards: folder or URI of the prepared shards and their manifest.
@@ -324,6 +328,8 @@ class DataConfig(Settings, section="data"):
         validation_per_speaker: smallest number of utterances per speaker held back for validation.
         validation_share: share of a speaker's utterances held back for validation.
         max_reject_share: preparation stops when more than this share of the lines is rejected.
+        line_timeout_s: a line that takes longer to be decoded and read is rejected; it is tried
+            three times.
         rows_per_shard: utterances per shard file.
         bad_rows: what happens to a row of the shards that is missing or damaged: `refuse` ends the
             run with its state saved, `replace` takes the nearest intact utterance of the manifest,
@@ -337,6 +343,24 @@ class DataConfig(Settings, section="data"):
     """
 
     transcript: Line = ""
+    layout: Literal[
+        "auto",
+        "esd",
+        "ljspeech",
+        "vctk",
+        "libritts",
+        "aishell3",
+        "jsut",
+        "jvs",
+        "common_voice",
+        "gpt_sovits",
+        "sbv2",
+        "melotts",
+        "vits",
+        "audiofolder",
+        "huggingface",
+    ] = "auto"
+    language: Text | None = None
     audio_root: Text | None = None
     shards: Text = "shards"
     speakers: dict[str, Annotated[int, Range(0)]] = field(default_factory=dict, hash=False)
@@ -364,6 +388,7 @@ class DataConfig(Settings, section="data"):
     validation_per_speaker: Annotated[int, Range(0)] = 1
     validation_share: Annotated[float, Range(0, below=1)] = 0.01
     max_reject_share: Share = 0.05
+    line_timeout_s: Annotated[float, Range(1, 3600)] = 10.0
     rows_per_shard: Count = 256
     bad_rows: Literal["refuse", "replace"] = "refuse"
     plan: PlanConfig = field(default_factory=PlanConfig)
@@ -377,6 +402,8 @@ class DataConfig(Settings, section="data"):
 
     def problems(self) -> Iterator[str]:
         """Yield lengths, frequencies, seconds and rows that do not fit each other."""
+        if self.language is not None and code_of(self.language) is None:
+            yield f"data.language is {self.language!r}: give one of {', '.join(LANGUAGES)}"
         owners: dict[int, str] = {}
         for name, row in self.speakers.items():
             if row in owners:
