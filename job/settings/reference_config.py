@@ -111,7 +111,7 @@ REFUSED = (
 # section of ours in the config.json of an export: what the reference has no key for
 OWN = "bert_vits2_ray"
 _OWN_KEYS = re.compile(
-    r"model\.(bert_channels|discriminator_width_divisor|decoder)"
+    r"model\.(bert_channels|discriminator_width_divisor|decoder|vocos\..+)"
     r"|data\.(japanese_engine|bert\..+|text\.(normaliser|words))"
 )
 # objects that are values: names with dots in them are no keys
