@@ -111,7 +111,7 @@ REFUSED = (
 # section of ours in the config.json of an export: what the reference has no key for
 OWN = "bert_vits2_ray"
 _OWN_KEYS = re.compile(
-    r"model\.(bert_channels|discriminator_width_divisor|decoder)"
+    r"model\.(bert_channels|discriminator_width_divisor|decoder|vocos\..+)"
     r"|data\.(japanese_engine|bert\..+|text\.(normaliser|words))"
 )
 # objects that are values: names with dots in them are no keys
@@ -293,7 +293,8 @@ def generator_departures(cfg: Config) -> list[str]:
     if cfg.model.decoder != "hifigan":
         found.append(f"model.decoder is {cfg.model.decoder}; the reference's is hifigan")
     wanted = DILATIONS[cfg.model.resblock]
-    if {len(own) for own in cfg.model.resblock_dilation_sizes} != {wanted}:
+    dilations = {len(own) for own in cfg.model.resblock_dilation_sizes}
+    if cfg.model.decoder == "hifigan" and dilations != {wanted}:
         found.append(
             f"model.resblock_dilation_sizes: the reference's resblock {cfg.model.resblock} has "
             f"{wanted} dilations"

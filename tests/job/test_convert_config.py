@@ -17,9 +17,11 @@ from job.settings.reference_config import (
     FREEZES,
     KEEP,
     NOT_USED,
+    OWN,
     PRECISIONS,
     REFUSED,
     SAME,
+    own_settings,
     reference_config,
 )
 from tests.job.conftest import SMALL, metrics, overrides
@@ -106,6 +108,15 @@ def test_there_and_back_again(tmp_path):
     back = convert(tmp_path, reference_config(demo, {"Ann": 0}, (8, 3)))
     assert back.model == replace(demo.model, bert_channels=1024, discriminator_width_divisor=1)
     assert reference_config(back, {"Ann": 0}, (8, 3)) == reference_config(demo, {"Ann": 0}, (8, 3))
+
+
+def test_what_the_reference_has_no_key_for_goes_there_and_back(tmp_path):
+    demo = read_config(DEMO)
+    vocos = replace(demo.model.vocos, channels=48, layers=3)
+    demo = replace(demo, model=replace(demo.model, decoder="vocos", vocos=vocos))
+    described = reference_config(demo, {"Ann": 0}, (8, 3)) | {OWN: own_settings(demo)}
+    back = convert(tmp_path, described)
+    assert (back.model, back.data.text) == (demo.model, demo.data.text)
 
 
 def test_the_tables_name_keys_of_ours_and_no_key_twice():
