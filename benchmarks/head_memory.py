@@ -98,7 +98,9 @@ def measured(trials: int, root: Path) -> list[dict[str, list[float]]]:
             deadline = time.monotonic() + START_WITHIN_S
             while len(list((root / "runs").glob("*/runs/*/metrics.jsonl"))) < trials:
                 if driver.poll() is not None or time.monotonic() > deadline:
-                    raise RuntimeError(f"no {trials} trials:\n{log.read_text()[-3000:]}")
+                    raise RuntimeError(
+                        f"no {trials} trials:\n{log.read_text(encoding='utf-8')[-3000:]}"
+                    )
                 time.sleep(1)
             samples = []
             for _ in range(SAMPLES):

@@ -23,6 +23,8 @@ from tests.tiny import tiny_state
 from trainable.run.checkpoint import save_checkpoint
 from trainable.run.format import CheckpointInfo
 
+pytestmark = pytest.mark.medium  # each runs commands, which takes ten seconds together
+
 TEXTS = ["Good morning, everybody.", "It costs a lot of money.", "He is here.", "Not now, please."]
 
 

@@ -33,7 +33,11 @@ def quiet_standard_error() -> Iterator[None]:
     if is_standard(before):
         raw = io.FileIO(real, "w", closefd=False)
         sys.stderr = io.TextIOWrapper(
-            raw, before.encoding, before.errors, line_buffering=True, write_through=True
+            raw,
+            encoding=before.encoding,
+            errors=before.errors,
+            line_buffering=True,
+            write_through=True,
         )
     try:
         yield

@@ -46,6 +46,7 @@ def read(language, features):
     return [front_end(language, features)(text) for text in TEXTS[language]]
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_a_vector_a_token(language, features):
     batch = read(language, features)

@@ -21,6 +21,8 @@ from trainable.run.checkpoint import (
 )
 from trainable.run.format import CheckpointError, CheckpointInfo, read_info
 
+pytestmark = pytest.mark.medium  # all save tiny networks, which takes seconds together
+
 INFO = CheckpointInfo(
     Position(1, 0, 1), "manifest", "code", {"torch": torch.__version__}, {"anna": 0}, 2
 )
