@@ -224,7 +224,9 @@ class Arguments(argparse.ArgumentParser):
     """A parser whose options are written out, and that tells a mistake in one line."""
 
     def __init__(self) -> None:
-        super().__init__("python -m job.spot", description=__doc__, allow_abbrev=False)
+        # or `python -m job spot`
+        called = sys.argv[0] if sys.argv[0].startswith("python -m ") else "python -m job.spot"
+        super().__init__(called, description=__doc__, allow_abbrev=False)
 
     def error(self, message: str) -> NoReturn:
         """End the command."""
@@ -253,7 +255,12 @@ def command_line() -> argparse.ArgumentParser:
     made.add_argument(
         "--node-ip", help="address of this node, if several raylets share the machine"
     )
-    made.add_argument("--cloud", choices=["auto", *CLOUDS, "none"], default="auto")
+    made.add_argument(
+        "--cloud",
+        choices=["auto", *CLOUDS, "none"],
+        default="auto",
+        help="whose notices are looked for; auto asks which service answers",
+    )
     made.add_argument(
         "--metadata", type=web_address, default=METADATA, help="address of the metadata service"
     )

@@ -312,7 +312,9 @@ class TrainConfig(Settings, section="train"):
         max_steps: global steps after which the run ends.
         micro_batches_per_step: G, micro-batches per global step, whatever the number of workers.
         segment_size: samples of the decoded segment.
-        precision: arithmetic of the networks; losses, mels and alignment stay fp32.
+        precision: arithmetic of the networks; losses, mels and alignment stay fp32. `auto` is bf16
+            where all workers have GPUs that compute it (Ampere and newer), else fp32; a run that
+            resumes keeps what it began with.
         reduction: `exact` sums gradients to the same bits for any number of workers, `fast` is
             DDP's own sum.
         learning_rate: learning rate at step 0; with `skip_optimizer: false` a network takes that of
@@ -376,7 +378,7 @@ class TrainConfig(Settings, section="train"):
     max_steps: Count = 500_000
     micro_batches_per_step: Count = 1
     segment_size: Count = 16384
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    precision: Literal["fp32", "bf16", "fp16", "auto"] = "fp32"
     reduction: Literal["fast", "exact"] = "fast"
     learning_rate: Limit = 2e-4
     learning_rates: LearningRates = field(default_factory=LearningRates)

@@ -20,8 +20,10 @@ from job.on_ray.private import (
     get_or_create_autoscaling_coordinator,
     get_or_create_stats_actor,
     get_or_create_usage_collection_actor,
+    quieten_snapshots,
     start_on_loopback,
 )
+from job.on_ray.watching.standard_error import quiet_standard_error
 from job.settings.config import Config
 
 ANSWER_WITHIN_S = 10.0
@@ -50,19 +52,37 @@ def ray_session(cfg: Config) -> Iterator[None]:
         yield
         return
 
-    if on_cluster():
-        check_address(ray_address())
+    quieten_snapshots()
+    with quiet_standard_error():
+        if on_cluster():
+            connect()
+        else:
+            start_local_ray(cfg)
         try:
-            ray.init()
-        except AuthenticationError as error:
-            raise ValueError(wants_a_token(f"the cluster at {ray_address()}", error)) from error
-        keep_data_actors_here()
-    else:
-        start_local_ray(cfg)
+            yield
+        finally:
+            ray.shutdown()
+
+
+def connect() -> None:
+    """Connect to the cluster of RAY_ADDRESS.
+
+    Raises:
+        ValueError: no cluster is there, or it asks for its token.
+    """
+    check_address(ray_address())
     try:
-        yield
-    finally:
-        ray.shutdown()
+        ray.init()
+    except AuthenticationError as error:
+        raise ValueError(wants_a_token(f"the cluster at {ray_address()}", error)) from error
+    keep_data_actors_here()
+
+
+def what_starts() -> str:
+    """Return in words what `ray_session` will do."""
+    if ray.is_initialized():
+        return "using the Ray that is up"
+    return f"connecting to the cluster at {ray_address()}" if on_cluster() else "starting Ray"
 
 
 def ray_address() -> str:

@@ -166,6 +166,7 @@ __all__ = [
     "judge_controllers_by",
     "keep_no_list_of_checkpoints",
     "list_of_checkpoints",
+    "quieten_snapshots",
     "raised_by_worker",
     "start_cleaners_of",
     "start_on_loopback",
@@ -194,6 +195,7 @@ def start_on_loopback(
         include_dashboard=dashboard_port is not None,
         dashboard_port=dashboard_port,
         log_to_driver=False,
+        logging_level=logging.WARNING,  # that it has started, commands tell themselves
         _node_ip_address="127.0.0.1",
         _temp_dir=folder,
         **options,
@@ -289,6 +291,15 @@ def keep_no_list_of_checkpoints() -> None:
     Needs `controller.CheckpointManager`. Ray 2.60.0
     """
     controller_module.CheckpointManager = NewestCheckpointAlone  # type: ignore[misc]
+
+
+def quieten_snapshots() -> None:
+    """Hide that a run's list of checkpoints is read for its result, which Ray takes for a restart.
+
+    Its words tell the user to rename a run that has just come to its good end. Needs the logger of
+    Ray's book of checkpoints. Ray 2.60.0
+    """
+    logging.getLogger(CheckpointManager.__module__).setLevel(logging.WARNING)
 
 
 class RunWatcher(ControllerCallback, ReportCallback, WorkerGroupCallback):
