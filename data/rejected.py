@@ -42,6 +42,8 @@ class Reason(StrEnum):
     QUIET = "quiet"
     SPEECH_RATE = "speech_rate"
     NEAR_DUPLICATE = "near_duplicate"
+    CRASHED = "crashed"  # it ends the process that decodes or reads it, also alone in one
+    TIMED_OUT = "timed_out"  # it is not decoded and read within data.line_timeout_s, also alone
     TOO_MANY_PHONES = "too_many_phones"  # more phones than frames: they cannot be aligned
 
 

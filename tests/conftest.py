@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import hypothesis
@@ -175,7 +176,7 @@ def torch_switches() -> Iterator[None]:
         yield
 
 
-def start_ray(gpus: int = 0, dashboard_port: int | None = None) -> str:
+def start_ray(gpus: int = 0, dashboard_port: int | None = None, **settings: Any) -> str:
     """Start a Ray on loopback, with CPUS logical CPUs; return its temporary folder.
 
     Beside other work a start may fail: a port that it found free is taken, a process of its own is
@@ -199,6 +200,7 @@ def start_ray(gpus: int = 0, dashboard_port: int | None = None) -> str:
                 num_gpus=gpus,  # logical too: torch sees none
                 object_store_memory=256 * 2**20,
                 configure_logging=False,
+                **settings,
             )
             return folder
         except Exception:

@@ -8,6 +8,7 @@ import numpy as np
 import soundfile
 import soxr
 
+from data.audio.embedded import is_embedded, read_embedded
 from data.audio.whole import check_decoded, check_header, knows_its_length
 from data.config import DataConfig
 from data.files import UnreachableError, read_file
@@ -19,6 +20,16 @@ SILENCE_PEAK = 1e-3
 CANCELLED_SHARE = 0.1
 # with trimming, recordings longer than this are too long whatever silence they hold
 TRIMMED_SECONDS = 600
+# place and bytes that tell what libsndfile does not read
+FOREIGN = (
+    (4, b"ftyp", "MPEG-4 audio (m4a, mp4, aac)"),
+    (0, b"\xff\xf1", "AAC"),
+    (0, b"\xff\xf9", "AAC"),
+    (0, b"\x30\x26\xb2\x75", "Windows Media (wma, asf)"),
+    (0, b"\x1aE\xdf\xa3", "Matroska (webm, mkv)"),
+    (0, b"#!AMR", "AMR"),
+    (0, b"MAC ", "Monkey's Audio (ape)"),
+)
 LOUDNESS_BLOCK = 0.4  # seconds that BS.1770 measures at once
 INT16_SCALE = 32768
 
@@ -36,8 +47,8 @@ def read_audio(uri: str) -> bytes:
         UnreachableError: the store does not answer, which is not the recording's fault.
     """
     try:
-        return read_file(uri)
-    except UnreachableError:
+        return read_embedded(uri) if is_embedded(uri) else read_file(uri)
+    except (UnreachableError, RejectedError):
         raise
     except FileNotFoundError as error:
         raise RejectedError(Reason.MISSING_AUDIO, f"there is no {uri}") from error
@@ -121,7 +132,7 @@ def _decode_mono(
             if knows_its_length(content, file.format):
                 check_decoded(len(channels), frames, rate)
     except soundfile.SoundFileError as error:
-        raise RejectedError(Reason.UNREADABLE_AUDIO, f"not decodable: {error}") from error
+        raise RejectedError(Reason.UNREADABLE_AUDIO, _undecodable(content, error)) from error
     if not np.isfinite(channels).all():
         raise RejectedError(Reason.NOT_FINITE, "the recording holds NaN or infinite samples")
     wav = channels.mean(axis=1)
@@ -129,6 +140,19 @@ def _decode_mono(
     if rate != sampling_rate:
         wav = soxr.resample(wav, rate, sampling_rate, quality="HQ")
     return channels, wav
+
+
+def _undecodable(content: bytes, error: soundfile.SoundFileError) -> str:
+    """Return why a file cannot be decoded, and what to do about it."""
+    form = next((name for place, mark, name in FOREIGN if content.startswith(mark, place)), "")
+    if form:
+        return (
+            f"it is {form}, which libsndfile does not read: convert it to FLAC or WAV "
+            "(ffmpeg -i x.m4a x.flac), and name the new file in the transcript"
+        )
+    # what it calls the file is no name of the user's
+    told = getattr(error, "error_string", error)
+    return f"not decodable: {told} If players play it, convert it to FLAC or WAV (ffmpeg)"
 
 
 def check_channels(channels: np.ndarray, mean: np.ndarray) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Generic, Literal, TypeVar
 
-from data.files import put_file
+from data.files import below, put_file
 from data.quality.book import Book
 from data.rejected import Reason
 
@@ -231,11 +231,12 @@ class Ledger:
         # transcripts may hold half surrogate pairs, which are no UTF-8
         put_file(uri, content.encode(errors="backslashreplace"))
 
-    def check(self, max_share: float) -> None:
+    def check(self, max_share: float, shards: str) -> None:
         """Refuse what the configuration does not allow.
 
         Args:
             max_share: greatest share of rejected lines, `data.max_reject_share`.
+            shards: folder or URI in which the rejected lines are listed.
 
         Raises:
             TooManyRejectsError: the share is exceeded, or nothing was kept.
@@ -251,7 +252,8 @@ class Ledger:
         raise TooManyRejectsError(
             f"{len(self.rejects)} of {self.lines} lines were rejected ({share:.1%}; "
             f"data.max_reject_share allows {max_share:.1%}, and at least one line must be kept). "
-            f"Fix the lines, or raise the share:{self._examples()}"
+            f"Fix the lines, or raise the share; {below(shards, 'rejects.jsonl')} and report.html "
+            f"beside it list them:{self._examples()}"
         )
 
     def _examples(self) -> str:

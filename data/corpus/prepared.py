@@ -251,7 +251,7 @@ def _transcript_changes(
     before = header["prepared"]["transcript"]
     same_name = before["uri"] == cfg.transcript
     try:
-        digest = transcript_digest(cfg.transcript)
+        digest = transcript_digest(cfg.transcript, cfg.layout, cfg.language)
     except (ValueError, OSError) as error:
         note = f"data.transcript cannot be read ({error}): the shards of {before['uri']} are used"
         return [], [] if same_name else [note]

@@ -2,14 +2,16 @@
 
 from array import array
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from data.audio.embedded import container_of
 from data.audio.recording import check_length, decode_and_measure, read_audio
 from data.bert.models import front_end
 from data.config import DataConfig
@@ -32,6 +34,7 @@ from data.text.symbols import PAD, PUNCTUATION
 
 VERSIONS_AT_A_TIME = 16
 UNREAD_SHOWN = 20
+FIRST_TEXT = "1"
 _WORDLESS = frozenset((PAD, *PUNCTUATION, "SP", "UNK"))
 
 
@@ -41,13 +44,21 @@ class Surveyor:
     Args:
         cfg: limits, and what the front ends are made of.
         recipe: versions of front ends and BERT models.
+        limited: what a line is decoded and read in.
     """
 
-    def __init__(self, cfg: DataConfig, recipe: Recipe) -> None:
+    def __init__(
+        self,
+        cfg: DataConfig,
+        recipe: Recipe,
+        limited: Callable[[], AbstractContextManager] = nullcontext,
+    ) -> None:
         self.cfg = cfg
         self.recipe = recipe
+        self.limited = limited
         self.circumstances = circumstances(cfg, recipe)
         self.front_ends = {language: front_end(cfg, language) for language in recipe.front_ends}
+        self.loaded: set[str] = set()
 
     def __call__(self, lines: pa.Table) -> pa.Table:
         """Return rows of SURVEYED from rows of LINE."""
@@ -74,8 +85,10 @@ class Surveyor:
             found |= {"key": key, "audio": digest}
             if key == line["key"]:
                 return {**found, "same": True}
-            wav, measured = decode_and_measure(audio, self.cfg, measure)
-            phonemes = self._read(line)
+            self._load(line["language"])
+            with self.limited():
+                wav, measured = decode_and_measure(audio, self.cfg, measure)
+                phonemes = self._read(line)
             _check_tokens(len(phonemes.word2ph), self.recipe.max_tokens[line["language"]])
         except (RejectedError, FrontEndError) as error:
             found |= {"reason": Reason(error.reason), "detail": error.detail}
@@ -91,6 +104,13 @@ class Surveyor:
             raise
         return {**found, "samples": len(wav), **measured, **vars(phonemes)}
 
+    def _load(self, language: str) -> None:
+        """Let a front end load what it loads with its first text, which is not that line's time."""
+        if language not in self.loaded:
+            self.loaded.add(language)
+            with suppress(FrontEndError):
+                self.front_ends[language](FIRST_TEXT)
+
     def _read(self, line: dict) -> Phonemes:
         """Read a line's text.
 
@@ -104,6 +124,23 @@ class Surveyor:
             detail = f"nothing but punctuation is left of it ({phonemes.norm_text!r})"
             raise FrontEndError("empty_text", text, detail, unread)
         return replace(phonemes, unread=unread)
+
+
+def fatal(circumstances: Mapping[str, str], line: dict, error: RejectedError) -> dict:
+    """Return a row of SURVEYED of a line that kills its process, which later runs try again.
+
+    Args:
+        circumstances: see data.corpus.tables.records.circumstances.
+        line: a row of LINE.
+        error: how the process ended.
+    """
+    return {
+        "line": line["line"],
+        "asked": asked(circumstances, line),
+        "recording": hash64(line["uri"]),
+        "reason": error.reason,
+        "detail": error.detail,
+    }
 
 
 def _unread(text: str, unread: str) -> str:
@@ -125,7 +162,7 @@ def _versions(lines: Sequence[dict]) -> list[str | None]:
 
     def version(line: dict) -> str | None:
         try:
-            return content_version(line["uri"])
+            return content_version(container_of(line["uri"]))
         except (OSError, ValueError):
             return None
 

@@ -140,12 +140,12 @@ class Gate:
 
     @property
     def score(self) -> np.ndarray:
-        """By how much lines are beyond all thresholds together, float32 [lines].
+        """By how much lines are beyond all thresholds together, copies by 1, float32 [lines].
 
         Of those that are beyond none, how near they are to the nearest; NaN if not measured.
         """
         known = np.where(np.isnan(self.beyond), -np.inf, self.beyond)
-        over = np.maximum(known, 0).sum(axis=0)
+        over = np.maximum(known, 0).sum(axis=0) + (self.first != np.arange(len(self.first)))
         score = np.where(over > 0, over, known.max(axis=0, initial=-np.inf))
         return np.where(np.isfinite(score), score, np.nan)
 

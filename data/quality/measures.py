@@ -1,7 +1,7 @@
 """What is measured of a recording: clipping, bandwidth, noise, silence, level, and a fingerprint.
 
 All but the clipping is measured of the waveform that the shards will hold, before its level is
-changed. One spectrogram of frames that adjoin serves bandwidth, noise and fingerprint.
+changed. One spectrogram serves bandwidth, noise and fingerprint.
 """
 
 from collections.abc import Mapping
@@ -27,6 +27,7 @@ LSB = 1.5 / 32768  # what counts as equal: a step of 16 bits
 LEAST_RUN = 3  # samples of a flat top
 
 FRAMES_PER_SECOND = 40  # at least; frames are powers of two long
+MANY_FRAMES = 80  # 2 s
 LOWEST_HZ = 60  # below are mains and rumble
 QUIET_SHARE = 0.1  # of the frames, whose loudest one tells of the noise
 BINS_PER_BAND = 16
@@ -78,31 +79,36 @@ def clipped_share(channels: np.ndarray) -> float:
     Args:
         channels: float32 [samples, channels].
     """
-    top = channels >= channels.max(axis=0) - LSB
-    bottom = channels <= channels.min(axis=0) + LSB
-    # silence is flat too, and no clipping
-    loud = np.abs(channels) > 2 * LSB
-    clipped = _in_runs(top & loud) | _in_runs(bottom & loud) | (np.abs(channels) >= FULL_SCALE)
-    return float(clipped.mean(axis=0).max())
+    most = max(_at_the_top(wav) + _at_the_top(-wav) for wav in np.ascontiguousarray(channels.T))
+    return most / len(channels)
 
 
-def _in_runs(flags: np.ndarray) -> np.ndarray:
-    """Tell which flags stand beside two or more others that are set, bool [samples, channels]."""
-    whole = flags[:-2] & flags[1:-1] & flags[2:]
-    found = np.zeros_like(flags)
-    for shift in range(LEAST_RUN):
-        found[shift : shift + len(whole)] |= whole
-    return found
+def _at_the_top(wav: np.ndarray) -> int:
+    """Return how many samples of a channel are clipped at its upper end."""
+    peak = wav.max()
+    if peak <= 2 * LSB:
+        return 0  # silence is flat too, and no clipping
+    tops = np.flatnonzero(wav >= peak - LSB)
+    ends = np.flatnonzero(np.diff(tops, append=len(wav) + 1) > 1)
+    runs = np.diff(ends, prepend=-1)  # their lengths
+    flat = int(runs[runs >= LEAST_RUN].sum())
+    at_full_scale = int((wav >= FULL_SCALE).sum()) if peak >= FULL_SCALE else 0
+    return max(flat, at_full_scale)
 
 
 def _spectrogram(wav: np.ndarray, rate: int) -> np.ndarray:
-    """Return the power of Hann-windowed frames that adjoin, float32 [frames, size / 2 + 1]."""
+    """Return the power of Hann-windowed frames, float32 [frames, size / 2 + 1].
+
+    Frames adjoin; of MANY_FRAMES or more, every second one is taken.
+    """
     size = 1 << max(4, int(np.log2(rate / FRAMES_PER_SECOND)))
     count = max(1, len(wav) // size)
     frames = np.resize(wav, (count, size)) if len(wav) < size else wav[: count * size]
     window = np.hanning(size + 1)[:-1].astype(np.float32)
-    spectrum = np.fft.rfft(frames.reshape(count, size) * window, axis=1)
-    return np.square(spectrum.real) + np.square(spectrum.imag)
+    chosen = frames.reshape(count, size)[:: 2 if count >= MANY_FRAMES else 1]
+    spectrum = np.fft.rfft(chosen * window, axis=1)
+    squares = np.square(spectrum.view(np.float32))
+    return squares[:, ::2] + squares[:, 1::2]
 
 
 def signal_to_noise(power: np.ndarray, step: float) -> float:
@@ -124,10 +130,9 @@ def signal_to_noise(power: np.ndarray, step: float) -> float:
     smallest = max(1, round(QUIET_SHARE * frames))
     expected = (1 / np.arange(frames - smallest + 1, frames + 1)).sum()
     quiet = np.partition(power, smallest - 1, axis=0)[smallest - 1] / expected
-    noise = sum(
-        float(np.median(band)) * len(band)
-        for band in np.array_split(quiet, max(1, bins // BINS_PER_BAND))
-    )
+    width = min(BINS_PER_BAND, bins)
+    bands = quiet[: bins // width * width].reshape(-1, width)
+    noise = float(np.median(bands, axis=1).mean()) * bins
     total = float(power.mean(axis=0).sum())
     low, high = (10 ** (limit / 10) for limit in SNR_LIMITS)
     ratio = (total - noise) / noise if noise > 0 else high

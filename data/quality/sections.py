@@ -48,17 +48,23 @@ def amounts(pairs: Mapping[tuple[str, str], float]) -> Html:
     for speaker in sorted(totals, key=lambda name: (-totals[name], name))[:SPEAKERS_SHOWN]:
         found = [pairs.get((speaker, language)) for language in languages]
         minutes = [None if seconds is None else seconds / MINUTE for seconds in found]
-        rows.append((speaker, *minutes, *_advice(totals[speaker])))
-    header = ("speaker", *(f"{language}, minutes" for language in languages), "all", "enough?")
+        rows.append((speaker, totals[speaker] / MINUTE, _advice(totals[speaker]), *minutes))
+    header = ("speaker", "minutes", "enough?", *(f"{language}, minutes" for language in languages))
     return table(header, rows, floats=".1f")
 
 
-def _advice(seconds: float) -> tuple[float, Html]:
-    """Return the minutes, and what they are good for."""
+def _advice(seconds: float) -> Html:
+    """Return what an amount of speech is good for."""
     _, words, source = next(each for each in _ADVICE if seconds < each[0])
     link = element("a", "source", href=source)
+    return element("div", f"{_time(seconds)}: {words} (", link, ")", style="min-width: 18em")
+
+
+def _time(seconds: float) -> str:
+    if seconds < MINUTE:
+        return f"{seconds:.0f} seconds"
     minutes = seconds / MINUTE
-    return minutes, element("span", f"{minutes:.3g} minutes: {words} (", link, ")")
+    return f"{minutes:.0f} minutes" if minutes < 2 * MINUTE else f"{minutes / MINUTE:.1f} hours"
 
 
 def by_speaker(book: Book) -> Html:
@@ -88,7 +94,8 @@ def _voice_row(name: str, voice: Voice) -> Sequence[object]:
     notes = [f"{kind} {count}" for kind, count in kinds]
     if voice.measured < voice.lines:
         notes.append(f"not measured {voice.lines - voice.measured}")
-    return (name, voice.lines, *shown, ", ".join(notes))
+    # on a phone the table scrolls
+    return (name, voice.lines, *shown, element("div", ", ".join(notes), style="min-width: 12em"))
 
 
 def worst(book: Book, players: Mapping[str, bytes | str]) -> Html:

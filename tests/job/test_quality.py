@@ -125,6 +125,10 @@ def test_the_console_tells_each_kind_once_and_where_to_look(corpus, shards, caps
 def test_the_report_has_players_of_the_worst_and_amounts(shards):
     page = (shards / "report.html").read_text("utf-8")
     assert page.count("data:audio/mpeg;base64,") == 15
+    # by how much they are beyond the thresholds
+    cards = page[page.index("The worst lines") :].split("data:audio/mpeg")[1:]
+    bad = ["beyond no threshold" not in card for card in cards]
+    assert bad == [True] * len(SPOILED) + [False] * len(GOOD)
     assert f"{shards.parent / 'esd.list'}:" in page
     assert "too little: users of this model report some effect from 3 minutes on" in page
     assert 'href="https://github.com/YYuX-1145/Bert-VITS2-Integration-package/issues/35"' in page
