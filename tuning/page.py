@@ -122,7 +122,9 @@ def _ranking(results: Results, folder: str, started: str | None) -> Html:
     base = next((row[results.metric] for row in trials if row["trial"] == started), None)
     rows = []
     for rank, row in enumerate(trials, start=1):
-        name = link(row["trial"], below(folder, f"runs/{row.get('run', row['trial'])}"), folder)
+        name = link(
+            row["trial"], below(folder, f"runs/{known(row.get('run')) or row['trial']}"), folder
+        )
         badge = element("span", "baseline", class_="badge") if row["trial"] == started else ""
         values = [_cell(row[key]) for key in results.space]
         status = element("span", row["status"], title=row["error"])

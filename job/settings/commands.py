@@ -134,7 +134,11 @@ COMMANDS = (
     Command(
         "runs",
         "list runs with step, best score and state",
-        (("runs", "those of a folder"), ("s3://bucket/runs", "those of an object store")),
+        (
+            ("runs", "those of a folder"),
+            ("s3://bucket/runs", "those of an object store"),
+            ("runs --html runs/index.html", "as a page too, with their curves"),
+        ),
     ),
     Command(
         "synthesize",
@@ -164,6 +168,14 @@ COMMANDS = (
             "--out",
             "--length-scale",
             "--seed",
+        ),
+    ),
+    Command(
+        "listen",
+        "type a text and hear it, in a browser",
+        (
+            ("runs/mine", "the newest or the best checkpoint, also while it trains"),
+            ("runs/mine --port 0", "on any port that is free"),
         ),
     ),
     Command(

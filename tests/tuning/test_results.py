@@ -92,6 +92,7 @@ def test_the_page_ranks_trials_and_marks_the_baseline(results, tmp_path):
     assert "baseline" not in first + third
     assert "▼" not in second
     assert "ValueError: NaN" in third
+    assert "runs/nan" not in page
     assert str(tmp_path) not in re.sub("logdir [^<]*", "", page)
 
 
