@@ -6,7 +6,7 @@ from itertools import pairwise
 from typing import Annotated, Literal
 
 from data.declared import Line, Range, Settings, Size, Text
-from data.text.languages import LANGUAGES, PUBLISHED, Language, find
+from data.text.languages import LANGUAGES, PUBLISHED, Language, code_of, find
 
 Count = Annotated[int, Range(1)]
 Hertz = Annotated[int, Range(1000, 384_000)]
@@ -122,6 +122,38 @@ class TextConfig(Settings, section="data.text"):
     normaliser: Literal["ours", "reference"] = "ours"
     readings: Text | None = None
     words: dict[str, dict[str, str]] = field(default_factory=dict, hash=False)
+
+
+Rejected = Literal[
+    "clipped", "narrow_band", "noisy", "mostly_silence", "quiet", "speech_rate", "near_duplicate"
+]
+
+
+@dataclass(frozen=True)
+class QualityConfig(Settings, section="data.quality"):
+    """What job.prepare says of recordings (docs/data-quality.md); by default it rejects none.
+
+    Attributes:
+        max_clipped_share: largest share of clipped samples (`clipped`).
+        min_bandwidth: lowest frequency, in Hz, that a recording has to reach (`narrow_band`); at
+            most four fifths of half of `data.sampling_rate` are asked for.
+        min_snr: smallest ratio of speech to steady noise, in dB (`noisy`).
+        max_silence_share: largest share of a recording without speech (`mostly_silence`).
+        min_level: lowest level of the speech, in dB of full scale, before `data.peak` and
+            `data.loudness` change it (`quiet`).
+        max_rate_ratio: how many times as fast, or as slow, as the speaker's median a line may be
+            spoken, in phones per second of speech (`speech_rate`).
+        reject: which of these are rejected: the names in brackets above, and `near_duplicate`, a
+            recording that sounds the same as an earlier one.
+    """
+
+    max_clipped_share: Share = 0.001
+    min_bandwidth: Amount = 6000.0
+    min_snr: Annotated[float, Range(-30, 90)] = 20.0
+    max_silence_share: Share = 0.5
+    min_level: Annotated[float, Range(-100, 0)] = -45.0
+    max_rate_ratio: Annotated[float, Range(above=1)] = 2.0
+    reject: tuple[Rejected, ...] = ()
 
 
 Multiple = Annotated[int, Range(1, 1024)]
@@ -253,7 +285,11 @@ class DataConfig(Settings, section="data"):
 
     Attributes:
         transcript: file, URI or glob of lines `path|speaker|language|text`; a name that ends in
-            .jsonl or .parquet is a table of these, with optional columns `id` and `split`.
+            .jsonl or .parquet is a table of these, with optional columns `id` and `split`. Or the
+            folder of a corpus that `layout` knows.
+        layout: what the transcript is a list of (docs/data-format.md): a public corpus' files, or
+            another trainer's; `auto` tells by names and lines.
+        language: language of lines whose transcript names none, in place of its layout's.
         audio_root: folder or URI that relative paths of recordings start from; none: their
             transcript's folder.
         shards: folder or URI of the prepared shards and their manifest.
@@ -274,6 +310,7 @@ class DataConfig(Settings, section="data"):
             config.yaml then says.
         bert: the BERT models.
         text: how texts are read.
+        quality: what recordings are measured by.
         max_unread_share: a line is rejected when no rule reads more than this share of its
             characters, spaces aside.
         japanese_engine: `plus` (pyopenjtalk-plus) or `strict` (pyopenjtalk with Open JTalk's own
@@ -291,6 +328,8 @@ class DataConfig(Settings, section="data"):
         validation_per_speaker: smallest number of utterances per speaker held back for validation.
         validation_share: share of a speaker's utterances held back for validation.
         max_reject_share: preparation stops when more than this share of the lines is rejected.
+        line_timeout_s: a line that takes longer to be decoded and read is rejected; it is tried
+            three times.
         rows_per_shard: utterances per shard file.
         bad_rows: what happens to a row of the shards that is missing or damaged: `refuse` ends the
             run with its state saved, `replace` takes the nearest intact utterance of the manifest,
@@ -304,6 +343,24 @@ class DataConfig(Settings, section="data"):
     """
 
     transcript: Line = ""
+    layout: Literal[
+        "auto",
+        "esd",
+        "ljspeech",
+        "vctk",
+        "libritts",
+        "aishell3",
+        "jsut",
+        "jvs",
+        "common_voice",
+        "gpt_sovits",
+        "sbv2",
+        "melotts",
+        "vits",
+        "audiofolder",
+        "huggingface",
+    ] = "auto"
+    language: Text | None = None
     audio_root: Text | None = None
     shards: Text = "shards"
     speakers: dict[str, Annotated[int, Range(0)]] = field(default_factory=dict, hash=False)
@@ -318,6 +375,7 @@ class DataConfig(Settings, section="data"):
     spectrogram_on: Literal["auto", "shards", "pipeline", "device"] = "auto"
     bert: BertConfig = field(default_factory=BertConfig)
     text: TextConfig = field(default_factory=TextConfig)
+    quality: QualityConfig = field(default_factory=QualityConfig)
     max_unread_share: Share = 0.3
     japanese_engine: Literal["plus", "strict"] = "plus"
     min_seconds: Amount = 0.4
@@ -330,6 +388,7 @@ class DataConfig(Settings, section="data"):
     validation_per_speaker: Annotated[int, Range(0)] = 1
     validation_share: Annotated[float, Range(0, below=1)] = 0.01
     max_reject_share: Share = 0.05
+    line_timeout_s: Annotated[float, Range(1, 3600)] = 10.0
     rows_per_shard: Count = 256
     bad_rows: Literal["refuse", "replace"] = "refuse"
     plan: PlanConfig = field(default_factory=PlanConfig)
@@ -343,6 +402,8 @@ class DataConfig(Settings, section="data"):
 
     def problems(self) -> Iterator[str]:
         """Yield lengths, frequencies, seconds and rows that do not fit each other."""
+        if self.language is not None and code_of(self.language) is None:
+            yield f"data.language is {self.language!r}: give one of {', '.join(LANGUAGES)}"
         owners: dict[int, str] = {}
         for name, row in self.speakers.items():
             if row in owners:

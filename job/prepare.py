@@ -23,12 +23,13 @@ def main(argv: Sequence[str]) -> int:
     made = parser("python -m job.prepare", "Turn recordings and a transcript into shards.")
     cfg, _ = parse(made, argv)
     cfg = with_absolute_paths(cfg)
+    data = cfg.data
     with stage("reading the transcript"):
         transcript = read_transcript(
-            cfg.data.transcript, cfg.data.audio_root, cfg.data.max_reject_share
+            data.transcript, data.audio_root, data.max_reject_share, data.layout, data.language
         )
         languages = transcript.lines.words("language")
-        check_models(berts(cfg.data, languages), hub_is_needed=not on_cluster())
+        check_models(berts(data, languages), hub_is_needed=not on_cluster())
     with starting(what_starts(), ray_session(cfg)):
         manifest = prepare(cfg.data, transcript)
 

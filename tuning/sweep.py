@@ -37,6 +37,7 @@ from job.settings.config import Config
 from job.settings.paths import named_path, run_folder, with_absolute_paths
 from trainable.evaluation.evaluate import is_known, validation_tags
 from tuning.capacity import driver_resources, shared_out
+from tuning.page import save_page
 from tuning.results import Results, best_config, collect, save
 from tuning.search import (
     VALIDATION,
@@ -193,6 +194,7 @@ def run_sweep(sweep: Sweep, at_once: int | None = None) -> None:
 
     best = best_config(results, sweep.cfg, f"{sweep.cfg.run.name}{BEST_RUN}")
     save(results, sweep.folder, best, sweep.options.population)
+    save_page(results, sweep.folder, sweep.options.population, _first_values(sweep))
     print(summary(sweep, results))
 
 
@@ -204,7 +206,7 @@ def summary(sweep: Sweep, results: Results) -> str:
     logs = below(sweep.folder, EXPERIMENT)
     places = {
         "trials.csv": "the trials, best first (history.csv: every validation)",
-        "sweep.html": "the same with plots",
+        "sweep.html": "the same with curves, and the sounds of the best trials",
         f"runs/{results.best['run']}": "the best trial's run",
         "best.yaml": "its configuration",
         EXPERIMENT: "Ray Tune's files, for TensorBoard's HParams",

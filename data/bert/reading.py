@@ -24,6 +24,7 @@ class Reading:
         spoken: language ids, int64 [T]; for blanks that of the part that they stand in.
         bert: features per token, float16 or float32 [N, width].
         token_index: token of each phone, int64 [T].
+        unread: characters of the text that no rule read.
     """
 
     x: np.ndarray
@@ -32,6 +33,7 @@ class Reading:
     spoken: np.ndarray
     bert: np.ndarray
     token_index: np.ndarray
+    unread: str = ""
 
 
 class TextReader:
@@ -62,10 +64,12 @@ class TextReader:
         rows: list[np.ndarray] = []
         berts: list[np.ndarray] = []
         tokens = 0
+        unread = ""
         for number, part in enumerate(parts):
             first = number == 0
             read, features = self._models(part.language)
             phonemes = read(part.text)
+            unread += phonemes.unread
             berts.append(features([phonemes], self.full_precision)[0])
             row = self._row(phonemes, part.language, first, last=number == len(parts) - 1)
             row[-1] += tokens
@@ -74,7 +78,7 @@ class TextReader:
             tokens += len(phonemes.word2ph)
 
         x, tone, language, spoken, token_index = np.concatenate(rows, axis=1)
-        return Reading(x, tone, language, spoken, np.concatenate(berts), token_index)
+        return Reading(x, tone, language, spoken, np.concatenate(berts), token_index, unread)
 
     def _models(self, language: str) -> tuple[FrontEnd, BertFeatures]:
         """Return the front end and the BERT model of a language."""

@@ -22,9 +22,7 @@ The driver holds few bytes per line: tables lie in temporary files (data.corpus.
 a source of Ray Data's reads one block after the other.
 """
 
-import contextlib
-import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, TypeVar
@@ -34,19 +32,28 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import ray
 import ray.data
-from ray.data.block import Block, BlockMetadata
-from ray.data.datasource import Datasource, ReadTask
 
 from data.config import DataConfig
 from data.corpus.coverage import lacking
 from data.corpus.features import BLOCK, BertActor, shard_block
 from data.corpus.ledger import Ledger
+from data.corpus.on_ray.blocks import (
+    RESTARTS,
+    OfBlocks,
+    PreparationError,
+    dataset_of,
+    of_block,
+    resource,
+    results,
+    run_pass,
+    wait_for_room,
+)
+from data.corpus.on_ray.survey_actor import SurveyActor
 from data.corpus.prepared import OF_FILES, changes, prepared_with
-from data.corpus.progress import Progress
 from data.corpus.recipe import Recipe, make_recipe
 from data.corpus.report import save_report
-from data.corpus.survey import Surveyor, count_phones, judge
-from data.corpus.tables.files import TableFile, packed, read_batches, remove_leftovers, unpacked
+from data.corpus.survey import count_phones, judge
+from data.corpus.tables.files import TableFile, remove_leftovers
 from data.corpus.tables.places import Places
 from data.corpus.tables.records import circumstances
 from data.corpus.tables.rows import AT_A_TIME, Rows
@@ -58,6 +65,8 @@ from data.files import below
 from data.gpu import gpu_trouble
 from data.memory import give_back_freed_memory
 from data.plan.blocks import strip_order
+from data.quality.alike import warnings_of_names
+from data.quality.players import excerpts
 from data.shards.manifest import (
     COLUMNS,
     SCHEMA_VERSION,
@@ -72,7 +81,6 @@ from data.shards.manifest import (
 from data.shards.shard import list_shards, read_index, remove_unreferenced, with_ranges
 
 S = TypeVar("S", list[str], np.ndarray)
-NODE_ID = "ray.io/node-id"  # Ray's label of each node
 # Ray Data's executor remembers some kB of each block; what is in a block is lost with a killed run
 BLOCKS = 1600
 LINES_PER_BLOCK, MOST_LINES_PER_BLOCK = 64, 512
@@ -80,11 +88,6 @@ LINES_PER_BLOCK, MOST_LINES_PER_BLOCK = 64, 512
 TASK_CPUS = 0.5
 FOOTERS_AT_A_TIME = 16
 SHARDS_AT_A_TIME = 8  # whose rows are collected together
-ROOM_WITHIN_S = 5.0  # a cluster that has what is asked for gives it by then
-
-
-class PreparationError(ValueError):
-    """Preparation cannot continue, whatever the lines say; what was written is kept."""
 
 
 def prepare(cfg: DataConfig, transcript: Transcript | None = None) -> Manifest:
@@ -105,7 +108,9 @@ def prepare(cfg: DataConfig, transcript: Transcript | None = None) -> Manifest:
     """
     remove_leftovers()
     if transcript is None:
-        transcript = read_transcript(cfg.transcript, cfg.audio_root, cfg.max_reject_share)
+        transcript = read_transcript(
+            cfg.transcript, cfg.audio_root, cfg.max_reject_share, cfg.layout, cfg.language
+        )
     header, table = _rows_in_shards(cfg, transcript)
     give_back_freed_memory()
     # new shards are there already and old ones go last: a manifest never names a missing shard
@@ -129,14 +134,17 @@ def _rows_in_shards(cfg: DataConfig, transcript: Transcript) -> tuple[dict, Tabl
     give_back_freed_memory()
     splits = _splits(cfg, rows)
     warnings = lacking(*zip(*_combinations(rows, splits), strict=True)) if len(rows) else []
+    warnings += warnings_of_names(ledger.quality.voices)
     # before anything is refused: the user reads here which lines to fix
     print(ledger.table(), flush=True)
     for warning in warnings:
         print(f"warning: {warning}", flush=True)
     ledger.save(below(cfg.shards, "rejects.jsonl"))
     ledger.save_unread(below(cfg.shards, "unread.jsonl"))
-    save_report(below(cfg.shards, "report.html"), ledger, count_phones(rows, held), warnings)
-    ledger.check(cfg.max_reject_share)
+    ledger.quality.save(below(cfg.shards, "quality.jsonl"))
+    phones, players = count_phones(rows, held), excerpts(ledger.quality.worst, cfg)
+    save_report(below(cfg.shards, "report.html"), ledger, phones, warnings, players)
+    ledger.check(cfg.max_reject_share, cfg.shards)
     check_training_split(rows, splits)
 
     if before and before["schema_version"] == SCHEMA_VERSION:
@@ -235,7 +243,7 @@ def _survey(cfg: DataConfig, transcript: Transcript, recipe: Recipe, held: HeldR
     size = min(max(count // BLOCKS, LINES_PER_BLOCK), MOST_LINES_PER_BLOCK)
     blocks = surveyed.blocks(recipe, circumstances(cfg, recipe), held, size)
     try:
-        for found in _run("survey", count, survey_blocks(cfg, recipe, blocks)):
+        for found in run_pass("survey", count, survey_blocks(cfg, recipe, blocks)):
             surveyed.add(found)
     finally:
         surveyed.flush()
@@ -244,16 +252,17 @@ def _survey(cfg: DataConfig, transcript: Transcript, recipe: Recipe, held: HeldR
 
 def survey_blocks(cfg: DataConfig, recipe: Recipe, blocks: TableFile) -> Iterator[pa.Table]:
     """Yield rows of SURVEYED of batches of LINE, in any order."""
-    actors = min(len(blocks.batches), max(1, int(_resource("CPU"))))
-    dataset = _dataset(blocks).map_batches(
-        _OfBlocks,
-        fn_constructor_args=(Surveyor, cfg, recipe),
+    actors = min(len(blocks.batches), max(1, int(resource("CPU"))))
+    dataset = dataset_of(blocks).map_batches(
+        OfBlocks,
+        fn_constructor_args=(SurveyActor, cfg, recipe),
         batch_size=1,
         batch_format="pyarrow",
         num_cpus=TASK_CPUS,
+        max_restarts=RESTARTS,
         compute=ray.data.ActorPoolStrategy(min_size=1, max_size=actors),
     )
-    return _results(dataset)
+    return results(dataset)
 
 
 def _compute(cfg: DataConfig, recipe: Recipe, rows: Rows, held: HeldRows) -> pa.Table:
@@ -270,7 +279,7 @@ def _compute(cfg: DataConfig, recipe: Recipe, rows: Rows, held: HeldRows) -> pa.
             for start in range(0, len(few), cfg.rows_per_shard):
                 blocks.append(table.slice(start, cfg.rows_per_shard))
         give_back_freed_memory()
-        for written in _run("features", len(rows.new), feature_blocks(cfg, recipe, blocks)):
+        for written in run_pass("features", len(rows.new), feature_blocks(cfg, recipe, blocks)):
             places.add(written)
     return places.table()
 
@@ -279,31 +288,33 @@ def feature_blocks(cfg: DataConfig, recipe: Recipe, blocks: TableFile) -> Iterat
     """Yield rows of WRITTEN of batches of BLOCK, each of which becomes a shard; in any order."""
     cpus, gpus, actors = _bert_resources()
     dataset = (
-        _dataset(blocks)
+        dataset_of(blocks)
         .map_batches(
-            _OfBlocks,
+            OfBlocks,
             fn_constructor_args=(BertActor, cfg, "cuda" if gpus else "cpu"),
             batch_size=1,
             batch_format="pyarrow",
             num_cpus=cpus,
             num_gpus=gpus,
+            max_restarts=RESTARTS,
             compute=ray.data.ActorPoolStrategy(
                 min_size=1, max_size=min(len(blocks.batches), actors)
             ),
         )
         .map_batches(
-            partial(_of_block, partial(write_rows, cfg=cfg, recipe=recipe)),
+            partial(of_block, partial(write_rows, cfg=cfg, recipe=recipe)),
             batch_size=1,
             batch_format="pyarrow",
             num_cpus=TASK_CPUS,
+            max_retries=RESTARTS,
         )
     )
-    return _results(dataset)
+    return results(dataset)
 
 
 def _bert_resources() -> tuple[float, int, int]:
     """Return CPUs and GPUs per BERT actor, and the number of actors."""
-    gpus = _resource("GPU")
+    gpus = resource("GPU")
     if gpus >= 1:
         wait_for_room("GPU", 1)
         # what is prepared is the same, so a GPU that is of no use is no reason to refuse
@@ -312,8 +323,8 @@ def _bert_resources() -> tuple[float, int, int]:
             return TASK_CPUS, 1, int(gpus)
         print(f"warning: BERT runs on the CPU. Ray has GPUs, but {trouble}", flush=True)
     # few actors with several threads: a large model takes over 1 GB per language and actor
-    cpus = min(4, _resource("CPU") // 2) or TASK_CPUS
-    return cpus, 0, int(max(1, _resource("CPU") // (2 * cpus)))
+    cpus = min(4, resource("CPU") // 2) or TASK_CPUS
+    return cpus, 0, int(max(1, resource("CPU") // (2 * cpus)))
 
 
 def _header(cfg: DataConfig, recipe: Recipe, ledger: Ledger, speakers: dict[str, int]) -> dict:
@@ -357,125 +368,3 @@ def _manifest_table(rows: Rows, splits: np.ndarray, places: pa.Table) -> TableFi
 def _chunks(items: S, size: int) -> Iterator[S]:
     for start in range(0, len(items), size):
         yield items[start : start + size]
-
-
-def _resource(name: str) -> float:
-    return ray.cluster_resources().get(name, 0)
-
-
-def wait_for_room(resource: str, amount: float) -> None:
-    """Wait until the cluster has something free; say so if other jobs hold it for long.
-
-    Args:
-        resource: CPU or GPU.
-        amount: how much of it one process will take.
-    """
-    full = ray.available_resources().get(resource, 0) < amount
-    wanted = {"num_cpus": 0, "num_gpus": 0} | {f"num_{resource.lower()}s": amount}
-    asked = ray.remote(_nothing).options(**wanted).remote()
-    _, waiting = ray.wait([asked], timeout=ROOM_WITHIN_S)
-    if waiting and full:
-        there = _resource(resource)
-        held = f"other jobs hold those of this cluster, {there:g}" if there else "none is up yet"
-        print(f"waits for a {resource}: {held} (`ray status` tells more)", flush=True)
-    ray.get(asked)
-
-
-def _nothing() -> None:
-    """Take room, and be done."""
-
-
-class _Blocks(Datasource):
-    """The batches of a file, one block of one row each, which are read as they are needed.
-
-    Args:
-        blocks: the file, on this node.
-    """
-
-    def __init__(self, blocks: TableFile) -> None:
-        self.path = blocks.path
-        self.count = len(blocks.batches)
-
-    def estimate_inmemory_data_size(self) -> int | None:
-        """Return nothing: it is not known."""
-        return None
-
-    def get_read_tasks(self, parallelism: int, *_: Any, **__: Any) -> list[ReadTask]:
-        """Return the one task that reads the blocks."""
-        unknown = BlockMetadata(num_rows=None, size_bytes=None, input_files=None, exec_stats=None)
-        return [ReadTask(self.read, unknown)]
-
-    def read(self) -> Iterator[Block]:
-        """Yield the blocks."""
-        yield from map(packed, read_batches(self.path, self.count))
-
-
-class _OfBlocks:
-    """Applies an object that maps tables to packed ones.
-
-    Args:
-        make: makes the object.
-        *args: of it.
-    """
-
-    def __init__(self, make: Callable[..., Callable[[pa.Table], pa.Table]], *args: Any) -> None:
-        self.function = make(*args)
-
-    def __call__(self, row: pa.Table) -> pa.Table:
-        """Return the result of a packed table, packed."""
-        return _of_block(self.function, row)
-
-
-def _of_block(function: Callable[[pa.Table], pa.Table], row: pa.Table) -> pa.Table:
-    return packed(function(unpacked(row)))
-
-
-def _dataset(blocks: TableFile) -> ray.data.Dataset:
-    """Return a dataset of the batches of a file, once there is a CPU for it."""
-    wait_for_room("CPU", 1)
-    dataset = ray.data.read_datasource(
-        _Blocks(blocks),
-        override_num_blocks=1,
-        num_cpus=0,
-        # where the file is
-        label_selector={NODE_ID: ray.get_runtime_context().get_node_id()},
-    )
-    # a block per row, each as soon as it is asked for
-    dataset.context.target_max_block_size = 1
-    return dataset
-
-
-def _results(dataset: ray.data.Dataset) -> Iterator[pa.Table]:
-    """Run a dataset of packed tables; yield them."""
-    _quieten(dataset)
-    blocks = dataset.iter_batches(batch_size=1, batch_format="pyarrow", prefetch_batches=0)
-    return map(unpacked, blocks)
-
-
-def _run(what: str, rows: int, found: Iterator[pa.Table]) -> Iterator[pa.Table]:
-    """Yield tables, with a look at their column `problem`, and tell how far they are.
-
-    Args:
-        what: name of the work.
-        rows: number of rows of all tables.
-        found: the tables.
-
-    Raises:
-        PreparationError: the first `problem` among the rows.
-    """
-    with contextlib.closing(Progress(what, rows)) as progress:
-        for table in found:
-            problems = table.column("problem").drop_null()
-            if len(problems):
-                raise PreparationError(problems[0].as_py())
-            yield table
-            progress.advance(table.num_rows)
-
-
-def _quieten(dataset: ray.data.Dataset) -> None:
-    """Switch off Ray Data's own progress, which `Progress` shows more briefly."""
-    dataset.context.enable_progress_bars = False
-    dataset.context.print_on_execution_start = False
-    logging.getLogger("ray.data").setLevel(logging.WARNING)
-    # it warns that there are no bars
-    logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)

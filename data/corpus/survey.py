@@ -2,14 +2,17 @@
 
 from array import array
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from data.audio.recording import check_length, decode_audio, read_audio
+from data.audio.embedded import container_of
+from data.audio.recording import check_length, decode_and_measure, read_audio
 from data.bert.models import front_end
 from data.config import DataConfig
 from data.corpus.ledger import Ledger, count_characters
@@ -22,6 +25,8 @@ from data.corpus.tables.shard_rows import HeldRows
 from data.corpus.tables.surveyed import Surveyed
 from data.corpus.transcript import Transcript
 from data.files import UnreachableError, content_version
+from data.quality.inspection import Inspection
+from data.quality.measures import MEASURES, measure
 from data.rejected import Reason, RejectedError
 from data.text.front_end import FrontEndError, Phonemes
 from data.text.scripts import seeming_language
@@ -29,6 +34,7 @@ from data.text.symbols import PAD, PUNCTUATION
 
 VERSIONS_AT_A_TIME = 16
 UNREAD_SHOWN = 20
+FIRST_TEXT = "1"
 _WORDLESS = frozenset((PAD, *PUNCTUATION, "SP", "UNK"))
 
 
@@ -38,13 +44,21 @@ class Surveyor:
     Args:
         cfg: limits, and what the front ends are made of.
         recipe: versions of front ends and BERT models.
+        limited: what a line is decoded and read in.
     """
 
-    def __init__(self, cfg: DataConfig, recipe: Recipe) -> None:
+    def __init__(
+        self,
+        cfg: DataConfig,
+        recipe: Recipe,
+        limited: Callable[[], AbstractContextManager] = nullcontext,
+    ) -> None:
         self.cfg = cfg
         self.recipe = recipe
+        self.limited = limited
         self.circumstances = circumstances(cfg, recipe)
         self.front_ends = {language: front_end(cfg, language) for language in recipe.front_ends}
+        self.loaded: set[str] = set()
 
     def __call__(self, lines: pa.Table) -> pa.Table:
         """Return rows of SURVEYED from rows of LINE."""
@@ -71,8 +85,10 @@ class Surveyor:
             found |= {"key": key, "audio": digest}
             if key == line["key"]:
                 return {**found, "same": True}
-            samples = len(decode_audio(audio, self.cfg))
-            phonemes = self._read(line)
+            self._load(line["language"])
+            with self.limited():
+                wav, measured = decode_and_measure(audio, self.cfg, measure)
+                phonemes = self._read(line)
             _check_tokens(len(phonemes.word2ph), self.recipe.max_tokens[line["language"]])
         except (RejectedError, FrontEndError) as error:
             found |= {"reason": Reason(error.reason), "detail": error.detail}
@@ -86,7 +102,14 @@ class Surveyor:
         except Exception as error:
             error.add_note(f"while preparing {line['place']} ({line['id']})")
             raise
-        return {**found, "samples": samples, **vars(phonemes)}
+        return {**found, "samples": len(wav), **measured, **vars(phonemes)}
+
+    def _load(self, language: str) -> None:
+        """Let a front end load what it loads with its first text, which is not that line's time."""
+        if language not in self.loaded:
+            self.loaded.add(language)
+            with suppress(FrontEndError):
+                self.front_ends[language](FIRST_TEXT)
 
     def _read(self, line: dict) -> Phonemes:
         """Read a line's text.
@@ -101,6 +124,23 @@ class Surveyor:
             detail = f"nothing but punctuation is left of it ({phonemes.norm_text!r})"
             raise FrontEndError("empty_text", text, detail, unread)
         return replace(phonemes, unread=unread)
+
+
+def fatal(circumstances: Mapping[str, str], line: dict, error: RejectedError) -> dict:
+    """Return a row of SURVEYED of a line that kills its process, which later runs try again.
+
+    Args:
+        circumstances: see data.corpus.tables.records.circumstances.
+        line: a row of LINE.
+        error: how the process ended.
+    """
+    return {
+        "line": line["line"],
+        "asked": asked(circumstances, line),
+        "recording": hash64(line["uri"]),
+        "reason": error.reason,
+        "detail": error.detail,
+    }
 
 
 def _unread(text: str, unread: str) -> str:
@@ -122,7 +162,7 @@ def _versions(lines: Sequence[dict]) -> list[str | None]:
 
     def version(line: dict) -> str | None:
         try:
-            return content_version(line["uri"])
+            return content_version(container_of(line["uri"]))
         except (OSError, ValueError):
             return None
 
@@ -154,6 +194,8 @@ def judge(
     }
     kept = array("q")
     recordings = _Recordings(surveyed.audio)
+    measured = _measured(surveyed, held, in_shards)
+    inspection = Inspection(cfg, transcript.lines, measured, **lengths)
     for number, line in enumerate(transcript.lines):
         assert surveyed.ended[number], "a line was not surveyed"
         unread = surveyed.unread.get(number, "")
@@ -168,11 +210,13 @@ def judge(
             _check_lengths(cfg, samples, samples // cfg.hop_length, phones)
             _check_unread(line, unread, cfg.max_unread_share)
             recordings.check(number, line)
+            inspection.check(number, line)
         except RejectedError as error:
             ledger.reject([line.reject(error.reason, error.detail)])
             continue
         ledger.keep(line.speaker, line.language, samples / cfg.sampling_rate)
         kept.append(number)
+    ledger.quality = inspection.finish(kept)
 
     lines = np.array(kept, np.int64)
     frames = (lengths["samples"][lines] // cfg.hop_length).astype(np.int32)
@@ -188,6 +232,17 @@ def judge(
         lengths["phones"][lines],
     )
     return ledger, rows
+
+
+def _measured(surveyed: Surveyed, held: HeldRows, in_shards: np.ndarray) -> pa.Table:
+    """Return MEASURES of all lines; shards tell those of their rows."""
+    found = surveyed.take(np.arange(len(in_shards)), MEASURES.names)
+    stored = held.measures(in_shards)
+    columns = [
+        pc.coalesce(stored.column(name), found.column(name)).combine_chunks()
+        for name in MEASURES.names
+    ]
+    return pa.table(columns, schema=MEASURES)
 
 
 class _Recordings:

@@ -13,10 +13,8 @@ none.
 
 import glob
 import hashlib
-import io
 import json
 import posixpath
-import re
 import unicodedata
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,37 +24,22 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from fsspec import AbstractFileSystem
 from fsspec.implementations.local import LocalFileSystem
 
-from data.corpus.encoding import narrow_encoding, wide_encoding
 from data.corpus.ledger import Reject
 from data.corpus.tables.files import TableFile, hash64, repeated
 from data.corpus.tables.lines import AT_A_TIME, COLUMNS, Lines, TranscriptLine
-from data.files import has_credentials, is_uri, located, reachable, read_file
+from data.files import has_credentials, located, reachable, read_file
+from data.layouts.finding import AUTO, files_in, layout_of
+from data.layouts.layout import DRIVE, FIELDS, OPTIONAL, folder_of, is_absolute, posix_path
+from data.layouts.placing import Placing
+from data.layouts.rows import NOT_UTF_8, rows_of
 from data.rejected import Reason
 from data.shards.manifest import SPLITS
 from data.text.languages import LANGUAGES, code_of
 
-FIELDS = ("path", "speaker", "language", "text")
-OPTIONAL = ("id", "split")
-_FEED = re.compile(rb"\n")
-_RETURN_OR_FEED = re.compile(rb"\r{1,3}\n|\n|\r")
-_RARE_ENDS = (
-    *(b"\xe2\x80\xa8", b"\xe2\x80\xa9", b"\xc2\x85"),
-    *(bytes([sign]) for sign in b"\x0b\x0c\x1c\x1d\x1e"),
-)
-# the separators of Unicode and of old devices: only where a line follows, as texts may hold some
-_ANY_LINE_END = re.compile(
-    rb"\r{1,3}\n|\n|\r"
-    rb"|(?:\xe2\x80[\xa8\xa9]|\xc2\x85|[\x0b\x0c\x1c-\x1e])(?=(?:[^|\r\n]*\|){3})"
-)
-_BEGUN = re.compile(rb"[|{]")
-_LEADING_MARKS = re.compile(rb"^(?:\xef\xbb\xbf)+")
-_DRIVE = re.compile(r"[A-Za-z]:[\\/]")
 _JOINERS = "\u200c\u200d"
-NOT_UTF_8 = "not UTF-8"  # begins what is said of a line in another encoding
 
 
 @dataclass(frozen=True)
@@ -82,18 +65,25 @@ class Transcript:
 
 
 def read_transcript(
-    uri: str, audio_root: str | None = None, max_foreign: float = 1.0
+    uri: str,
+    audio_root: str | None = None,
+    max_foreign: float = 1.0,
+    layout: str = AUTO,
+    language: str | None = None,
 ) -> Transcript:
-    """Read a transcript, or all those that a glob names.
+    """Read a transcript, or all those that a glob names or a folder holds.
 
     Args:
-        uri: file, URI or glob. With a glob, ids that are paths start from the folder before its
-            first wildcard.
+        uri: file, folder, URI or glob. With a glob, ids that are paths start from the folder before
+            its first wildcard.
         audio_root: folder or URI that relative paths start from; None for each transcript's folder.
         max_foreign: a file is refused of which a larger share of lines is not UTF-8.
+        layout: see data.config.DataConfig.
+        language: likewise.
 
     Raises:
-        ValueError: there is no such file, it is in another encoding, or a table lacks a column.
+        ValueError: there is no such file, it is in another encoding, a table lacks a column, or
+            nothing says the language.
     """
     if not uri:
         raise ValueError(
@@ -103,9 +93,9 @@ def read_transcript(
     usable = _Usable()
     rejects: list[Reject] = []
     parts = []
-    for source, prefix, content in _read(uri):
+    for source, prefix, content in _read(uri, layout):
         count, refused = len(usable), []
-        for line in _parsed(source, content, audio_root, prefix):
+        for line in _parsed(source, content, audio_root, prefix, layout, language):
             if isinstance(line, Reject):
                 refused.append(line)
             else:
@@ -114,22 +104,25 @@ def read_transcript(
         rejects += refused
         parts.append(_part_of_digest(prefix, content))
     lines, repeated = usable.without_duplicates()
-    return Transcript(uri, lines, rejects + repeated, _joined(parts))
+    return Transcript(uri, lines, rejects + repeated, _joined(parts, layout, language))
 
 
-def transcript_digest(uri: str) -> str:
+def transcript_digest(uri: str, layout: str = AUTO, language: str | None = None) -> str:
     """Return `Transcript.digest` without a look at the lines.
+
+    Args: see `read_transcript`.
 
     Raises:
         ValueError: there is no such file.
         OSError: it cannot be read.
     """
-    return _joined([_part_of_digest(prefix, content) for _, prefix, content in _read(uri)])
+    parts = [_part_of_digest(prefix, content) for _, prefix, content in _read(uri, layout)]
+    return _joined(parts, layout, language)
 
 
-def _read(uri: str) -> Iterator[tuple[str, str, bytes]]:
+def _read(uri: str, layout: str) -> Iterator[tuple[str, str, bytes]]:
     """Yield name, way (see `_find`) and content of each file that a name or glob means."""
-    for source, prefix in _find(uri):
+    for source, prefix in _find(uri, layout):
         try:
             yield source, prefix, read_file(source)
         except (FileNotFoundError, IsADirectoryError) as error:
@@ -141,8 +134,10 @@ def _part_of_digest(prefix: str, content: bytes) -> tuple[str, str]:
     return prefix, hashlib.sha256(content).hexdigest()
 
 
-def _joined(parts: Sequence[tuple[str, str]]) -> str:
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+def _joined(parts: Sequence[tuple[str, str]], layout: str, language: str | None) -> str:
+    # a digest of before, where neither is set
+    asked = [*parts] if (layout, language) == (AUTO, None) else [*parts, (layout, language)]
+    return hashlib.sha256(json.dumps(asked).encode()).hexdigest()
 
 
 def _check_encoding(rejects: Sequence[Reject], lines: int, max_foreign: float) -> None:
@@ -183,118 +178,21 @@ def parse_transcript(
 
 
 def _parsed(
-    source: str, content: bytes, audio_root: str | None, prefix: str
+    source: str,
+    content: bytes,
+    audio_root: str | None,
+    prefix: str,
+    layout: str = AUTO,
+    language: str | None = None,
 ) -> Iterator[TranscriptLine | Reject]:
     """Yield what `parse_transcript` returns."""
-    root = _folder(source) if audio_root is None else audio_root
-    for number, raw, fields in _rows(source, content):
+    own = layout_of(source, content, layout)
+    placing = Placing(own, source, audio_root, prefix, language)
+    for number, raw, fields in placing.rows(rows_of(source, content, own)):
         if isinstance(fields, str):
             yield Reject(source, number, Reason.MALFORMED_LINE, fields, raw)
         else:
-            yield _check(source, number, raw, fields, root, prefix)
-
-
-def _rows(source: str, content: bytes) -> Iterator[tuple[int, str, dict[str, Any] | str]]:
-    """Yield number, text as written, and fields (or what is wrong with it) of each row."""
-    if source.endswith(".parquet"):
-        for number, row in enumerate(_read_parquet(source, content), start=1):
-            yield number, json.dumps(row, ensure_ascii=False, default=str), row
-        return
-    if wide := wide_encoding(content):
-        raise ValueError(f"{source}:1: {NOT_UTF_8}, it seems to be {wide}: save the file as UTF-8")
-    split = _split_json if source.endswith(".jsonl") else _split_line
-    # bytes, as a file that is not all UTF-8 still has lines
-    ends = _line_ends(content, split is _split_json)
-    foreign = _foreign(content, ends)
-    for number, encoded in enumerate(_lines(content, ends), start=1):
-        if not encoded.strip():
-            continue
-        raw = encoded.decode("utf-8", errors="backslashreplace")
-        yield number, raw, foreign.get(number) or split(raw)
-
-
-def _line_ends(content: bytes, is_json: bool) -> re.Pattern[bytes]:
-    """Return what ends the lines of a file; the simplest pattern that does, which is fast."""
-    if not is_json and any(end in content for end in _RARE_ENDS):
-        return _ANY_LINE_END
-    return _RETURN_OR_FEED if b"\r" in content else _FEED
-
-
-def _lines(content: bytes, ends: re.Pattern[bytes]) -> Iterator[bytes]:
-    """Yield a file's lines, of which memory never holds all.
-
-    Byte order marks at their beginning are left out: joined files have some inside.
-    """
-    start = 0
-    feeds = b"\n" in content
-    for end in ends.finditer(content):
-        # in a file of other ends it may be inside of a field, which is refused
-        if end[0] == b"\r" and feeds and not _BEGUN.search(content, start, end.start()):
-            continue
-        yield _LEADING_MARKS.sub(b"", content[start : end.start()])
-        start = end.end()
-    yield _LEADING_MARKS.sub(b"", content[start:])
-
-
-def _foreign(content: bytes, ends: re.Pattern[bytes]) -> dict[int, str]:
-    """Return number -> what is wrong with it, for the lines that are not UTF-8."""
-    faults: dict[int, str] = {}
-    found = []
-    for number, line in enumerate(_lines(content, ends), start=1):
-        try:
-            line.decode("utf-8")
-        except UnicodeDecodeError as error:
-            faults[number] = f"{error.reason} at byte {error.start}"
-            found.append(line)
-    if not faults:
-        return {}
-    # together, as few of them alone are long enough to tell
-    encoding = narrow_encoding(b"\n".join(found))
-    cure = f"it seems to be {encoding}: save the file as UTF-8"
-    return {number: f"{NOT_UTF_8} ({fault}), {cure}" for number, fault in faults.items()}
-
-
-def _split_line(raw: str) -> dict[str, Any] | str:
-    parts = raw.split("|", 3)
-    if len(parts) < 4:
-        hint = "; an LJSpeech list lacks speaker and language" if len(parts) == 3 else ""
-        return f"{len(parts)} fields, expected path|speaker|language|text{hint}"
-    if _is_cleaned(parts[3].split("|")):
-        return (
-            "a line with phones, tones and word2ph, of a list that the reference has cleaned: "
-            "give the list that it was made from (esd.list)"
-        )
-    return dict(zip(FIELDS, parts, strict=True))
-
-
-def _is_cleaned(fields: Sequence[str]) -> bool:
-    """Tell whether a text is followed by phones, tones and word2ph, which fit each other."""
-    if len(fields) != 4:
-        return False
-    phones, tones, word2ph = (field.split() for field in fields[1:])
-    numbers = all(each.isdecimal() for each in tones + word2ph)
-    return numbers and len(phones) == len(tones) == sum(map(int, word2ph)) > 0
-
-
-def _split_json(raw: str) -> dict[str, Any] | str:
-    try:
-        row = json.loads(raw)
-    except (ValueError, RecursionError) as error:
-        return f"not JSON: {error}"
-    return row if isinstance(row, dict) else "not a JSON object"
-
-
-def _read_parquet(source: str, content: bytes) -> Iterator[dict[str, Any]]:
-    try:
-        file = pq.ParquetFile(io.BytesIO(content))
-        missing = [name for name in FIELDS if name not in file.schema_arrow.names]
-        if missing:
-            raise ValueError(f"the transcript {source} has no column {', '.join(missing)}")
-        columns = [name for name in (*FIELDS, *OPTIONAL) if name in file.schema_arrow.names]
-        for batch in file.iter_batches(AT_A_TIME, columns=columns):
-            yield from batch.to_pylist()
-    except pa.ArrowException as error:
-        raise ValueError(f"the transcript {source} is no readable Parquet file: {error}") from error
+            yield _check(source, number, raw, fields, placing.root, prefix)
 
 
 def _check(
@@ -302,7 +200,7 @@ def _check(
 ) -> TranscriptLine | Reject:
     """Return a row's fields as a line, or why they are none."""
     path, speaker, language, text = (_text_of(fields, name) for name in FIELDS)
-    path = _posix(path)
+    path = posix_path(path)
     speaker = visible_name(speaker)
     code = code_of(language)
 
@@ -330,7 +228,7 @@ def _check(
         where = root or "the transcript's folder"
         detail = f"{path} lies outside {where}: set data.audio_root, or write it in full"
         return reject(Reason.PATH_LEAVES_ROOT, detail)
-    if _DRIVE.match(path):
+    if DRIVE.match(path):
         detail = f"{path} is a path of a Windows machine: write it from data.audio_root on"
         return reject(Reason.MISSING_AUDIO, detail)
     if code is None:
@@ -345,13 +243,6 @@ def _check(
 
     uri = path if is_absolute(path) or not root else posixpath.join(root, path)
     return TranscriptLine(source, number, utterance, uri, speaker, code, text, split, raw)
-
-
-def _posix(path: str) -> str:
-    """Return a path as this machine writes it: wavs\\1.flac as wavs/1.flac."""
-    if "\\" not in path or "/" in path or _DRIVE.match(path):
-        return path
-    return path.replace("\\", "/").removeprefix("./")
 
 
 def visible_name(name: str) -> str:
@@ -437,32 +328,24 @@ class _Usable:
         self.waiting = []
 
 
-def is_absolute(path: str) -> bool:
-    """Tell whether a path needs no folder before it: it is a URI, or starts at the root."""
-    return is_uri(path) or path.startswith("/")
-
-
-def _folder(uri: str) -> str:
-    folder, slash, _ = uri.rpartition("/")
-    return folder or slash
-
-
-def _find(uri: str) -> list[tuple[str, str]]:
-    """Return the files that a name or glob means, sorted.
+def _find(uri: str, layout: str) -> list[tuple[str, str]]:
+    """Return the files that a name or glob means, or those of a folder, sorted.
 
     Each comes with the way to its folder from the folder before the first wildcard. What exists is
     never a wildcard: `anna [v2]/*.list` are the files of that folder.
     """
     fs, path = located(uri)
     with reachable(uri):
-        if not has_magic(path) or fs.exists(path):
-            return [(uri, ".")]
-        stem, pattern = _literal_part(fs, path)
-        found = sorted(fs.glob(f"{glob.escape(stem)}/{pattern}"))
+        is_one = not has_magic(path) or fs.exists(path)
+        is_folder = is_one and fs.isdir(path)
+        stem, pattern = ("", "") if is_one else _literal_part(fs, path)
+        found = [] if is_one else sorted(fs.glob(f"{glob.escape(stem)}/{pattern}"))
+    if is_one:
+        return files_in(uri, layout) if is_folder else [(uri, ".")]
     if not found:
         raise ValueError(f"no transcript matches {uri}: set data.transcript")
 
-    ways = [posixpath.relpath(_folder(name), stem or "/") for name in found]
+    ways = [posixpath.relpath(folder_of(name), stem or "/") for name in found]
     if not isinstance(fs, LocalFileSystem):
         found = [fs.unstrip_protocol(name) for name in found]
     return list(zip(found, ways, strict=True))

@@ -15,14 +15,12 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from data.gpu import gpu_trouble
 from job.on_ray.authentication import keep_no_token, wants_a_token
 from job.on_ray.private import (
+    create_data_actors,
     forbid_clusters,
-    get_or_create_actor_location_tracker,
-    get_or_create_autoscaling_coordinator,
-    get_or_create_stats_actor,
-    get_or_create_usage_collection_actor,
     quieten_snapshots,
     start_on_loopback,
 )
+from job.on_ray.watching.quiet import quieten_driver
 from job.on_ray.watching.standard_error import quiet_standard_error
 from job.settings.config import Config
 
@@ -75,6 +73,7 @@ def connect() -> None:
         ray.init()
     except AuthenticationError as error:
         raise ValueError(wants_a_token(f"the cluster at {ray_address()}", error)) from error
+    quieten_driver()
     keep_data_actors_here()
 
 
@@ -135,10 +134,7 @@ def keep_data_actors_here() -> None:
     workers run the datasets, and a GPU node on which an actor lives is never idle: the autoscaler
     would leave it running after the job.
     """
-    get_or_create_autoscaling_coordinator()
-    get_or_create_stats_actor()
-    get_or_create_usage_collection_actor()
-    get_or_create_actor_location_tracker()
+    create_data_actors()
 
 
 def listen_on_loopback_only() -> None:

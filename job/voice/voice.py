@@ -1,5 +1,6 @@
 """A voice that speaks: a checkpoint's generator with its front ends and BERT models."""
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,6 +23,7 @@ from trainable.networks.generator.synthesizer import SynthesizerTrn
 from trainable.run.checkpoint import load_weights
 from trainable.run.format import CONFIG, STATE, CheckpointInfo, parse_info, read_info
 
+log = logging.getLogger("bert_vits2_ray")
 MAX_SECONDS = 120.0  # of what is spoken in one piece: memory grows with it
 LETTERS_PER_S = 40  # nobody speaks faster, in any language
 NAMES_SHOWN = 10
@@ -211,6 +213,8 @@ class Voice:
         letters = sum(map(str.isalnum, request.text))
         self._check_length(letters / LETTERS_PER_S * min(request.length_scale, 1), request)
         reading = self.reader(parts)
+        if reading.unread:
+            log.warning("no rule reads %s of %r: not spoken", reading.unread, request.text)
         self._check_length(len(reading.x) / self._frames_per_s, request)
         return PreparedSpeech(request, reading, row)
 

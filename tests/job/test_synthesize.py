@@ -100,6 +100,15 @@ def test_lines_that_make_no_sense(tmp_path, row, message):
 
 
 @pytest.mark.medium
+def test_characters_that_are_not_spoken_are_told(voice, caplog):
+    voice.read(SpeechRequest("Yes はい. [ZH]好ж。", "en", "EN"))
+    assert caplog.messages == ["no rule reads はいж of 'Yes はい. [ZH]好ж。': not spoken"]
+    caplog.clear()
+    voice.read(SpeechRequest("Yes.", "en", "EN"))
+    assert not caplog.messages
+
+
+@pytest.mark.medium
 def test_a_stream_is_its_sentences_with_pauses(speak, voice, tmp_path, monkeypatch):
     sentences = ["[EN]Good morning.", "[EN]How are[ZH]你？", "[JP]はい。"]
     heard = []

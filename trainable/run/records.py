@@ -20,6 +20,27 @@ from trainable.run.format import TENSORBOARD, TENSORBOARD_EVAL
 from trainable.run.growing import GrowingFile
 from trainable.run.metrics_file import MetricsFile
 
+# category -> chart -> tags (regular expressions), of TensorBoard's tab Custom Scalars
+LAYOUT = {
+    "Evaluation": {
+        "mel L1": (r"eval/(train_|ema_)?mel$",),
+        "mel-cepstral distortion, dB": (r"eval/(ema_)?mcd(_sdp)?$",),
+        "pitch error, ln Hz": (r"eval/(ema_)?log_f0_rmse(_sdp)?$",),
+        "voicing error": (r"eval/(ema_)?vuv_error(_sdp)?$",),
+        "length relative to the recording": (r"eval/(ema_)?duration_ratio(_sdp)?$",),
+    },
+    "Losses": {
+        "generator": (r"loss/g/total$",),
+        "mel L1, weighted": (r"loss/g/mel$",),
+        "KL": (r"loss/g/kl$",),
+        "discriminators": (r"loss/(?!g/)[^/]+/total$",),
+    },
+    "Speed": {
+        "utterances per second": ("rate/utterances_per_s$",),
+        "share of time and frames": ("share/",),
+        "workers": ("workers$",),
+    },
+}
 NAMED = 4  # micro-batches of a step whose CRCs stand in its line one by one
 
 
@@ -56,6 +77,7 @@ class RunLog:
         not_finite: what happens when numbers blow up.
         loss_scaling: whether a scaler skips updates, as under fp16.
         passed_over: steps that roll-backs have passed over.
+        clip: network -> norm that its gradients are clipped to, of those that are clipped.
         submit: does a piece of writing, perhaps beside the training.
         pending: steps whose scalars are not read yet.
         newest: line of the newest step that was read; empty before there is one.
@@ -70,6 +92,7 @@ class RunLog:
     not_finite: NotFiniteConfig = field(default_factory=NotFiniteConfig)
     loss_scaling: bool = False
     passed_over: Spans = ()
+    clip: Mapping[str, float] = field(default_factory=dict)
     submit: Callable[[Callable[[], None]], None] = _now
     pending: list[PendingStep] = field(default_factory=list)
     newest: dict[str, float] = field(default_factory=dict)
@@ -80,6 +103,7 @@ class RunLog:
             self.metrics = MetricsFile(self.folder, self.resume_step, self.passed_over)
             self.board = Board(self.resume_step + 1)
             self.eval_board = Board(self.resume_step + 1)
+            self.eval_board.layout(LAYOUT)
             self.events = _events(self.folder, TENSORBOARD)
             self.eval_events = _events(self.folder, TENSORBOARD_EVAL)
 
@@ -103,7 +127,10 @@ class RunLog:
         """
         pending = self.pending
         self.pending = []
-        lines = [p.fields | values for p, values in zip(pending, _read(pending), strict=True)]
+        lines = [
+            p.fields | values | _clipped(values, self.clip)
+            for p, values in zip(pending, _read(pending), strict=True)
+        ]
 
         error = None
         for number, (step, line) in enumerate(zip(pending, lines, strict=True), 1):
@@ -165,28 +192,32 @@ class RunLog:
         samples: Iterable[dict],
         sounds: Mapping[str, np.ndarray],
         sampling_rate: int,
+        texts: Mapping[str, str] | None = None,
     ) -> None:
         """Write a validation to TensorBoard.
 
         Args:
             step: global steps done.
             scalars: tag -> score.
-            samples: syntheses with `mels`, `alignments` and `audio` by tag.
+            samples: syntheses with `text`, and `mels`, `alignments` and `audio` by tag.
             sounds: tag -> another sound, float32 [samples].
             sampling_rate: Hz, of all sounds.
+            texts: tag -> what another sound says.
         """
         if not self.writes:
             return
         for tag, value in scalars.items():
             self.eval_board.scalar(tag, value, step)
+        said = dict(texts or {})
         for sample in samples:
             for tag, mel in sample["mels"].items():
                 self.eval_board.image(tag, spectrogram_image(mel), step)
             for tag, alignment in sample["alignments"].items():
                 self.eval_board.image(tag, alignment_image(alignment), step)
             sounds = {**sample["audio"], **sounds}
+            said |= dict.fromkeys(sample["audio"], sample["text"])
         for tag, wave in sounds.items():
-            self.eval_board.audio(tag, wave, step, sampling_rate)
+            self.eval_board.audio(tag, wave, step, sampling_rate, said.get(tag, ""))
         self.submit(partial(self.eval_events.append, self.eval_board.take()))
 
     def persist(self) -> None:
@@ -211,7 +242,7 @@ def _shown(line: Mapping[str, float]) -> dict[str, float]:
     numbers = {
         tag: value
         for tag, value in line.items()
-        if tag.startswith(("loss/", "grad_norm", "skipped_"))
+        if tag.startswith(("loss/", "grad_norm", "clipped_norm", "skipped_"))
     }
     seconds = line["seconds"]
     return numbers | {
@@ -271,6 +302,16 @@ def _line(report: StepReport, values: list[float], present: list[bool]) -> dict[
     losses = list(line)[: len(present)]
     absent = {tag for tag, there in zip(losses, present, strict=True) if not there}
     return {tag: value for tag, value in line.items() if tag not in absent}
+
+
+def _clipped(line: Mapping[str, float], clip: Mapping[str, float]) -> dict[str, float]:
+    """Return the gradient norms after clipping, of the networks that are clipped, by tag."""
+    before = {name: line[f"grad_norm_{name}"] for name in clip}
+    # one that is not finite is what it is: the step is not taken
+    return {
+        f"clipped_norm_{name}": min(norm, clip[name]) if math.isfinite(norm) else norm
+        for name, norm in before.items()
+    }
 
 
 def _consumed(pending: list[PendingStep]) -> list[list[int]]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
-from data.corpus.transcript import read_transcript
+from data.corpus.transcript import Transcript, read_transcript
 from data.models import HubUnreachableError, find_model
 from data.shards.manifest import ManifestError, read_manifest
 from job.on_ray.cluster import on_cluster
@@ -10,7 +10,8 @@ from job.on_ray.health.fitness import Check, State, verdict
 from job.on_ray.health.probes import NodeReport
 from job.settings.config import Config
 from job.settings.models import Model, berts, of_training
-from trainable.weights.warm_start import check_first_step, look_for
+from trainable.weights.sources import look_for
+from trainable.weights.warm_start import check_first_step
 
 
 def models(cfg: Config, reports: Sequence[NodeReport]) -> Iterator[Check]:
@@ -42,7 +43,7 @@ def languages_of(cfg: Config) -> list[str]:
     if shards_are_here(cfg):
         return sorted(read_manifest(cfg.data.shards).words("language"))
     try:
-        lines = read_transcript(cfg.data.transcript, cfg.data.audio_root).lines
+        lines = transcript_of(cfg).lines
     except (OSError, ValueError):  # `transcript` has a check of its own
         return []
     return lines.words("language")
@@ -55,7 +56,7 @@ def transcript(cfg: Config) -> Iterator[Check]:
     name = "data.transcript"
     otherwise: State = "warn" if shards_are_here(cfg) else "FAIL"
     try:
-        found = read_transcript(cfg.data.transcript, cfg.data.audio_root)
+        found = transcript_of(cfg)
     except (OSError, ValueError) as error:
         yield Check(name, otherwise, cfg.data.transcript, str(error))
         return
@@ -63,6 +64,17 @@ def transcript(cfg: Config) -> Iterator[Check]:
     told = f"{usable} of {found.count} lines can be used"
     fix = "write lines `path|speaker|language|text`: docs/data-format.md"
     yield verdict(name, usable > 0, told, fix, otherwise)
+
+
+def transcript_of(cfg: Config) -> Transcript:
+    """Read the transcript of a configuration.
+
+    Raises: see data.corpus.transcript.read_transcript.
+    """
+    data = cfg.data
+    return read_transcript(
+        data.transcript, data.audio_root, layout=data.layout, language=data.language
+    )
 
 
 def shards_are_here(cfg: Config) -> bool:

@@ -11,13 +11,9 @@ import sys
 import threading
 from collections.abc import Iterator
 
-# what a line says -> why it is not shown. Ray's files in the folder of its session have it all.
-MEANS_NOTHING = {
-    rb"has constructor arguments in the object store and max_restarts > 0": (
-        "of each pool of Ray Data's: its operator holds the arguments for as long as the pool lives"
-    ),
-}
-SAYS_NOTHING = re.compile(rb"|".join(MEANS_NOTHING))
+from job.on_ray.watching.quiet import MEANS_NOTHING_IN_A_LINE
+
+SAYS_NOTHING = re.compile(MEANS_NOTHING_IN_A_LINE.pattern.encode())
 STDERR = 2
 AT_A_TIME = 65536  # bytes
 

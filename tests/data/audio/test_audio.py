@@ -170,6 +170,20 @@ def test_refusals_carry_their_reason(content: bytes, reason: Reason) -> None:
     assert caught.value.reason == reason
 
 
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"\0\0\0\x20ftypM4A \0\0", "is MPEG-4 audio .* convert it to FLAC or WAV"),
+        (b"\xff\xf1P\x80", "is AAC, which libsndfile does not read: convert it"),
+        (b"\x1aE\xdf\xa3 webm", "is Matroska"),
+        (b"not audio at all", "^not decodable: Format not recognised. If players play it, convert"),
+    ],
+)
+def test_files_of_other_kinds_are_told_to_be_converted(content: bytes, told: str) -> None:
+    with pytest.raises(RejectedError, match=told):
+        decode_audio(content, CFG)
+
+
 def test_length_limits_are_inclusive_and_name_their_key() -> None:
     check_length(4, 10, min_seconds=0.4, max_seconds=0.4)
     with pytest.raises(RejectedError, match=r"data\.min_seconds"):

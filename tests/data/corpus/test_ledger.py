@@ -62,26 +62,27 @@ def test_rejects_are_saved_with_line_and_number(tmp_path) -> None:
 
 def test_refusal_names_share_key_and_an_example_a_reason() -> None:
     with pytest.raises(TooManyRejectsError) as caught:
-        ledger(7, [Reason.SILENT, Reason.TOO_LONG, Reason.SILENT]).check(0.2)
+        ledger(7, [Reason.SILENT, Reason.TOO_LONG, Reason.SILENT]).check(0.2, "s3://b/out/")
     message = str(caught.value)
     assert "data.max_reject_share" in message
     assert "30.0%" in message
+    assert "s3://b/out/rejects.jsonl and report.html beside it list them" in message
     assert "2 x silent, first at corpus/esd.list:7" in message
     assert "1 x too_long, first at corpus/esd.list:8" in message
 
 
 def test_nothing_kept_and_nothing_read_are_refused() -> None:
     with pytest.raises(TooManyRejectsError, match="at least one line"):
-        ledger(0, [Reason.SILENT]).check(1.0)
+        ledger(0, [Reason.SILENT]).check(1.0, "out")
     with pytest.raises(TooManyRejectsError, match=r"data\.transcript"):
-        ledger(0, []).check(1.0)
+        ledger(0, []).check(1.0, "out")
 
 
 def test_an_unbalanced_ledger_is_an_error_of_ours() -> None:
     book = ledger(3, [])
     book.lines = 4
     with pytest.raises(AssertionError):
-        book.check(1.0)
+        book.check(1.0, "out")
 
 
 @given(st.integers(0, 50), st.lists(st.sampled_from(list(Reason)), max_size=50), st.floats(0, 1))
@@ -89,10 +90,10 @@ def test_share_decides(kept: int, rejected: list[Reason], allowed: float) -> Non
     book = ledger(kept, rejected)
     assert sum(book.reasons().values()) + len(book.kept) == book.lines
     if kept and len(rejected) / book.lines <= allowed:
-        book.check(allowed)
+        book.check(allowed, "out")
     else:
         with pytest.raises(TooManyRejectsError):
-            book.check(allowed)
+            book.check(allowed, "out")
 
 
 def test_front_ends_reasons_are_the_ledgers() -> None:
@@ -113,15 +114,19 @@ def test_the_report_shows_what_was_kept_and_what_was_not(tmp_path) -> None:
     save_report(str(tmp_path / "report.html"), book, {"EN": Counter({"ah": 5, "n": 2})})
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     for shown in (
-        "5 lines: 3 kept (0.03 h), 2 rejected",
+        "<dt>lines</dt>\n<dd>5</dd>",
+        '<dt>kept</dt>\n<dd>3</dd><dd class="note">0.03 h</dd>',
+        "<dt>rejected</dt>\n<dd>2</dd>",
         "anna",
-        "36.00 s",
-        "Phones, EN",
+        "36.00 s to 36.00 s",
+        "<h3>EN</h3>",
         "corpus/esd.list:99",
     ):
         assert shown in page
     assert re.search(
-        r'<td>ah</td><td class="number">5</td><td><div class="bar"><div style="width:100.0%">', page
+        r'<td>ah</td><td><div class="bar"><div style="width:100.0%"></div></div></td>'
+        r'<td class="number">5</td>',
+        page,
     )
     assert re.search(r"no kept line holds: [^<]*\bzh\b", page)
     assert "<b>no" not in page
@@ -129,4 +134,7 @@ def test_the_report_shows_what_was_kept_and_what_was_not(tmp_path) -> None:
 
 
 def test_an_empty_report_is_a_page() -> None:
-    assert report_page(Ledger("esd.list", 0), {}).startswith("<!doctype html>")
+    shown = report_page(Ledger("lists/esd.list", 0), {})
+    assert shown.startswith("<!doctype html>")
+    assert "<h1>esd.list</h1>" in shown
+    assert "<h2>" not in shown

@@ -1,7 +1,7 @@
 """Preparation end to end: three languages, real Ray, bad inputs, second runs, object stores."""
 
 import json
-import os
+import re
 import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -14,8 +14,6 @@ import pyarrow as pa
 import pytest
 import ray
 import soundfile
-from moto.server import ThreadedMotoServer
-from s3fs import S3FileSystem
 
 import data.corpus.prepare
 from data.audio.recording import decode_flac
@@ -29,7 +27,8 @@ from data.corpus.tables.surveyed import Surveyed
 from data.corpus.transcript import read_transcript
 from data.files import PART_SUFFIX
 from data.shards.manifest import ManifestError, number_speakers, read_manifest, split_of
-from data.shards.shard import ShardReader, list_shards
+from data.shards.shard import ShardReader, list_shards, read_index
+from tools.s3_server import s3_server
 
 GPUS = 1  # of Ray, which torch does not see
 RATE = 44100
@@ -79,25 +78,11 @@ def config(folder: Path, **changes) -> DataConfig:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def s3_bucket():
-    """An S3 with the bucket `corpus`; started first, as Ray's workers inherit the environment."""
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
-    server.start()
-    host, port = server.get_host_and_port()
-    settings = {
-        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }
-    os.environ.update(settings)
-    S3FileSystem.clear_instance_cache()  # one made before has no credentials, or another server
-    bucket = fsspec.filesystem("s3", skip_instance_cache=True)
-    bucket.mkdir("corpus")
-    yield bucket
-    server.stop()
-    for name in settings:
-        del os.environ[name]
+def s3_bucket(ray_shared):
+    """An S3 with the bucket `corpus`; started before Ray, whose workers inherit the environment."""
+    ray_shared.end()
+    with s3_server("corpus"):
+        yield fsspec.filesystem("s3", skip_instance_cache=True)
 
 
 @pytest.fixture(scope="module")
@@ -135,6 +120,9 @@ def test_rows_hold_what_training_needs(corpus) -> None:
     by_ranges = reader.rows(manifest.located(range(len(TEXTS))))
     assert [row["key"] for row in by_ranges] == manifest.column("key").tolist()
     assert manifest.has_ranges
+    for shard in list_shards(manifest.uri):
+        for entry in read_index(manifest.uri, shard):
+            assert entry["quality"]["level"] == pytest.approx(20 * np.log10(0.5 / 2**0.5), abs=0.1)
 
 
 def test_shards_are_sorted_by_length_and_bounded(corpus) -> None:
@@ -283,6 +271,8 @@ def test_bad_inputs_end_in_the_ledger(tmp_path, ray_local, capsys) -> None:
     assert manifest.header["counts"]["kept"] == 5
     told = capsys.readouterr().out
     assert "17 lines, 5 kept" in told
+    # a tone is all that was measured in Ray's actors
+    assert re.search(r"  quality  narrow_band +5 lines \(quality\.jsonl, report", told)
     # Ray has a GPU here
     assert "warning: BERT runs on the CPU. Ray has GPUs, but torch sees none" in told
 

@@ -296,7 +296,7 @@ CASES = Path(__file__).with_name("cases")
     ("name", "languages", "told"),
     [
         ("g_win.list", ["EN", "EN"], "is a path of a Windows machine"),
-        ("h_ljs.list", [], "an LJSpeech list lacks speaker and language"),
+        ("h_ljs.list", [], "if it is an LJSpeech list, set data.layout: ljspeech"),
         ("i_gsv.list", ["ZH", "JP", "EN"], ""),
         ("j_cleaned.list", [], "of a list that the reference has cleaned"),
     ],

@@ -3,21 +3,32 @@
 import json
 import logging
 import math
+import re
 import zlib
 from dataclasses import replace
 from pathlib import Path
 
 import fsspec
+import numpy as np
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.custom_scalar.layout_pb2 import Layout
 
-from trainable.config import NotFiniteConfig
+from job.reports.heard import heard
+from trainable.config import EvalConfig, NotFiniteConfig, TrainConfig
+from trainable.evaluation.evaluate import validation_tags
 from trainable.learning.not_finite import NotFiniteError
 from trainable.learning.report import StepReport
 from trainable.run import growing
 from trainable.run.metrics_file import read_metrics
 from trainable.run.records import RunLog
+
+# what the training adds to a step's scalars
+FIELDS = {
+    **{"lr": 0.1, "epoch": 0, "world_size": 1, "seconds": 1.0, "utterances": 4},
+    **{"padding": 0.0, "seconds_waiting": 0.0, "peak_gib": 0.0},
+}
 
 
 def report(absent: tuple[str, ...] = (), **scalars: float) -> StepReport:
@@ -44,6 +55,19 @@ def test_scalars_are_read_once_and_losses_a_step_does_not_have_are_left_out(tmp_
         {"step": 1, "loss/g/mel": 1.5} | shared,
         {"step": 2, "loss/g/mel": 1.25, last: 0.5} | shared,
     ]
+
+
+def test_norms_are_told_before_and_after_clipping(tmp_path):
+    log = RunLog(str(tmp_path), 0, writes=True, clip={"g": 5.0, "d": 5.0})
+    norms = {"grad_norm_g": 9.0, "grad_norm_d": 2.0, "grad_norm_wd": 9.0}
+    log.add(report(**{"loss/g/mel": 1.5}, **norms), step=1, **FIELDS)
+    log.scalars(*log.flush())
+    log.close()
+    (line,) = read_metrics(str(tmp_path))
+    clipped = {tag: value for tag, value in line.items() if tag.startswith("clipped_norm")}
+    assert clipped == {"clipped_norm_g": 5.0, "clipped_norm_d": 2.0}
+    assert log.told.items() > clipped.items()
+    assert {tag: line[tag] for tag in norms} == norms
 
 
 @pytest.mark.parametrize("micro_batches", [1, 4, 5, 512])
@@ -79,12 +103,10 @@ def test_an_object_store_holds_few_event_files(tmp_path, monkeypatch):
     clock = 0.0
     monkeypatch.setattr(growing.time, "monotonic", lambda: clock)
     folder = f"memory://{tmp_path.name}/run"
-    fields = {"lr": 0.1, "epoch": 0, "world_size": 1, "seconds": 1.0, "utterances": 4}
-    fields |= {"padding": 0.0, "seconds_waiting": 0.0, "peak_gib": 0.0}
     log = RunLog(folder, 0, writes=True)
     for step in range(1, 401):
         clock += 10.0
-        log.add(report(**{"loss/g/mel": 1.5}), step=step, **fields)
+        log.add(report(**{"loss/g/mel": 1.5}), step=step, **FIELDS)
         log.scalars(log.flush()[-1])
         if step % 50 == 0:
             log.persist()
@@ -102,7 +124,7 @@ def test_an_object_store_holds_few_event_files(tmp_path, monkeypatch):
     log = RunLog(folder, 400, writes=True)
     for step in range(401, 501):
         clock += 10.0
-        log.add(report(**{"loss/g/mel": 1.5}), step=step, **fields)
+        log.add(report(**{"loss/g/mel": 1.5}), step=step, **FIELDS)
         log.scalars(log.flush()[-1])
     log.close()
     steps, files = shown(folder, tmp_path / "again")
@@ -197,3 +219,25 @@ def test_an_exploded_gradient_stops_where_that_is_asked_for(tmp_path):
         match=r"step 1: network d: grad_norm_d 51; micro-batch 1 holds 1\. The last good state",
     ):
         log.flush()
+
+
+def test_a_validations_sounds_say_their_texts_and_its_charts_come_first(tmp_path):
+    log = RunLog(str(tmp_path), 0, writes=True)
+    wave = np.zeros(100, np.float32)
+    sample = {"text": "Hello.", "mels": {}, "alignments": {}, "audio": {"gen/audio_0_False": wave}}
+    sounds = {"sentence/EN_anna": wave}
+    log.evaluation(2, {"eval/mel": 1.5}, [sample], sounds, 16000, {"sentence/EN_anna": "Hi."})
+    log.close()
+    told = [(each.tag, each.step, each.text) for each in heard(str(tmp_path), "")]
+    assert told == [("gen/audio_0_False", 2, "Hello."), ("sentence/EN_anna", 2, "Hi.")]
+
+    board = EventAccumulator(str(tmp_path / "tensorboard/eval"))
+    board.Reload()
+    assert board.SummaryMetadata("sentence/EN_anna").summary_description == "Hi."
+    (layout,) = board.Tensors("custom_scalars__config__")
+    charts = Layout.FromString(layout.tensor_proto.string_val[0])
+    assert [category.title for category in charts.category][:2] == ["Evaluation", "Losses"]
+    patterns = [tag for chart in charts.category[0].chart for tag in chart.multiline.tag]
+    for tag in validation_tags(TrainConfig(ema_decay=0.99), EvalConfig()):
+        if not tag.endswith(("kl", "dur")):
+            assert any(re.match(pattern, tag) for pattern in patterns), tag

@@ -1,0 +1,163 @@
+"""Batches of a temporary file as a dataset of Ray Data, and the tables that come of it."""
+
+import contextlib
+import logging
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pyarrow as pa
+import ray
+import ray.data
+from ray.data.block import Block, BlockMetadata
+from ray.data.datasource import Datasource, ReadTask
+from ray.exceptions import OutOfMemoryError, RayActorError, WorkerCrashedError
+
+from data.corpus.progress import Progress
+from data.corpus.tables.files import TableFile, packed, read_batches, unpacked
+
+NODE_ID = "ray.io/node-id"  # Ray's label of each node
+ROOM_WITHIN_S = 5.0  # a cluster that has what is asked for gives it by then
+RESTARTS = 3  # of an actor, or of a task, whose process has died
+
+
+class PreparationError(ValueError):
+    """Preparation cannot continue, whatever the lines say; what was written is kept."""
+
+
+def resource(name: str) -> float:
+    """Return how much the cluster has of CPU or GPU."""
+    return ray.cluster_resources().get(name, 0)
+
+
+def wait_for_room(kind: str, amount: float) -> None:
+    """Wait until the cluster has something free; say so if other jobs hold it for long.
+
+    Args:
+        kind: CPU or GPU.
+        amount: how much of it one process will take.
+    """
+    full = ray.available_resources().get(kind, 0) < amount
+    wanted = {"num_cpus": 0, "num_gpus": 0} | {f"num_{kind.lower()}s": amount}
+    asked = ray.remote(_nothing).options(**wanted).remote()
+    _, waiting = ray.wait([asked], timeout=ROOM_WITHIN_S)
+    if waiting and full:
+        there = resource(kind)
+        held = f"other jobs hold those of this cluster, {there:g}" if there else "none is up yet"
+        print(f"waits for a {kind}: {held} (`ray status` tells more)", flush=True)
+    ray.get(asked)
+
+
+def _nothing() -> None:
+    """Take room, and be done."""
+
+
+class _Blocks(Datasource):
+    """The batches of a file, one block of one row each, which are read as they are needed.
+
+    Args:
+        blocks: the file, on this node.
+    """
+
+    def __init__(self, blocks: TableFile) -> None:
+        self.path = blocks.path
+        self.count = len(blocks.batches)
+
+    def estimate_inmemory_data_size(self) -> int | None:
+        """Return nothing: it is not known."""
+        return None
+
+    def get_read_tasks(self, parallelism: int, *_: Any, **__: Any) -> list[ReadTask]:
+        """Return the one task that reads the blocks."""
+        unknown = BlockMetadata(num_rows=None, size_bytes=None, input_files=None, exec_stats=None)
+        return [ReadTask(self.read, unknown)]
+
+    def read(self) -> Iterator[Block]:
+        """Yield the blocks."""
+        yield from map(packed, read_batches(self.path, self.count))
+
+
+class OfBlocks:
+    """Applies an object that maps tables to packed ones.
+
+    Args:
+        make: makes the object.
+        *args: of it.
+    """
+
+    def __init__(self, make: Callable[..., Callable[[pa.Table], pa.Table]], *args: Any) -> None:
+        self.function = make(*args)
+
+    def __call__(self, row: pa.Table) -> pa.Table:
+        """Return the result of a packed table, packed."""
+        return of_block(self.function, row)
+
+
+def of_block(function: Callable[[pa.Table], pa.Table], row: pa.Table) -> pa.Table:
+    """Return a function's result of a packed table, packed."""
+    return packed(function(unpacked(row)))
+
+
+def dataset_of(blocks: TableFile) -> ray.data.Dataset:
+    """Return a dataset of the batches of a file, once there is a CPU for it."""
+    wait_for_room("CPU", 1)
+    dataset = ray.data.read_datasource(
+        _Blocks(blocks),
+        override_num_blocks=1,
+        num_cpus=0,
+        # where the file is
+        label_selector={NODE_ID: ray.get_runtime_context().get_node_id()},
+    )
+    # a block per row, each as soon as it is asked for
+    dataset.context.target_max_block_size = 1
+    return dataset
+
+
+def results(dataset: ray.data.Dataset) -> Iterator[pa.Table]:
+    """Run a dataset of packed tables; yield them.
+
+    Raises:
+        PreparationError: processes died too often.
+    """
+    _quieten(dataset)
+    blocks = dataset.iter_batches(batch_size=1, batch_format="pyarrow", prefetch_batches=0)
+    try:
+        yield from map(unpacked, blocks)
+    except (RayActorError, WorkerCrashedError, OutOfMemoryError) as error:
+        raise PreparationError(
+            f"a process of the preparation died {RESTARTS + 1} times ({_first_line(error)}): see "
+            "whether the memory suffices, then run python -m job.prepare again: it keeps what is "
+            "finished"
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0]
+
+
+def run_pass(what: str, rows: int, found: Iterator[pa.Table]) -> Iterator[pa.Table]:
+    """Yield tables, with a look at their column `problem`, and tell how far they are.
+
+    Args:
+        what: name of the work.
+        rows: number of rows of all tables.
+        found: the tables.
+
+    Raises:
+        PreparationError: the first `problem` among the rows.
+    """
+    with contextlib.closing(Progress(what, rows)) as progress:
+        for table in found:
+            problems = table.column("problem").drop_null()
+            if len(problems):
+                raise PreparationError(problems[0].as_py())
+            yield table
+            progress.advance(table.num_rows)
+
+
+def _quieten(dataset: ray.data.Dataset) -> None:
+    """Switch off Ray Data's own progress, which `Progress` shows more briefly."""
+    dataset.context.enable_progress_bars = False
+    dataset.context.print_on_execution_start = False
+    logging.getLogger("ray.data").setLevel(logging.WARNING)
+    # it warns that there are no bars
+    logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)
