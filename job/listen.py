@@ -87,7 +87,11 @@ def command_line() -> argparse.ArgumentParser:
     made.add_argument(
         "--reference", help="a recording of the speaker, for a voice without a speaker table"
     )
-    made.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    made.add_argument(
+        "--device",
+        default="cuda" if torch.cuda.is_available() else "cpu",
+        help="where the networks run: cpu, cuda, cuda:1",
+    )
     return made
 
 

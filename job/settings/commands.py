@@ -144,6 +144,11 @@ COMMANDS = (
         ),
     ),
     Command(
+        "listen",
+        "type a text and hear it, in a browser",
+        (("runs/mine", "the newest or best checkpoint, also while it trains"),),
+    ),
+    Command(
         "evaluate",
         "score a checkpoint, with a page to listen to",
         (
