@@ -43,7 +43,7 @@ lint: venv
 lock:
 	$(BIN)/python -m pip install --quiet uv
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-header --no-emit-index-url --upgrade --extra jp-plus -o requirements.lock pyproject.toml
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-header --no-emit-index-url --upgrade --extra jp-plus --extra onnx --extra listen --extra serve --extra mlflow --extra wandb --extra recognition --group dev -c requirements.lock -o requirements-dev.lock pyproject.toml
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-header --no-emit-index-url --upgrade --extra jp-plus --extra onnx --extra transcribe --extra listen --extra serve --extra mlflow --extra wandb --extra recognition --group dev -c requirements.lock -o requirements-dev.lock pyproject.toml
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-header --no-emit-index-url --upgrade -c requirements.lock -o deploy/cloud.lock deploy/cloud.in
 
 clean:

@@ -62,6 +62,29 @@ COMMANDS = (
         is_configured=True,
     ),
     Command(
+        "transcribe",
+        "turn recordings into a transcript, or check one",
+        (
+            ("--recordings recordings --out transcribed", "cuts long ones, by speech"),
+            (
+                "--recordings s3://b/raw --out s3://b/cut --data.asr.language JP",
+                "all in Japanese, in an object store",
+            ),
+            ("--check my.list --out checked", "are the lines what is heard?"),
+        ),
+        (
+            "--recordings",
+            "--check",
+            "--out",
+            "--config",
+            "data.asr.model",
+            "data.asr.command",
+            "data.asr.language",
+            "data.asr.speaker",
+            "data.asr.min_confidence",
+        ),
+    ),
+    Command(
         "prepare",
         "turn recordings and a transcript into shards",
         (
