@@ -16,7 +16,7 @@ import ray
 import ray.data
 
 from data.config import DataConfig
-from data.corpus.prepare import wait_for_room
+from data.corpus.on_ray.blocks import wait_for_room
 from data.gpu import gpu_trouble
 from data.rejected import Reason, RejectedError
 from data.transcribe.attempts import Attempts, DiedError

@@ -6,7 +6,7 @@ from pathlib import Path
 from huggingface_hub import CommitOperationAdd, HfApi, get_token
 from huggingface_hub.errors import HfHubHTTPError
 
-from trainable.weights.warm_start import HUB_NAME
+from trainable.weights.sources import HUB_NAME
 
 OPTION = "--push"
 
