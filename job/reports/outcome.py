@@ -127,6 +127,7 @@ def what_next(cfg: Config, step: int) -> dict[str, str]:
     checkpoint = f"--checkpoint {best}"
     return {
         "listen to the validations, and see the curves": f"tensorboard --logdir {quoted}",
+        "type a text and hear it, in a browser": f"python -m job.listen {quoted}",
         "have it speak": f"python -m job.synthesize {checkpoint} {voice} "
         f"--text {text} --out hello.wav",
         "compare it with the recordings": f"python -m job.evaluate {checkpoint}",

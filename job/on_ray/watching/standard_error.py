@@ -46,7 +46,7 @@ def quiet_standard_error() -> Iterator[None]:
             sys.stderr.flush()
             sys.stderr = before
         os.dup2(real, STDERR)  # closes the pipe's end
-        passing.join(timeout=1)  # a child that has it still may hold it open
+        passing.join(timeout=5)  # a child that has it still may hold it open
         os.close(real)
 
 
