@@ -1,9 +1,10 @@
 """How soon job.listen is heard: `python -m benchmarks.listen [--threads 2] [--json FILE]`.
 
 The voice has the full model's sizes and random weights (see benchmarks.synthesis). It prints the
-seconds that one sentence takes in this process (`sentence_s`), the seconds until its sound has come
-from the server of the page (`first_audio_s`), both as medians of turns, and their difference
-(`added_s`); and how many of ten requests at once are answered, and in how many seconds.
+seconds from a request until the sound of its first sentence has come from the page's server
+(`first_audio_s`), of these the seconds in which that sentence was spoken (`sentence_s`), and the
+rest (`added_s`), as medians; the seconds of the same sentence without a server (`alone_s`), in
+turns with these; and how many of ten requests at once are answered, and in how many seconds.
 """
 
 import argparse
@@ -12,7 +13,7 @@ import json
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,7 +25,7 @@ import torch
 from benchmarks.synthesis import BASE, LENGTH_SCALE, SPEAKER, TEXT, random_voice
 from job.listen import LOOPBACK, listening
 from job.serve.local import server_of
-from job.serve.voices import THIS, Voices
+from job.serve.voices import THIS, Spoken, Voices
 from job.settings.cli import read_config
 from job.voice.voice import SpeechRequest, Voice
 
@@ -36,6 +37,7 @@ class OneVoice(Voices):
 
     def __init__(self, voice: Voice) -> None:
         self.own = voice
+        self.seconds = 0.0  # that the last sentence has taken
         self.source = SPEAKER
         self.run = None
         self.choices = (THIS,)
@@ -43,6 +45,13 @@ class OneVoice(Voices):
 
     def _voice(self, which: str) -> Voice:
         return self.own
+
+    def say(self, wanted: Sequence[tuple[str, SpeechRequest]]) -> list[Spoken]:
+        """Speak sentences, and note how long that takes."""
+        begin = time.perf_counter()
+        spoken = super().say(wanted)
+        self.seconds = time.perf_counter() - begin
+        return spoken
 
 
 @contextmanager
@@ -72,37 +81,43 @@ def first_line(port: int, request: SpeechRequest) -> tuple[float, dict[str, Any]
     return seconds, line
 
 
-def measure(voice: Voice, repeats: int) -> dict[str, Any]:
+def measure(voice: Voice, repeats: int, text: str = TEXT) -> dict[str, Any]:
     """Return the figures of a voice.
 
     Args:
         voice: the voice that speaks.
         repeats: turns that count; the first one, which loads the models, does not.
+        text: text whose first sentence is spoken.
     """
-    whole = SpeechRequest(TEXT, SPEAKER, length_scale=LENGTH_SCALE)
+    whole = SpeechRequest(text, SPEAKER, length_scale=LENGTH_SCALE)
     sentence = whole.by_sentence()[0]
-    direct = []
-    over_http = []
-    with served(OneVoice(voice)) as port:
+    voices = OneVoice(voice)
+    alone = []
+    spoken = []
+    heard = []
+    with served(voices) as port:
         for _ in range(repeats + 1):
             begin = time.perf_counter()
             voice.say(sentence)
-            direct.append(time.perf_counter() - begin)
+            alone.append(time.perf_counter() - begin)
             seconds, line = first_line(port, sentence)
             assert "wav" in line, line
-            over_http.append(seconds)
+            heard.append(seconds)
+            spoken.append(voices.seconds)
         begin = time.perf_counter()
         with ThreadPoolExecutor(AT_ONCE) as pool:
             replies = list(pool.map(lambda _: first_line(port, sentence)[1], range(AT_ONCE)))
         together = time.perf_counter() - begin
+    added = [whole - own for whole, own in zip(heard[1:], spoken[1:], strict=True)]
     return {
-        "sentence_s": median(direct[1:]),
-        "first_audio_s": median(over_http[1:]),
-        "added_s": median(over_http[1:]) - median(direct[1:]),
+        "sentence_s": median(spoken[1:]),
+        "first_audio_s": median(heard[1:]),
+        "added_s": median(added),
+        "alone_s": median(alone[1:]),
         "at_once": AT_ONCE,
         "answered": sum("wav" in line for line in replies),
         "at_once_s": together,
-        "runs_s": {"sentence": direct[1:], "first_audio": over_http[1:]},
+        "runs_s": {"sentence": spoken[1:], "first_audio": heard[1:], "alone": alone[1:]},
     }
 
 

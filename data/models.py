@@ -1,6 +1,11 @@
 """Models by folder or hub name: whether they can be loaded, found out before anything does."""
 
+import contextlib
+import logging
 import re
+import sys
+import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -10,6 +15,7 @@ CONFIG = "config.json"  # every model of transformers has one
 WEIGHTS = re.compile(r"(pytorch_model|model)[\w.-]*\.(bin|safetensors)")
 HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
 ANSWER_WITHIN_S = 10.0
+log = logging.getLogger("bert_vits2_ray")
 
 
 class HubUnreachableError(OSError):
@@ -54,6 +60,44 @@ def find_model(key: str, name: str, revision: str | None = None) -> Found:
     if is_cached(name, revision):
         return Found("cache")
     return Found("hub", size_on_hub(key, name, revision))
+
+
+@contextlib.contextmanager
+def download_told(name: str, revision: str | None = None) -> Iterator[None]:
+    """Say before and after the block, which loads a model, that it is downloaded, and how large.
+
+    Args:
+        name: folder, name on the hub, or `random`.
+        revision: hub revision; None: main.
+    """
+    size = _to_download(name, revision)
+    if size:
+        tell(f"downloads {name}, {megabytes(size)}")
+    begun = time.monotonic()
+    yield
+    if size:
+        tell(f"{name} is downloaded, {time.monotonic() - begun:.0f} s")
+
+
+def _to_download(name: str, revision: str | None) -> int:
+    """Return the bytes that loading a model downloads; 0 if the hub does not say."""
+    try:
+        return find_model("model", name, revision).size
+    except (ValueError, HubUnreachableError):
+        return 0  # whoever loads it says what is wrong
+
+
+def megabytes(size: int) -> str:
+    """Return a size in bytes as people read it."""
+    return f"{size / 1e6:,.1f} MB"
+
+
+def tell(line: str) -> None:
+    """Say a line where people look: in a worker's log, or else on standard error."""
+    if log.handlers:
+        log.info("%s", line)
+    else:
+        print(line, file=sys.stderr, flush=True)
 
 
 def check_folder(key: str, folder: Path) -> None:

@@ -7,39 +7,65 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-
-def spectrogram_image(spectrogram: np.ndarray) -> np.ndarray:
-    """Draw a mel spectrogram [bands, frames] as an RGB image, uint8 [height, width, 3]."""
-    return _matrix(spectrogram, "frame", "mel band", size=(10, 3))
+Inches = tuple[float, float]  # width, height; 100 pixels each
 
 
-def alignment_image(alignment: np.ndarray) -> np.ndarray:
+def spectrogram_image(spectrogram: np.ndarray, size: Inches = (10, 3)) -> np.ndarray:
+    """Draw a mel spectrogram [bands, frames] as an RGB image, uint8 [height, width, 3].
+
+    Raises:
+        ValueError: it is no matrix, or empty.
+    """
+    return _matrix(_checked(spectrogram, "a spectrogram"), "frame", "mel band", size)
+
+
+def alignment_image(alignment: np.ndarray, size: Inches = (6, 4)) -> np.ndarray:
     """Draw an alignment [frames, phones] as an RGB image, uint8 [height, width, 3].
 
     Phones are on the vertical axis.
+
+    Raises:
+        ValueError: it is no matrix, or empty.
     """
-    return _matrix(alignment.T, "frame", "phone", size=(6, 4))
+    return _matrix(_checked(alignment, "an alignment").T, "frame", "phone", size)
 
 
 def line_plot(
-    xs: Sequence[float], lines: Mapping[str, Sequence[float]], x: str, y: str
+    xs: Sequence[float],
+    lines: Mapping[str, Sequence[float]],
+    x: str,
+    y: str,
+    size: Inches = (7, 3),
 ) -> np.ndarray:
     """Draw named lines over common points as an RGB image, uint8 [height, width, 3]."""
-    figure, axes = _figure((7, 3), x, y)
+    figure, axes = _figure(size, x, y)
     for name, values in lines.items():
         axes.plot(xs, values, label=name, marker=".")
     axes.legend()
     return _pixels(figure)
 
 
-def _matrix(values: np.ndarray, x: str, y: str, size: tuple[float, float]) -> np.ndarray:
+def _checked(values: np.ndarray, what: str) -> np.ndarray:
+    """Return values as a matrix.
+
+    Raises:
+        ValueError: they are none.
+    """
+    values = np.asarray(values)
+    if values.ndim != 2 or not values.size:
+        shape = list(values.shape)
+        raise ValueError(f"{what} must be a matrix of numbers to be drawn, but has shape {shape}")
+    return values
+
+
+def _matrix(values: np.ndarray, x: str, y: str, size: Inches) -> np.ndarray:
     figure, axes = _figure(size, x, y)
     image = axes.imshow(values, aspect="auto", origin="lower", interpolation="none")
     figure.colorbar(image, ax=axes)
     return _pixels(figure)
 
 
-def _figure(size: tuple[float, float], x: str, y: str) -> tuple[Figure, Axes]:
+def _figure(size: Inches, x: str, y: str) -> tuple[Figure, Axes]:
     # no pyplot: nothing global, nothing to close
     figure = Figure(figsize=size, layout="constrained")
     axes = figure.add_subplot()

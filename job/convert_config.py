@@ -28,6 +28,18 @@ HEADER = """\
 
 def main(argv: Sequence[str]) -> int:
     """Run the command."""
+    args = command_line().parse_args(list(argv))
+    out = output_file("--out", args.out)
+    root = None if args.data_root is None else named_path("--data-root", args.data_root)
+    text, told = convert(args.config, root)
+    put_file(out, text.encode())
+    print(f"{args.out}: a configuration for job.prepare and job.train")
+    print("\n".join(told))
+    return 0
+
+
+def command_line() -> Arguments:
+    """Return the parser of the command's options."""
     made = Arguments("python -m job.convert_config", "Convert a config.json of Bert-VITS2 2.3.")
     made.add_argument("config", help="file or URI of the config.json")
     made.add_argument("--out", required=True, help="file or URI to write the YAML to")
@@ -36,15 +48,7 @@ def main(argv: Sequence[str]) -> int:
         help="folder or URI that the paths in its lists start from; default: the folder of the "
         f"{CONFIG_YML} that lies beside config.json, or above it",
     )
-    args = made.parse_args(list(argv))
-
-    out = output_file("--out", args.out)
-    root = None if args.data_root is None else named_path("--data-root", args.data_root)
-    text, told = convert(args.config, root)
-    put_file(out, text.encode())
-    print(f"{args.out}: a configuration for job.prepare and job.train")
-    print("\n".join(told))
-    return 0
+    return made
 
 
 def convert(uri: str, data_root: str | None = None) -> tuple[str, list[str]]:

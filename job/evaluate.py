@@ -26,7 +26,7 @@ from job.voice.source import opened, source_of
 from trainable.config import GENERATORS
 from trainable.run.format import CONFIG, CheckpointInfo, read_info
 from trainable.run.storage import resolve
-from trainable.weights.warm_start import is_published
+from trainable.weights.sources import is_published
 
 
 def main(argv: Sequence[str]) -> int:
@@ -91,7 +91,9 @@ def command_line() -> argparse.ArgumentParser:
     )
     made.add_argument("--out", help="folder or URI to write to; default: below the run's folder")
     made.add_argument("--shards", help="prepared data; default: that of the training")
-    made.add_argument("--split", choices=SPLITS, default="validation")
+    made.add_argument(
+        "--split", choices=SPLITS, default="validation", help="whose utterances are scored"
+    )
     made.add_argument(
         "--utterances", type=int, help="how many are scored; default: eval.max_utterances"
     )
@@ -113,7 +115,11 @@ def command_line() -> argparse.ArgumentParser:
         help="run the checkpoint's eval.scorers, whatever they do",
     )
     hidden_alias(made, "--trust_scorers", "trust_scorers", action="store_true")
-    made.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    made.add_argument(
+        "--device",
+        default="cuda" if torch.cuda.is_available() else "cpu",
+        help="where the networks run: cpu, cuda, cuda:1",
+    )
     return made
 
 

@@ -1,11 +1,18 @@
 """Turn recordings and a transcript into shards: `python -m job.prepare --config C`."""
 
+if __name__ == "__main__":  # the imports below take seconds
+    from job.settings.commands import loading
+
+    loading()
+
+import shlex
 from collections.abc import Sequence
 
 from data.corpus.prepare import prepare
 from data.corpus.transcript import read_transcript
 from data.files import below
-from job.on_ray.cluster import on_cluster, ray_session
+from job.on_ray.cluster import on_cluster, ray_session, what_starts
+from job.reports.console import stage, starting
 from job.settings.cli import parse, parser, run
 from job.settings.models import berts, check_models
 from job.settings.paths import with_absolute_paths
@@ -17,19 +24,27 @@ def main(argv: Sequence[str]) -> int:
     cfg, _ = parse(made, argv)
     cfg = with_absolute_paths(cfg)
     data = cfg.data
-    transcript = read_transcript(
-        data.transcript, data.audio_root, data.max_reject_share, data.layout, data.language
-    )
-    languages = transcript.lines.words("language")
-    check_models(berts(cfg.data, languages), hub_is_needed=not on_cluster())
-    with ray_session(cfg):
+    with stage("reading the transcript"):
+        transcript = read_transcript(
+            data.transcript, data.audio_root, data.max_reject_share, data.layout, data.language
+        )
+        languages = transcript.lines.words("language")
+        check_models(berts(data, languages), hub_is_needed=not on_cluster())
+    with starting(what_starts(), ray_session(cfg)):
         manifest = prepare(cfg.data, transcript)
 
     utterances = len(manifest)
     print(f"shards: {manifest.uri}, {utterances} utterances, {len(manifest.speakers)} speakers")
     report = below(manifest.uri, "report.html")
-    print(f"report: {report}, rejected lines in rejects.jsonl beside it")
+    print(f"report: {report}\n  rejected lines are in rejects.jsonl beside it")
+    print("what next:\n  look at the report, then train with the same settings:")
+    print(f"    {train(argv)}")
     return 0
+
+
+def train(argv: Sequence[str]) -> str:
+    """Return the command that trains on what a command line prepares."""
+    return shlex.join(["python", "-m", "job.train", *argv])
 
 
 if __name__ == "__main__":

@@ -17,10 +17,7 @@ HEAD = ("run", "state", "step", "of", "best", "score of", "written")
 
 def main(argv: Sequence[str]) -> int:
     """Run the command."""
-    made = Arguments("python -m job.runs", "List the runs at a storage URI.")
-    made.add_argument("storage", help="folder or URI: run.storage")
-    made.add_argument("--html", help="file or URI of a page to write, with each run's curve")
-    args = made.parse_args(list(argv))
+    args = command_line().parse_args(list(argv))
     out = None if args.html is None else output_file("--html", args.html)
     found, wrong = runs_and_others(args.storage)
     now = datetime.now(UTC)
@@ -34,6 +31,14 @@ def main(argv: Sequence[str]) -> int:
         put_file(out, shown.encode(errors="backslashreplace"))
         print(out)
     return 0
+
+
+def command_line() -> Arguments:
+    """Return the parser of the command's options."""
+    made = Arguments("python -m job.runs", "List the runs at a storage URI.")
+    made.add_argument("storage", help="folder or URI: run.storage")
+    made.add_argument("--html", help="file or URI of a page to write, with each run's curve")
+    return made
 
 
 def cells(each: Run, now: datetime) -> tuple[str, ...]:

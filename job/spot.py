@@ -27,8 +27,6 @@ from typing import NoReturn
 from urllib.error import HTTPError
 
 import ray
-from ray._raylet import GcsClient  # type: ignore[attr-defined]
-from ray.core.generated.gcs_pb2 import GcsNodeInfo  # type: ignore[attr-defined]
 
 METADATA = "http://169.254.169.254"  # link-local, the same on all three clouds
 CLOUDS = ("aws", "gcp", "azure")
@@ -117,7 +115,7 @@ def this_node(address: str, node_ip: str | None) -> tuple[str, str]:
         address: address of the cluster.
         node_ip: address of this node, if several raylets share the machine.
     """
-    # a private argument of Ray; here, as this file cannot import job.on_ray.private. Ray 2.60.0
+    # a private argument of Ray; here, as this file cannot import job.on_ray.private
     own = {} if node_ip is None else {"_node_ip_address": node_ip}
     ray.init(address, log_to_driver=False, configure_logging=False, **own)  # type: ignore[arg-type]
     context = ray.get_runtime_context()
@@ -161,7 +159,14 @@ def wait_while_alive(address: str, node: str, seconds: float) -> None:
         node: Ray's id of the node.
         seconds: the longest wait.
     """
-    # private names of Ray 2.60.0, which ask without being a driver: that would be work on the node
+    try:
+        # private names of Ray, which ask without being a driver: that would be work on the node
+        from ray._raylet import GcsClient  # type: ignore[attr-defined]
+        from ray.core.generated.gcs_pb2 import GcsNodeInfo  # type: ignore[attr-defined]
+    except ImportError as error:
+        print(f"Ray {ray.__version__} does not tell when a node ends: waits ({error})", flush=True)
+        time.sleep(seconds)
+        return
     store = GcsClient(address=address)
     until = time.monotonic() + seconds
     while time.monotonic() < until:
@@ -207,7 +212,16 @@ def main(argv: Sequence[str]) -> int:
     metadata = Metadata(args.metadata)
     named = {"auto": metadata.find_cloud, "none": lambda: None}
     cloud = named.get(args.cloud, lambda: args.cloud)()
-    address, node = this_node(args.address, args.node_ip)
+    try:
+        address, node = this_node(args.address, args.node_ip)
+    except ray.exceptions.AuthenticationError as error:
+        reason = " ".join(str(error).split())
+        print(
+            f"error: the cluster asks for its token: set RAY_AUTH_MODE=token, and "
+            f"RAY_AUTH_TOKEN_PATH to a file with it (Ray says: {reason})",
+            file=sys.stderr,
+        )
+        return 2
     notices = f" and {cloud}'s notices" if cloud else ", no cloud"
     print(f"node {node}: watches SIGTERM{notices}", flush=True)
 
@@ -224,7 +238,9 @@ class Arguments(argparse.ArgumentParser):
     """A parser whose options are written out, and that tells a mistake in one line."""
 
     def __init__(self) -> None:
-        super().__init__("python -m job.spot", description=__doc__, allow_abbrev=False)
+        # or `python -m job spot`
+        called = sys.argv[0] if sys.argv[0].startswith("python -m ") else "python -m job.spot"
+        super().__init__(called, description=__doc__, allow_abbrev=False)
 
     def error(self, message: str) -> NoReturn:
         """End the command."""
@@ -253,7 +269,12 @@ def command_line() -> argparse.ArgumentParser:
     made.add_argument(
         "--node-ip", help="address of this node, if several raylets share the machine"
     )
-    made.add_argument("--cloud", choices=["auto", *CLOUDS, "none"], default="auto")
+    made.add_argument(
+        "--cloud",
+        choices=["auto", *CLOUDS, "none"],
+        default="auto",
+        help="whose notices are looked for; auto asks which service answers",
+    )
     made.add_argument(
         "--metadata", type=web_address, default=METADATA, help="address of the metadata service"
     )

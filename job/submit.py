@@ -3,6 +3,9 @@
 It uploads the code, the presets and the files of settings that the command names, shows the job's
 output, and ends as the job does. The job outlives this terminal.
 
+With --retry N it outlives the cluster's head: where the head was lost and is back, the same command
+is submitted again, under a new id, and a run resumes from its newest checkpoint.
+
 Exit status: 0 if the job succeeded (with --no-wait, if the cluster has taken it), 1 if it failed or
 was stopped, 2 if it could not be submitted, 130 if this terminal has left the job (Ctrl-C, or a
 broken connection) and it continues.
@@ -22,6 +25,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 from ray.exceptions import AuthenticationError
 from ray.job_submission import JobStatus, JobSubmissionClient
 
@@ -38,6 +42,12 @@ ENDS_WITHIN_S = 30  # from the end of a job's output to its status
 # `ray job stop` gives a job so long after SIGTERM, by default three: a step, a save, its last lines
 STOP_WAIT = "RAY_JOB_STOP_WAIT_TIME_S"
 STOP_WITHIN_S = "120"
+BROKEN = (RuntimeError, OSError, aiohttp.ClientError)  # what Ray's client raises then
+NOT_FOUND = "status code 404"  # in its words
+# Ray's types of error of a job whose head was lost, where a Redis has kept its name
+LOST = ("JOB_SUPERVISOR_ACTOR_DIED", "JOB_SUPERVISOR_ACTOR_UNKNOWN_FAILURE")
+LOOK_EVERY_S = 2.0  # for a head that is away
+TELL_EVERY_S = 60.0
 
 
 def main(argv: Sequence[str]) -> int:
@@ -46,6 +56,7 @@ def main(argv: Sequence[str]) -> int:
     check_module(args.module)
     env = environment(args.env)
     check_id(args.submission_id)
+    check_retry(args)
     # it would tell of each upload
     logging.getLogger("ray").setLevel(logging.ERROR)
     with tempfile.TemporaryDirectory(prefix="bert-vits2-ray-") as folder:
@@ -53,27 +64,64 @@ def main(argv: Sequence[str]) -> int:
         client = connect(args.address)
         entrypoint = shlex.join(["python", "-m", args.module, *arguments])
         runtime_env = {"working_dir": folder, "env_vars": env}
-        job = submitted(client, entrypoint, runtime_env, args.submission_id)
-    print(f"job {job}: {entrypoint}", flush=True)
-    if args.no_wait:
-        print(how_to_continue(args.address, job), flush=True)
-        return 0
-    return followed(client, args.address, job)
+        # a head that comes in the place of a lost one has neither the job nor its upload
+        for attempt in range(1, args.retry + 2):
+            own_id = numbered(args.submission_id, attempt)
+            job = submitted(client, entrypoint, runtime_env, own_id)
+            print(f"job {job}: {entrypoint}", flush=True)
+            if args.no_wait:
+                print(how_to_continue(args.address, job), flush=True)
+                return 0
+            status = followed(client, args.address, job, waits=attempt <= args.retry)
+            if status is not None:
+                return status
+            print(f"job {job} was lost with the head: it is submitted again", flush=True)
+    raise AssertionError("not reached: the last attempt does not wait")
 
 
-def followed(client: JobSubmissionClient, address: str, job: str) -> int:
-    """Show a job's output until it ends; return the command's exit status."""
+def followed(
+    client: JobSubmissionClient, address: str, job: str, waits: bool = False
+) -> int | None:
+    """Show a job's output until it ends; return the command's exit status.
+
+    Args:
+        client: client of the cluster's dashboard.
+        address: the dashboard's address.
+        job: id of the job.
+        waits: wait for a head that does not answer, and return None if the job was lost with it.
+    """
     # Ctrl-C or a broken connection ends only the display, not the job
     try:
-        asyncio.run(show_output(client, job))
-        status = ended(client, job)
-    except (KeyboardInterrupt, RuntimeError) as error:
+        status = status_at_end(client, job, waits)
+        lost = status is None or (waits and was_lost(client, job, status))
+    except (KeyboardInterrupt, *BROKEN) as error:
         reason = f" ({error})" if str(error) else ""
         print(f"\nThe job continues without this terminal{reason}.", flush=True)
         print(how_to_continue(address, job), flush=True)
         return INTERRUPTED
+    if status is None or lost:
+        return None
     print(f"job {job}: {status.value.lower()}")
     return 0 if status is JobStatus.SUCCEEDED else 1
+
+
+def status_at_end(client: JobSubmissionClient, job: str, waits: bool) -> JobStatus | None:
+    """Show a job's output until it ends; None if the head that answers again does not know it.
+
+    Raises:
+        RuntimeError, OSError, aiohttp.ClientError: the connection broke, and nobody waits.
+    """
+    output = Output()
+    while True:
+        try:
+            asyncio.run(output.show(client, job))
+            return ended(client, job)
+        except BROKEN:
+            if not waits:
+                raise
+        wait_for_head(client)
+        if not is_known(client, job):
+            return None
 
 
 def command_line() -> argparse.ArgumentParser:
@@ -89,6 +137,13 @@ def command_line() -> argparse.ArgumentParser:
         help="variable of the job's environment; without =VALUE it has its value of here",
     )
     made.add_argument("--submission-id", help="the job's id; default: Ray makes one")
+    made.add_argument(
+        "--retry",
+        type=int,
+        default=0,
+        metavar="N",
+        help="submit again if the head is lost, up to N times, as soon as it answers again",
+    )
     made.add_argument("--no-wait", action="store_true", help="end when the job is submitted")
     made.add_argument("module", help="job.train, job.prepare, job.doctor, ...; put -- before it")
     made.add_argument("arguments", nargs=argparse.REMAINDER, help="arguments of the module")
@@ -125,6 +180,23 @@ def check_id(submission_id: str | None) -> None:
         raise ValueError(
             f"--submission-id is {submission_id!r}: give letters, digits, dots, - and _ alone"
         )
+
+
+def check_retry(args: argparse.Namespace) -> None:
+    """Refuse a number of retries that is none, and one that nobody would wait for.
+
+    Raises:
+        ValueError: names the option.
+    """
+    if args.retry < 0:
+        raise ValueError(f"--retry is {args.retry}: give how often at most, from 0")
+    if args.retry and args.no_wait:
+        raise ValueError("--retry follows the job, and --no-wait does not: leave one of them out")
+
+
+def numbered(submission_id: str | None, attempt: int) -> str | None:
+    """Return the id of an attempt: each has one of its own; None where Ray makes it."""
+    return submission_id if attempt == 1 or submission_id is None else f"{submission_id}-{attempt}"
 
 
 def submitted(
@@ -206,21 +278,73 @@ def no_other_address() -> Iterator[None]:
         os.environ.update(hidden)
 
 
-async def show_output(client: JobSubmissionClient, job: str) -> None:
-    """Print a job's output as it comes, until the job ends.
+class Output:
+    """A job's output, which is printed once, however often the connection breaks.
+
+    Attributes:
+        shown: number of characters that were printed.
+    """
+
+    def __init__(self) -> None:
+        self.shown = 0
+
+    async def show(self, client: JobSubmissionClient, job: str) -> None:
+        """Print a job's output as it comes, until the job ends.
+
+        Raises:
+            RuntimeError, OSError, aiohttp.ClientError: the connection broke.
+        """
+        known = self.shown
+        async for lines in client.tail_job_logs(job):
+            new = lines[known:]
+            known = max(0, known - len(lines))
+            self.shown += len(new)
+            print(new, end="", flush=True)
+
+
+def wait_for_head(client: JobSubmissionClient) -> None:
+    """Wait until the cluster's dashboard answers.
 
     Raises:
-        RuntimeError: the connection broke.
+        ValueError: it asks for a token.
     """
-    async for lines in client.tail_job_logs(job):
-        print(lines, end="", flush=True)
+    told = float("-inf")
+    while True:
+        time.sleep(LOOK_EVERY_S)
+        try:
+            client.list_jobs()
+            return
+        except AuthenticationError as error:
+            raise ValueError(wants_a_token("the cluster", error)) from error
+        except BROKEN as error:
+            reason = " ".join(str(error).split())
+        if time.monotonic() > told + TELL_EVERY_S:
+            told = time.monotonic()
+            print(f"the head does not answer: waits until it is back ({reason})", flush=True)
+
+
+def is_known(client: JobSubmissionClient, job: str) -> bool:
+    """Tell whether the cluster knows a job: a head that replaces a lost one does not."""
+    try:
+        client.get_job_status(job)
+    except RuntimeError as error:
+        if NOT_FOUND in str(error):
+            return False
+        raise
+    return True
+
+
+def was_lost(client: JobSubmissionClient, job: str, status: JobStatus) -> bool:
+    """Tell whether a job has failed as what runs it has died, rather than by itself."""
+    return status is JobStatus.FAILED and client.get_job_info(job).error_type in LOST
 
 
 def ended(client: JobSubmissionClient, job: str) -> JobStatus:
     """Return the status of a job whose output has ended.
 
     Raises:
-        RuntimeError: the job has not ended.
+        RuntimeError: the job has not ended, or the cluster does not answer.
+        OSError: the cluster does not answer.
     """
     deadline = time.monotonic() + ENDS_WITHIN_S
     while not (status := client.get_job_status(job)).is_terminal():

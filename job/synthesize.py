@@ -135,7 +135,11 @@ def command_line() -> argparse.ArgumentParser:
         default="g",
         help="ema: the averaged ones (train.ema_decay)",
     )
-    made.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    made.add_argument(
+        "--device",
+        default="cuda" if torch.cuda.is_available() else "cpu",
+        help="where the networks run: cpu, cuda, cuda:1",
+    )
     add_texts(made)
     add_style(made)
     return made

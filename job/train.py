@@ -1,5 +1,10 @@
 """Train a voice, or continue: `python -m job.train --config C [--section.key VALUE ...]`."""
 
+if __name__ == "__main__":  # the imports below take seconds
+    from job.settings.commands import loading
+
+    loading()
+
 import contextlib
 import sys
 from collections.abc import Sequence
@@ -11,7 +16,7 @@ from ray.train import Result
 from data.corpus.prepared import as_prepared
 from data.files import keep_trying
 from data.shards.manifest import Manifest
-from job.on_ray.cluster import check_device, on_cluster, ray_session
+from job.on_ray.cluster import check_device, on_cluster, ray_session, what_starts
 from job.on_ray.failures import FAILURES, newest_step, told_in_a_line
 from job.on_ray.private import UserCallback
 from job.on_ray.scaling import ElasticTrainer
@@ -24,8 +29,9 @@ from job.on_ray.training import (
     trainer_of,
     worker_config,
 )
-from job.reports.console import follow
-from job.reports.outcome import is_finished, summary
+from job.reports.console import stage, starting
+from job.reports.outcome import how_to_continue, is_finished, summary
+from job.reports.progress import follow
 from job.settings.checks import check, warn_of_uneven_shares
 from job.settings.cli import parse, parser, run
 from job.settings.config import Config
@@ -71,14 +77,14 @@ def train(cfg: Config, callbacks: Sequence[UserCallback] = ()) -> Result | None:
     if keep_trying(lambda: is_finished(cfg), cfg.train.checkpoint.retry_s):
         print(summary(cfg, cfg.train.max_steps))
         return None
-    look_for_models(cfg)
-
-    cfg = with_plan_of_run(cfg)
-    manifest = ready_manifest(cfg)
+    with stage("looking for models and shards"):
+        look_for_models(cfg)
+        cfg = with_plan_of_run(cfg)
+        manifest = ready_manifest(cfg)
     if manifest is not None:
         cfg = replace(cfg, data=as_prepared(cfg.data, manifest.header))
         look(cfg, manifest)
-    with Signals() as signals, ray_session(cfg):
+    with Signals() as signals, starting(what_starts(), ray_session(cfg)):
         signals.catch()
         check_device(cfg)
         if manifest is None:
@@ -142,14 +148,14 @@ def train_to_end(
     """
     folder = run_folder(cfg)
     try:
-        with show_progress(folder, cfg.train.checkpoint.retry_s), signals.asking(trainer.stop):
+        with show_progress(cfg), signals.asking(trainer.stop):
             result = trainer.fit()
         outcome = result.return_value  # type: ignore[attr-defined]
         if "error" in outcome:
             raise ValueError(outcome["error"])
     except FAILURES as error:
         if signals.caught is not None:
-            say_where_it_stopped(signals, heart, max(newest_step(folder), 0))
+            say_where_it_stopped(cfg, signals, heart, max(newest_step(folder), 0))
         failure = told_in_a_line(error, folder)
         heart.ended(FAILED, error=str(failure))
         raise failure from None
@@ -162,7 +168,7 @@ def train_to_end(
 
     step = outcome["step"]
     if "stopped" in outcome:
-        say_where_it_stopped(signals, heart, step)
+        say_where_it_stopped(cfg, signals, heart, step)
     heart.ended(FINISHED, step)
     print(summary(cfg, step))
     return result
@@ -182,30 +188,32 @@ def look_for_models(cfg: Config) -> None:
         check_start_weights(cfg, hub_is_needed)
 
 
-def say_where_it_stopped(signals: Signals, heart: Heartbeat, step: int) -> NoReturn:
+def say_where_it_stopped(cfg: Config, signals: Signals, heart: Heartbeat, step: int) -> NoReturn:
     """End a command whose run a signal has stopped.
 
     Args:
+        cfg: configuration of the run.
         signals: those of this process.
         heart: what the run's folder says of it.
         step: where the run stands, and is saved.
     """
     heart.ended(STOPPED, step)
     stands = f"stopped at step {step}, saved" if step else "stopped before its first step"
-    print(f"{stands}: the same command continues", flush=True)
+    print(f"{stands}: the same command continues, or\n  {how_to_continue(cfg)}", flush=True)
     sys.exit(signals.status)
 
 
-def show_progress(folder: str, retry_s: float) -> contextlib.AbstractContextManager[None]:
-    """Follow rank 0's log while a local Ray trains; from a cluster, Ray forwards the output.
-
-    Args:
-        folder: folder or URI of the run.
-        retry_s: seconds for which a store that does not answer is asked again.
-    """
+def show_progress(cfg: Config) -> contextlib.AbstractContextManager[None]:
+    """Follow rank 0's log while a local Ray trains; from a cluster, Ray forwards the output."""
+    low, high = cfg.scaling.bounds
+    what = f"placing {low} to {high} workers" if low < high else f"placing {high} workers"
+    what = what.removesuffix("s") if high == 1 else what
     if on_cluster():
+        print(f"{what} ...", flush=True)
         return contextlib.nullcontext()
-    return follow(keep_trying(lambda: earlier_log(folder, 0), retry_s))
+    checkpoint = cfg.train.checkpoint
+    log = keep_trying(lambda: earlier_log(run_folder(cfg), 0), checkpoint.retry_s)
+    return follow(log, checkpoint, what)
 
 
 if __name__ == "__main__":

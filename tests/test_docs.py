@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import ray
 
+from job import transcribe
 from job.settings.checks import check
 from job.settings.cli import parse, parser
 from job.settings.config import Config
@@ -17,12 +18,14 @@ from tests.test_house import PACKAGES, ROOT
 from tests.tiny import DEMO
 from tools.config_reference import PAGE, page
 from tools.pages import commands
-from tuning.sweep import command_line
+from tuning import sweep
 
 READMES = [ROOT / f"README{language}.md" for language in ("", ".zh", ".ja")]
 PAGES = [*READMES, ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 # take every key of the configuration
-CONFIGURED = {"job.train", "job.prepare", "job.doctor", "tuning.sweep"}
+# commands with options beside the keys of the configuration
+WITH_OPTIONS = {"tuning.sweep": sweep, "job.transcribe": transcribe}
+CONFIGURED = {"job.train", "job.prepare", "job.doctor", *WITH_OPTIONS}
 
 
 def page_name(path: Path) -> str:
@@ -70,7 +73,8 @@ def parsed(arguments: list[str], module: str = "", own: Path = DEMO) -> Config:
         for word in arguments
         if word == "C" or (word.endswith(".yaml") and not (ROOT / word).exists())
     }
-    made = command_line() if module == "tuning.sweep" else parser(module, "")
+    own_parser = WITH_OPTIONS.get(module)
+    made = own_parser.command_line() if own_parser else parser(module, "")
     return parse(made, [str(own) if word in files else word for word in arguments])[0]
 
 

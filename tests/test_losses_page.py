@@ -98,6 +98,9 @@ class OwnSets(Validator):
     def spoken(self) -> dict[str, np.ndarray]:
         return {"sentence/EN_anna": np.zeros(100, np.float32)}
 
+    def texts(self) -> dict[str, str]:
+        return {"sentence/EN_anna": "Good morning."}
+
 
 def trained(folder: Path) -> Config:
     """A run of one step and one validation, with all that writes a tag switched on."""
@@ -110,7 +113,7 @@ def trained(folder: Path) -> Config:
     )
     cfg = replace(cfg, eval=replace(cfg.eval, syntheses=2, samples=1, max_frames=80))
     state = tiny_state(cfg)
-    records = RunLog(str(folder), 0, writes=True, not_finite=cfg.train.not_finite)
+    records = RunLog(str(folder), 0, writes=True, not_finite=cfg.train.not_finite, clip={"g": 1.0})
     TrainingLoop(
         cfg=worker_config(cfg, str(folder)),
         worker=FakeWorker(),
@@ -147,11 +150,14 @@ def names(tmp_path_factory) -> set[str]:
         "eval/ema_mcd",
         "gen/audio_0_True",
         "skipped_g",
+        "clipped_norm_g",
         "mfu",
     } <= written
     with_scorer = replace(cfg.eval, scorers={SCORER: ScorerConfig("tests:none", "none")})
     declared = {*loss_tags(NAMES), *validation_tags(cfg.train, with_scorer), ROLLED_BACK}
-    declared |= {f"{kind}_{name}" for kind in ("grad_norm", "skipped") for name in NAMES}
+    declared |= {
+        f"{kind}_{name}" for kind in ("grad_norm", "clipped_norm", "skipped") for name in NAMES
+    }
     return declared | written
 
 

@@ -108,7 +108,7 @@ class LocalCluster:
             if self.network:
                 _ip("link", "add", self.tag, "type", "bridge")
                 _ip("link", "set", self.tag, "up")
-            arguments = [
+            self.head_arguments = [
                 "--head",
                 f"--port={self.port}",
                 f"--num-cpus={head_cpus}",
@@ -117,8 +117,8 @@ class LocalCluster:
                 f"--dashboard-port={dashboard_port}",
             ]
             if node_types:
-                arguments.append(self._autoscale(node_types))
-            self.head = self._start(arguments)
+                self.head_arguments.append(self._autoscale(node_types))
+            self.head = self._start(self.head_arguments)
             self.address = f"{self.head.address}:{self.port}"
             self._wait_for(self.head)
             for _ in range(workers):
@@ -157,6 +157,16 @@ class LocalCluster:
             _ip("link", "set", node.link, "down")
         _kill_marked(node.name)
         self.nodes.remove(node)
+
+    def kill_head(self) -> None:
+        """SIGKILL all processes of the head; the other nodes wait for it a minute."""
+        _kill_marked(self.head.name)
+
+    def start_head_again(self) -> None:
+        """Start the head that was killed, under its address and without what it knew."""
+        head = self.head
+        head.process = self._launch(head.address, head.name, head.prefix, self.head_arguments)
+        self._wait_for(head)
 
     def drain_node(self, node: Node, deadline_s: float) -> None:
         """Announce that the node goes in `deadline_s` seconds, as a spot watcher does."""
@@ -232,17 +242,21 @@ class LocalCluster:
     def _start(self, arguments: list[str]) -> Node:
         """Start a node by `ray start` with these arguments."""
         address, name, prefix, link = self._host()
+        process = self._launch(address, name, prefix, arguments)
+        return Node(address, name, prefix, link, process)
+
+    def _launch(
+        self, address: str, name: str, prefix: list[str], arguments: list[str]
+    ) -> subprocess.Popen:
+        """Call `ray start` on a host."""
         # in a namespace the workers find theirs; no interface has a node's own loopback address
-        interface = {} if link else {"GLOO_SOCKET_IFNAME": "lo", "TP_SOCKET_IFNAME": "lo"}
+        interface = {} if prefix else {"GLOO_SOCKET_IFNAME": "lo", "TP_SOCKET_IFNAME": "lo"}
         argv = [*prefix, RAY, "start", "--block", f"--node-ip-address={address}", *arguments]
         argv += ["--object-store-memory=200000000", "--disable-usage-stats"]
         argv.append("--dashboard-agent-listen-port=0")
         env = self.env | interface | {NODE_MARK: name}
         with (self.folder / f"{address}.log").open("wb") as log:
-            process = subprocess.Popen(
-                argv, env=env, stdout=log, stderr=log, start_new_session=True
-            )
-        return Node(address, name, prefix, link, process)
+            return subprocess.Popen(argv, env=env, stdout=log, stderr=log, start_new_session=True)
 
     def _host(self) -> tuple[str, str, list[str], str | None]:
         """Make a host; return address, name, command that enters its namespace, and link."""

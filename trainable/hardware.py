@@ -78,6 +78,14 @@ def set_up_torch(train: TrainConfig, threads: int, device: torch.device) -> None
     torch.backends.cudnn.benchmark = False
 
 
+def bf16_of(device: torch.device) -> tuple[str, bool]:
+    """Return a device's name, and whether it computes bf16 itself: GPUs from Ampere on do."""
+    if device.type != "cuda":
+        return device_name(device), False
+    with torch.cuda.device(device):
+        return device_name(device), torch.cuda.is_bf16_supported(including_emulation=False)
+
+
 def device_name(device: torch.device) -> str:
     """Return what decides the last bits of a device's results: the GPU's name, or the CPU's kind.
 

@@ -12,6 +12,9 @@ from job.settings.config import Config
 Bundle = Mapping[str, float]  # resource -> amount, of one process
 HEAD = "node:__internal_head__"  # Ray's resource of the head node, of which there is 1
 MOST = 16  # trials at once; with more, too little of the head would stay free for Ray's own actors
+# Of the head: Ray's processes, the sweep's driver and as much again; a trial's processes
+# (benchmarks.head_memory).
+BASE_BYTES, TRIAL_BYTES = 3 * 2**30, int(1.4 * 2**30)
 
 
 def shared_out(cfg: Config, at_once: int | None = None) -> tuple[Config, int]:
@@ -64,7 +67,22 @@ def trials_at_once(cfg: Config) -> int:
             f"{worker} and data.loaders {cfg.data.loader_count} CPUs. Lower them, or give "
             "--at-once if the cluster grows by itself"
         )
-    return min(found, MOST)
+    return min(found, MOST, by_memory(nodes))
+
+
+def by_memory(nodes: Sequence[Bundle]) -> int:
+    """Return how many trials have room in the head's memory: their drivers live there; at least 1.
+
+    Args:
+        nodes: what each node has.
+    """
+    # a head's object store holds next to nothing
+    memory = [
+        node["memory"] + node.get("object_store_memory", 0)
+        for node in nodes
+        if HEAD in node and "memory" in node
+    ]
+    return max(1, int((memory[0] - BASE_BYTES) // TRIAL_BYTES)) if memory else MOST
 
 
 def bundles(cfg: Config, workers: int) -> list[Bundle]:

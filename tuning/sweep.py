@@ -1,12 +1,16 @@
 """Search over the configuration: `python -m tuning.sweep --config C --space loss_weights`."""
 
-import time
+if __name__ == "__main__":  # the imports below take seconds
+    from job.settings.commands import loading
+
+    loading()
+
+import shlex
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 import yaml
-from jsonargparse import ArgumentParser
 from ray import tune
 from ray.tune import Callback
 from ray.tune.experiment import Trial
@@ -14,18 +18,27 @@ from ray.tune.schedulers import AsyncHyperBandScheduler
 
 from data.dotted_keys import attribute
 from data.files import below, keep_trying, put_file, read_file
-from job.on_ray.cluster import ray_session
-from job.on_ray.scaling import give_back
+from job.on_ray.cluster import ray_session, what_starts
 from job.on_ray.storage import ray_storage
 from job.on_ray.training import prepared_manifest
+from job.reports.console import columns, starting
 from job.settings.checks import check
-from job.settings.cli import hidden_alias, overridden, parse, parser, run, to_yaml
+from job.settings.cli import (
+    ConfigParser,
+    hidden_alias,
+    overridden,
+    parse,
+    parser,
+    run,
+    to_yaml,
+)
+from job.settings.commands import explain
 from job.settings.config import Config
 from job.settings.paths import named_path, run_folder, with_absolute_paths
 from trainable.evaluation.evaluate import is_known, validation_tags
 from tuning.capacity import driver_resources, shared_out
 from tuning.page import save_page
-from tuning.results import Results, best_config, collect, console_table, save
+from tuning.results import Results, best_config, collect, save
 from tuning.search import (
     VALIDATION,
     Remembers,
@@ -36,8 +49,8 @@ from tuning.search import (
 )
 from tuning.space import Space, names, read_space
 from tuning.trial import TrialConfig, run_trial
+from tuning.watch import Watch, fitting_table
 
-TABLE_S = 10.0  # between two tables on the console
 SWEEP, BEST_RUN = "-sweep", "-best"  # behind run.name
 EXPERIMENT = "tune"  # Tune's own folder in the sweep's
 
@@ -91,13 +104,14 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def command_line() -> ArgumentParser:
+def command_line() -> ConfigParser:
     """Return the parser of the command's options."""
     made = parser(
         "python -m tuning.sweep",
         "Search over the configuration: trains many trials and compares them.",
     )
     made.add_class_arguments(SearchOptions)
+    explain(made, SearchOptions)
     made.add_argument(
         "--space", required=True, help=f"what is searched: {', '.join(names())}, or a YAML file"
     )
@@ -167,7 +181,7 @@ def run_sweep(sweep: Sweep, at_once: int | None = None) -> None:
     """
     # a name is one sweep's: another space or seed would mix their trials
     keep_trying(lambda: _claim(sweep))
-    with ray_session(sweep.cfg):
+    with starting(what_starts(), ray_session(sweep.cfg)):
         prepared_manifest(sweep.cfg)  # once, for all trials
         cfg, at_once = shared_out(sweep.cfg, at_once)
         trial = replace(sweep, cfg=cfg).trial
@@ -185,20 +199,29 @@ def run_sweep(sweep: Sweep, at_once: int | None = None) -> None:
 
 
 def summary(sweep: Sweep, results: Results) -> str:
-    """Return a table of the trials, and where everything is."""
-    columns = ["trial", "status", "step", sweep.metric, *sweep.space]
-    rows = results.trials[columns].to_dict("records")
+    """Return a table of the trials, where everything is, and what can be done next."""
+    shown = ["trial", "status", "step", sweep.metric, *sweep.space]
+    rows = results.trials[shown].to_dict("records")
     best = below(sweep.folder, "best.yaml")
     logs = below(sweep.folder, EXPERIMENT)
     places = {
-        "trials.csv": "the trials, best first (and as Parquet; history.csv has every validation)",
+        "trials.csv": "the trials, best first (history.csv: every validation)",
         "sweep.html": "the same with curves, and the sounds of the best trials",
         f"runs/{results.best['run']}": "the best trial's run",
-        "best.yaml": f"its configuration: python -m job.train --config {best}",
-        EXPERIMENT: f"TensorBoard HParams (tensorboard --logdir {logs})",
+        "best.yaml": "its configuration",
+        EXPERIMENT: "Ray Tune's files, for TensorBoard's HParams",
     }
-    lines = [f"  {below(sweep.folder, name)}  {meaning}" for name, meaning in places.items()]
-    return "\n".join([console_table(rows, sweep.space), *lines])
+    lines = [f"{sweep.folder} has"]
+    lines += [f"  {name}  {meaning}" for name, meaning in places.items()]
+    nexts = {
+        "train with the best trial's values": f"python -m job.train --config {shlex.quote(best)}",
+        "compare the trials": f"tensorboard --logdir {shlex.quote(logs)}",
+        "list their runs, each of which can speak": "python -m job.runs "
+        + shlex.quote(below(sweep.folder, "runs")),
+    }
+    told = [f"  {what}:\n    {command}" for what, command in nexts.items()]
+    trials = fitting_table(rows, sweep.space, columns())
+    return "\n".join([trials, *lines, "what next:", *told])
 
 
 def _claim(sweep: Sweep) -> None:
@@ -245,7 +268,8 @@ def tuner_of(sweep: Sweep, trial: TrialConfig, at_once: int) -> tune.Tuner:
         sweep.space, sweep.options, sweep.metric, trial.validations, _first_values(sweep)
     )
     # Tune saves callbacks, but not schedulers: ASHA's scores go with one
-    watch = Watch(sweep.space, sweep.metric, ray_storage(trial.cfg.run.storage)[1])
+    runs = ray_storage(trial.cfg.run.storage)[1]
+    watch = Watch(sweep.space, sweep.metric, runs, trial.validations)
     callbacks: list[Callback] = [watch]
     if isinstance(config.scheduler, AsyncHyperBandScheduler):
         callbacks.append(Remembers(config.scheduler))
@@ -275,62 +299,6 @@ def _first_values(sweep: Sweep) -> dict[str, Any] | None:
 
 def _trial_id(trial: Trial) -> str:
     return trial.trial_id
-
-
-class Watch(Callback):
-    """Shows the trials on the console as they train, and frees what ended ones had reserved."""
-
-    def __init__(self, space: Space, metric: str, runs: str):
-        """Watch a sweep.
-
-        Args:
-            space: what is searched.
-            metric: score that is minimised.
-            runs: path of the folder of the trials' runs, in its storage.
-        """
-        self.space = space
-        self.metric = metric
-        self.runs = runs
-        self.shown_at = 0.0
-
-    def on_trial_result(
-        self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
-    ) -> None:
-        """Show the trials after a validation, unless they were shown a moment ago."""
-        if time.monotonic() > self.shown_at + TABLE_S:
-            self.shown_at = time.monotonic()
-            self.show(trials)
-
-    def on_trial_complete(
-        self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
-    ) -> None:
-        """Free what a trial had reserved that has finished or was stopped in mid-training."""
-        give_back(f"{self.runs}/{trial.trial_id}")
-        self.show(trials)
-
-    def on_trial_error(
-        self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
-    ) -> None:
-        """Free what a failed trial had reserved; the others continue."""
-        give_back(f"{self.runs}/{trial.trial_id}")
-        print(f"trial {trial.trial_id} failed: {trial.get_error()}")
-
-    def show(self, trials: list[Trial]) -> None:
-        """Print a table of the trials."""
-        print(console_table([self._row(trial) for trial in trials], self.space), flush=True)
-
-    def _row(self, trial: Trial) -> dict[str, Any]:
-        """Return a trial's row of the table."""
-        last = trial.last_result or {}
-        scores = trial.metric_analysis.get(self.metric, {})
-        return {
-            "trial": trial.trial_id,
-            "status": trial.status.lower(),
-            "step": last.get("step"),
-            self.metric: last.get(self.metric),
-            "lowest": scores.get("min"),
-            **{key: trial.config.get(key) for key in self.space},
-        }
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from data.bert.tokenizer import VOCABULARIES, WEIGHTS, find_file, load_tokenizer
+from data.models import download_told
 from data.text.front_end import FrontEndError, Phonemes, hash_files
 
 UNUSED_LAYERS = 2
@@ -44,7 +45,8 @@ class BertFeatures:
                 cannot do.
         """
         wanted = (("config.json",), VOCABULARIES, WEIGHTS)
-        self._files = [find_file(path_or_name, revision, *names) for names in wanted]
+        with download_told(path_or_name, revision):
+            self._files = [find_file(path_or_name, revision, *names) for names in wanted]
         self._revision = revision
         self.tokenizer = load_tokenizer(path_or_name, revision)
         self._model = _load_model(self._files[0].parent, dtype).to(device)

@@ -26,7 +26,9 @@ class Progress:
         self.printed = self.began
         self.bar = None
         if sys.stderr.isatty():
-            self.bar = tqdm(desc=what, total=total, unit=unit, smoothing=0)
+            self.bar = tqdm(
+                desc=what, total=total, unit=unit, smoothing=0, dynamic_ncols=True, leave=False
+            )
 
     def advance(self, items: int) -> None:
         """Count more finished items, and show them."""

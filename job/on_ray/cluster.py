@@ -15,13 +15,13 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from data.gpu import gpu_trouble
 from job.on_ray.authentication import keep_no_token, wants_a_token
 from job.on_ray.private import (
+    create_data_actors,
     forbid_clusters,
-    get_or_create_actor_location_tracker,
-    get_or_create_autoscaling_coordinator,
-    get_or_create_stats_actor,
-    get_or_create_usage_collection_actor,
+    quieten_snapshots,
     start_on_loopback,
 )
+from job.on_ray.watching.quiet import quieten_driver
+from job.on_ray.watching.standard_error import quiet_standard_error
 from job.settings.config import Config
 
 ANSWER_WITHIN_S = 10.0
@@ -50,19 +50,38 @@ def ray_session(cfg: Config) -> Iterator[None]:
         yield
         return
 
-    if on_cluster():
-        check_address(ray_address())
+    quieten_snapshots()
+    with quiet_standard_error():
+        if on_cluster():
+            connect()
+        else:
+            start_local_ray(cfg)
         try:
-            ray.init()
-        except AuthenticationError as error:
-            raise ValueError(wants_a_token(f"the cluster at {ray_address()}", error)) from error
-        keep_data_actors_here()
-    else:
-        start_local_ray(cfg)
+            yield
+        finally:
+            ray.shutdown()
+
+
+def connect() -> None:
+    """Connect to the cluster of RAY_ADDRESS.
+
+    Raises:
+        ValueError: no cluster is there, or it asks for its token.
+    """
+    check_address(ray_address())
     try:
-        yield
-    finally:
-        ray.shutdown()
+        ray.init()
+    except AuthenticationError as error:
+        raise ValueError(wants_a_token(f"the cluster at {ray_address()}", error)) from error
+    quieten_driver()
+    keep_data_actors_here()
+
+
+def what_starts() -> str:
+    """Return in words what `ray_session` will do."""
+    if ray.is_initialized():
+        return "using the Ray that is up"
+    return f"connecting to the cluster at {ray_address()}" if on_cluster() else "starting Ray"
 
 
 def ray_address() -> str:
@@ -115,10 +134,7 @@ def keep_data_actors_here() -> None:
     workers run the datasets, and a GPU node on which an actor lives is never idle: the autoscaler
     would leave it running after the job.
     """
-    get_or_create_autoscaling_coordinator()
-    get_or_create_stats_actor()
-    get_or_create_usage_collection_actor()
-    get_or_create_actor_location_tracker()
+    create_data_actors()
 
 
 def listen_on_loopback_only() -> None:

@@ -49,6 +49,7 @@ from job.on_ray.private import (
     announce_preemption,
     cluster_state,
 )
+from job.on_ray.sharing import most_workers
 from job.on_ray.stopping import CONCURRENCY, SAVE_WITHIN_S, Controller
 from job.on_ray.storage import with_listed_checkpoints
 from job.on_ray.watching.waiting import Waiting
@@ -56,6 +57,7 @@ from trainable.run.storage import owner
 from trainable.worker.config import WorkerConfig
 
 ANSWER_WITHIN_S = 5
+MAX_SHARE = 1.0
 LOOK_EVERY_S = 0.1  # at signals
 STOPS = "stops: the workers finish their step and save (a second signal ends them at once)"
 
@@ -115,12 +117,32 @@ class FixedScaling(ReservesForTheRun, FixedScalingPolicy):
 class PromptScaling(ReservesForTheRun, ElasticPolicy):
     """Ray Train's elastic policy, with a fresh view of the cluster and notice before growth."""
 
-    def __init__(self, scaling_config: ScalingConfig, told: WorkerConfig):
+    def __init__(
+        self, scaling_config: ScalingConfig, told: WorkerConfig, max_share: float = MAX_SHARE
+    ):
         super().__init__(scaling_config, told)
         self.waiting = waiting_for(scaling_config)
+        self.max_share = max_share
+        self.wanted = scaling_config.max_workers
+
+    def wanted_workers(self) -> int:
+        """Return for how many workers resources are reserved: at most the run's share."""
+        if self.max_share < MAX_SHARE:
+            try:
+                self.wanted = most_workers(self.scaling_config, self.max_share)
+            except ray.exceptions.RayError as error:
+                print(f"the cluster does not answer, the run's share stays for now: {error}")
+        return self.wanted
+
+    def keep_to_share(self) -> None:
+        """Reserve more or less, as soon as the cluster has grown or shrunk."""
+        before = self.wanted
+        if self.wanted_workers() != before:
+            self.reserve()
 
     def make_decision_for_non_running_worker_group(self) -> ScalingDecision:
         """Start as many workers as there is room for, or wait."""
+        self.keep_to_share()
         decision = super().make_decision_for_non_running_worker_group()
         if isinstance(decision, NoopDecision):
             self.waiting.tell()
@@ -131,17 +153,20 @@ class PromptScaling(ReservesForTheRun, ElasticPolicy):
     ) -> ScalingDecision:
         """Give the workers notice where Ray's policy would grow: they save, end and are restarted.
 
-        It never shrinks a running group: workers know of a node that is going and save themselves,
-        and a node that is gone has ended them.
+        So they are where the run has more than its share. Otherwise a running group never shrinks:
+        workers know of a node that is going and save themselves, and a node that is gone has ended
+        them.
         """
+        self.keep_to_share()
         decision = super().make_decision_for_running_worker_group(
             worker_group_state, worker_group_status
         )
         if not isinstance(decision, ResizeDecision):
             return NoopDecision()
 
-        # a notice of preemption is what makes workers save and leave, so growth sends one too
-        if decision.num_workers >= worker_group_state.num_workers:
+        # a notice of preemption is what makes workers save and leave, so this sends one too
+        current = worker_group_state.num_workers
+        if decision.num_workers >= current or current > self.wanted:
             deadline = time.time() + SAVE_WITHIN_S
             notice = PreemptionInfo(deadline_ms=int(deadline * 1000), preempted_node_to_ranks={})
             announce_preemption(worker_group_state, notice)
@@ -150,15 +175,12 @@ class PromptScaling(ReservesForTheRun, ElasticPolicy):
     def reserved_resources(self) -> dict[str, dict[str, float]] | None:
         """Return what each node that lives and stays holds for the workers; None where unknown."""
         try:
-            reserved = ray.get(self.ask_what_is_reserved(), timeout=ANSWER_WITHIN_S)
+            alive = {node["NodeID"]: node["Resources"] for node in ray.nodes() if node["Alive"]}
+            staying = alive.keys() - set(cluster_state.get_draining_nodes())
+            return self.what_is_reserved({node: alive[node] for node in staying}, ANSWER_WITHIN_S)
         except ray.exceptions.RayError as error:
             print(f"the cluster does not answer, the number of workers stays for now: {error}")
             return None
-
-        # Ray's answer still holds nodes that are gone or draining
-        alive = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
-        staying = alive - set(cluster_state.get_draining_nodes())
-        return {node: amounts for node, amounts in reserved.items() if node in staying}
 
 
 def waiting_for(config: ScalingConfig) -> Waiting:
@@ -175,15 +197,23 @@ class ElasticTrainer(TailoredController, TorchTrainer):
     Attributes:
         stop: once it is set, the workers save and the run ends.
         watchers: are told by the controller what happens to the run.
+        max_share: share of the cluster that the run may take, if it is elastic.
     """
 
     controller_class = Controller
     controller_options: ClassVar[dict[str, Any]] = {"concurrency_groups": CONCURRENCY}
 
-    def __init__(self, *args: Any, watchers: Sequence[RunWatcher] = (), **settings: Any):
+    def __init__(
+        self,
+        *args: Any,
+        watchers: Sequence[RunWatcher] = (),
+        max_share: float = MAX_SHARE,
+        **settings: Any,
+    ):
         super().__init__(*args, **settings)
         self.stop = threading.Event()
         self.watchers = watchers
+        self.max_share = max_share
 
     @property
     def told(self) -> WorkerConfig:
@@ -193,7 +223,9 @@ class ElasticTrainer(TailoredController, TorchTrainer):
     def tailored(self, controller: dict[str, Any]) -> dict[str, Any]:
         """Replace Ray Train's policies and cleaner by ours."""
         given = controller["scaling_policy"]
-        scaling = PromptScaling if isinstance(given, ElasticScalingPolicy) else FixedScaling
+        scaling: Any = FixedScaling
+        if isinstance(given, ElasticScalingPolicy):
+            scaling = partial(PromptScaling, max_share=self.max_share)
         failures = FailuresInARow(
             controller["failure_policy"].failure_config,
             partial(newest_step, self.told.folder),

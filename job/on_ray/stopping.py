@@ -24,7 +24,7 @@ from job.on_ray.private import (
     is_over,
     keep_no_list_of_checkpoints,
 )
-from job.on_ray.watching.waiting import quieten
+from job.on_ray.watching.quiet import quieten
 from trainable.worker.preemption import stop_notice
 
 # growing and stopping can wait: workers that have not saved by then are ended nevertheless

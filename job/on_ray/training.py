@@ -94,6 +94,8 @@ def loaders_for(cfg: Config, resources: Mapping[str, float]) -> int:
         resources: resource -> amount, of the whole cluster.
     """
     low, high = cfg.scaling.bounds
+    # the others' loaders have the rest
+    resources = {name: amount * cfg.scaling.max_share for name, amount in resources.items()}
     cpus, gpus = (resources.get(name, 0) for name in ("CPU", "GPU"))
     gpu = takes_gpus(cfg, gpus)
     needed = high * LOADERS_PER_GPU if gpu else math.ceil(high / CPU_WORKERS_PER_LOADER)
@@ -136,6 +138,7 @@ def trainer_of(cfg: Config, owner: str, callbacks: Sequence[UserCallback] = ()) 
             train=cfg.train,
         ),
         run_config=run_config(cfg, callbacks),
+        max_share=cfg.scaling.max_share,
         watchers=[RunMetrics(cfg.run.name), *trackers(cfg)],
     )
 

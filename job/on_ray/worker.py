@@ -13,6 +13,8 @@ def work(config: dict) -> dict[str, Any]:
         config: `worker` is a WorkerConfig.
     """
     from job.on_ray.storage import write_checkpoint_list
+    from job.on_ray.watching.quiet import quieten
     from trainable.worker.train import train_loop
 
+    quieten()
     return train_loop(config["worker"], write_checkpoint_list)

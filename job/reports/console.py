@@ -1,93 +1,122 @@
-"""What commands show on the console: a training's progress and log, and tables."""
+"""What all commands show on the console: stages with their seconds, and tables."""
 
 import contextlib
-import re
+import math
 import sys
-import threading
+import time
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from contextlib import AbstractContextManager
 
-from tqdm import tqdm
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
 
-# a step in rank 0's log: 2026-11-25 02:23:05,143 rank 0 INFO step 4/40 epoch 0: mel 113.1 ...
-STEP = re.compile(r" rank 0 INFO step (\d+)/(\d+) (epoch .*)")
+LOOKS_PER_S = 4  # at how long a stage takes
+DONE, GOES_ON = "\N{CHECK MARK}", "\N{BULLET}"
 
 
-class Shown:
-    """Shows lines of rank 0's log: on a terminal steps as a bar with the time left, else all."""
+def console() -> Console:
+    """Return standard output as rich sees it: whether it is a terminal, how wide, which colours."""
+    return Console(file=sys.stdout, highlight=False, markup=False, emoji=False, soft_wrap=True)
 
-    def __init__(self) -> None:
-        self.bar: tqdm | None = None
-        self.terminal = sys.stdout.isatty()
 
-    def line(self, line: str) -> None:
-        """Show a line."""
-        found = STEP.search(line) if self.terminal else None
-        if found is not None:
-            self._advance(int(found[1]), int(found[2]), found[3])
-        elif self.bar is not None:
-            self.bar.write(line)  # above the bar
-        else:
-            print(line, flush=True)
+def is_live(shown: Console) -> bool:
+    """Tell whether lines can be redrawn: on a terminal that moves its cursor."""
+    return shown.is_terminal and not shown.is_dumb_terminal
 
-    def _advance(self, step: int, goal: int, text: str) -> None:
-        """Move the bar to a step, with a text after it."""
-        if self.bar is None:
-            self.bar = tqdm(
-                desc="train",
-                unit="step",
-                initial=step,
-                total=goal,
-                file=sys.stdout,
-                dynamic_ncols=True,
-            )
-        self.bar.set_postfix_str(text, refresh=False)
-        # backwards if steps are done again
-        self.bar.update(step - self.bar.n)
-        self.bar.refresh()
 
-    def close(self) -> None:
-        """Leave the bar as it stands."""
-        if self.bar is not None:
-            self.bar.close()
+def columns() -> float:
+    """Return how wide lines may be: elsewhere than on a terminal, as wide as they want to."""
+    shown = console()
+    return shown.width if shown.is_terminal else math.inf
+
+
+def plain(text: str, shown: Console) -> str:
+    """Return a text with ASCII for the signs that the terminal's encoding does not have."""
+    if shown.encoding.lower().startswith("utf"):
+        return text
+    for sign, instead in SIGNS.items():
+        text = text.replace(sign, instead)
+    return text
+
+
+SIGNS = {
+    DONE: "+",
+    GOES_ON: "-",
+    "\N{BOX DRAWINGS HEAVY HORIZONTAL}": "#",
+    "\N{BOX DRAWINGS LIGHT HORIZONTAL}": "-",
+    "\N{DOWNWARDS ARROW}": "v",
+    "\N{UPWARDS ARROW}": "^",
+}
+
+
+class Stage:
+    """Something that takes a while, with the seconds that it has taken.
+
+    Attributes:
+        what: what is being done.
+    """
+
+    def __init__(self, what: str) -> None:
+        self.what = what
+        self.began = time.monotonic()
+
+    def __rich__(self) -> Text:
+        """Return the line of a stage that goes on."""
+        return Text(f"{GOES_ON} {self.what} ... {self.seconds:.0f} s", no_wrap=True)
+
+    @property
+    def seconds(self) -> float:
+        """Seconds since it began."""
+        return time.monotonic() - self.began
+
+    def done(self) -> str:
+        """Return the line of a stage that has ended."""
+        return f"{DONE} {self.what}: {self.seconds:.1f} s"
 
 
 @contextlib.contextmanager
-def follow(path: Path, every_s: float = 0.5) -> Iterator[None]:
-    """Show the lines that are appended to rank 0's log, until the block ends.
+def stage(what: str) -> Iterator[None]:
+    """Show from the beginning of the block what it does, and at its end how long it took.
 
     Args:
-        path: the log, which may not exist yet.
-        every_s: seconds between looks.
+        what: what is being done, such as `starting Ray`.
     """
-    offset = path.stat().st_size if path.exists() else 0
-    done = threading.Event()
-    shown = Shown()
+    shown = console()
+    current = Stage(what)
+    if is_live(shown):
+        with live(shown, current):
+            yield
+        shown.print(plain(current.done(), shown))
+        return
+    print(f"{what} ...", flush=True)
+    yield
+    print(f"{what}: {current.seconds:.1f} s", flush=True)
 
-    def show_new() -> None:
-        nonlocal offset
-        if not path.exists():
-            return
-        with path.open(encoding="utf-8", errors="replace") as file:
-            file.seek(offset)
-            # a line without its end is still being written
-            while (line := file.readline()).endswith("\n"):
-                shown.line(line.rstrip("\n"))
-                offset = file.tell()
 
-    def watch() -> None:
-        while not done.wait(every_s):
-            show_new()
+@contextlib.contextmanager
+def starting(what: str, session: AbstractContextManager[None]) -> Iterator[None]:
+    """Enter a session, such as Ray's, as a stage.
 
-    thread = threading.Thread(target=watch, daemon=True)
-    thread.start()
-    try:
+    Args:
+        what: what is being done.
+        session: what is entered, and left at the end of the block.
+    """
+    with contextlib.ExitStack() as stack:
+        with stage(what):
+            stack.enter_context(session)
         yield
-    finally:
-        done.set()
-        thread.join()
-        show_new()
-        shown.close()
+
+
+def live(shown: Console, content: object) -> Live:
+    """Return a region at the end of the terminal that is redrawn, and vanishes at its end."""
+    return Live(
+        content,  # type: ignore[arg-type]  # anything with __rich__
+        console=shown,
+        refresh_per_second=LOOKS_PER_S,
+        transient=True,
+        redirect_stderr=False,  # a session of Ray's puts a stream of its own there
+    )
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]], align_right: bool = False) -> str:

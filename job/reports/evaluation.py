@@ -60,7 +60,7 @@ _KNOWN = {
     "dur": _Score("duration loss", "", "with teacher forcing"),
     "log_f0_rmse": _Score("pitch error", "ln Hz", "0.06 is a semitone"),
     "vuv_error": _Score("voicing error", "of 1", "share of frames voiced in only one of both"),
-    "duration_ratio": _Score("length", "× recording", "1 is the recording's", ideal=1.0),
+    "duration_ratio": _Score("length", "×", "the recording's is 1", ideal=1.0),
 }
 
 
@@ -136,7 +136,7 @@ def report_page(content: Mapping, samples: Sequence[Mapping], data: DataConfig, 
         _body(content, samples, data),
         kind="Evaluation",
         lead=f"{len(utterances)} utterances of the {content['split']} set, weights "
-        f"{content['weights']}; smaller scores are better",
+        f"{content['weights']}; smaller scores are better, a length of 1 is best",
         links=(
             link("checkpoint", checkpoint, out),
             link("configuration", below(checkpoint, CONFIG), out),
@@ -254,9 +254,9 @@ def _mark(tag: str, value: float, mean: float | None) -> str:
 
 
 def _history(validations: Sequence[Mapping]) -> Html:
-    """Return a plot of both sets' mel loss over the run, if it was validated."""
+    """Return a plot of both sets' mel loss over the run, if it was validated twice."""
     known = [v for v in validations if v["mel"] is not None and v["train_mel"] is not None]
-    if not known:
+    if len(known) < 2:
         return Html()
     steps = [v["step"] for v in known]
     lines = {

@@ -5,6 +5,7 @@ import shlex
 import yaml
 
 from data.files import below, is_local, read_file
+from data.shards.manifest import ManifestError, read_manifest
 from job.settings.config import Config
 from job.settings.paths import run_folder
 from trainable.learning.judgement import gives_up
@@ -17,7 +18,9 @@ from trainable.run.format import (
     metrics_part,
     step_of,
 )
-from trainable.run.storage import checkpoints, newest_good, read_state
+from trainable.run.storage import BEST, checkpoints, newest_good, read_state
+
+SAYS = {"EN": "Hello, this is my voice.", "ZH": "你好，这是我的声音。", "JP": "こんにちは。"}
 
 
 def is_finished(cfg: Config) -> bool:
@@ -76,8 +79,14 @@ def described_goal(folder: str) -> float:
         return float("inf")
 
 
+def how_to_continue(cfg: Config) -> str:
+    """Return the command that continues a run, whatever it was started by."""
+    config = below(run_folder(cfg), CONFIG)
+    return f"python -m job.train --config {shlex.quote(config)}"
+
+
 def summary(cfg: Config, step: int) -> str:
-    """Return lines that tell where everything is, for a run's end.
+    """Return a run's last page: where everything is, and what can be done next.
 
     Args:
         cfg: configuration of the run.
@@ -85,15 +94,50 @@ def summary(cfg: Config, step: int) -> str:
     """
     folder = run_folder(cfg)
     metrics = METRICS if is_local(folder) else metrics_part("<first step>")
-    quoted = shlex.quote(folder)
-    speak = f"python -m job.synthesize --checkpoint {quoted} ..."
     places = {
         "shards": cfg.data.shards,
         "checkpoint": next(iter(checkpoints(folder)), "none"),
         "metrics": below(folder, metrics),
         "logs": below(folder, LOGS),
-        "TensorBoard": f"{folder}/{TENSORBOARD}  (tensorboard --logdir {quoted})",
-        "audio": f"{folder}/{TENSORBOARD_EVAL} (tab Audio), or {speak}",
+        "TensorBoard": f"{folder}/{TENSORBOARD}",
+        "audio": f"{folder}/{TENSORBOARD_EVAL}",
     }
     lines = [f"  {what:12} {place}" for what, place in places.items()]
-    return "\n".join([f"run {cfg.run.name}: step {step} of {cfg.train.max_steps}", *lines])
+    nexts = [f"  {what}:\n    {command}" for what, command in what_next(cfg, step).items()]
+    head = f"run {cfg.run.name}: step {step} of {cfg.train.max_steps}"
+    return "\n".join([head, *lines, "what next:", *nexts])
+
+
+def what_next(cfg: Config, step: int) -> dict[str, str]:
+    """Return what can be done with a run -> the command, to be copied.
+
+    Args:
+        cfg: configuration of the run.
+        step: global steps done.
+    """
+    folder = run_folder(cfg)
+    quoted = shlex.quote(folder)
+    saved = checkpoints(folder)
+    if not saved:
+        return {"continue": how_to_continue(cfg)}
+    best = shlex.quote(below(folder, BEST)) if cfg.train.checkpoint.keep_best else quoted
+    speaker, language = first_voice(cfg)
+    voice = f"--speaker {shlex.quote(speaker)} --language {language}"
+    text = shlex.quote(cfg.eval.sentences.get(language) or SAYS.get(language, SAYS["EN"]))
+    checkpoint = f"--checkpoint {best}"
+    return {
+        "listen to the validations, and see the curves": f"tensorboard --logdir {quoted}",
+        "have it speak": f"python -m job.synthesize {checkpoint} {voice} "
+        f"--text {text} --out hello.wav",
+        "compare it with the recordings": f"python -m job.evaluate {checkpoint}",
+        "train it further": f"{how_to_continue(cfg)} --train.max_steps {2 * step}",
+    }
+
+
+def first_voice(cfg: Config) -> tuple[str, str]:
+    """Return a speaker of a run's shards, and its language; placeholders if the shards are gone."""
+    try:
+        manifest = read_manifest(cfg.data.shards)
+    except (ManifestError, OSError):
+        return "NAME", "EN"
+    return manifest.values("speaker", [0])[0], manifest.values("language", [0])[0]

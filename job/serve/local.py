@@ -1,5 +1,6 @@
 """The page's server in this process."""
 
+import contextlib
 import socket
 
 import uvicorn
@@ -26,5 +27,6 @@ def server_of(voices: Voices, host: str) -> uvicorn.Server:
 
 
 def serve_on(bound: socket.socket, voices: Voices) -> None:
-    """Serve until Ctrl-C."""
-    server_of(voices, bound.getsockname()[0]).run(sockets=[bound])
+    """Serve until Ctrl-C, which is how it ends."""
+    with contextlib.suppress(KeyboardInterrupt):
+        server_of(voices, bound.getsockname()[0]).run(sockets=[bound])

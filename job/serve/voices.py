@@ -13,7 +13,7 @@ from job.reports.heard import Heard, events_of, heard
 from job.voice.source import opened, source_of
 from job.voice.voice import MAX_SECONDS, PreparedSpeech, SpeechRequest, Voice
 from trainable.run.storage import BEST, checkpoints
-from trainable.weights.warm_start import is_published
+from trainable.weights.sources import is_published
 
 NEWEST, THIS = "newest", "this"
 

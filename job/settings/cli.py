@@ -21,6 +21,7 @@ from data.config import TextConfig
 from data.declared import declared, refusal
 from data.dotted_keys import assign, flat
 from data.files import PathError, UnreachableError, has_credentials
+from job.settings.commands import Helpful, explain, loaded
 from job.settings.config import Config
 from job.settings.keys import declared_at, did_you_mean, unknown
 from job.settings.yaml_file import read_yaml
@@ -29,28 +30,34 @@ from job.settings.yaml_file import read_yaml
 PINNED = {"s3fs": "--requirement requirements.lock", "gcsfs": "--requirement deploy/cloud.lock"}
 
 
-def parser(prog: str, description: str) -> ArgumentParser:
+class ConfigParser(Helpful, ArgumentParser):
+    """A parser of the configuration's keys."""
+
+
+def parser(prog: str, description: str) -> ConfigParser:
     """Return a parser that takes --config FILE and every key of Config as --section.key VALUE.
 
     Later arguments win.
     """
-    made = ArgumentParser(
-        prog=prog, description=description, exit_on_error=False, allow_abbrev=False
-    )
+    made = ConfigParser(prog=prog, description=description, exit_on_error=False, allow_abbrev=False)
+    made.add_help_all()
     made.add_argument(
         "--config",
         action="config",
-        help="YAML file of sections and keys, such as job/presets/demo.yaml",
+        metavar="FILE",
+        help="YAML file of sections and keys; may be given several times, later ones win",
     )
     made.add_class_arguments(Config, fail_untyped=True)
+    explain(made, Config)
     return made
 
 
-class Arguments(argparse.ArgumentParser):
+class Arguments(Helpful):
     """A parser of a command's own options, which are written out; mistakes are ValueErrors."""
 
     def __init__(self, prog: str, description: str) -> None:
         super().__init__(prog, description=description, allow_abbrev=False)
+        self.add_help_all()
 
     def error(self, message: str) -> NoReturn:
         """Refuse a command line.
@@ -60,7 +67,7 @@ class Arguments(argparse.ArgumentParser):
         """
         stray = re.match(r"unrecognized arguments: (--[^\s=]+)", message)
         if stray is None:
-            raise ValueError(f"{message} (--help shows all options)")
+            raise ValueError(f"{message} (--help shows how)")
         raise ValueError(f"{stray[1]} is no option of this command{self._meant(stray[1])}")
 
     def _meant(self, option: str) -> str:
@@ -264,6 +271,7 @@ def run(main: Callable[[Sequence[str]], int]) -> None:
     A user's mistake has status 2, a failure that a CommandFailedError reports or that nobody has
     foreseen status 1; the traceback of the latter goes to a file.
     """
+    loaded()
     for stream in (sys.stdout, sys.stderr):
         # a name that the terminal's encoding does not have is shown escaped
         if isinstance(stream, io.TextIOWrapper):

@@ -39,6 +39,8 @@ class ScalingSettings(Settings, section="scaling"):
 
     Attributes:
         num_workers: workers, or [min, max] for an elastic run.
+        max_share: share of the cluster that an elastic run may take, of the GPUs or whatever its
+            workers take; 1: all that is free. The other jobs have the rest (docs/cluster.md).
         threads_per_worker: torch threads of each worker; fixed here, never by the number of
             workers.
         device: `auto` takes GPUs if some are up; `cuda` waits for them if an autoscaler starts them
@@ -62,6 +64,7 @@ class ScalingSettings(Settings, section="scaling"):
     """
 
     num_workers: Count | list[Count] = 1
+    max_share: Annotated[float, Range(above=0, high=1)] = 1.0
     threads_per_worker: Count = 1
     device: Literal["auto", "cpu", "cuda"] = "auto"
     cpus_per_worker: Above0 = 1.0
@@ -86,6 +89,11 @@ class ScalingSettings(Settings, section="scaling"):
         given = self.num_workers
         if isinstance(given, list) and (len(given) != 2 or given[0] > given[1]):
             yield f"scaling.num_workers is {given}: give a number from 1, or [min, max]"
+        if isinstance(given, int) and self.max_share < 1:
+            yield (
+                f"scaling.max_share is {self.max_share:g}, and scaling.num_workers is {given}: a "
+                "fixed number takes no share; give [min, max], or leave max_share at 1"
+            )
         for key, resource, instead in NOT_AMONG_RESOURCES:
             if resource in getattr(self, key):
                 yield f"scaling.{key} has {resource}: take it out; {instead}"

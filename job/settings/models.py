@@ -4,11 +4,14 @@ import contextlib
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from data.config import DataConfig
+from data.config import AsrConfig, DataConfig
 from data.models import HubUnreachableError, find_model
 from data.text.languages import LANGUAGES
+from data.transcribe.command import check_command
+from data.transcribe.recogniser import kind_of
 from job.settings.config import Config
-from trainable.weights.warm_start import check_first_step, look_for
+from trainable.weights.sources import look_for
+from trainable.weights.warm_start import check_first_step
 
 
 class Model(NamedTuple):
@@ -69,6 +72,28 @@ def check_models(models: Iterable[Model], hub_is_needed: bool) -> None:
     for model in dict.fromkeys(models):
         with _unless_others_reach_it(hub_is_needed):
             find_model(*model)
+
+
+def check_recogniser(cfg: AsrConfig, hub_is_needed: bool) -> None:
+    """Refuse a recogniser that cannot run.
+
+    Args:
+        cfg: names it.
+        hub_is_needed: see `check_models`.
+
+    Raises:
+        ValueError: there is no such command or model, or it recognises no speech; names its key.
+        OSError: the hub does not answer.
+    """
+    if cfg.command is not None:
+        check_command(cfg.command)
+        return
+    with _unless_others_reach_it(hub_is_needed):
+        find_model("data.asr.model", cfg.model, cfg.revision)
+        try:
+            kind_of(cfg)
+        except OSError as error:
+            raise HubUnreachableError(f"data.asr.model is {cfg.model}: {error}") from error
 
 
 @contextlib.contextmanager

@@ -71,6 +71,7 @@ def with_absolute_paths(cfg: Config) -> Config:
             shards=_kept_path("data.shards", data.shards),
             text=_with_words(data.text),
             bert=data.bert.with_paths(partial(_model, "data.bert")),
+            asr=replace(data.asr, model=_model("data.asr.model", data.asr.model)),
         ),
         model=replace(cfg.model, slm=slm),
         train=replace(

@@ -67,6 +67,7 @@ SAME: dict[str, tuple[str, ...]] = {
 # of this length.
 LONGEST = 1000
 BATCH_SIZE = 16  # the reference's, for a plan that has no fixed one
+DILATIONS = {"1": 3, "2": 2}  # of each of the reference's residual blocks, by model.resblock
 FREEZES = {f"train.freeze_{own.code}_bert": own.freeze_name for own in PUBLISHED}
 KEEP = "train.keep_ckpts"  # of older versions, and of forks; 2.3 has it in config.yml
 PRECISIONS = {"train.bf16_run": "bf16", "train.fp16_run": "fp16"}
@@ -111,10 +112,12 @@ REFUSED = (
 OWN = "bert_vits2_ray"
 _OWN_KEYS = re.compile(
     r"model\.(bert_channels|discriminator_width_divisor|decoder)"
-    r"|data\.(japanese_engine|bert\..+)"
+    r"|data\.(japanese_engine|bert\..+|text\.(normaliser|words))"
 )
 # objects that are values: names with dots in them are no keys
 _WHOLE = ("data.spk2id", OWN)
+_WORDS = "data.text.words"  # likewise, of ours
+NORMALISER = "data.text.normaliser"
 
 
 @dataclass
@@ -165,14 +168,15 @@ def reference_config(
 def own_settings(cfg: Config) -> dict[str, Any]:
     """Return the section OWN of an export's config.json: dotted key -> value, of no default.
 
+    How its texts are read is always there, as without it they are read as the reference does.
     Folders of this machine are left out, as nobody else has them.
     """
-    defaults = flat(asdict(Config()))
+    defaults = flat(asdict(Config()), whole=(_WORDS,))
     return {
         key: value
-        for key, value in flat(asdict(cfg)).items()
+        for key, value in flat(asdict(cfg), whole=(_WORDS,)).items()
         if _OWN_KEYS.fullmatch(key)
-        and value != defaults.get(key)
+        and (key == NORMALISER or value != defaults.get(key))
         and not (isinstance(value, str) and value.startswith("/"))
     }
 
@@ -195,6 +199,9 @@ def converted(reference: Mapping[str, Any]) -> Converted:
     for key, value in given.items():
         _convert(key, value, result)
 
+    if NORMALISER not in result.ours:
+        result.ours[NORMALISER] = "reference"
+        result.notes.append(f"{NORMALISER} is reference: so were its texts read there")
     for key, value in ABSENT.items():
         if key not in given:
             result.ours |= dict.fromkeys(SAME[key], value)
@@ -266,19 +273,31 @@ def departures(cfg: Config) -> list[str]:
 
     If there is anything, the reference's tools will not load the exported files as they are.
     """
+    found = generator_departures(cfg)
+    if cfg.model.discriminator_width_divisor != 1:
+        found.append(
+            "model.discriminator_width_divisor is not 1: the reference's discriminators have full "
+            "width"
+        )
+    return found
+
+
+def generator_departures(cfg: Config) -> list[str]:
+    """Return what the reference's generator has no setting for."""
     found = []
     if cfg.model.bert_channels != BERT_CHANNELS:
         found.append(
             f"model.bert_channels is {cfg.model.bert_channels}; the reference's networks take "
             f"{BERT_CHANNELS}"
         )
-    if cfg.model.discriminator_width_divisor != 1:
-        found.append(
-            "model.discriminator_width_divisor is not 1: the reference's discriminators have full "
-            "width"
-        )
     if cfg.model.decoder != "hifigan":
         found.append(f"model.decoder is {cfg.model.decoder}; the reference's is hifigan")
+    wanted = DILATIONS[cfg.model.resblock]
+    if {len(own) for own in cfg.model.resblock_dilation_sizes} != {wanted}:
+        found.append(
+            f"model.resblock_dilation_sizes: the reference's resblock {cfg.model.resblock} has "
+            f"{wanted} dilations"
+        )
     further = cfg.data.bert.languages()[len(PUBLISHED) :]
     if further:
         codes = ", ".join(language.code for language in further)

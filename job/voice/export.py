@@ -1,15 +1,19 @@
-"""A checkpoint's networks as files for other tools: the reference's, safetensors, ONNX graphs."""
+"""A checkpoint's networks as files for other tools, each in the form that they read."""
 
 import importlib.util
 import json
 import tempfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from data.files import located
 from job.settings.cli import read_config
 from job.settings.reference_config import OWN, own_settings, reference_config
+from job.voice.hub_card import UNKNOWN, write_card
+from job.voice.hub_push import push
 from job.voice.onnx_graphs import TOLERANCE, largest_difference, write_onnx
+from job.voice.sbv2 import write_sbv2
 from trainable.config import GENERATORS
 from trainable.networks.generator.build import build_generator
 from trainable.run.checkpoint import load_weights
@@ -18,7 +22,24 @@ from trainable.weights.published import prefixes, write_pth, write_safetensors
 from trainable.weights.slm import slm_sizes
 from trainable.weights.warm_start import read_checkpoint
 
-FORMATS = ("reference", "safetensors", "onnx")
+HUB = "hub"
+FORMATS = ("reference", "safetensors", "onnx", "sbv2", HUB)
+SPEAKING = ("onnx", "sbv2")  # of the generator's inference alone
+
+
+@dataclass(frozen=True)
+class OnHub:
+    """What `hub` asks for.
+
+    Attributes:
+        licence: the hub's name of a licence, for the model card.
+        samples: whether a sentence of each language is spoken for it.
+        repo: USER/MODEL on the hub that the files are sent to; None: none.
+    """
+
+    licence: str = UNKNOWN
+    samples: bool = True
+    repo: str | None = None
 
 
 def export(
@@ -28,6 +49,7 @@ def export(
     networks: Sequence[str] | None = None,
     optimizer: bool = True,
     generator: str = GENERATORS[0],
+    on_hub: OnHub | None = None,
 ) -> list[str]:
     """Write the networks of a checkpoint, and config.json.
 
@@ -35,34 +57,61 @@ def export(
         folder: folder of the checkpoint.
         out: folder or URI to write to.
         form: one of FORMATS.
-        networks: networks to write; None: all; `onnx` is of the generator alone.
-        optimizer: whether the optimizers' states are written too; `onnx` has none.
+        networks: networks to write; None: all; SPEAKING are of the generator alone.
+        optimizer: whether the optimizers' states are written too; SPEAKING and `hub` have none.
         generator: which of GENERATORS is written as the generator; averaged weights have no
             optimizer.
+        on_hub: what `hub` asks for.
 
     Returns:
-        The paths written.
+        The paths written, and the address on the hub.
 
     Raises:
         ValueError: the checkpoint is damaged, or a file exists already; for `onnx`, a package is
-            missing, or onnxruntime does not compute what torch does.
+            missing, or onnxruntime does not compute what torch does; for `sbv2`, Style-Bert-VITS2
+            has no such networks; for `hub`, the hub refuses them.
+        OSError: a store, or the hub, does not answer.
+    """
+    # written here first: a failure leaves nothing at the destination
+    with tempfile.TemporaryDirectory() as made:
+        written = Path(made)
+        if form == "sbv2":
+            write_sbv2(folder, written, generator)
+        else:
+            write_published(folder, written, form, networks, optimizer and form != HUB, generator)
+        if form == HUB:
+            on_hub = on_hub or OnHub()
+            write_card(folder, written, generator, on_hub.licence, on_hub.samples)
+        paths = publish(written, out)
+        if on_hub is not None and on_hub.repo is not None:
+            paths.append(push(written, on_hub.repo, out))
+        return paths
+
+
+def write_published(
+    folder: Path,
+    out: Path,
+    form: str,
+    networks: Sequence[str] | None,
+    optimizer: bool,
+    generator: str,
+) -> None:
+    """Write networks to a local folder, with the reference's config.json.
+
+    Args: see `export`.
     """
     info = read_info(folder)
     cfg = read_config(folder / CONFIG)
-    # written here first: a failure leaves nothing at the destination
-    with tempfile.TemporaryDirectory() as written:
-        if form == "onnx":
-            export_onnx(folder, f"{written}/{prefixes()['g']}_{info.position.step}", generator)
-        else:
-            names = tuple(prefixes()) if networks is None else networks
-            export_weights(folder, written, form, names, optimizer, generator)
+    if form == "onnx":
+        export_onnx(folder, f"{out}/{prefixes()['g']}_{info.position.step}", generator)
+    else:
+        names = tuple(prefixes()) if networks is None else networks
+        export_weights(folder, str(out), form, names, optimizer, generator)
 
-        described = reference_config(cfg, info.speakers, slm_sizes(cfg.model.slm))
-        if own := own_settings(cfg):
-            described[OWN] = own
-        text = json.dumps(described, indent=2, ensure_ascii=False)
-        Path(written, "config.json").write_text(text, encoding="utf-8")
-        return publish(Path(written), out)
+    described = reference_config(cfg, info.speakers, slm_sizes(cfg.model.slm))
+    described[OWN] = own_settings(cfg)
+    text = json.dumps(described, indent=2, ensure_ascii=False)
+    (out / "config.json").write_text(text, encoding="utf-8")
 
 
 def export_weights(
@@ -79,7 +128,7 @@ def export_weights(
     found = read_checkpoint(folder, optimizer, generator)
     for name in (name for name in networks if name in found):
         stem = f"{out}/{prefixes()[name]}_{info.position.step}"
-        if form == "safetensors":
+        if form in ("safetensors", HUB):
             write_safetensors(Path(f"{stem}.safetensors"), found[name])
         else:
             write_pth(Path(f"{stem}.pth"), found[name], adamw)
@@ -123,13 +172,14 @@ def publish(folder: Path, out: str) -> list[str]:
         ValueError: one of them exists already.
     """
     fs, root = located(out)
-    names = sorted(path.name for path in folder.iterdir())
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    names = [path.relative_to(folder).as_posix() for path in files]
     existing = [name for name in names if fs.exists(f"{root}/{name}")]
     if existing:
         raise ValueError(
             f"{out} holds {', '.join(existing)} already: give another --out, or remove them"
         )
-    fs.makedirs(root, exist_ok=True)
     for name in names:
+        fs.makedirs(f"{root}/{name}".rpartition("/")[0], exist_ok=True)
         fs.put_file(str(folder / name), f"{root}/{name}")
     return [f"{out.rstrip('/')}/{name}" for name in names]

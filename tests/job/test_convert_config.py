@@ -71,7 +71,10 @@ def test_the_references_own_values_are_our_defaults(tmp_path):
         16 * max(PlanConfig().bucket_boundaries),
     )
     assert ours.data.speakers == {"Ann": 0, "Bo": 1}
-    assert replace(ours.data, plan=defaults.data.plan, speakers={}) == defaults.data
+    # as its texts were read, whose weights may be gone on with
+    assert ours.data.text.normaliser == "reference"
+    same = {"plan": defaults.data.plan, "speakers": {}, "text": defaults.data.text}
+    assert replace(ours.data, **same) == defaults.data
 
 
 def test_what_it_changes_arrives(tmp_path):
@@ -81,12 +84,14 @@ def test_what_it_changes_arrives(tmp_path):
         bf16_run=True,
         c_mel=30,
         eval_interval=500,
+        log_interval=50,
         freeze_ZH_bert=True,
         freeze_EN_bert=True,
     )
     ours = convert(tmp_path, reference)
     assert ours.train.freeze == ("zh_bert", "en_bert")
     assert (ours.train.precision, ours.train.loss_weights.mel) == ("bf16", 30)
+    assert (ours.train.log_every_steps, ours.train.image_every_steps) == (50, 50)
     assert (
         ours.train.checkpoint.every_steps,
         ours.eval.every_steps,

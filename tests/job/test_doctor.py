@@ -31,6 +31,7 @@ NODE = NodeReport(
 NO_GPU = replace(NODE, gpus=(), driver="", nccl="")
 CUDA = Config(scaling=ScalingSettings(device="cuda"))
 CPU = Config(scaling=ScalingSettings(device="cpu"))
+AUTO = replace(CUDA, train=TrainConfig(precision="auto"))
 COMPILED = Config(train=TrainConfig(compile="parts"))
 
 
@@ -89,6 +90,16 @@ def test_a_healthy_node_is_fit():
             lambda: fitness.gpus(CPU, [replace(NODE, gpu_trouble="V100 has 7.0")]),
             "ok",
             "not wanted",
+        ),
+        (
+            lambda: list(fitness.gpus(CUDA, [replace(NODE, bf16=True)]))[1:2],
+            "ok",
+            "train.precision fp32; these GPUs have bf16: auto takes it",
+        ),
+        (
+            lambda: list(fitness.gpus(AUTO, [replace(NODE, bf16=True), NODE]))[1:2],
+            "ok",
+            "train.precision auto: a new run takes fp32",
         ),
         (
             lambda: fitness.compilers(COMPILED, [NODE, replace(NODE, compiler_trouble="no g++")]),

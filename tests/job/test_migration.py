@@ -21,7 +21,7 @@ from data.plan.epoch_plan import Position
 from data.shards.manifest import read_manifest
 from data.stream.collate import to_batch
 from data.stream.loading import RowLoader
-from job import convert_config, synthesize
+from job import convert_config, evaluate, synthesize
 from job.on_ray.training import worker_config
 from job.settings.cli import to_yaml
 from job.settings.config import Config
@@ -57,6 +57,7 @@ OF_THIS_TEST = {
     "model__bert_channels": 32,
     "model__discriminator_width_divisor": 16,
     "train__max_steps": STEP + 1,
+    "train__precision": "auto",
     "data__plan__max_utterances": 4,
     "eval__syntheses": 0,
 }
@@ -171,6 +172,7 @@ def test_a_project_of_the_reference_goes_on_here(project, here, capsys):
     assert re.search(rf"step {STEP + 1}/{STEP + 1} epoch 9: mel .* dur_disc .* lr \S+ \| ", log)
     assert "leaves initial values" not in log
     assert re.search(r"code \w{12}; 1 workers of cpu with \S+, no group; .*, fp32, fast red", log)
+    assert re.search(r"train\.precision auto: fp32, cpu with \S+ has no bf16", log)
     assert re.search(r"VITS2; parameters g [\d,]+, .*; 0 tensors frozen", log)
 
     # one step moves a number by the learning rate at most; another's row is far away
@@ -186,3 +188,11 @@ def test_a_project_of_the_reference_goes_on_here(project, here, capsys):
     assert synthesize.main(of_page("job.synthesize", home)) == 0
     wave, rate = soundfile.read(home / "hello.wav")
     assert (rate, len(wave) > 1000) == (44100, True)
+
+    # and the files that it came with are a voice, without a run
+    theirs, shards = project / "Data/six/models", home / "shards/six"
+    argv = ["--checkpoint", theirs, "--shards", shards, "--out", home / "scores", "--device", "cpu"]
+    few = ["--utterances", 2, "--syntheses", 0]
+    assert evaluate.main([str(each) for each in (*argv, *few)]) == 0
+    scores = json.loads((home / "scores/evaluation.json").read_text())
+    assert (scores["step"], scores["scores"]["all"]["mel"] > 0) == (STEP, True)

@@ -1,10 +1,12 @@
 """Models that are nowhere are refused by their key before Ray starts; the doctor finds them."""
 
 import json
+import re
 from dataclasses import replace
 
 import pytest
 
+from data.bert.features import BertFeatures
 from data.models import HubUnreachableError, find_model, weights_to_load
 from job.on_ray.health import fitness, needs
 from job.on_ray.health.fitness import Check
@@ -14,6 +16,9 @@ from tests.job.conftest import DEMO, arguments
 from tests.job.test_bad_input import error_of
 from tests.job.test_doctor import NO_GPU, NODE
 from tests.tiny import demo_config
+from trainable.config import SlmConfig
+from trainable.networks.wavlm import WavLMFeatures
+from trainable.weights.slm import load_slm
 
 CLOSED = "http://127.0.0.1:9"  # the port of discard, where nobody listens
 
@@ -141,7 +146,7 @@ def test_the_doctor_warns_of_what_will_be_slow_or_odd():
     assert [c.state for c in needs.room_for_models([closed], 5)] == ["FAIL"]
 
 
-def test_a_model_on_a_hub_that_answers(monkeypatch):
+def test_a_model_on_a_hub_that_answers(monkeypatch, capsys):
     """The hub's answer is read as job.doctor shows it."""
     asked = {}
 
@@ -158,3 +163,13 @@ def test_a_model_on_a_hub_that_answers(monkeypatch):
     found = find_model("model.slm.path", "microsoft/wavlm-base-plus", "v1")
     assert (found.where, found.size) == ("hub", 5)
     assert (asked["name"], asked["revision"]) == ("microsoft/wavlm-base-plus", "v1")
+
+    # whoever loads it says so, before and after
+    monkeypatch.setattr(WavLMFeatures, "from_pretrained", lambda *_, **__: "loaded")
+    assert load_slm(SlmConfig("microsoft/wavlm-base-plus", "v1"), 44100) == "loaded"
+    before, after = capsys.readouterr().err.splitlines()
+    assert before == "downloads microsoft/wavlm-base-plus, 0.0 MB"
+    assert re.fullmatch(r"microsoft/wavlm-base-plus is downloaded, \d+ s", after)
+    with pytest.raises(ValueError, match="the hub has not given it"):
+        BertFeatures("hfl/a-bert")
+    assert capsys.readouterr().err.splitlines() == ["downloads hfl/a-bert, 0.0 MB"]

@@ -10,8 +10,9 @@ import signal
 import sys
 import time
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -192,6 +193,8 @@ def test_a_job_gets_variables_and_no_log_their_values(client, monkeypatch, capsy
         (["--env", "A B=hidden"], "--env takes NAME or NAME=VALUE"),
         (["--submission-id", "a/b"], "--submission-id is 'a/b'"),
         (["--submission-id", ""], "--submission-id is ''"),
+        (["--retry", "-1"], "--retry is -1: give how often at most, from 0"),
+        (["--retry", "1", "--no-wait"], "--retry follows the job, and --no-wait does not"),
     ],
 )
 def test_options_that_make_no_sense_are_refused(options, told, client):
@@ -202,7 +205,7 @@ def test_options_that_make_no_sense_are_refused(options, told, client):
 
 
 def test_no_wait_ends_at_once_and_tells_how_to_go_on(client, monkeypatch, capsys):
-    monkeypatch.setattr("job.submit.show_output", None)
+    monkeypatch.setattr(client, "tail_job_logs", None)
     assert main(["--no-wait", "--address", "http://head:8265", "--", "job.train"]) == 0
     shown = capsys.readouterr().out
     assert "ray job logs --follow --address http://head:8265 job" in shown
@@ -227,6 +230,94 @@ def test_a_terminal_that_leaves_has_its_own_status(error, client, monkeypatch, c
     assert f"continues without this terminal{f' ({error})' if str(error) else ''}." in (
         capsys.readouterr().out
     )
+
+
+class LosesHeads(Client):
+    """A cluster whose head goes while a job runs, as often as told, and comes back."""
+
+    def __init__(self, heads: int, keeps: bool = False):
+        """Begin with a head; `keeps`: a Redis keeps what it knows of jobs."""
+        super().__init__()
+        self.heads, self.keeps = heads, keeps
+        self.jobs: list[str] = []  # of the head of now
+        self.submitted: list[str] = []
+        self.away = 0
+
+    def submit_job(self, **given: object) -> str:
+        name = super().submit_job(**given)
+        self.jobs.append(name)
+        self.submitted.append(name)
+        return name
+
+    async def tail_job_logs(self, job: str):
+        yield f"{job} begins\n"
+        if self.heads:
+            self.heads -= 1
+            self.away = 3
+            self.jobs = self.jobs if self.keeps else []
+            raise RuntimeError("WebSocket connection closed unexpectedly")
+        yield f"{job} ends\n"
+
+    def list_jobs(self) -> None:
+        if self.away:
+            self.away -= 1
+            raise ConnectionError("refused")
+
+    def get_job_status(self, job: str) -> JobStatus:
+        if job not in self.jobs:
+            raise RuntimeError(f"Request failed with status code 404: no {job}")
+        return JobStatus.SUCCEEDED
+
+
+@pytest.fixture
+def loses(monkeypatch) -> Callable[..., LosesHeads]:
+    def made(heads: int, **settings: bool) -> LosesHeads:
+        client = LosesHeads(heads, **settings)
+        monkeypatch.setattr("job.submit.connect", lambda address: client)
+        return client
+
+    monkeypatch.setattr("job.submit.LOOK_EVERY_S", 0)
+    return made
+
+
+def test_a_job_that_is_lost_with_the_head_is_submitted_again(loses, capsys):
+    client = loses(2)
+    assert main(["--retry", "2", "--submission-id", "mine", "--", "job.train", "--seed", "1"]) == 0
+    assert client.submitted == ["mine", "mine-2", "mine-3"]
+    assert client.given["entrypoint"] == "python -m job.train --seed 1"
+    assert "job/train.py" in client.files  # a new head has no upload
+    told = capsys.readouterr().out
+    assert told.count("the head does not answer: waits until it is back (refused)") == 2
+    assert told.count("was lost with the head: it is submitted again") == 2
+    assert told.endswith("mine-3 ends\njob mine-3: succeeded\n")
+
+
+def test_after_the_last_retry_it_leaves_as_without_any(loses, capsys):
+    client = loses(2)
+    assert main(["--retry", "1", "--", "job.train"]) == 130
+    assert len(client.submitted) == 2
+    assert "continues without this terminal" in capsys.readouterr().out
+    assert main(["--", "job.train"]) == 0
+
+
+def test_a_job_that_the_head_still_knows_is_followed_on(loses, capsys):
+    client = loses(1, keeps=True)
+    assert main(["--retry", "1", "--", "job.train"]) == 0
+    assert client.submitted == ["job"]
+    assert capsys.readouterr().out.count("job begins") == 1
+
+
+@pytest.mark.parametrize(
+    ("error_type", "times"),
+    [("JOB_SUPERVISOR_ACTOR_DIED", 2), ("JOB_ENTRYPOINT_COMMAND_ERROR", 1), (None, 1)],
+)
+def test_a_job_that_fails_by_itself_is_not_tried_again(error_type, times, loses, monkeypatch):
+    client = loses(0)
+    monkeypatch.setattr(client, "get_job_status", lambda job: JobStatus.FAILED)
+    details = SimpleNamespace(error_type=error_type)
+    monkeypatch.setattr(client, "get_job_info", lambda job: details, raising=False)
+    assert main(["--retry", "1", "--", "job.train"]) == 1
+    assert len(client.submitted) == times
 
 
 def test_a_job_that_the_cluster_does_not_take_is_one_line_without_secrets(client, monkeypatch):

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 
+from data.config import TextConfig
 from data.plan.epoch_plan import Position
 from job.settings.cli import to_yaml
 from job.settings.config import Config
@@ -27,9 +28,10 @@ def tiny_voice_config(folder: Path) -> Config:
     return replace(cfg, data=replace(cfg.data, shards=str(folder / "shards")))
 
 
-def tiny_checkpoint(folder: Path) -> Path:
+def tiny_checkpoint(folder: Path, text: TextConfig | None = None) -> Path:
     """A checkpoint of random weights: new flows would be the identity, new durations all alike."""
     cfg, checkpoint = tiny_voice_config(folder), folder / "run/checkpoint_000000007"
+    cfg = replace(cfg, data=replace(cfg.data, text=text or cfg.data.text))
     checkpoint.mkdir(parents=True)
     state = tiny_state(cfg)
     randomise(state.nets["g"], 0.05)

@@ -66,3 +66,21 @@ def test_trials_share_what_the_cluster_has_for_loaders(
     monkeypatch.setattr(ray, "cluster_resources", lambda: node)
     found, number = shared_out(Config(data=DataConfig(loaders=asked)), at_once)
     assert (found.data.loaders, number) == (loaders, trials)
+
+
+@pytest.mark.parametrize(
+    ("gib", "asked", "trials"),
+    [(64, None, 8), (15, None, 8), (12, None, 6), (3, None, 1), (1, None, 1), (3, 4, 4)],
+)
+def test_the_memory_of_the_head_bounds_trials_unless_somebody_knows_better(
+    monkeypatch, gib, asked, trials
+):
+    """Ray keeps three tenths of it for the object store."""
+    head = {"CPU": 4.0, HEAD: 1.0, "memory": 0.7 * gib * 2**30}
+    head["object_store_memory"] = 0.3 * gib * 2**30
+    others = {"CPU": 16.0, "GPU": 8.0, "memory": 2.0**30}
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    nodes = [{"Alive": True, "Resources": each} for each in (others, head)]
+    monkeypatch.setattr(ray, "nodes", lambda: nodes)
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 20.0, "GPU": 8.0})
+    assert shared_out(Config(data=DataConfig(loaders=1)), asked)[1] == trials

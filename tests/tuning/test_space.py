@@ -78,7 +78,7 @@ def test_all_weights_and_learning_rates_are_keys():
         ("train.warmup_steps: {uniform: [1, 10]}", r"train\.warmup_steps takes no fractions"),
         (
             "train.precision: {choice: [fp32, fp8]}",
-            r"train\.precision is 'fp8': give fp32, bf16 or fp16",
+            r"train\.precision is 'fp8': give fp32, bf16, fp16 or auto",
         ),
         ("data.shards: {choice: [a, b]}", r"data\.shards must be the same in all trials"),
         ("train.max_steps: {choice: [1, 2]}", r"train\.max_steps must be the same in all trials"),

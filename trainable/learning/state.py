@@ -182,6 +182,12 @@ class TrainState:
 
     def __post_init__(self) -> None:
         train = self.train
+        if train.precision not in AUTOCAST_TYPES:
+            known = ", ".join(AUTOCAST_TYPES)
+            raise ValueError(
+                f"train.precision is {train.precision}, which job.train decides by its workers' "
+                f"GPUs: give {known} here"
+            )
         bare = {name: unwrapped(net) for name, net in self.nets.items()}
         generator = bare[GENERATOR]
         device = next(generator.parameters()).device

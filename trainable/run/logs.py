@@ -49,6 +49,8 @@ def earlier_log(folder: str, rank: int) -> Path:
 def start_logging(folder: str, rank: int) -> Path:
     """Log to the end of the rank's file, and on rank 0 to the console; return the file.
 
+    Details (DEBUG) are in the file alone.
+
     Raises:
         OSError: the file cannot be read or written.
     """
@@ -58,7 +60,9 @@ def start_logging(folder: str, rank: int) -> Path:
         if isinstance(sys.stdout, io.TextIOWrapper):
             # names that this locale does not have are shown escaped
             sys.stdout.reconfigure(errors="backslashreplace")
-        handlers.append(logging.StreamHandler(sys.stdout))
+        shown = logging.StreamHandler(sys.stdout)
+        shown.setLevel(logging.INFO)
+        handlers.append(shown)
 
     line = logging.Formatter(f"%(asctime)s rank {rank} %(levelname)s %(message)s")
     for handler in handlers:
@@ -66,7 +70,7 @@ def start_logging(folder: str, rank: int) -> Path:
 
     log.handlers = handlers
     log.propagate = False
-    log.setLevel(logging.INFO)
+    log.setLevel(logging.DEBUG)
     log.info("pid %d on %s", os.getpid(), platform.node())
     return path
 

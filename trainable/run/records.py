@@ -77,6 +77,7 @@ class RunLog:
         not_finite: what happens when numbers blow up.
         loss_scaling: whether a scaler skips updates, as under fp16.
         passed_over: steps that roll-backs have passed over.
+        clip: network -> norm that its gradients are clipped to, of those that are clipped.
         submit: does a piece of writing, perhaps beside the training.
         pending: steps whose scalars are not read yet.
         newest: line of the newest step that was read; empty before there is one.
@@ -91,6 +92,7 @@ class RunLog:
     not_finite: NotFiniteConfig = field(default_factory=NotFiniteConfig)
     loss_scaling: bool = False
     passed_over: Spans = ()
+    clip: Mapping[str, float] = field(default_factory=dict)
     submit: Callable[[Callable[[], None]], None] = _now
     pending: list[PendingStep] = field(default_factory=list)
     newest: dict[str, float] = field(default_factory=dict)
@@ -125,7 +127,10 @@ class RunLog:
         """
         pending = self.pending
         self.pending = []
-        lines = [p.fields | values for p, values in zip(pending, _read(pending), strict=True)]
+        lines = [
+            p.fields | values | _clipped(values, self.clip)
+            for p, values in zip(pending, _read(pending), strict=True)
+        ]
 
         error = None
         for number, (step, line) in enumerate(zip(pending, lines, strict=True), 1):
@@ -237,7 +242,7 @@ def _shown(line: Mapping[str, float]) -> dict[str, float]:
     numbers = {
         tag: value
         for tag, value in line.items()
-        if tag.startswith(("loss/", "grad_norm", "skipped_"))
+        if tag.startswith(("loss/", "grad_norm", "clipped_norm", "skipped_"))
     }
     seconds = line["seconds"]
     return numbers | {
@@ -297,6 +302,16 @@ def _line(report: StepReport, values: list[float], present: list[bool]) -> dict[
     losses = list(line)[: len(present)]
     absent = {tag for tag, there in zip(losses, present, strict=True) if not there}
     return {tag: value for tag, value in line.items() if tag not in absent}
+
+
+def _clipped(line: Mapping[str, float], clip: Mapping[str, float]) -> dict[str, float]:
+    """Return the gradient norms after clipping, of the networks that are clipped, by tag."""
+    before = {name: line[f"grad_norm_{name}"] for name in clip}
+    # one that is not finite is what it is: the step is not taken
+    return {
+        f"clipped_norm_{name}": min(norm, clip[name]) if math.isfinite(norm) else norm
+        for name, norm in before.items()
+    }
 
 
 def _consumed(pending: list[PendingStep]) -> list[list[int]]:

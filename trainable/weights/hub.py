@@ -8,11 +8,11 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 
-from huggingface_hub import HfApi
+from huggingface_hub import HfApi, try_to_load_from_cache
 from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 from huggingface_hub.hf_api import ModelInfo, RepoSibling
 
-from data.models import HubUnreachableError, unreachable
+from data.models import HubUnreachableError, megabytes, tell, unreachable
 
 log = logging.getLogger("bert_vits2_ray")
 KEY = "train.init_from"
@@ -46,6 +46,8 @@ def download(
     siblings = {sibling.rfilename: sibling for sibling in info.siblings or []}
     for file in files:
         # by the commit: all files are of one revision, also if the model changes meanwhile
+        if try_to_load_from_cache(repo, file, revision=info.sha) is None:
+            tell(f"downloads {file} of {name}, {megabytes(siblings[file].size or 0)}")
         path = Path(api.hf_hub_download(repo, file, revision=info.sha))
         if intact(path, siblings[file]):
             continue
@@ -58,7 +60,7 @@ def download(
                 f"{file} of {name} differs from the hash that {api.endpoint} states: "
                 "use another mirror"
             )
-    log.info("%s is at revision %s", name, info.sha)
+    tell(f"{name} is here, at revision {info.sha}")
     return path.parent
 
 

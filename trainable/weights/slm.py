@@ -3,6 +3,7 @@
 import torch
 from transformers import WavLMConfig
 
+from data.models import download_told
 from trainable.config import SlmConfig
 from trainable.networks.wavlm import WavLMFeatures
 
@@ -31,9 +32,10 @@ def load_slm(cfg: SlmConfig, sampling_rate: int) -> WavLMFeatures:
         OSError: neither a folder nor a name on the hub (transformers' own message).
     """
     if cfg.path != "random":
-        return WavLMFeatures.from_pretrained(
-            cfg.path, revision=cfg.revision, model_sr=sampling_rate, slm_sr=cfg.sampling_rate
-        )
+        with download_told(cfg.path, cfg.revision):
+            return WavLMFeatures.from_pretrained(
+                cfg.path, revision=cfg.revision, model_sr=sampling_rate, slm_sr=cfg.sampling_rate
+            )
     from transformers import WavLMModel  # seconds of imports
 
     with torch.random.fork_rng(devices=[]):

@@ -103,12 +103,9 @@ class TrainingLoop:
                 self.validate_and_save()
             while self.has_steps_left():
                 self.train_on_a_stream()
-        log.info(
-            "step %d of %d: done; parameters %s",
-            self.state.position.step,
-            self.cfg.train.max_steps,
-            self.state.digest(),
-        )
+        stands = f"step {self.state.position.step} of {self.cfg.train.max_steps}: done"
+        log.info("%s", stands)
+        log.debug("%s; parameters %s", stands, self.state.digest())
         self.records.close()
 
     @collective
@@ -143,6 +140,7 @@ class TrainingLoop:
             number = here.step + 1
             is_last = number == train.max_steps
             plan = self.schedule.plan(here.epoch)
+            is_first = announced is None
             if here.epoch != announced and self.worker.rank == 0:
                 announce(here.epoch, plan, self.names)
             announced = here.epoch
@@ -152,6 +150,8 @@ class TrainingLoop:
             begin = time.perf_counter()
             micro_batches = next(stream)
             waited = time.perf_counter() - begin
+            if is_first:
+                log.debug("data are open after %.1f s", waited)
 
             # train on them
             frames = computed_frames(micro_batches)

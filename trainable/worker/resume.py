@@ -3,10 +3,14 @@
 After numbers blew up it begins again at a scheduled checkpoint, behind the bad step.
 """
 
+import contextlib
 import logging
 from collections.abc import Mapping
 from dataclasses import replace
 
+import yaml
+
+from data.files import below, read_file
 from data.plan.epoch_plan import Position
 from data.plan.history import changed
 from data.plan.schedule import Schedule
@@ -17,11 +21,11 @@ from trainable.distributed.collectives import broadcast, collective, on_all_rank
 from trainable.distributed.wrapping import unwrapped
 from trainable.learning.not_finite import NotFiniteError
 from trainable.learning.optimizer import base_rate
-from trainable.learning.state import TrainState
+from trainable.learning.state import AUTOCAST_TYPES, TrainState
 from trainable.run.checkpoint import load_checkpoint
 from trainable.run.format import CONFIG, CheckpointInfo
 from trainable.run.saver import Saver
-from trainable.run.storage import fetched, newest_good
+from trainable.run.storage import checkpoints, fetched, newest_good
 from trainable.settings import changed_settings
 from trainable.weights.warm_start import Taken, check_first_step, warm_start
 from trainable.worker.config import WorkerConfig
@@ -40,6 +44,22 @@ def spec_of_new_run(cfg: WorkerConfig, manifest: Manifest) -> StreamSpec:
         segment_frames=cfg.train.segment_size // cfg.data.hop_length,
         block=block_of(manifest),
     )
+
+
+def precision_of(folder: str) -> str | None:
+    """Return what a run's newest checkpoint was computed in; None if there is no checkpoint yet.
+
+    The checkpoint may be damaged, so that an older one is resumed from: that says the same.
+
+    Raises:
+        OSError: the storage cannot be read.
+    """
+    for checkpoint in checkpoints(folder):
+        with contextlib.suppress(yaml.YAMLError, TypeError, KeyError):
+            found = yaml.safe_load(read_file(below(checkpoint, CONFIG)))["train"]["precision"]
+            if found in AUTOCAST_TYPES:
+                return found
+    return None
 
 
 @collective

@@ -1,8 +1,13 @@
 """A worker's parts, made in an order that is the same on all ranks: most make collective calls."""
 
+import logging
 import uuid
 from collections import Counter
+from dataclasses import replace
 from functools import partial
+from typing import Any, cast
+
+import yaml
 
 from data.memory import give_back_freed_memory
 from data.plan.epoch_plan import Position
@@ -14,7 +19,7 @@ from data.stream.spec import StreamSpec, know, schedule_of
 from trainable.distributed.agreement import Agreement
 from trainable.distributed.collectives import all_gather, broadcast, collective, on_all_ranks
 from trainable.evaluation.validation import Validator
-from trainable.hardware import device_name, set_up_torch
+from trainable.hardware import bf16_of, device_name, set_up_torch
 from trainable.learning.rehearsal import rehearse
 from trainable.learning.state import TrainState, build_networks
 from trainable.learning.step import TrainingStep
@@ -28,9 +33,11 @@ from trainable.worker.config import WorkerConfig
 from trainable.worker.loop import TrainingLoop
 from trainable.worker.progress import tell_what_runs
 from trainable.worker.ray_worker import Worker
-from trainable.worker.resume import resume_or_start, spec_of_new_run
+from trainable.worker.resume import precision_of, resume_or_start, spec_of_new_run
 from trainable.worker.saving import Checkpoints
 from trainable.worker.watchdog import Watchdog
+
+log = logging.getLogger("bert_vits2_ray")
 
 
 @collective
@@ -53,6 +60,7 @@ def set_up(
     log_file = on_all_ranks(lambda: start_logging(cfg.folder, rank), cfg.retry_s)
     set_up_torch(cfg.train, cfg.threads, worker.device)
     check_devices(cfg, worker)
+    cfg = with_precision(cfg, worker)
     saver = Saver(cfg.folder, cfg.train.checkpoint, cfg.owner, write_list)
 
     # the data
@@ -123,6 +131,39 @@ def check_devices(cfg: WorkerConfig, worker: Worker) -> None:
 
 
 @collective
+def with_precision(cfg: WorkerConfig, worker: Worker) -> WorkerConfig:
+    """Decide what `train.precision: auto` computes in; other values stay.
+
+    A run goes on in what it began with, also where another GPU would have it begin otherwise.
+
+    Raises:
+        ValueError: it began with bf16, and a GPU has none.
+        StorageError: the storage failed for too long.
+    """
+    if cfg.train.precision != "auto":
+        return cfg
+    rank = worker.rank
+    own = on_all_ranks(lambda: precision_of(cfg.folder) if rank == 0 else None, cfg.retry_s)
+    began = broadcast(own)
+    without = [name for name, capable in all_gather(bf16_of(worker.device)) if not capable]
+    gpus = [name for name in without if not name.startswith("cpu")]
+    if began == "bf16" and gpus:
+        raise ValueError(
+            f"train.precision is auto, the run began with bf16, and {gpus[0]} has none: use newer "
+            "GPUs, or set train.precision fp32"
+        )
+    chosen = began or ("fp32" if without else "bf16")
+    if rank == 0:
+        found = f"{without[0]} has no bf16" if without else "every worker's GPU has it"
+        log.info("train.precision auto: %s, %s", chosen, "as the run began" if began else found)
+    settings = yaml.safe_load(cfg.config_yaml)
+    settings["train"]["precision"] = chosen
+    text = yaml.safe_dump(settings, sort_keys=False, allow_unicode=True)
+    train = replace(cfg.train, precision=cast(Any, chosen))
+    return replace(cfg, train=train, config_yaml=text)
+
+
+@collective
 def read_shared_manifest(cfg: WorkerConfig) -> Manifest:
     """Read the manifest of the data.
 
@@ -177,8 +218,15 @@ def open_records(cfg: WorkerConfig, rank: int, state: TrainState, saver: Saver) 
         not_finite=cfg.train.not_finite,
         loss_scaling=cfg.train.precision == "fp16",
         passed_over=state.passed_over,
+        clip=clipped_networks(cfg, state),
         submit=saver.submit,
     )
+
+
+def clipped_networks(cfg: WorkerConfig, state: TrainState) -> dict[str, float]:
+    """Return network -> norm that its gradients are clipped to, of those that are clipped."""
+    limits = {name: cfg.train.clip_norm.limit(name, cfg.train.precision) for name in state.nets}
+    return {name: limit for name, limit in limits.items() if limit is not None}
 
 
 @collective

@@ -154,9 +154,19 @@ def gpus(cfg: Config, reports: Sequence[NodeReport]) -> Iterator[Check]:
     elif nodes := [report for report in reports if report.gpus]:
         found = [f"{len(r.gpus)} x {r.gpus[0]} on {r.node}" for r in nodes]
         yield Check("GPU", "ok", ", ".join(found))
+        yield Check("precision", "ok", _precision(cfg, nodes))
         yield Check("driver, NCCL", "ok", f"{nodes[0].driver}, {nodes[0].nccl}")
     else:
         yield _no_gpu(cfg)
+
+
+def _precision(cfg: Config, nodes: Sequence[NodeReport]) -> str:
+    """Return what the run computes in, and whether the GPUs have bf16."""
+    precision, capable = cfg.train.precision, all(report.bf16 for report in nodes)
+    if precision == "auto":
+        return f"train.precision auto: a new run takes {'bf16' if capable else 'fp32'}"
+    faster = precision == "fp32" and capable
+    return f"train.precision {precision}" + "; these GPUs have bf16: auto takes it" * faster
 
 
 def compilers(cfg: Config, reports: Sequence[NodeReport]) -> Iterator[Check]:

@@ -47,6 +47,7 @@ class NodeReport:
         cache: folder where models of the hub are kept.
         cache_error: why nothing can be written there; empty if it can.
         gpu_trouble: why torch cannot use the GPUs that Ray or torch sees; empty if it can.
+        bf16: whether there are GPUs, and all compute bf16 themselves.
         compiler_trouble: why it cannot compile as train.compile asks; empty if it can.
     """
 
@@ -66,6 +67,7 @@ class NodeReport:
     cache: str = ""
     cache_error: str = ""
     gpu_trouble: str = ""
+    bf16: bool = False
     compiler_trouble: str = ""
 
 
@@ -101,6 +103,7 @@ def look(
         cache=HF_HUB_CACHE,
         cache_error=try_folder(HF_HUB_CACHE),
         gpu_trouble=gpu_trouble(train.precision) if gpus or names else "",
+        bf16=bool(names) and not gpu_trouble("bf16"),
         compiler_trouble=compiler_trouble(train, gpu=bool(names)),
     )
 

@@ -6,7 +6,7 @@ import pytest
 import ray
 
 from data.config import DataConfig
-from job.on_ray.cluster import use_gpu
+from job.on_ray.cluster import check_device, use_gpu
 from job.on_ray.training import loaders_for, settled, worker_config
 from job.settings.config import Config, ScalingSettings
 from tests.deploy.test_cluster_files import preset, scaling
@@ -33,6 +33,16 @@ def test_who_takes_a_gpu(monkeypatch, device, gpus, address, takes):
             use_gpu(cfg)
     else:
         assert use_gpu(cfg) is takes
+
+
+def test_a_run_that_finds_no_gpu_says_so(monkeypatch, capsys):
+    monkeypatch.setattr(ray, "cluster_resources", dict)
+    check_device(Config(scaling=ScalingSettings(device="auto")))
+    assert capsys.readouterr().out == (
+        "note: scaling.device is auto and no GPU is up: trains on CPUs\n"
+    )
+    check_device(Config(scaling=ScalingSettings(device="cpu")))
+    assert capsys.readouterr().out == ""
 
 
 def test_the_clusters_preset_wants_gpus_though_none_is_up():

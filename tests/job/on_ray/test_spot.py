@@ -8,7 +8,9 @@ from email.utils import format_datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+from ray.exceptions import AuthenticationError
 
+from job import spot
 from job.spot import Metadata
 
 
@@ -89,6 +91,16 @@ def test_a_notice_that_is_late_leaves_a_second(metadata, monkeypatch):
         Service, "notice", json.dumps({"action": "stop", "time": "2020-01-01T00:00:00Z"})
     )
     assert metadata.seconds_left("aws") == 1
+
+
+def test_a_cluster_that_does_not_know_us_is_told_in_a_line(monkeypatch, capsys):
+    def refuses(*_: object, **__: object) -> None:
+        raise AuthenticationError("Unauthorized:\nMissing authentication token")
+
+    monkeypatch.setattr(spot.ray, "init", refuses)
+    assert spot.main(["--cloud", "none"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: the cluster asks for its token: set RAY_AUTH_MODE=token")
 
 
 def test_no_cloud(metadata):

@@ -1,29 +1,34 @@
 """A run that waits for nodes says so once per minute, with what is missing, and no traceback."""
 
-import inspect
 import io
 import logging
-import sys
+from pathlib import Path
 
 import pytest
 import ray
+from ray._private.ray_logging import WorkerStandardStreamDispatcher
 
 from job.on_ray.failures import FailuresInARow
 from job.on_ray.private import (
     ControllerError,
     ElasticPolicy,
-    ElasticScalingPolicy,
     FailureConfig,
     FailureDecision,
     NoopDecision,
     ScalingConfig,
-    TrainAutoscalingCoordinatorClient,
     WorkerGroupStartupTimeoutError,
-    WorkerGroupState,
+    output,
 )
 from job.on_ray.scaling import PromptScaling, waiting_for
 from job.on_ray.watching import waiting
-from job.on_ray.watching.waiting import ATTEMPT, MEANS_NOTHING, quieten
+from job.on_ray.watching.quiet import (
+    ATTEMPT,
+    LEAVES,
+    LINES_MEAN_NOTHING,
+    MEANS_NOTHING,
+    quieten,
+    quieten_driver,
+)
 from trainable.worker.config import WorkerConfig
 
 PER_WORKER = {"CPU": 1.0, "GPU": 1.0}
@@ -127,11 +132,56 @@ def test_an_elastic_run_says_nothing_while_nothing_changes(controller, console):
     )
 
 
+def test_workers_that_leave_as_they_were_told_leave_without_a_traceback(controller, console):
+    error = "trainable.worker.preemption.PreemptedError: the node of rank 0 is leaving"
+    controller.error(f"Error in training function:\nTraceback ...\n{error}")
+    controller.info(f"[FailurePolicy] RETRY\n  Source: preemption\nError: {error}")
+    assert console.getvalue() == ""
+    controller.error("Error in training function:\nTraceback ...\nValueError: a mistake")
+    controller.info("[FailurePolicy] RETRY\n  Source: worker group\n")
+    assert console.getvalue().startswith("Error in training function:\nTraceback ...\nValueError")
+    assert "worker group" in console.getvalue()
+
+
+# as Ray says it, and whether a driver passes it on
+PINNED = "with label selectors: [ray.io/node-id IN [abc123]]. Add suitable node types to this"
+LINES = {
+    "[E 1 2] core_worker.cc:2465: Actor with class name: 'PreemptionWatcher' and ID: 'c3' has "
+    "constructor arguments in the object store and max_restarts > 0.": False,
+    f"No available node types can fulfill resource requests {{'CPU': 1.0}}*2 {PINNED}": False,
+    "No available node types can fulfill cluster constraint: {'GPU': 1.0}*4. Add": False,
+    "No available node types can fulfill resource requests {'CPU': 1.0}*2. Add suitable": True,
+    "No available node types can fulfill resource requests {'TPU': 1.0}*1, {'CPU': 1.0}*2 "
+    f"{PINNED}": True,
+    "rank 0 step 5: saves now": True,
+    "[E 1 2] core_worker.cc:1: out of memory": True,
+}
+
+
+def test_a_driver_passes_on_what_means_something(monkeypatch):
+    printed: list[dict] = []
+    dispatcher = WorkerStandardStreamDispatcher()
+    dispatcher.add_handler("ray_print_logs", printed.append)
+    dispatcher.add_handler("another", lambda batch: None)
+    monkeypatch.setattr(output, "dispatcher", dispatcher)
+    quieten_driver()
+    dispatcher.emit({"pid": 1, "lines": list(LINES)})
+    dispatcher.emit({"pid": 2, "lines": [line for line, shown in LINES.items() if not shown]})
+    assert printed == [{"pid": 1, "lines": [line for line, shown in LINES.items() if shown]}]
+    dispatcher.remove_handler("ray_print_logs")  # as Ray does when it disconnects
+    assert [name for name, _ in dispatcher.handlers] == ["another"]
+
+
 def test_ray_still_says_what_is_held_back():
-    modules = [
-        ElasticScalingPolicy.__module__,
-        TrainAutoscalingCoordinatorClient.__module__,
-        WorkerGroupState.__module__.rpartition(".")[0] + ".worker_group",
-    ]
-    said = "".join(inspect.getsource(sys.modules[name]) for name in modules)
-    assert all(beginning in said for beginning in (*MEANS_NOTHING, ATTEMPT))
+    """In its sources, and in its compiled part."""
+    package = Path(ray.__file__).parent
+    said = "".join(path.read_text() for path in (package / "train/v2/_internal").rglob("*.py"))
+    assert all(beginning.split("\n")[0].split("]")[0] in said for beginning in MEANS_NOTHING)
+    assert ATTEMPT in said
+    assert LEAVES[0] in said
+    scheduler = (package / "autoscaler/v2/event_logger.py").read_text()
+    compiled = (package / "_raylet.so").read_bytes()
+    assert b"has constructor arguments in the object store and max_restarts" in compiled
+    assert len(LINES_MEAN_NOTHING) == 3
+    for told in ("fulfill resource requests", " with label selectors: [", "cluster constraint"):
+        assert told in scheduler

@@ -13,7 +13,7 @@ serve = pytest.importorskip("ray.serve")
 from job.serve.application import build  # noqa: E402
 from job.serve.voices import Voices  # noqa: E402
 from job.voice.voice import SpeechRequest  # noqa: E402
-from tests.job.serve.test_listen import SENTENCES, asked  # noqa: E402
+from tests.job.serve.test_listen import SENTENCES, asked, write_sounds  # noqa: E402
 from tests.job.voices import SAID, tiny_checkpoint  # noqa: E402
 
 PORT = 8799
@@ -52,12 +52,16 @@ def test_a_batch_speaks_what_each_alone_speaks_and_names_what_cannot_be(tmp_path
 @pytest.mark.usefixtures("ray_local")
 def test_a_cluster_serves_the_page(tmp_path):
     checkpoint = tiny_checkpoint(tmp_path)
+    write_sounds(checkpoint.parent, (7,))
     serve.start(http_options={"host": "127.0.0.1", "port": PORT})
     serve.run(build({"checkpoint": str(checkpoint.parent)}), name="voice", route_prefix="/voice")
     server = SimpleNamespace(port=PORT, path="/voice/speak")
     page = urllib.request.urlopen(f"http://127.0.0.1:{PORT}/voice/").read().decode()
     assert "<h1>run</h1>" in page
     assert re.search(r"<option>en</option>", page)
+
+    heard = f"http://127.0.0.1:{PORT}/voice/heard?tag=sentence/EN_en&step=7"
+    assert urllib.request.urlopen(heard).read().startswith(b"RIFF")
 
     begin = time.monotonic()
     status, lines = asked(server, {"text": SENTENCES, "speaker": "en"})

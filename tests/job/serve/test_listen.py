@@ -28,17 +28,22 @@ from trainable.run.board import Board
 SENTENCES = "[EN]Good morning. How are you today?[ZH]今天天气真不错。"
 
 
-@pytest.fixture(scope="module")
-def run_folder(tmp_path_factory) -> Path:
-    folder = tiny_checkpoint(tmp_path_factory.mktemp("voice")).parent
-    for session, steps in enumerate([(3, 6), (6, 7)]):
-        board = Board(steps[0])  # the second one has resumed from step 5
+def write_sounds(run: Path, *sessions: tuple[int, ...]) -> None:
+    """What a run that was started so often has spoken, at each start's steps."""
+    for session, steps in enumerate(sessions):
+        board = Board(steps[0])
         for step in steps:
             wave = np.full(4410, 0.1 * session, np.float32)
             board.audio("sentence/EN_en", wave, step, 44100, "Good morning, <b>all</b>.")
-        events = folder / f"tensorboard/eval/events.out.tfevents.{session}"
+        events = run / f"tensorboard/eval/events.out.tfevents.{session}"
         events.parent.mkdir(parents=True, exist_ok=True)
         events.write_bytes(board.take())
+
+
+@pytest.fixture(scope="module")
+def run_folder(tmp_path_factory) -> Path:
+    folder = tiny_checkpoint(tmp_path_factory.mktemp("voice")).parent
+    write_sounds(folder, (3, 6), (6, 7))  # the second session has resumed from step 5
     return folder
 
 
@@ -209,13 +214,11 @@ def test_a_voice_grows_with_its_run(tmp_path):
     sums = json.loads((newer / "checksums.json").read_text())
     sums["state.json"] = hashlib.sha256((newer / "state.json").read_bytes()).hexdigest()
     (newer / "checksums.json").write_text(json.dumps(sums))
-    board = Board(1)
-    board.audio("sentence/EN_en", np.zeros(10, np.float32), 8, 44100, "Yes.")
-    events = run / "tensorboard/eval/events.out.tfevents.1"
-    events.parent.mkdir(parents=True)
-    events.write_bytes(board.take())
+    write_sounds(run, (8,))
     told = voices.described()
     assert told.step == 8
-    assert [(sound.step, sound.text, sound.wav) for sound in told.sounds] == [(8, "Yes.", b"")]
+    assert [(sound.step, sound.text, sound.wav) for sound in told.sounds] == [
+        (8, "Good morning, <b>all</b>.", b"")
+    ]
     assert voices.heard("sentence/EN_en", 8).startswith(b"RIFF")
     assert voices.heard("sentence/EN_en", 9) == b""

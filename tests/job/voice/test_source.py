@@ -12,9 +12,13 @@ import soundfile
 import torch
 from huggingface_hub import HfApi
 
+from data.config import TextConfig
 from job import evaluate, synthesize
 from job import export as export_command
+from job.settings.cli import read_config
 from job.voice.export import export
+from job.voice.source import opened
+from job.voice.voice import SpeechRequest, Voice
 from tests.job.reference_configs import REFUSED
 from tests.job.voices import tiny_checkpoint
 from tests.trainable.weights import test_hub
@@ -47,6 +51,31 @@ def spoken(source: object, out: Path, speaker: str = "en") -> np.ndarray:
 def test_an_export_speaks_as_its_run_does(form, made, tmp_path):
     wave = spoken(made / form, tmp_path / "x.wav")
     assert np.array_equal(wave, soundfile.read(made / "run.wav")[0])
+
+
+@pytest.mark.medium
+@pytest.mark.parametrize("normaliser", ["ours", "reference"])
+def test_an_export_reads_texts_as_its_run_does(normaliser, tmp_path):
+    """What no config.json has a key for: numbers, and words of its own."""
+    text = TextConfig(normaliser, words={"EN": {"morning": "N UW1 N"}})
+    checkpoint = tiny_checkpoint(tmp_path, text)
+    export(checkpoint, str(tmp_path / "out"), "safetensors", ["g"])
+    request = SpeechRequest("Good morning at 3:05.", "en", "EN")
+    readings = []
+    for source in (checkpoint, tmp_path / "out"):
+        with opened(str(source), speaks_only=True) as folder:
+            voice = Voice.load(folder)
+        assert voice.data.text == text
+        readings.append(voice.read(request).reading.x.tolist())
+    assert readings[0] == readings[1]
+
+
+def test_a_voice_of_the_reference_is_read_as_there(made, tmp_path):
+    content = json.loads((made / "reference/config.json").read_text())
+    del content["bert_vits2_ray"]["data.text.normaliser"]
+    source = published(tmp_path / "voice", made, content)
+    with opened(str(source)) as folder:
+        assert read_config(folder / "config.yaml").data.text == TextConfig("reference")
 
 
 @pytest.mark.medium

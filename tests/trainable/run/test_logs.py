@@ -47,3 +47,16 @@ def test_a_local_log_is_appended_to(folder, tmp_path):
         log.info(said)
     assert path == Path(tmp_path, "run/logs/rank-0.log")
     assert [line.split()[-1] for line in path.read_text().splitlines()[1::2]] == ["one", "two"]
+
+
+def test_details_are_in_the_file_alone(folder, tmp_path, capsys):
+    path = start_logging(str(tmp_path / "run"), 0)
+    log.debug("a detail")
+    log.info("a step")
+    assert [line.split()[4:] for line in path.read_text().splitlines()[1:]] == [
+        ["DEBUG", "a", "detail"],
+        ["INFO", "a", "step"],
+    ]
+    shown = capsys.readouterr().out
+    assert "a step" in shown
+    assert "a detail" not in shown

@@ -24,6 +24,12 @@ from trainable.run import growing
 from trainable.run.metrics_file import read_metrics
 from trainable.run.records import RunLog
 
+# what the training adds to a step's scalars
+FIELDS = {
+    **{"lr": 0.1, "epoch": 0, "world_size": 1, "seconds": 1.0, "utterances": 4},
+    **{"padding": 0.0, "seconds_waiting": 0.0, "peak_gib": 0.0},
+}
+
 
 def report(absent: tuple[str, ...] = (), **scalars: float) -> StepReport:
     """A report of losses, and behind them gradient norms."""
@@ -49,6 +55,19 @@ def test_scalars_are_read_once_and_losses_a_step_does_not_have_are_left_out(tmp_
         {"step": 1, "loss/g/mel": 1.5} | shared,
         {"step": 2, "loss/g/mel": 1.25, last: 0.5} | shared,
     ]
+
+
+def test_norms_are_told_before_and_after_clipping(tmp_path):
+    log = RunLog(str(tmp_path), 0, writes=True, clip={"g": 5.0, "d": 5.0})
+    norms = {"grad_norm_g": 9.0, "grad_norm_d": 2.0, "grad_norm_wd": 9.0}
+    log.add(report(**{"loss/g/mel": 1.5}, **norms), step=1, **FIELDS)
+    log.scalars(*log.flush())
+    log.close()
+    (line,) = read_metrics(str(tmp_path))
+    clipped = {tag: value for tag, value in line.items() if tag.startswith("clipped_norm")}
+    assert clipped == {"clipped_norm_g": 5.0, "clipped_norm_d": 2.0}
+    assert log.told.items() > clipped.items()
+    assert {tag: line[tag] for tag in norms} == norms
 
 
 @pytest.mark.parametrize("micro_batches", [1, 4, 5, 512])
@@ -84,12 +103,10 @@ def test_an_object_store_holds_few_event_files(tmp_path, monkeypatch):
     clock = 0.0
     monkeypatch.setattr(growing.time, "monotonic", lambda: clock)
     folder = f"memory://{tmp_path.name}/run"
-    fields = {"lr": 0.1, "epoch": 0, "world_size": 1, "seconds": 1.0, "utterances": 4}
-    fields |= {"padding": 0.0, "seconds_waiting": 0.0, "peak_gib": 0.0}
     log = RunLog(folder, 0, writes=True)
     for step in range(1, 401):
         clock += 10.0
-        log.add(report(**{"loss/g/mel": 1.5}), step=step, **fields)
+        log.add(report(**{"loss/g/mel": 1.5}), step=step, **FIELDS)
         log.scalars(log.flush()[-1])
         if step % 50 == 0:
             log.persist()
@@ -107,7 +124,7 @@ def test_an_object_store_holds_few_event_files(tmp_path, monkeypatch):
     log = RunLog(folder, 400, writes=True)
     for step in range(401, 501):
         clock += 10.0
-        log.add(report(**{"loss/g/mel": 1.5}), step=step, **fields)
+        log.add(report(**{"loss/g/mel": 1.5}), step=step, **FIELDS)
         log.scalars(log.flush()[-1])
     log.close()
     steps, files = shown(folder, tmp_path / "again")

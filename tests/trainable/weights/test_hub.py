@@ -147,9 +147,14 @@ def load(hub: Hub, name: str = "someone/voice") -> nn.Module:
 
 
 @pytest.mark.parametrize("name", ["someone/voice", "someone/voice@v2"])
-def test_the_newest_files_are_fetched_once(hub, net, name):
+def test_the_newest_files_are_fetched_once_and_it_is_told(hub, net, name, capfd):
     for _ in range(2):
         assert torch.equal(load(hub, name).weight, net.weight)
+    size = f"{len(hub.files['G_7.pth']) / 1e6:,.1f} MB"
+    here = f"{name} is here, at revision {COMMIT}"
+    # of no terminal; the second time there is nothing to wait for
+    told = [line for line in capfd.readouterr().err.splitlines() if name in line]
+    assert told == [f"downloads G_7.pth of {name}, {size}", here, here]
     assert downloads(hub) == [("G_7.pth", None)]
 
 

@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+from dataclasses import replace
 
 import fsspec
 import pytest
@@ -11,14 +12,22 @@ from torch import nn
 
 from data.plan.epoch_plan import Position
 from job.settings.cli import to_yaml
+from job.settings.reference_config import converted
 from job.voice.export import export
+from tests.reference.goldens import REFERENCE
 from tests.tiny import tiny_batch, tiny_config, tiny_state
 from tests.trainable.networks.tiny import with_hifigan
 from trainable.learning.optimizer import moments
 from trainable.learning.step import TrainingStep
 from trainable.run.checkpoint import save_checkpoint
 from trainable.run.format import CheckpointInfo
-from trainable.weights.published import ADAMW, Published, prefixes, write_safetensors
+from trainable.weights.published import (
+    ADAMW,
+    Published,
+    prefixes,
+    read_published,
+    write_safetensors,
+)
 from trainable.weights.warm_start import warm_start
 
 
@@ -113,9 +122,10 @@ def test_all_that_does_not_fit_is_named(tmp_path):
     assert torch.equal(mine.get_parameter("0.weight"), published.get_parameter("0.weight"))
 
 
-def trained_state(**train):
+def trained_state(spectral: bool = False, **train):
     """A tiny state after one step, so that its optimizers have a history."""
     cfg = tiny_config(micro_batches_per_step=1, **train)
+    cfg = replace(cfg, model=replace(cfg.model, use_spectral_norm=spectral))
     state = tiny_state(cfg)
     TrainingStep(state, cfg.train, cfg.data)([(0, tiny_batch(cfg, 0))])
     state.position = Position(1, 0, 1)
@@ -187,6 +197,56 @@ def test_import_export_import_leaves_every_bit(form, tmp_path):
         each.position, each.base_rates = Position(1, 0, 1), dict.fromkeys(state.nets, 3e-4)
         TrainingStep(each, cfg.train, cfg.data)([(0, batch)])
     assert_same(direct, state)
+
+
+FILES = {"reference": "D_1.pth", "safetensors": "D_1.safetensors"}
+
+
+@pytest.mark.medium
+@pytest.mark.parametrize("form", FILES)
+def test_files_with_spectral_norm_go_both_ways(form, tmp_path):
+    """Its vectors lie beside the weights, by the reference's names, and are no parameters."""
+    cfg, state = trained_state(spectral=True)
+    out = tmp_path / "out"
+    export(saved(tmp_path / "checkpoint", cfg, state), str(out), form)
+    theirs = read_published(out / FILES[form])
+    names = REFERENCE.json("state_dict_names")["MultiPeriodDiscriminator/use_spectral_norm"]
+    assert set(theirs.weights) == set(names)
+    description = json.loads((out / "config.json").read_text())
+    assert converted(description).ours["model.use_spectral_norm"] is True
+
+    again = tiny_state(replace(cfg, train=replace(cfg.train, seed=2)))
+    warm_start(str(out), again.nets, again.optimizers)
+    assert_same(again, state)
+    again.position = state.position
+    for each in (again, state):
+        TrainingStep(each, cfg.train, cfg.data)([(0, tiny_batch(cfg, 1))])
+    assert_same(again, state)
+
+
+@pytest.mark.medium
+def test_a_discriminator_that_the_reference_wrote_with_spectral_norm(tmp_path):
+    """Its AdamW numbers the parameters alone, in the order of its layers."""
+    cfg, state = trained_state(spectral=True)
+    net = state.nets["d"]
+    theirs = torch.optim.AdamW(net.parameters(), 1e-4)
+    for number, p in enumerate(net.parameters()):
+        theirs.state[p] = {
+            "step": torch.tensor(7.0),
+            "exp_avg": torch.full_like(p, number),
+            "exp_avg_sq": torch.full_like(p, 2 * number),
+        }
+    publish(tmp_path, "D_7.pth", net)
+    content = torch.load(tmp_path / "D_7.pth", weights_only=True)
+    torch.save(content | {"optimizer": theirs.state_dict()}, tmp_path / "D_7.pth")
+    again = tiny_state(replace(cfg, train=replace(cfg.train, seed=2)))
+    taken = warm_start(str(tmp_path), {"d": again.nets["d"]}, {"d": again.optimizers["d"]})
+    assert taken.initial == ""
+    assert equal(again.nets["d"], net)
+    read = moments(again.nets["d"], again.optimizers["d"])
+    for number, entry in enumerate(read.values()):
+        assert (entry["exp_avg"] == number).all()
+        assert (entry["exp_avg_sq"] == 2 * number).all()
 
 
 @pytest.mark.medium
