@@ -126,7 +126,7 @@ class Gate:
         known = prints.is_valid().to_numpy()
         self.first = copies(prints.fill_null(0).to_numpy(), samples, known)
         self.alike = np.bincount(self.first, minlength=1)[self.first] > 1
-        self._flagged = (self.beyond > 0).any(axis=0)
+        self._flagged: np.ndarray = np.any(self.beyond > 0, axis=0)
 
     def _beyond(self, kind: Kind) -> np.ndarray:
         values, limit = self.values[kind.measure], self.limits[kind.key]
