@@ -104,6 +104,7 @@ class Gate:
         beyond: how far lines are beyond the threshold of each of KINDS, float32 [kinds, lines]; 0
             at the threshold, 1 at what is plainly worse, NaN if not known.
         first: first line that sounds the same, int64 [lines].
+        alike: whether others sound the same, bool [lines].
     """
 
     def __init__(
@@ -124,6 +125,8 @@ class Gate:
         prints = measured.column(last)
         known = prints.is_valid().to_numpy()
         self.first = copies(prints.fill_null(0).to_numpy(), samples, known)
+        self.alike = np.bincount(self.first, minlength=1)[self.first] > 1
+        self._flagged: np.ndarray = np.any(self.beyond > 0, axis=0)
 
     def _beyond(self, kind: Kind) -> np.ndarray:
         values, limit = self.values[kind.measure], self.limits[kind.key]
@@ -151,6 +154,8 @@ class Gate:
 
     def findings(self, line: int) -> Iterator[Finding]:
         """Yield what is wrong with a line, copies aside."""
+        if not self._flagged[line]:
+            return
         for kind, beyond in zip(KINDS, self.beyond[:, line], strict=True):
             if beyond > 0:
                 value = self.values[kind.measure][line]

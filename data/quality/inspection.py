@@ -88,6 +88,8 @@ class Inspection:
 
     def _copies(self, number: int, line: "TranscriptLine") -> list[Finding]:
         """Return that a line sounds like an earlier one, if it does."""
+        if not self.gate.alike[number]:
+            return []  # few are, so that few lines are held
         first = self._first.setdefault(int(self.gate.first[number]), line)
         if first is line:
             return []

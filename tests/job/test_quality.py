@@ -7,6 +7,7 @@ import shutil
 from typing import get_args
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import soundfile
 import soxr
@@ -15,6 +16,7 @@ import job.prepare
 from data.config import DataConfig, QualityConfig, Rejected
 from data.corpus.prepared import changes, check_prepared
 from data.quality.gate import COPY, KINDS
+from data.quality.measures import MEASURES
 from data.rejected import Reason
 from data.shards.manifest import read_manifest
 from data.shards.shard import list_shards, read_index
@@ -169,10 +171,14 @@ def test_rows_of_older_code_are_not_measured_and_stay_readable(
     uri = str(tmp_path / "shards")
     for shard in list_shards(uri):
         assert not any("quality" in row for row in read_index(uri, shard))
+    for part in (tmp_path / "shards/survey").iterdir():
+        table = pq.read_table(part)
+        pq.write_table(table.drop_columns(MEASURES.names), part)
     capsys.readouterr()
     prepared_by(corpus, tmp_path / "shards")
     told = capsys.readouterr().out
     assert "0 of 15 rows are computed" in told
+    assert "damaged" not in told
     assert re.search(r"  quality  not measured +15 lines, in shards of older code", told)
     assert (tmp_path / "shards/quality.jsonl").read_bytes() == b""
     page = (tmp_path / "shards/report.html").read_text("utf-8")
