@@ -13,20 +13,15 @@ process, and a loader reads an epoch of it: its requests are counted there.
 """
 
 import argparse
-import contextlib
 import json
-import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import astuple, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-import fsspec
 import numpy as np
 import pyarrow as pa
-from moto.server import DomainDispatcherApplication, create_backend_app
-from werkzeug.serving import WSGIRequestHandler, make_server
 
 from benchmarks.padding import G, plan, synthetic
 from data.config import DataConfig
@@ -37,6 +32,7 @@ from data.shards.ranges import Place, Range, joined
 from data.shards.shard import with_ranges, write_shard
 from data.stream.loading import row_loader
 from data.stream.spec import StreamSpec, schedule_of
+from tools.s3_server import s3_server
 
 SIZES = (1_000_000, 10_000_000)
 COUNTED = 20_000
@@ -188,43 +184,9 @@ class Counter:
         return self.app(environ, start)
 
 
-class _Silent(WSGIRequestHandler):
-    def log_request(self, *_: Any) -> None:
-        """Say nothing."""
-
-
-@contextlib.contextmanager
-def s3_server() -> Iterator[Counter]:
-    """Yield what counts the requests to an S3 of this process's own, which has BUCKET."""
-    counter = Counter(DomainDispatcherApplication(create_backend_app))
-    server = make_server("127.0.0.1", 0, counter, threaded=True, request_handler=_Silent)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    env = {
-        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{server.server_port}",
-        "AWS_DEFAULT_REGION": "us-east-1",
-        "AWS_ACCESS_KEY_ID": "made-up",
-        "AWS_SECRET_ACCESS_KEY": "made-up",
-    }
-    before = {name: os.environ.get(name) for name in env}
-    os.environ.update(env)
-    s3 = fsspec.get_filesystem_class("s3")
-    s3.clear_instance_cache()  # one made before knows another server
-    try:
-        fsspec.filesystem("s3").mkdir(BUCKET)
-        yield counter
-    finally:
-        s3.clear_instance_cache()
-        for name, value in before.items():
-            os.environ.pop(name) if value is None else os.environ.update({name: value})
-        server.shutdown()
-        thread.join()
-        server.server_close()
-
-
 def counted(size: int) -> dict[str, float]:
     """Write a corpus of small rows to an S3 server, and count what reading an epoch asks of it."""
-    with s3_server() as counter:
+    with s3_server(BUCKET, Counter) as (counter, _):
         uri = f"s3://{BUCKET}/{size}"
         manifest = written(uri, *corpus(size))
         data = DataConfig(shards=uri)

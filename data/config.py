@@ -124,6 +124,38 @@ class TextConfig(Settings, section="data.text"):
     words: dict[str, dict[str, str]] = field(default_factory=dict, hash=False)
 
 
+Rejected = Literal[
+    "clipped", "narrow_band", "noisy", "mostly_silence", "quiet", "speech_rate", "near_duplicate"
+]
+
+
+@dataclass(frozen=True)
+class QualityConfig(Settings, section="data.quality"):
+    """What job.prepare says of recordings (docs/data-quality.md); by default it rejects none.
+
+    Attributes:
+        max_clipped_share: largest share of clipped samples (`clipped`).
+        min_bandwidth: lowest frequency, in Hz, that a recording has to reach (`narrow_band`); at
+            most four fifths of half of `data.sampling_rate` are asked for.
+        min_snr: smallest ratio of speech to steady noise, in dB (`noisy`).
+        max_silence_share: largest share of a recording without speech (`mostly_silence`).
+        min_level: lowest level of the speech, in dB of full scale, before `data.peak` and
+            `data.loudness` change it (`quiet`).
+        max_rate_ratio: how many times as fast, or as slow, as the speaker's median a line may be
+            spoken, in phones per second of speech (`speech_rate`).
+        reject: which of these are rejected: the names in brackets above, and `near_duplicate`, a
+            recording that sounds the same as an earlier one.
+    """
+
+    max_clipped_share: Share = 0.001
+    min_bandwidth: Amount = 6000.0
+    min_snr: Annotated[float, Range(-30, 90)] = 20.0
+    max_silence_share: Share = 0.5
+    min_level: Annotated[float, Range(-100, 0)] = -45.0
+    max_rate_ratio: Annotated[float, Range(above=1)] = 2.0
+    reject: tuple[Rejected, ...] = ()
+
+
 Multiple = Annotated[int, Range(1, 1024)]
 
 
@@ -278,6 +310,7 @@ class DataConfig(Settings, section="data"):
             config.yaml then says.
         bert: the BERT models.
         text: how texts are read.
+        quality: what recordings are measured by.
         max_unread_share: a line is rejected when no rule reads more than this share of its
             characters, spaces aside.
         japanese_engine: `plus` (pyopenjtalk-plus) or `strict` (pyopenjtalk with Open JTalk's own
@@ -342,6 +375,7 @@ class DataConfig(Settings, section="data"):
     spectrogram_on: Literal["auto", "shards", "pipeline", "device"] = "auto"
     bert: BertConfig = field(default_factory=BertConfig)
     text: TextConfig = field(default_factory=TextConfig)
+    quality: QualityConfig = field(default_factory=QualityConfig)
     max_unread_share: Share = 0.3
     japanese_engine: Literal["plus", "strict"] = "plus"
     min_seconds: Amount = 0.4

@@ -36,6 +36,14 @@ class Reason(StrEnum):
     TOO_LONG = "too_long"  # above data.max_seconds
     CRASHED = "crashed"  # it ends the process that decodes or reads it, also alone in one
     TIMED_OUT = "timed_out"  # it is not decoded and read within data.line_timeout_s, also alone
+    # what `data.quality.reject` names, see data.quality.gate
+    CLIPPED = "clipped"
+    NARROW_BAND = "narrow_band"
+    NOISY = "noisy"
+    MOSTLY_SILENCE = "mostly_silence"
+    QUIET = "quiet"
+    SPEECH_RATE = "speech_rate"
+    NEAR_DUPLICATE = "near_duplicate"
     TOO_MANY_PHONES = "too_many_phones"  # more phones than frames: they cannot be aligned
 
 

@@ -26,7 +26,7 @@ from job.voice.source import opened, source_of
 from trainable.config import GENERATORS
 from trainable.run.format import CONFIG, CheckpointInfo, read_info
 from trainable.run.storage import resolve
-from trainable.weights.warm_start import is_published
+from trainable.weights.sources import is_published
 
 
 def main(argv: Sequence[str]) -> int:
@@ -54,12 +54,12 @@ def main(argv: Sequence[str]) -> int:
     shown = [[name, *map(cell, values)] for name, *values in rows]
     print(table(["", *tags], shown, align_right=True))
 
-    page = report_page(content, scores.evaluation.samples, cfg.data.sampling_rate)
+    out = out or below(uri.rpartition("/")[0], f"evaluation_{info.position.step:09d}")
+    page = report_page(content, scores.evaluation.samples, cfg.data, out)
     files = {
         "evaluation.json": json.dumps(content, ensure_ascii=False, indent=1),
         "evaluation.html": page,
     }
-    out = out or below(uri.rpartition("/")[0], f"evaluation_{info.position.step:09d}")
     for name, text in files.items():
         put_file(below(out, name), text.encode())
         print(below(out, name))

@@ -16,7 +16,7 @@ from job.voice.source import opened, source_of
 from trainable.config import GENERATORS
 from trainable.run.format import CONFIG
 from trainable.weights.published import prefixes
-from trainable.weights.warm_start import is_published
+from trainable.weights.sources import is_published
 
 
 def main(argv: Sequence[str]) -> int:

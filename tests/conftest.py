@@ -12,10 +12,13 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import hypothesis
 import pytest
 import torch
+
+from tools.local_cluster import free_port
 
 # a token in the home folder would make later clusters of this machine ask for it
 os.environ.setdefault("RAY_AUTH_MODE", "disabled")
@@ -42,7 +45,8 @@ hypothesis.settings.register_profile("any machine", deadline=None)
 hypothesis.settings.load_profile("any machine")
 
 # a test with one of these fixtures starts Ray, or a command of ours that does
-CLUSTER_FIXTURES = {"ray_local", "command", "cluster"}
+CLUSTER_FIXTURES = {"ray_shared", "ray_local", "command", "cluster"}
+CPUS = 4  # of the shared Ray: two workers, their loader and one more
 RAY_PROGRAMS = ("gcs_server", "raylet")
 RAY_ATTEMPTS = 3
 
@@ -172,23 +176,27 @@ def torch_switches() -> Iterator[None]:
         yield
 
 
-def start_ray(gpus: int = 0, **settings: Any) -> str:
-    """Start a Ray on loopback, with two logical CPUs; return its temporary folder.
+def start_ray(gpus: int = 0, dashboard_port: int | None = None, **settings: Any) -> str:
+    """Start a Ray on loopback, with CPUS logical CPUs; return its temporary folder.
 
     Beside other work a start may fail: a port that it found free is taken, a process of its own is
     late. It is then tried again, with other ports and in another folder.
     """
     import ray
+    import ray.data
 
     from job.on_ray.private import start_on_loopback
 
+    # its own level is DEBUG: it would flood pytest's reports
+    logging.getLogger("ray.data").setLevel(logging.WARNING)
     for attempt in range(1, RAY_ATTEMPTS + 1):
         # short: the path of a unix socket has at most 107 characters
         folder = tempfile.mkdtemp(prefix="ray", dir="/tmp")
         try:
             start_on_loopback(
-                2,
+                CPUS,
                 folder,
+                dashboard_port,
                 num_gpus=gpus,  # logical too: torch sees none
                 object_store_memory=256 * 2**20,
                 configure_logging=False,
@@ -206,15 +214,67 @@ def start_ray(gpus: int = 0, **settings: Any) -> str:
     raise AssertionError("not reached")
 
 
-@pytest.fixture(scope="module")
-def ray_local(request: pytest.FixtureRequest) -> Iterator[None]:
-    """A Ray of its own for a test module, with as many logical GPUs as its GPUS says."""
-    import ray
-    import ray.data
+class SharedRay:
+    """The Ray of this process, which modules share: to start and end one takes 10 CPU seconds.
 
-    # its own level is DEBUG: it would flood pytest's reports
-    logging.getLogger("ray.data").setLevel(logging.WARNING)
-    folder = start_ray(getattr(request.module, "GPUS", 0))
-    yield
-    ray.shutdown()
-    shutil.rmtree(folder, ignore_errors=True)
+    Attributes:
+        gpus: how many logical GPUs it has.
+        dashboard: address of its dashboard; "" if it has none.
+    """
+
+    def __init__(self) -> None:
+        self.folder = ""  # none is up
+        self.gpus = 0
+        self.dashboard = ""
+
+    def have(self, gpus: int = 0, dashboard: bool = False) -> None:
+        """Have one with so many GPUs, and a dashboard if that is wanted."""
+        if self.folder and self.gpus == gpus and (self.dashboard or not dashboard):
+            return
+        self.end()
+        port = free_port() if dashboard else None
+        quick = {"RAY_metrics_report_interval_ms": "1000"} if dashboard else {}
+        with mock.patch.dict(os.environ, quick):
+            self.folder = start_ray(gpus, port)
+        self.gpus = gpus
+        self.dashboard = f"http://127.0.0.1:{port}" if dashboard else ""
+
+    def end(self) -> None:
+        """End it, if one is up."""
+        if not self.folder:
+            return
+        import ray
+
+        ray.shutdown()
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self.folder = ""
+
+
+shared_ray = SharedRay()
+
+
+def pytest_sessionfinish() -> None:
+    """End the Ray that the modules shared."""
+    shared_ray.end()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_ray_that_nobody_uses(request: pytest.FixtureRequest) -> None:
+    """End the Ray of the modules before, if no test of this one uses it."""
+    if shared_ray.folder and not any(
+        item.path == request.path and "ray_shared" in getattr(item, "fixturenames", ())
+        for item in request.session.items
+    ):
+        shared_ray.end()
+
+
+@pytest.fixture(scope="session")
+def ray_shared() -> SharedRay:
+    """The Ray of this process, which is up when it is asked for."""
+    return shared_ray
+
+
+@pytest.fixture(scope="module")
+def ray_local(ray_shared: SharedRay, request: pytest.FixtureRequest) -> None:
+    """A Ray with as many logical GPUs as the module's GPUS says."""
+    ray_shared.have(getattr(request.module, "GPUS", 0))

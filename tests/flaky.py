@@ -1,16 +1,12 @@
 """An S3 server that fails on purpose."""
 
 import contextlib
-import os
 import random
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from urllib.request import Request, urlopen
 
-import fsspec
-from moto.server import DomainDispatcherApplication, create_backend_app
-from werkzeug.serving import make_server
+from tools.s3_server import s3_server
 
 BODY = b"<?xml version='1.0'?><Error><Code>ServiceUnavailable</Code><Message>busy</Message></Error>"
 
@@ -59,30 +55,5 @@ def flaky_bucket() -> Iterator[tuple[Flaky, dict[str, str]]]:
 
     This process has that environment meanwhile.
     """
-    flaky = Flaky(DomainDispatcherApplication(create_backend_app))
-    server = make_server("127.0.0.1", 0, flaky, threaded=True)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    env = {
-        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{server.server_port}",
-        "AWS_DEFAULT_REGION": "us-east-1",
-        "AWS_ACCESS_KEY_ID": "testing",
-        "AWS_SECRET_ACCESS_KEY": "testing",
-    }
-    before = {name: os.environ.get(name) for name in env}
-    os.environ.update(env)
-
-    s3 = fsspec.get_filesystem_class("s3")
-    s3.clear_instance_cache()  # of other tests' servers
-    try:
-        # this process's other servers
-        reset = Request(f"{env['AWS_ENDPOINT_URL']}/moto-api/reset", method="POST")
-        urlopen(reset).close()
-        fsspec.filesystem("s3").mkdir("bucket")
-        yield flaky, env
-    finally:
-        s3.clear_instance_cache()
-        for name, value in before.items():
-            os.environ.pop(name) if value is None else os.environ.update({name: value})
-        server.shutdown()
-        thread.join()
+    with s3_server("bucket", Flaky) as found:
+        yield found

@@ -8,7 +8,12 @@ import torch.multiprocessing as mp
 
 # imported once, by the server from which every process is forked; it runs nothing else, so that no
 # threads are lost on the way
-PRELOADED = ["tests.tiny", "trainable.learning.step", "trainable.evaluation.evaluate"]
+PRELOADED = [
+    "tests.tiny",
+    "trainable.learning.step",
+    "trainable.evaluation.evaluate",
+    "transformers.models.wavlm.modeling_wavlm",  # which networks import when they are built
+]
 
 
 def run_in_processes(work: Callable[..., None], *arguments: Any, count: int) -> None:

@@ -78,10 +78,13 @@ class ClusterRun:
 
     def start(self) -> None:
         """Start the driver; a run of this name continues."""
-        argv = [part for key, value in self.options.items() for part in (f"--{key}", str(value))]
-        self.driver = self.cluster.start(
-            [sys.executable, "-m", "job.train", "--config", DEMO, *argv], self.output
-        )
+        argv = [sys.executable, "-m", "job.train", *self.arguments()]
+        self.driver = self.cluster.start(argv, self.output)
+
+    def arguments(self) -> list[str]:
+        """Return the arguments of job.train."""
+        own = [part for key, value in self.options.items() for part in (f"--{key}", str(value))]
+        return ["--config", DEMO, *own]
 
     def kill_driver(self) -> None:
         """SIGKILL the driver if it still runs; Ray ends what it had started."""

@@ -6,8 +6,8 @@ can be explained. With TESTS_DONE, a file of node ids, these tests are left out:
 earlier process has done.
 
 With TESTS_CLAIMS, a folder that the processes share, each takes one module after the other that no
-other has taken, in the name of TESTS_PART: tests that start Ray first if that is CLUSTERS, last
-otherwise.
+other has taken, in the name of TESTS_PART: tests that start Ray first if that is CLUSTERS, never if
+it is HELPER, last otherwise.
 """
 
 import itertools
@@ -24,6 +24,7 @@ DONE = "TESTS_DONE"
 CLAIMS = "TESTS_CLAIMS"
 PART = "TESTS_PART"
 CLUSTERS = "clusters"
+HELPER = "helper"
 
 Unit = list[pytest.Item]  # tests of a module that all start Ray, or none of which does
 
@@ -67,14 +68,18 @@ def in_order(units: list[Unit]) -> Iterator[Unit]:
     """Yield the units of this process' own kind, and then the others from their end.
 
     So processes meet as late as may be. Of those that start Ray, the ones that share a prepared
-    corpus come first: another process would have to prepare it again. Of these, the longest come
-    first: one that is begun last would leave the other process with nothing to do.
+    corpus come first: another process would have to prepare it again. Then come those that share a
+    Ray. Of these, the longest come first: one that is begun last would leave the other process with
+    nothing to do.
     """
     clusters = [unit for unit in units if starts_ray(unit[0])]
     clusters.sort(key=longest, reverse=True)
-    clusters.sort(key=lambda unit: not any("shards" in fixtures_of(item) for item in unit))
+    for shared in ("ray_shared", "shards"):
+        clusters.sort(key=lambda unit: not any(shared in fixtures_of(item) for item in unit))
     others = [unit for unit in units if not starts_ray(unit[0])]
-    if os.environ[PART] != CLUSTERS:
+    if os.environ[PART] == HELPER:
+        clusters = []
+    elif os.environ[PART] != CLUSTERS:
         clusters, others = others, clusters
     return itertools.chain(clusters, reversed(others))
 

@@ -1,10 +1,11 @@
-"""The fast suite in two processes at once, which share its modules.
+"""The fast suite in three processes at once, which share its modules.
 
     python -m tools.run_tests [--quick] [options and paths of pytest]
 
-One begins with what starts Ray, the other with everything else; whichever is through first goes on
-with what the other has not begun. --quick runs what starts no Ray and no process and takes under a
-second.
+One begins with what starts Ray, another with everything else; whichever is through first goes on
+with what the other has not begun. The third helps with what starts no Ray: two cores are idle while
+a cluster waits for its nodes. --quick runs what starts no Ray and no process and takes under a
+second, in two processes.
 
 Each process may end without a summary: a Ray driver exits at once, with status 1, when its raylet
 dies. The test in which that happened is then named, and a new process runs the tests that were not
@@ -22,12 +23,13 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tools.record_tests import CLAIMS, CLUSTERS, DONE, PART, RECORD
+from tools.record_tests import CLAIMS, CLUSTERS, DONE, HELPER, PART, RECORD
 
-PARTS = (CLUSTERS, "others")
+PARTS = (CLUSTERS, "others", HELPER)
 FAST = "not slow"
 QUICK = "not slow and not cluster and not processes and not medium"
 ATTEMPTS = 3
@@ -106,6 +108,8 @@ class Part:
         self.done.write_text("\n".join(done), encoding="utf-8")
         env = os.environ | {RECORD: str(self.record), DONE: str(self.done)}
         env |= {CLAIMS: str(self.claims), PART: self.name}
+        # each of the tests' processes would compile the project's modules
+        env.pop("PYTHONDONTWRITEBYTECODE", None)
         argv = [sys.executable, "-m", "pytest", "-p", "tools.record_tests"]
         with self.output.open("a", encoding="utf-8") as output:
             self.process = subprocess.Popen(
@@ -212,10 +216,10 @@ def status_of(parts: list[Part]) -> int:
     return NO_TESTS if all(statuses) else 0
 
 
-def run(options: list[str], folder: Path) -> int:
-    """Run all parts; return the exit status."""
+def run(names: Sequence[str], options: list[str], folder: Path) -> int:
+    """Run parts; return the exit status."""
     began = time.monotonic()
-    parts = [Part(name, options, folder, shown=i == 0) for i, name in enumerate(PARTS)]
+    parts = [Part(name, options, folder, shown=i == 0) for i, name in enumerate(names)]
     try:
         while sum(part.poll() for part in parts) < len(parts):
             time.sleep(0.2)
@@ -239,7 +243,7 @@ def main(argv: list[str] | None = None) -> int:
     options = ["-m", QUICK if known.quick else FAST, *options]
     folder = Path(tempfile.mkdtemp(prefix="tests-"))
     try:
-        return run(options, folder)
+        return run(PARTS[:2] if known.quick else PARTS, options, folder)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

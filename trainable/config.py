@@ -53,6 +53,31 @@ class SlmConfig(Settings, section="model.slm"):
 
 
 @dataclass(frozen=True)
+class VocosConfig(Settings, section="model.vocos"):
+    """The decoder of Vocos (`model.decoder: vocos`).
+
+    Attributes:
+        channels: width of its blocks.
+        layers: number of its blocks.
+        fft_size: points of its inverse STFT, a multiple of twice the hop; four hops are usual.
+        hop_length: samples that it makes of a frame, which must be data.hop_length.
+    """
+
+    channels: Count = 512
+    layers: Count = 8
+    fft_size: Annotated[int, Range(4)] = 2048
+    hop_length: Count = 512
+
+    def problems(self) -> Iterator[str]:
+        """Yield sizes that do not fit each other."""
+        if self.fft_size % (2 * self.hop_length):
+            yield (
+                f"model.vocos.fft_size is {self.fft_size}: give a multiple of twice "
+                f"model.vocos.hop_length, {2 * self.hop_length}"
+            )
+
+
+@dataclass(frozen=True)
 class ModelConfig(Settings, section="model"):
     """Sizes of Bert-VITS2 2.3's networks; the defaults are its own.
 
@@ -68,8 +93,9 @@ class ModelConfig(Settings, section="model"):
         n_flow_layer: coupling layers of the flow.
         kernel_size: kernel of the text encoder's feed-forward layers.
         p_dropout: dropout of the encoders.
-        decoder: kind of the decoder from z to a waveform: `hifigan`, whose keys are the next six,
-            or another that trainable/networks/generator/decoder.py lists.
+        decoder: kind of the decoder from z to a waveform: `hifigan`, whose keys are the next six;
+            `vocos`, a light one for small voices and CPUs, whose keys are in model.vocos; or one
+            that trainable/networks/generator/decoder.py lists beside them.
         resblock: residual block of the decoder.
         resblock_kernel_sizes: kernels of the decoder's residual blocks.
         resblock_dilation_sizes: dilations of each of these blocks.
@@ -87,6 +113,7 @@ class ModelConfig(Settings, section="model"):
         discriminator_width_divisor: divides the channels of the multi-period discriminator (1, 2,
             4, 8, 16).
         bert_channels: width of the BERT features.
+        vocos: the decoder `vocos`.
         slm: the speech language model.
     """
 
@@ -121,6 +148,7 @@ class ModelConfig(Settings, section="model"):
     use_spectral_norm: bool = False
     discriminator_width_divisor: Literal[1, 2, 4, 8, 16] = 1
     bert_channels: Count = 1024
+    vocos: VocosConfig = field(default_factory=VocosConfig)
     slm: SlmConfig = field(default_factory=SlmConfig)
 
     def problems(self) -> Iterator[str]:

@@ -2,17 +2,18 @@
 
 import io
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.axis import XAxis, YAxis
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from ray.tune import Result, ResultGrid
 
-from data import html_page
 from data.files import below, put_file
-from data.html_page import Html, element, picture
 from job.reports.console import table
 from job.reports.plots import coordinates, panels, png
 from job.settings.cli import overridden, to_yaml
@@ -20,6 +21,7 @@ from job.settings.config import Config
 from tuning.search import VALIDATION
 from tuning.space import Axis, Space
 
+TICKS = 3  # of a logarithmic axis
 _COLOURS = {"finished": "tab:blue", "stopped": "tab:orange", "failed": "tab:red"}
 
 
@@ -126,7 +128,7 @@ def best_config(results: Results, cfg: Config, name: str) -> Config:
 
 
 def save(results: Results, folder: str, best: Config, population: bool) -> None:
-    """Write tables, plots, page and best.yaml.
+    """Write tables, plots and best.yaml.
 
     Args:
         results: results of the sweep.
@@ -137,15 +139,12 @@ def save(results: Results, folder: str, best: Config, population: bool) -> None:
     Raises:
         OSError: it cannot be written.
     """
-    images = {"metric": metric_plot(results)}
+    files = {"metric.png": metric_plot(results)}
     if population:
-        images["schedule"] = schedule_plot(results)
-
-    files = {f"{name}.png": image for name, image in images.items()}
+        files["schedule.png"] = schedule_plot(results)
     for name, frame in (("trials", results.trials), ("history", results.history)):
         files[f"{name}.csv"] = frame.to_csv(index=False).encode()
         files[f"{name}.parquet"] = _parquet(frame)
-    files["sweep.html"] = page(results, folder, images).encode()
     files["best.yaml"] = to_yaml(best).encode()
     for name, content in files.items():
         put_file(below(folder, name), content)
@@ -161,38 +160,36 @@ def _parquet(frame: pd.DataFrame) -> bytes:
 
 def metric_plot(results: Results) -> bytes:
     """Return a plot of each trial's metric against each of its values: PNG."""
-    shown = results.trials[results.trials[results.metric].map(math.isfinite)]
     figure, axes = panels(len(results.space))
-    for (key, searched), panel in zip(results.space.items(), axes, strict=True):
-        for status, colour in _COLOURS.items():
-            own = shown[shown["status"] == status]
-            if len(own):
-                values = coordinates(own[key])
-                panel.scatter(values, own[results.metric], s=18, color=colour, label=status)
-        panel.set_xlabel(_label(key))
-        # as it was searched: else the small values of a logarithmic range lie on one spot
-        if searched.is_logarithmic:
-            panel.set_xscale("log")
-        panel.set_ylabel(results.metric)
-    if len(shown):
-        axes[0].legend(fontsize=8)
+    for key, panel in zip(results.space, axes, strict=True):
+        draw_metric(panel, results, key)
     return png(figure)
 
 
 def schedule_plot(results: Results) -> bytes:
     """Return a plot of each member's values over its steps, the best member's emphasised: PNG."""
     figure, axes = panels(len(results.space))
-    for (key, searched), panel in zip(results.space.items(), axes, strict=True):
-        _draw_schedules(panel, results, key)
-        panel.set_xlabel("global step")
-        panel.set_ylabel(_label(key))
-        if searched.is_logarithmic:
-            panel.set_yscale("log")
-    axes[0].legend(fontsize=8)
+    for key, panel in zip(results.space, axes, strict=True):
+        draw_schedules(panel, results, key)
     return png(figure)
 
 
-def _draw_schedules(panel: Axes, results: Results, key: str) -> None:
+def draw_metric(panel: Axes, results: Results, key: str) -> None:
+    """Draw each trial's metric against its value of a key."""
+    shown = results.trials[results.trials[results.metric].map(math.isfinite)]
+    for status, colour in _COLOURS.items():
+        own = shown[shown["status"] == status]
+        if len(own):
+            values = coordinates(own[key])
+            panel.scatter(values, own[results.metric], s=18, color=colour, label=status)
+    panel.set_xlabel(short_key(key))
+    panel.set_ylabel(results.metric)
+    _logarithmic(panel.xaxis, results.space[key])
+    if len(shown):
+        panel.legend(fontsize=8)
+
+
+def draw_schedules(panel: Axes, results: Results, key: str) -> None:
     """Draw one line per member: its values of a key over its steps."""
     for trial, own in results.history.groupby("trial"):
         best = trial == results.trials["trial"].iloc[0]
@@ -205,34 +202,27 @@ def _draw_schedules(panel: Axes, results: Results, key: str) -> None:
             color="tab:blue" if best else "0.6",
             label=f"{trial} (best)" if best else None,
         )
+    panel.set_xlabel("global step")
+    panel.set_ylabel(short_key(key))
+    _logarithmic(panel.yaxis, results.space[key])
+    panel.legend(fontsize=8)
 
 
-def _label(key: str) -> str:
+def _logarithmic(axis: XAxis | YAxis, searched: Axis) -> None:
+    """Scale an axis as it was searched: else the small values of a wide range lie on one spot."""
+    if not searched.is_logarithmic:
+        return
+    axis.axes.set(**{f"{axis.axis_name}scale": "log"})
+    low, high = searched.values
+    ticks = np.geomspace(low, high, TICKS)
+    axis.set_major_locator(FixedLocator(ticks.tolist()))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.2g}"))
+    axis.set_minor_locator(NullLocator())
+
+
+def short_key(key: str) -> str:
+    """Return a key as plots and tables name it."""
     return key.removeprefix("train.")
-
-
-def page(results: Results, folder: str, images: Mapping[str, bytes]) -> str:
-    """Return the sweep as one HTML page: the trials, best first, and the plots.
-
-    Args:
-        results: results of the sweep.
-        folder: folder or URI of the sweep.
-        images: name -> plot, PNG.
-    """
-    return html_page.page(f"Sweep {folder}", _body(results, images))
-
-
-def _body(results: Results, images: Mapping[str, bytes]) -> Iterator[Html]:
-    statuses = results.trials["status"].value_counts()
-    counted = ", ".join(f"{count} {status}" for status, count in statuses.items())
-    summary = f"{len(results.trials)} trials ({counted}), by {results.metric}; smaller is better."
-    yield element("p", summary)
-
-    rows = results.trials.itertuples(index=False)
-    yield html_page.table(list(results.trials), [[_known(cell) for cell in row] for row in rows])
-    for name, image in images.items():
-        yield element("h2", name)
-        yield picture(name, image)
 
 
 def console_table(rows: Sequence[Mapping[str, Any]], space: Space) -> str:
@@ -252,13 +242,13 @@ def console_table(rows: Sequence[Mapping[str, Any]], space: Space) -> str:
 
 def _cell(value: Any) -> str:
     """Return a value as text: numbers with four digits, nothing for what is unknown."""
-    value = _known(value)
+    value = known(value)
     if value is None:
         return ""
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def _known(value: Any) -> Any:
+def known(value: Any) -> Any:
     """Return None for NaN, by which tables mark what is unknown; anything else as it is."""
     return None if isinstance(value, float) and math.isnan(value) else value
 

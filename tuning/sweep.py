@@ -24,6 +24,7 @@ from job.settings.config import Config
 from job.settings.paths import named_path, run_folder, with_absolute_paths
 from trainable.evaluation.evaluate import is_known, validation_tags
 from tuning.capacity import driver_resources, shared_out
+from tuning.page import save_page
 from tuning.results import Results, best_config, collect, console_table, save
 from tuning.search import (
     VALIDATION,
@@ -179,6 +180,7 @@ def run_sweep(sweep: Sweep, at_once: int | None = None) -> None:
 
     best = best_config(results, sweep.cfg, f"{sweep.cfg.run.name}{BEST_RUN}")
     save(results, sweep.folder, best, sweep.options.population)
+    save_page(results, sweep.folder, sweep.options.population, _first_values(sweep))
     print(summary(sweep, results))
 
 
@@ -190,7 +192,7 @@ def summary(sweep: Sweep, results: Results) -> str:
     logs = below(sweep.folder, EXPERIMENT)
     places = {
         "trials.csv": "the trials, best first (and as Parquet; history.csv has every validation)",
-        "sweep.html": "the same with plots",
+        "sweep.html": "the same with curves, and the sounds of the best trials",
         f"runs/{results.best['run']}": "the best trial's run",
         "best.yaml": f"its configuration: python -m job.train --config {best}",
         EXPERIMENT: f"TensorBoard HParams (tensorboard --logdir {logs})",

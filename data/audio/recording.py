@@ -1,6 +1,8 @@
 """Recordings: decoded to mono, resampled, trimmed, levelled; and FLAC as the shards hold it."""
 
 import io
+from collections.abc import Callable
+from typing import TypeVar
 
 import numpy as np
 import soundfile
@@ -31,6 +33,8 @@ FOREIGN = (
 LOUDNESS_BLOCK = 0.4  # seconds that BS.1770 measures at once
 INT16_SCALE = 32768
 
+Measured = TypeVar("Measured")
+
 
 def read_audio(uri: str) -> bytes:
     """Read the bytes of a recording.
@@ -53,7 +57,14 @@ def read_audio(uri: str) -> bytes:
 
 
 def decode_audio(content: bytes, cfg: DataConfig) -> np.ndarray:
-    """Decode a recording of any format that libsndfile reads.
+    """Decode a recording of any format that libsndfile reads; see `decode_and_measure`."""
+    return decode_and_measure(content, cfg, lambda *_: None)[0]
+
+
+def decode_and_measure(
+    content: bytes, cfg: DataConfig, look: Callable[[np.ndarray, np.ndarray, int], Measured]
+) -> tuple[np.ndarray, Measured]:
+    """Decode a recording of any format that libsndfile reads, and look at it on the way.
 
     A file that holds less than its header promises is rejected. Samples beyond full scale (float
     files, and resampling may overshoot) are scaled down to it, because the shards' 16 bits clip
@@ -63,9 +74,12 @@ def decode_audio(content: bytes, cfg: DataConfig) -> np.ndarray:
         content: bytes of the file.
         cfg: `sampling_rate` of the result, `min_seconds`, `max_seconds`, `trim_db`, `trim_margin`,
             `peak`, `loudness`.
+        look: called with the channels as they were decoded, float32 [samples, channels], and the
+            resampled and trimmed waveform before its level is changed, float32 [samples], with its
+            sampling rate (see data.quality.measures.measure).
 
     Returns:
-        float32 [samples] in [-1, 1].
+        float32 [samples] in [-1, 1], and what `look` returned.
 
     Raises:
         RejectedError: unreadable_audio, truncated_audio, not_finite, channels_cancel, silent,
@@ -74,7 +88,7 @@ def decode_audio(content: bytes, cfg: DataConfig) -> np.ndarray:
     rate = cfg.sampling_rate
     limits = {"min_seconds": cfg.min_seconds, "max_seconds": cfg.max_seconds}
     longest = cfg.max_seconds if cfg.trim_db is None else TRIMMED_SECONDS
-    wav = _decode_mono(content, rate, longest)
+    channels, wav = _decode_mono(content, rate, longest)
     check_length(len(wav), rate, min_seconds=cfg.min_seconds, max_seconds=longest)
     if float(np.abs(wav - wav.mean()).max()) < SILENCE_PEAK:
         raise RejectedError(Reason.SILENT, f"never louder than {SILENCE_PEAK} of full scale")
@@ -82,24 +96,28 @@ def decode_audio(content: bytes, cfg: DataConfig) -> np.ndarray:
     if cfg.trim_db is not None:
         wav = trim_silence(wav, rate, below_db=cfg.trim_db, margin=cfg.trim_margin)
         check_length(len(wav), rate, **limits)
+    measured = look(channels, wav, rate)
     if cfg.peak is not None:
         wav = wav * np.float32(cfg.peak / np.abs(wav).max())
     elif cfg.loudness is not None:
         gain_db = cfg.loudness - measure_loudness(wav, rate)
         wav = wav * np.float32(10 ** (gain_db / 20))
-    return np.ascontiguousarray(wav / max(np.float32(1), np.abs(wav).max()), dtype=np.float32)
+    wav = wav / max(np.float32(1), np.abs(wav).max())
+    return np.ascontiguousarray(wav, dtype=np.float32), measured
 
 
-def _decode_mono(content: bytes, sampling_rate: int, max_seconds: float) -> np.ndarray:
-    """Decode a file to one channel at a sampling rate.
+def _decode_mono(
+    content: bytes, sampling_rate: int, max_seconds: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Decode a file to its channels, and to one channel at a sampling rate.
 
     Args:
         content: bytes of the file.
-        sampling_rate: sampling rate of the result, Hz.
+        sampling_rate: sampling rate of the one channel, Hz.
         max_seconds: what is longer is decoded up to a second more.
 
     Returns:
-        float32 [samples].
+        float32 [samples, channels] at the file's sampling rate, and float32 [samples].
 
     Raises:
         RejectedError: unreadable_audio, truncated_audio, not_finite or channels_cancel.
@@ -121,7 +139,7 @@ def _decode_mono(content: bytes, sampling_rate: int, max_seconds: float) -> np.n
     check_channels(channels, wav)
     if rate != sampling_rate:
         wav = soxr.resample(wav, rate, sampling_rate, quality="HQ")
-    return wav
+    return channels, wav
 
 
 def _undecodable(content: bytes, error: soundfile.SoundFileError) -> str:

@@ -11,6 +11,7 @@ from data.config import DataConfig
 from data.corpus.tables.records import LINE, RECORDS
 from data.corpus.tables.rows import Rows
 from data.gpu import gpu_trouble
+from data.quality.measures import MEASURES
 from data.shards.manifest import SHARD_COLUMNS
 from data.text.front_end import Phonemes
 
@@ -25,7 +26,7 @@ _OF_SHARD = ("id", "key", "speaker", "language", "text", "samples", "frames")
 BLOCK = pa.schema(
     [SHARD_COLUMNS.field(name) for name in _OF_SHARD]
     + [LINE.field("uri")]
-    + [RECORDS.field(name) for name in _PHONEMES]
+    + [RECORDS.field(name) for name in (*_PHONEMES, *MEASURES.names)]
 )
 
 
@@ -44,8 +45,8 @@ def shard_block(rows: Rows, chosen: np.ndarray) -> pa.Table:
     }
     for name, values in counted.items():
         block = block.append_column(BLOCK.field(name), pa.array(values, BLOCK.field(name).type))
-    phonemes = rows.surveyed.take(rows.line[chosen], _PHONEMES)
-    for field, column in zip(phonemes.schema, phonemes.columns, strict=True):
+    found = rows.surveyed.take(rows.line[chosen], [*_PHONEMES, *MEASURES.names])
+    for field, column in zip(found.schema, found.columns, strict=True):
         block = block.append_column(field, column)
     return block.select(BLOCK.names)
 

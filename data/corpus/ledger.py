@@ -9,11 +9,13 @@ from array import array
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Generic, Literal, TypeVar
 
 from data.files import below, put_file
+from data.quality.book import Book
 from data.rejected import Reason
 
+N = TypeVar("N")
 SPEAKERS_SHOWN = 20
 NAME_SHOWN = 24  # characters
 UNREAD_SHOWN = 10  # characters that no rule reads, in the table
@@ -72,14 +74,17 @@ class Ledger:
     Attributes:
         kept: seconds of each line that is kept.
         rejects: the rejected lines.
+        quality: what the recordings' measures tell.
     """
 
     def __init__(self, transcript: str, lines: int) -> None:
         self.transcript = transcript
         self.lines = lines
         self.kept = array("d")
-        self._groups = {"language": _Groups(), "speaker": _Groups()}
+        self._groups = {"language": _Groups[str](), "speaker": _Groups[str]()}
+        self._pairs = _Groups[tuple[str, str]]()
         self.rejects: list[Reject] = []
+        self.quality = Book()
         self.characters = 0  # of the texts that were read
         self.unread: list[UnreadLine] = []
 
@@ -88,6 +93,12 @@ class Ledger:
         self.kept.append(seconds)
         self._groups["language"].add(language, seconds)
         self._groups["speaker"].add(speaker, seconds)
+        self._pairs.add((speaker, language), seconds)
+
+    @property
+    def pairs(self) -> dict[tuple[str, str], float]:
+        """Seconds kept of each speaker in each language."""
+        return dict(self._pairs.seconds)
 
     def reject(self, rejects: Iterable[Reject]) -> None:
         """Book lines as rejected."""
@@ -137,6 +148,7 @@ class Ledger:
         rows += [f"  rejected {reason:<18}{count:>8}" for reason, count in self.reasons().items()]
         if self.unread:
             rows.append(self._unread_line())
+        rows += self.quality.rows()
 
         rows += [_group_line("language", *group) for group in self.by("language")]
         speakers = self.by("speaker")
@@ -262,14 +274,14 @@ def _shown(char: str) -> str:
     return char if char.isprintable() else f"U+{ord(char):04X}"
 
 
-class _Groups:
+class _Groups(Generic[N]):
     """Lines that are kept by name: how many, and how long."""
 
     def __init__(self) -> None:
-        self.kept = Counter[str]()
-        self.seconds = defaultdict[str, float](float)
+        self.kept = Counter[N]()
+        self.seconds = defaultdict[N, float](float)
 
-    def add(self, name: str, seconds: float) -> None:
+    def add(self, name: N, seconds: float) -> None:
         """Count a line."""
         self.kept[name] += 1
         self.seconds[name] += seconds

@@ -65,6 +65,8 @@ from data.files import below
 from data.gpu import gpu_trouble
 from data.memory import give_back_freed_memory
 from data.plan.blocks import strip_order
+from data.quality.alike import warnings_of_names
+from data.quality.players import excerpts
 from data.shards.manifest import (
     COLUMNS,
     SCHEMA_VERSION,
@@ -132,13 +134,16 @@ def _rows_in_shards(cfg: DataConfig, transcript: Transcript) -> tuple[dict, Tabl
     give_back_freed_memory()
     splits = _splits(cfg, rows)
     warnings = lacking(*zip(*_combinations(rows, splits), strict=True)) if len(rows) else []
+    warnings += warnings_of_names(ledger.quality.voices)
     # before anything is refused: the user reads here which lines to fix
     print(ledger.table(), flush=True)
     for warning in warnings:
         print(f"warning: {warning}", flush=True)
     ledger.save(below(cfg.shards, "rejects.jsonl"))
     ledger.save_unread(below(cfg.shards, "unread.jsonl"))
-    save_report(below(cfg.shards, "report.html"), ledger, count_phones(rows, held), warnings)
+    ledger.quality.save(below(cfg.shards, "quality.jsonl"))
+    phones, players = count_phones(rows, held), excerpts(ledger.quality.worst, cfg)
+    save_report(below(cfg.shards, "report.html"), ledger, phones, warnings, players)
     ledger.check(cfg.max_reject_share, cfg.shards)
     check_training_split(rows, splits)
 

@@ -13,15 +13,17 @@ from pathlib import Path
 from typing import Any
 
 from data.bert.models import RANDOM
-from data.config import DataConfig
+from data.config import DataConfig, QualityConfig
 from data.corpus.recipe import bert_identity
 from data.corpus.transcript import Transcript, transcript_digest
+from data.quality.gate import rejections
 from data.shards.manifest import Manifest
 from data.text.languages import find
 from data.text.readings import Table, load_readings
 
 # what a row holds follows from these
 OF_ROWS = ("peak", "loudness", "trim_db")
+QUALITY = "quality.reject"
 # which lines become rows, and of which split
 OF_CHOICE = (
     "min_seconds",
@@ -30,6 +32,7 @@ OF_CHOICE = (
     "validation_per_speaker",
     "validation_share",
     "max_unread_share",
+    QUALITY,
 )
 NORMALISER = "text.normaliser"
 READINGS = "text.readings"
@@ -128,7 +131,8 @@ def changes(
     if "prepared" not in header:
         return found
 
-    before = header["prepared"]["settings"]
+    # older code rejected nothing for its quality
+    before = {QUALITY: rejections(QualityConfig()), **header["prepared"]["settings"]}
     cfg = as_prepared(cfg, header)
     keys = [*OF_ROWS, *_keys_of_front_ends(header["languages"])]
     keys += ["trim_margin"] if cfg.trim_db is not None else []
@@ -158,7 +162,12 @@ def _settings(cfg: DataConfig, keys: Iterable[str]) -> dict[str, Any]:
 
 
 def _setting(cfg: DataConfig, key: str) -> Any:
-    """Return the value of a key; of the user's readings how many there are, and their hash."""
+    """Return the value of a key.
+
+    Of the user's readings how many there are, and their hash; of quality what it rejects.
+    """
+    if key == QUALITY:
+        return rejections(cfg.quality)
     if key == READINGS:
         return _shown_readings(load_readings(cfg.text.readings, cfg.text.words))
     return attrgetter(key)(cfg)

@@ -8,7 +8,8 @@ import numpy as np
 
 from data.corpus.ledger import Ledger
 from data.files import put_file
-from data.html_page import Html, bar, element, page, table
+from data.html_page import Html, Tile, bars, element, filter_box, page, section, table, tiles
+from data.quality import sections
 from data.text.symbols import SYMBOLS
 
 BINS = 24
@@ -19,7 +20,11 @@ CHARACTERS_SHOWN = 300  # of a rejected line, and of what was seen in it
 
 
 def save_report(
-    uri: str, ledger: Ledger, phones: Mapping[str, Counter[str]], warnings: Sequence[str] = ()
+    uri: str,
+    ledger: Ledger,
+    phones: Mapping[str, Counter[str]],
+    warnings: Sequence[str] = (),
+    players: Mapping[str, bytes | str] | None = None,
 ) -> None:
     """Write the page.
 
@@ -28,77 +33,90 @@ def save_report(
         ledger: what was kept and rejected.
         phones: language -> how often each phone occurs in what was kept.
         warnings: what the splits lack.
+        players: see data.quality.players.excerpts.
     """
     # transcripts may hold half surrogate pairs, which are no UTF-8
-    put_file(uri, report_page(ledger, phones, warnings).encode(errors="backslashreplace"))
+    shown = report_page(ledger, phones, warnings, players)
+    put_file(uri, shown.encode(errors="backslashreplace"))
 
 
 def report_page(
-    ledger: Ledger, phones: Mapping[str, Counter[str]], warnings: Sequence[str] = ()
+    ledger: Ledger,
+    phones: Mapping[str, Counter[str]],
+    warnings: Sequence[str] = (),
+    players: Mapping[str, bytes | str] | None = None,
 ) -> str:
-    """Return the page: balance, lengths, hours per speaker, phones per language, rejected lines.
+    """Return the page: balance, quality, lengths, speakers, phones per language, rejected lines.
 
     Args: see `save_report`.
     """
-    return page(f"Preparation of {ledger.transcript}", _body(ledger, phones, warnings))
-
-
-def _body(
-    ledger: Ledger, phones: Mapping[str, Counter[str]], warnings: Sequence[str]
-) -> Iterator[Html]:
-    kept = f"{len(ledger.kept)} kept ({ledger.hours:.2f} h)"
-    yield element("p", f"{ledger.lines} lines: {kept}, {len(ledger.rejects)} rejected")
-    for warning in warnings:
-        yield element("p", f"Warning: {warning}")
-
-    yield element("h2", "Rejected lines by reason")
-    yield _bars((reason, count, "") for reason, count in ledger.reasons().items())
-
-    yield element("h2", "Languages")
-    yield _groups(ledger.by("language"))
-
-    yield element("h2", "Lengths")
-    yield from _lengths(ledger.kept)
-
-    yield element("h2", "Hours per speaker")
-    yield _groups(ledger.by("speaker")[:SPEAKERS_SHOWN])
-
-    yield from _unread(ledger)
-
-    for language, counts in sorted(phones.items()):
-        yield element("h2", f"Phones, {language}")
-        yield _bars((phone, count, "") for phone, count in counts.most_common())
-    yield element("p", f"Symbols that no kept line holds: {_unheard(phones) or 'none'}")
-
-    yield element("h2", f"The first {REJECTS_SHOWN} rejected lines")
-    yield _rejects(ledger)
-
-
-def _lengths(seconds: Sequence[float]) -> Iterator[Html]:
-    """Yield a histogram of lengths, and its summary before it."""
-    if not len(seconds):
-        return
-    low, middle, high = np.quantile(seconds, [0, 0.5, 1])
-    yield element("p", f"{low:.2f} s to {high:.2f} s, half of them below {middle:.2f} s")
-
-    counts, edges = np.histogram(seconds, BINS)
-    bins = zip(edges[:-1], counts, strict=True)
-    yield _bars((f"{left:.2f} s", int(count), "") for left, count in bins)
-
-
-def _groups(groups: Iterable[tuple[str, int, float, int]]) -> Html:
-    return _bars(
-        (name, round(seconds / 3600, 3), f"h, {kept} kept, {rejected} rejected")
-        for name, kept, seconds, rejected in groups
+    name = ledger.transcript.rstrip("/").rpartition("/")[2]
+    return page(
+        name, _body(ledger, phones, warnings, players or {}), "Preparation", ledger.transcript
     )
 
 
-def _bars(rows: Iterable[tuple[str, float, str]]) -> Html:
-    """Return a table of names, numbers, bars of the numbers' lengths, and notes."""
-    listed = list(rows)
-    # a table of zeros has bars of length zero
-    most = max((number for _, number, _ in listed), default=0) or 1
-    return table((), ((name, number, bar(number / most), note) for name, number, note in listed))
+def _body(
+    ledger: Ledger,
+    phones: Mapping[str, Counter[str]],
+    warnings: Sequence[str],
+    players: Mapping[str, bytes | str],
+) -> Iterator[Html]:
+    yield tiles(_tiles(ledger))
+    yield section("Warnings", *(element("p", warning) for warning in warnings))
+    reasons = ledger.reasons().items()
+    yield section("Rejected lines by reason", bars(("reason", "lines"), reasons))
+    yield section("Languages", _groups("language", ledger.by("language")))
+    if ledger.pairs:
+        amounts = sections.amounts(ledger.pairs)
+        yield section("Minutes per speaker and language", amounts)
+    if ledger.quality.voices:
+        yield section("Quality of the recordings", sections.by_speaker(ledger.quality))
+    if ledger.quality.worst:
+        worst = sections.worst(ledger.quality, players)
+        yield section("The worst lines", filter_box("Show only"), worst)
+    yield _lengths(ledger.kept)
+    yield section("Speakers", _groups("speaker", ledger.by("speaker")[:SPEAKERS_SHOWN]))
+    yield _unread(ledger)
+    yield section(
+        "Phones",
+        element("div", *map(_phones, sorted(phones.items())), class_="cards") if phones else "",
+        note=f"Symbols that no kept line holds: {_unheard(phones) or 'none'}",
+    )
+    yield _rejects(ledger)
+
+
+def _tiles(ledger: Ledger) -> list[Tile]:
+    seconds = np.asarray(ledger.kept)
+    found = [
+        Tile("lines", f"{ledger.lines}"),
+        Tile("kept", f"{len(seconds)}", note=f"{ledger.hours:.2f} h"),
+        Tile("rejected", f"{len(ledger.rejects)}"),
+    ]
+    if len(seconds):
+        low, middle, high = np.quantile(seconds, [0, 0.5, 1])
+        spread = f"{low:.2f} s to {high:.2f} s"
+        found.append(Tile("half are shorter than", f"{middle:.2f}", "s", spread))
+    return found
+
+
+def _lengths(seconds: Sequence[float]) -> Html:
+    """Return a histogram of lengths."""
+    if not len(seconds):
+        return Html()
+    counts, edges = np.histogram(seconds, BINS)
+    bins = [(f"{left:.2f}", int(count)) for left, count in zip(edges[:-1], counts, strict=True)]
+    return section("Lengths", bars(("from, s", "lines"), bins))
+
+
+def _groups(what: str, groups: Iterable[tuple[str, int, float, int]]) -> Html:
+    rows = ((name, seconds / 3600, kept, rejected) for name, kept, seconds, rejected in groups)
+    return bars((what, "hours", "lines kept", "rejected"), rows, floats=".3f")
+
+
+def _phones(of_language: tuple[str, Counter[str]]) -> Html:
+    language, counts = of_language
+    return element("div", element("h3", language), bars(("phone", "times"), counts.most_common()))
 
 
 def _unheard(phones: Mapping[str, Counter[str]]) -> str:
@@ -106,27 +124,30 @@ def _unheard(phones: Mapping[str, Counter[str]]) -> str:
     return " ".join(symbol for symbol in SYMBOLS if symbol not in heard)
 
 
-def _unread(ledger: Ledger) -> Iterator[Html]:
-    """Yield the characters that no rule read, if there are any, with the first line of each."""
+def _unread(ledger: Ledger) -> Html:
+    """Return the characters that no rule read, if there are any, with the first line of each."""
     counts = ledger.unread_characters()
+    if not counts:
+        return Html()
     share = counts.total() / max(1, ledger.characters)
-    yield element("h2", "Characters that no rule reads")
-    yield element("p", f"{counts.total()} of {ledger.characters} ({share:.2%})")
     first: dict[str, str] = {}
     for line in ledger.unread:
         for char in line.unread:
             first.setdefault(char, f"{line.source}:{line.number}")
-    yield table(
-        ("character", "name", "times", "first line"),
-        (
-            (char, unicodedata.name(char, f"U+{ord(char):04X}").lower(), count, first[char])
-            for char, count in counts.most_common(UNREAD_SHOWN)
-        ),
+    rows = (
+        (char, unicodedata.name(char, f"U+{ord(char):04X}").lower(), count, first[char])
+        for char, count in counts.most_common(UNREAD_SHOWN)
+    )
+    return section(
+        "Characters that no rule reads",
+        table(("character", "name", "times", "first line"), rows),
+        note=f"{counts.total()} of {ledger.characters} ({share:.2%})",
     )
 
 
 def _rejects(ledger: Ledger) -> Html:
-    rows = (
+    """Return the first rejected lines, if there are any."""
+    rows = [
         (
             f"{reject.source}:{reject.number}",
             reject.reason,
@@ -134,5 +155,9 @@ def _rejects(ledger: Ledger) -> Html:
             element("pre", reject.line[:CHARACTERS_SHOWN]),
         )
         for reject in ledger.ordered_rejects()[:REJECTS_SHOWN]
-    )
-    return table(("line", "reason", "what was seen", "text"), rows)
+    ]
+    if not rows:
+        return Html()
+    title = f"The first {len(rows)} of {len(ledger.rejects)} rejected lines"
+    shown = table(("line", "reason", "what was seen", "text"), rows)
+    return section(title, filter_box("Show only"), shown)

@@ -9,9 +9,10 @@ from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from data.audio.embedded import container_of
-from data.audio.recording import check_length, decode_audio, read_audio
+from data.audio.recording import check_length, decode_and_measure, read_audio
 from data.bert.models import front_end
 from data.config import DataConfig
 from data.corpus.ledger import Ledger, count_characters
@@ -24,6 +25,8 @@ from data.corpus.tables.shard_rows import HeldRows
 from data.corpus.tables.surveyed import Surveyed
 from data.corpus.transcript import Transcript
 from data.files import UnreachableError, content_version
+from data.quality.inspection import Inspection
+from data.quality.measures import MEASURES, measure
 from data.rejected import Reason, RejectedError
 from data.text.front_end import FrontEndError, Phonemes
 from data.text.scripts import seeming_language
@@ -84,7 +87,7 @@ class Surveyor:
                 return {**found, "same": True}
             self._load(line["language"])
             with self.limited():
-                samples = len(decode_audio(audio, self.cfg))
+                wav, measured = decode_and_measure(audio, self.cfg, measure)
                 phonemes = self._read(line)
             _check_tokens(len(phonemes.word2ph), self.recipe.max_tokens[line["language"]])
         except (RejectedError, FrontEndError) as error:
@@ -99,7 +102,7 @@ class Surveyor:
         except Exception as error:
             error.add_note(f"while preparing {line['place']} ({line['id']})")
             raise
-        return {**found, "samples": samples, **vars(phonemes)}
+        return {**found, "samples": len(wav), **measured, **vars(phonemes)}
 
     def _load(self, language: str) -> None:
         """Let a front end load what it loads with its first text, which is not that line's time."""
@@ -191,6 +194,8 @@ def judge(
     }
     kept = array("q")
     recordings = _Recordings(surveyed.audio)
+    measured = _measured(surveyed, held, in_shards)
+    inspection = Inspection(cfg, transcript.lines, measured, **lengths)
     for number, line in enumerate(transcript.lines):
         assert surveyed.ended[number], "a line was not surveyed"
         unread = surveyed.unread.get(number, "")
@@ -205,11 +210,13 @@ def judge(
             _check_lengths(cfg, samples, samples // cfg.hop_length, phones)
             _check_unread(line, unread, cfg.max_unread_share)
             recordings.check(number, line)
+            inspection.check(number, line)
         except RejectedError as error:
             ledger.reject([line.reject(error.reason, error.detail)])
             continue
         ledger.keep(line.speaker, line.language, samples / cfg.sampling_rate)
         kept.append(number)
+    ledger.quality = inspection.finish(kept)
 
     lines = np.array(kept, np.int64)
     frames = (lengths["samples"][lines] // cfg.hop_length).astype(np.int32)
@@ -225,6 +232,17 @@ def judge(
         lengths["phones"][lines],
     )
     return ledger, rows
+
+
+def _measured(surveyed: Surveyed, held: HeldRows, in_shards: np.ndarray) -> pa.Table:
+    """Return MEASURES of all lines; shards tell those of their rows."""
+    found = surveyed.take(np.arange(len(in_shards)), MEASURES.names)
+    stored = held.measures(in_shards)
+    columns = [
+        pc.coalesce(stored.column(name), found.column(name)).combine_chunks()
+        for name in MEASURES.names
+    ]
+    return pa.table(columns, schema=MEASURES)
 
 
 class _Recordings:

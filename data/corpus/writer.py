@@ -11,6 +11,7 @@ import pyarrow as pa
 from data.audio.recording import decode_audio, decode_flac, encode_flac, read_audio
 from data.config import DataConfig
 from data.corpus.recipe import Recipe
+from data.quality.measures import stored
 from data.rejected import RejectedError
 from data.shards.shard import write_shard
 
@@ -57,7 +58,7 @@ def _finish(rows: pa.Table, cfg: DataConfig, recipe: Recipe, finished: list[str]
         flac = encode_flac(decode_audio(audio, cfg), cfg.sampling_rate)
         spec = stored_spectrogram(flac, cfg) if cfg.spectrogram_on == "shards" else b""
         finished.append(row["key"])
-        yield row | {"audio": flac, "spec": spec}
+        yield row | {"audio": flac, "spec": spec, "quality": stored(row)}
 
 
 def _unchanged_audio(row: dict, recipe: Recipe) -> bytes:

@@ -5,6 +5,7 @@ A folder (or URI) of shards holds
     manifest.json     header: schema version, settings that the features depend on, speakers, digest
     manifest.parquet  table: COLUMNS below, and perhaps RANGE_COLUMNS, sorted by (frames, id)
     rejects.jsonl     the ledger's other half: rejected lines of the transcript, with their reasons
+    quality.jsonl     lines whose recordings are beyond a threshold of data.quality
     report.html       the same for people, with lengths, speakers and phones
     shards/*.parquet  SHARD_COLUMNS below
 

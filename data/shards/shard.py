@@ -80,7 +80,8 @@ def write_shard(uri: str, rows: Iterable[Mapping[str, Any]]) -> str | None:
 
     Args:
         uri: folder of the manifest.
-        rows: values of SHARD_COLUMNS; `checksum` is filled in here, other columns are left out.
+        rows: values of SHARD_COLUMNS, and `quality`, which only the footer's index keeps;
+            `checksum` is filled in here, other columns are left out.
 
     Returns:
         The shard's path below `uri`; equal rows give equal paths. None if there are no rows, and no
@@ -99,7 +100,8 @@ def write_shard(uri: str, rows: Iterable[Mapping[str, Any]]) -> str | None:
             checked = {name: row[name] for name in _CHECKED} | {"checksum": row_checksum(row)}
             digest.update(checked["checksum"].encode())
             phones = " ".join(row["phones"])
-            index.append({"key": row["key"], "samples": row["samples"], "phones": phones})
+            entry = {"key": row["key"], "samples": row["samples"], "phones": phones}
+            index.append({**entry, "quality": row["quality"]} if row.get("quality") else entry)
             table = pa.Table.from_pylist([checked], schema=SHARD_COLUMNS)
             ranges.append(_append(sink, writer, table))
         packed = {_INDEX: _packed(index), _RANGES: _packed(ranges)}
@@ -157,8 +159,8 @@ def read_index(uri: str, shard: str) -> list[dict]:
         shard: path below it.
 
     Returns:
-        One dict per row, in order: `key`, `samples`, and `phones` separated by spaces. No dicts if
-        the shard is of another schema version.
+        One dict per row, in order: `key`, `samples`, `phones` separated by spaces, and `quality`
+        if the row's recording was measured. No dicts if the shard is of another schema version.
 
     Raises:
         ShardError: the file is missing or damaged.

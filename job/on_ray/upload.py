@@ -17,6 +17,9 @@ PACKAGES = ("benchmarks", "data", "examples", "job", "tools", "trainable", "tuni
 FILES = (
     "requirements.lock",  # job.doctor compares with it
     "data/bert/common_english_words.txt",
+    "data/templates/*.css",
+    "data/templates/*.jinja",
+    "data/templates/*.js",
     "data/text/LICENSE.cmudict",
     "data/text/NOTICE",
     "data/text/chinese/full_words.txt",

@@ -1,32 +1,66 @@
 """The report of an evaluation: what evaluation.json holds, and the page that shows and plays it."""
 
 import io
+import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import soundfile
 
-from data.html_page import Html, element, page, picture, sound, table
-from data.plots import alignment_image, line_plot, spectrogram_image
+from data.config import DataConfig
+from data.files import below
+from data.html_page import (
+    Html,
+    Tile,
+    drawing,
+    element,
+    filter_box,
+    link,
+    marked,
+    page,
+    picture,
+    section,
+    sound,
+    table,
+    tensorboard,
+    tiles,
+)
 from data.shards.manifest import Manifest
-from job.reports.plots import image_png
+from job.reports.plots import alignment, curves, mel_pair, svg
 from trainable.evaluation.evaluate import Evaluation
+from trainable.run.format import CONFIG
 
 OVERALL = "all"
 _SOUNDS = {
     "gt/audio_{}": "recording",
     "gen/audio_{}_False": "synthesis",
-    "gen/audio_{}_True": "synthesis, stochastic",
+    "gen/audio_{}_True": "synthesis, stochastic durations",
 }
-_EXPLAINED = {
-    "mel": "mel L1 with teacher forcing",
-    "kl": "KL divergence",
-    "dur": "duration loss",
-    "mcd": "mel-cepstral distortion, dB",
-    "log_f0_rmse": "RMSE of the logarithm of the pitch",
-    "vuv_error": "share of frames voiced in only one of both",
-    "duration_ratio": "length relative to the recording's",
+_SDP = "_sdp"
+_MARKED_FROM = 0.05  # relative difference from the mean that is marked
+_WORST_BY = ("mcd", "mel")
+
+
+@dataclass(frozen=True)
+class _Score:
+    """What a score is: its name, its unit, what it measures, and which value is the best."""
+
+    name: str
+    unit: str
+    meaning: str
+    ideal: float = 0.0
+
+
+_KNOWN = {
+    "mcd": _Score("MCD", "dB", "mel-cepstral distortion of a free synthesis"),
+    "mel": _Score("mel L1", "", "with teacher forcing"),
+    "kl": _Score("KL", "nats", "divergence, with teacher forcing"),
+    "dur": _Score("duration loss", "", "with teacher forcing"),
+    "log_f0_rmse": _Score("pitch error", "ln Hz", "0.06 is a semitone"),
+    "vuv_error": _Score("voicing error", "of 1", "share of frames voiced in only one of both"),
+    "duration_ratio": _Score("length", "×", "the recording's is 1", ideal=1.0),
 }
 
 
@@ -85,74 +119,191 @@ def score_columns(
     return tags, [[name, *(group.get(tag) for tag in tags)] for name, group in scores.items()]
 
 
-def report_page(content: Mapping, samples: Sequence[Mapping], sampling_rate: int) -> str:
+def report_page(content: Mapping, samples: Sequence[Mapping], data: DataConfig, out: str) -> str:
     """Return the page.
 
     Args:
         content: content of evaluation.json (job.evaluate).
         samples: samples of the Evaluation.
-        sampling_rate: sampling rate of their sounds, Hz.
+        data: the configuration of their sounds and frames.
+        out: folder or URI of the page.
     """
-    title = f"Step {content['step']} on the {content['split']} set"
-    return page(title, _body(content, samples, sampling_rate))
-
-
-def _body(content: Mapping, samples: Sequence[Mapping], sampling_rate: int) -> Iterator[Html]:
-    yield element("p", f"{content['checkpoint']}, weights {content['weights']}")
-    explained = "; ".join(f"{tag}: {meaning}" for tag, meaning in _EXPLAINED.items())
-    yield element(
-        "p",
-        f"{explained}. _sdp: with the stochastic duration predictor alone; "
-        "otherwise with the other.",
+    checkpoint = content["checkpoint"]
+    run = checkpoint.rpartition("/")[0]
+    utterances = content["utterances"]
+    return page(
+        f"{run.rpartition('/')[2]}, step {content['step']}",
+        _body(content, samples, data),
+        kind="Evaluation",
+        lead=f"{len(utterances)} utterances of the {content['split']} set, weights "
+        f"{content['weights']}; smaller scores are better, a length of 1 is best",
+        links=(
+            link("checkpoint", checkpoint, out),
+            link("configuration", below(checkpoint, CONFIG), out),
+            element("a", "evaluation.json", href="evaluation.json"),
+            tensorboard(run),
+        ),
     )
-    yield _score_table("", content["scores"])
-    yield from _history(content["history"])
-
-    yield element("h2", "Heard and seen")
-    for sample in samples:
-        yield _sample(sample, content["utterances"][sample["number"]], sampling_rate)
-
-    yield element("h2", "Utterances")
-    by_id = {utterance["id"]: utterance["scores"] for utterance in content["utterances"]}
-    yield _score_table("id", by_id)
 
 
-def _score_table(corner: str, scores: Mapping[str, Mapping[str, float | None]]) -> Html:
-    tags, rows = score_columns(scores)
-    return table([corner, *tags], rows, floats=".4f", absent="-")
+def _body(content: Mapping, samples: Sequence[Mapping], data: DataConfig) -> Iterator[Html]:
+    utterances = content["utterances"]
+    means = content["scores"][OVERALL]
+    yield tiles([_tile(tag, means[tag], content["history"]) for tag in _KNOWN if tag in means])
+    yield _history(content["history"])
+
+    ranked = sorted(samples, key=lambda sample: -_badness(utterances[sample["number"]]["scores"]))
+    cards = [_sample(sample, utterances[sample["number"]], means, data) for sample in ranked]
+    yield section(
+        "Heard and seen",
+        filter_box("Show only") if cards else "",
+        *cards,
+        note="The worst one first. Both spectrograms of a pair have one scale of colour and time.",
+    )
+
+    groups = {name: scores for name, scores in content["scores"].items() if name != OVERALL}
+    yield section(
+        "Languages and speakers",
+        _score_table("", [[name] for name in groups], list(groups.values()), means),
+        note=_LEGEND,
+    )
+    worst = sorted(utterances, key=lambda utterance: -_badness(utterance["scores"]))
+    who = [[utterance[key] for key in ("id", "speaker", "language")] for utterance in worst]
+    yield section(
+        "Utterances",
+        filter_box("Show only"),
+        _score_table(("id", "speaker", "language"), who, [each["scores"] for each in worst], means),
+        note=f"The worst one first. {_LEGEND}",
+    )
 
 
-def _history(validations: Sequence[Mapping]) -> Iterator[Html]:
-    """Yield a plot of both sets' mel loss over the run, if it was validated."""
+_LEGEND = (
+    "▲ better and ▼ worse than the mean of all by a twentieth or more. _sdp: with the stochastic "
+    "duration predictor alone. A click on a head sorts."
+)
+
+
+def _badness(scores: Mapping[str, float | None]) -> float:
+    """Return what utterances are ordered by; those without a score come last."""
+    found = (scores.get(tag) for tag in _WORST_BY)
+    return next((score for score in found if score is not None), -math.inf)
+
+
+def _tile(tag: str, value: float, history: Sequence[Mapping]) -> Tile:
+    """Return a score of all utterances, beside the best one of the run's other validations."""
+    score = _KNOWN[tag]
+    earlier = [(found, v["step"]) for v in history if (found := _remembered(v, tag)) is not None]
+    if not earlier:
+        return Tile(score.name, f"{value:.3f}", score.unit, score.meaning)
+    best, step = min(earlier)
+    told = f"best of the run: {best:.3f} at step {step}"
+    if math.isclose(value, best, rel_tol=1e-4):
+        return Tile(score.name, f"{value:.3f}", score.unit, f"▲ {told}", "better")
+    mark = "better" if value < best else "worse"
+    sign = {"better": "▲", "worse": "▼"}[mark]
+    return Tile(score.name, f"{value:.3f}", score.unit, f"{sign} {told}", mark)
+
+
+def _remembered(validation: Mapping, tag: str) -> float | None:
+    """Return a validation's score, as far as checkpoints remember it."""
+    if validation["ranks_by"] == f"eval/{tag}":
+        return validation["score"]
+    return validation.get(tag)
+
+
+def _score_table(
+    corner: str | Sequence[str],
+    names: Sequence[Sequence[str]],
+    scores: Sequence[Mapping[str, float | None]],
+    means: Mapping[str, float],
+) -> Html:
+    """Return a table of scores, marked where they differ from the means."""
+    if not scores:
+        return Html()
+    tags = list(dict.fromkeys(tag for group in scores for tag in group))
+    rows = [
+        [*name, *(_compared(tag, group.get(tag), means.get(tag)) for tag in tags)]
+        for name, group in zip(names, scores, strict=True)
+    ]
+    first = [corner] if isinstance(corner, str) else list(corner)
+    return table([*first, *map(_head, tags)], rows, absent="-", sortable=True)
+
+
+def _head(tag: str) -> str:
+    """Return a column's title: the tag with its unit."""
+    score = _KNOWN.get(tag.removesuffix(_SDP))
+    return f"{tag}, {score.unit}" if score is not None and score.unit else tag
+
+
+def _compared(tag: str, value: float | None, mean: float | None) -> Html | None:
+    """Return a score, marked if it is better or worse than the mean."""
+    if value is None:
+        return None
+    return marked(f"{value:.4f}", _mark(tag, value, mean))
+
+
+def _mark(tag: str, value: float, mean: float | None) -> str:
+    score = _KNOWN.get(tag.removesuffix(_SDP))
+    # whether more is better is not known of a user's own scorers
+    if score is None or mean is None:
+        return ""
+    own, others = abs(value - score.ideal), abs(mean - score.ideal)
+    if abs(own - others) < _MARKED_FROM * abs(mean):
+        return ""
+    return "better" if own < others else "worse"
+
+
+def _history(validations: Sequence[Mapping]) -> Html:
+    """Return a plot of both sets' mel loss over the run, if it was validated twice."""
     known = [v for v in validations if v["mel"] is not None and v["train_mel"] is not None]
-    if not known:
-        return
+    if len(known) < 2:
+        return Html()
     steps = [v["step"] for v in known]
-    lines = {"validation": [v["mel"] for v in known], "training": [v["train_mel"] for v in known]}
-    plot = line_plot(steps, lines, "step", "mel L1")
-    yield picture("mel L1 over the run", image_png(plot))
+    lines = {
+        "validation": (steps, [v["mel"] for v in known]),
+        "training": (steps, [v["train_mel"] for v in known]),
+    }
+    name = "mel L1 over the run's steps"
+    drawn = svg(curves(lines, "global step", "mel L1"), name)
+    return section("The run", drawing(name, drawn))
 
 
-def _sample(sample: Mapping, utterance: Mapping, sampling_rate: int) -> Html:
-    """Return sounds and pictures of an utterance."""
+def _sample(
+    sample: Mapping, utterance: Mapping, means: Mapping[str, float], data: DataConfig
+) -> Html:
+    """Return text, scores, sounds and pictures of an utterance."""
     number = sample["number"]
+    frame = data.hop_length / data.sampling_rate
     waves = {name: sample["audio"].get(tag.format(number)) for tag, name in _SOUNDS.items()}
     sounds = [
-        sound(name, _wav(wave, sampling_rate)) for name, wave in waves.items() if wave is not None
+        sound(name, _wav(wave, data.sampling_rate))
+        for name, wave in waves.items()
+        if wave is not None
     ]
-    images = {
-        "mel of the recording": spectrogram_image(sample["mels"][f"gt/mel_{number}"]),
-        "mel of the synthesis": spectrogram_image(sample["mels"][f"gen/mel_{number}"]),
-        "alignment of the synthesis": alignment_image(sample["alignments"][f"gen/attn_{number}"]),
+    mels = {
+        "recording": sample["mels"][f"gt/mel_{number}"],
+        "synthesis": sample["mels"][f"gen/mel_{number}"],
     }
-    pictures = [picture(caption, image_png(image)) for caption, image in images.items()]
+    pictures = [
+        picture("mel spectrograms", mel_pair(mels, frame)),
+        picture("alignment", alignment(sample["alignments"][f"gen/attn_{number}"], frame)),
+    ]
     who = " · ".join(utterance[key] for key in ("id", "speaker", "language"))
+    known = {tag: score for tag, score in utterance["scores"].items() if score is not None}
+    scores = [
+        element("span", f"{_KNOWN[tag].name} ", _compared(tag, known[tag], means.get(tag)))
+        for tag in _KNOWN
+        if tag in known
+    ]
     return element(
-        "section",
+        "article",
         element("h3", who),
+        element("p", sample["text"], class_="said"),
+        element("p", *scores, class_="row note"),
         element("div", *sounds, class_="row"),
-        element("div", *pictures, class_="row"),
+        element("div", *pictures, class_="row pictures"),
         id=f"utterance-{number}",
+        data_words=f"{who} {sample['text']}",
     )
 
 

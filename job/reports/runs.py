@@ -36,6 +36,7 @@ class Run:
         metric: the metric of that score.
         written: time of the last write.
         status: what its driver has told last; None if it has told nothing, as older code.
+        newest: folder or URI of its newest checkpoint; None without one.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Run:
     metric: str
     written: datetime
     status: Status | None = None
+    newest: str | None = None
 
     def state(self, now: datetime) -> str:
         """Return `finished`, `running`, `stopped`, `failed`, or `lost` if no driver answers.
@@ -142,6 +144,7 @@ def describe(folder: str, config: Mapping[str, Any]) -> Run:
         metric=cfg.metric,
         written=_last_write(folder, saved),
         status=read_status(folder),
+        newest=saved[0] if saved else None,
     )
 
 

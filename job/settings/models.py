@@ -8,7 +8,8 @@ from data.config import DataConfig
 from data.models import HubUnreachableError, find_model
 from data.text.languages import LANGUAGES
 from job.settings.config import Config
-from trainable.weights.warm_start import check_first_step, look_for
+from trainable.weights.sources import look_for
+from trainable.weights.warm_start import check_first_step
 
 
 class Model(NamedTuple):

@@ -1,6 +1,7 @@
 """Files of texts to be spoken: one per line, plain or as a JSON object."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from data.files import read_file, stays_below
@@ -94,11 +95,24 @@ def read_line(number: int, row: str, default: SpeechRequest) -> Line:
         raise ValueError(f"id is {own!r}: give the name of a file, without folder and suffix")
     if len(own.encode()) > LONGEST_ID:
         raise ValueError(f"id has more than {LONGEST_ID} bytes: choose a shorter one")
+    return Line(number, own, request_of(given, default))
+
+
+def request_of(given: Mapping[str, object], default: SpeechRequest) -> SpeechRequest:
+    """Return the request of a JSON object.
+
+    Args:
+        given: its keys are fields of SpeechRequest, `text` among them.
+        default: the fields that it does not give.
+
+    Raises:
+        ValueError: an unknown key or an impossible value.
+    """
     if "text" not in given:
         raise ValueError("it has no text")
     for key, value in given.items():
         _check_type(key, value)
-    return Line(number, own, replace(default, **given))
+    return replace(default, **given)  # type: ignore[arg-type]  # types are checked above
 
 
 def _check_type(key: str, value: object) -> None:

@@ -28,8 +28,9 @@ from trainable.run.checkpoint import Snapshot, write_snapshot
 from trainable.run.format import CONFIG, CheckpointInfo
 from trainable.run.storage import fetched, resolve
 from trainable.weights.published import DESCRIPTION, Published
+from trainable.weights.sources import folder_of, is_of_hub, is_published
 from trainable.weights.speakers import speakers_of
-from trainable.weights.warm_start import fit, folder_of, is_of_hub, is_published, read_folder
+from trainable.weights.warm_start import fit, read_folder
 
 OPTION = "--checkpoint"
 FOR_TRAINING = "enc_q."  # the posterior encoder, which compressed files lack

@@ -1,8 +1,14 @@
-"""The command that fills a GPU's tables goes through all stages on a CPU, with small networks."""
+"""The command that fills a GPU's tables goes through its stages on a CPU, with small networks.
+
+The fast suite leaves out two that take half of the time: the compiled step (torch.compile of the
+parts is tested in tests/trainable/test_compiling.py), and the parity of single steps, which is that
+of tests/trainable/learning/test_single_steps.py.
+"""
 
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -10,29 +16,44 @@ from benchmarks import gpu
 from benchmarks.gpu import MODES, Record, command_line, main, stages
 from tests.test_house import ROOT
 
+LONG = ("parity", "speed bf16+compile")
 
-@pytest.mark.processes
-@pytest.mark.medium
-def test_all_stages_on_a_cpu_without_ray(tmp_path):
-    file = tmp_path / "gpu.json"
+
+def found_by(wanted: list[str], file: Path) -> dict:
+    """Return what the command finds in stages, in a process of its own that imports no Ray."""
+    argv = ["--device", "cpu", "--tiny", "--threads", "1", "--json", str(file)]
+    argv += ["--stages", *wanted]
     code = (
         "import sys; from benchmarks.gpu import main; "
-        f"main(['--device', 'cpu', '--tiny', '--threads', '1', '--json', {str(file)!r}]); "
-        "assert 'ray' not in sys.modules"
+        f"main({argv!r}); assert 'ray' not in sys.modules"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     found = json.loads(file.read_text())
-    assert list(found) == list(stages())
+    assert list(found) == wanted
     assert [name for name, own in found.items() if "error" in own] == [], done.stderr
+    for mode in MODES:
+        if (own := found.get(f"speed {mode}")) is not None:
+            assert own["steps_per_s"] > 0 and own["flops"] > 0 and 0 < own["mfu"] < 1.5
+    return found
 
+
+@pytest.mark.slow
+@pytest.mark.processes
+def test_the_long_stages_on_a_cpu_without_ray(tmp_path):
+    found = found_by(list(LONG), tmp_path / "gpu.json")
     assert max(found["parity"]["fp32"]) < 1e-6  # the same device
     assert 0 < max(found["parity"]["bf16"]) < 0.02
+
+
+@pytest.mark.processes
+@pytest.mark.medium
+def test_the_short_stages_on_a_cpu_without_ray(tmp_path):
+    wanted = [name for name in stages() if name not in LONG]
+    assert len(wanted) == len(stages()) - len(LONG)
+    found = found_by(wanted, tmp_path / "gpu.json")
     bits = {key: value for key, value in found["determinism"].items() if key != "seconds"}
     assert len(bits) == 3 and all(value is True for value in bits.values())
-    for mode in MODES:
-        own = found[f"speed {mode}"]
-        assert own["steps_per_s"] > 0 and own["flops"] > 0 and 0 < own["mfu"] < 1.5
     assert found["launches fp32"]["counted"] > 1000
     assert len(found["pieces"]) == 23
     assert found["pieces"]["LSTM, ours"]["seconds"] > 0

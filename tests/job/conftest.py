@@ -12,19 +12,30 @@ import tempfile
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 from unittest import mock
 
 import pytest
 
+from job.settings.cli import parse, parser
 from tests.conftest import torch_switches_kept
 from tests.flaky import Flaky, flaky_bucket
+
+if TYPE_CHECKING:
+    from tests.job.observed import Observed
 
 ROOT = Path(__file__).parents[2]
 # a run may be called like this: it is no pattern, and Ray's own names are ASCII
 TWO = "two [v2] 声*"
 DEMO = ROOT / "job/presets/demo.yaml"
-# a third of the demo preset's step
+# a quarter of the demo preset's step
 SMALL = [
+    "--model.n_flow_layer",
+    "2",
+    "--model.resblock_kernel_sizes",
+    "[3]",
+    "--model.resblock_dilation_sizes",
+    "[[1, 3]]",
     "--train.segment_size",
     "4096",
     "--data.plan.max_frames",
@@ -128,10 +139,11 @@ def call(environment) -> Callable[..., subprocess.CompletedProcess]:
 
 
 @pytest.fixture(scope="session")
-def shards(command, tmp_path_factory) -> Path:
+def shards(call, ray_shared, tmp_path_factory) -> Path:
     """The demo corpus, prepared once."""
     folder = tmp_path_factory.mktemp("shards")
-    done = command("job.prepare", "--config", str(DEMO), "--data.shards", str(folder))
+    ray_shared.have(dashboard=True)  # as `observed` wants it
+    done = call("job.prepare", "--config", str(DEMO), "--data.shards", str(folder))
     assert done.returncode == 0, done.stderr
     return folder
 
@@ -149,19 +161,34 @@ def train(command, shards) -> Callable[..., subprocess.CompletedProcess]:
 
 
 @pytest.fixture(scope="session")
-def two_workers(train, tmp_path_factory) -> Path:
-    """A run of 2 workers and 6 steps, validated at 3 and 6, with averaged weights; read only."""
-    storage = tmp_path_factory.mktemp("runs")
+def observed(ray_shared, shards, tmp_path_factory) -> "Observed":
+    """A run of 2 workers and 6 steps, validated at 3 and 6, with averaged weights; read only.
+
+    And what was seen of it from outside.
+    """
+    from tests.job.observed import observe  # which imports Ray
+
     options = OVER_AN_EPOCH | {
+        "run__name": TWO,
+        "run__trackers": "[mlflow]",
+        "scaling__num_workers": 2,
+        "train__ema_decay": 0.9,
+        "train__log_every_steps": 1,
+        "train__measure_mfu": "true",
         "train__checkpoint__every_steps": 2,
         "eval__every_steps": 3,
         "eval__syntheses": 1,
     }
-    done = train(storage, run__name=TWO, train__ema_decay=0.9, **options)
-    assert "step 6 of 6" in done.stdout
-    for what in ("shards", "checkpoint", "TensorBoard", "audio"):
-        assert f"  {what} " in done.stdout
-    return storage / TWO
+    folder = tmp_path_factory.mktemp("observed")
+    ray_shared.have(dashboard=True)
+    cfg, _ = parse(parser("python -m job.train", ""), arguments(shards, folder / "runs", **options))
+    return observe(cfg, folder, ray_shared.dashboard)
+
+
+@pytest.fixture(scope="session")
+def two_workers(observed) -> Path:
+    """The folder of the run of two workers."""
+    return observed.run
 
 
 @pytest.fixture

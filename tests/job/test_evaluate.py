@@ -10,12 +10,9 @@ import pytest
 import yaml
 
 from job import evaluate
+from tests.browser import CHROMIUM, browser, opened
 from tests.job.voices import tiny_checkpoint
 from trainable.run.storage import newest_good, read_state
-
-CHROMIUM = (
-    shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-)
 
 
 @pytest.fixture(scope="module")
@@ -115,28 +112,11 @@ def test_a_checkpoints_own_scorers_run_only_if_they_are_trusted(call, two_worker
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: .ci/run installs it")
 def test_a_browser_shows_the_report(evaluation, tmp_path):
-    from playwright.sync_api import sync_playwright
-
-    problems: list[str] = []
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=CHROMIUM,
-            args=[
-                "--no-sandbox",
-                "--disable-gpu",
-                "--disable-background-networking",
-                "--disable-component-update",
-                "--autoplay-policy=no-user-gesture-required",
-            ],
-        )
-        page = browser.new_page()
-        page.on("console", lambda message: problems.append(message.text))
-        page.on("pageerror", lambda error: problems.append(str(error)))
-        page.on("requestfailed", lambda request: problems.append(request.url[:80]))
-        page.goto((evaluation / "evaluation.html").as_uri())
-        assert page.locator("section").count() == 1
-        assert page.locator("section audio").count() == 3
-        assert page.locator("section img").count() == 3
+    with browser() as chromium, opened(chromium, (evaluation / "evaluation.html").as_uri()) as page:
+        assert page.locator("article").count() == 1
+        assert page.locator("article .said").inner_text().strip()
+        assert page.locator("article audio").count() == 3
+        assert page.locator("article img").count() == 2
         assert page.locator("table").count() == 2
         drawn = page.evaluate(
             "[...document.images].map(image => image.complete && image.naturalWidth)"
@@ -152,8 +132,6 @@ def test_a_browser_shows_the_report(evaluation, tmp_path):
         )
         assert 0 < played[0] <= played[1] < 20
         page.screenshot(path=tmp_path / "report.png", full_page=True)
-        browser.close()
-    assert not problems
     assert (tmp_path / "report.png").stat().st_size > 20_000
 
 

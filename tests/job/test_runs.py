@@ -177,3 +177,19 @@ def test_listing_runs_needs_no_torch(tmp_path):
     assert done.returncode == 0, done.stderr
     assert "holds no runs" in done.stdout
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_the_index_links_runs_and_names_what_is_none(tmp_path, capsys):
+    storage = tmp_path / "runs"
+    make_run(str(storage), "good & <b>", 20, {10: 0.5})
+    put_file(f"{storage}/empty/config.yaml", b"")
+    out = tmp_path / "pages/index.html"
+    assert main([str(storage), "--html", str(out)]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == str(out)
+    shown = out.read_text("utf-8")
+    assert "good &amp; &lt;b&gt;" in shown
+    assert 'href="../runs/good%20%26%20%3Cb%3E/checkpoint_000000010"' in shown
+    assert "step 10 of 20, best eval/kl 0.5" in shown
+    assert "<td>empty</td>" in shown
+    with pytest.raises(ValueError, match="--html"):
+        main([str(storage), "--html", ""])

@@ -74,6 +74,12 @@ def test_the_summary_names_the_metrics_that_are_there(storage, file):
     assert f" {storage}/a/{file}\n" in summary(cfg, 4)
 
 
+def test_the_command_says_where_the_run_stands_and_what_it_has_written(observed):
+    assert "step 6 of 6" in observed.said
+    for what in ("shards", "checkpoint", "TensorBoard", "audio"):
+        assert f"  {what} " in observed.said
+
+
 def test_every_step_has_its_line(two_workers):
     lines = metrics(two_workers)
     assert [line["step"] for line in lines] == list(range(1, 7))

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.job.conftest import arguments, command, environment, shards
+from tests.job.conftest import arguments, call, command, environment, shards
 
-__all__ = ["command", "environment", "shards"]
+__all__ = ["call", "command", "environment", "shards"]
 
 METRIC = "eval/mel"
 SPACE = """

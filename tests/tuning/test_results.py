@@ -2,6 +2,7 @@
 
 import io
 import math
+import re
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 
 from job.settings.cli import read_config
 from job.settings.config import Config
+from tuning.page import save_page
 from tuning.results import Results, best_config, collect, console_table, save
 from tuning.space import Axis
 
@@ -75,9 +77,22 @@ def test_everything_is_written_and_best_yaml_is_a_configuration(results, tmp_pat
         assert list(parquet[MEL]) == list(table[MEL])
     for name in ("metric", "schedule"):
         assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
-    page = (tmp_path / "sweep.html").read_text()
+
+
+@pytest.mark.medium
+def test_the_page_ranks_trials_and_marks_the_baseline(results, tmp_path):
+    save_page(results, str(tmp_path), True, {MEL: 30.0, PRECISION: "bf16"})
+    page = (tmp_path / "sweep.html").read_text("utf-8")
     assert "3 trials (1 finished, 1 stopped, 1 failed)" in page
-    assert page.count("data:image/png") == 2
+    assert page.count("<svg") == 1 + 2 * len(SPACE)
+    first, second, third = re.findall(r"<tr><td class=\"number\">\d</td>.*?</tr>", page)
+    assert 'href="runs/a"' in first
+    assert "2.0000 ▲" in first
+    assert "baseline" in second
+    assert "baseline" not in first + third
+    assert "▼" not in second
+    assert "ValueError: NaN" in third
+    assert str(tmp_path) not in re.sub("logdir [^<]*", "", page)
 
 
 def test_values_that_tables_change_come_back_as_they_were():

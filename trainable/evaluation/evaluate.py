@@ -33,8 +33,8 @@ class Evaluation:
         tags: names of the scores.
         table: float64 [utterances, tags], NaN where an utterance has no such score; equal on all
             ranks.
-        samples: dicts with `number`, `mels` (tag -> [bands, frames]), `audio` (tag -> [samples])
-            and `alignments` (tag -> [frames, phones]), ordered by utterance.
+        samples: dicts with `number`, `text`, `mels` (tag -> [bands, frames]), `audio` (tag ->
+            [samples]) and `alignments` (tag -> [frames, phones]), ordered by utterance.
     """
 
     tags: tuple[str, ...]
@@ -152,7 +152,7 @@ def evaluate(
             scores |= synthesis_scores
             scores |= _scored(scorers, utterance, sample, data.sampling_rate)
             if number < cfg.samples:
-                samples.append(sample)
+                samples.append(sample | {"text": utterance.text})
         # on an utterance that is not synthesised, or has no voiced frame, some scores are missing
         values = [scores.get(tag, float("nan")) for tag in tags]
         own[number] = torch.tensor(values, dtype=torch.float64)

@@ -8,7 +8,8 @@ TorchScript file and a factory of somebody else's are programs: they can do what
 
 import importlib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -26,7 +27,7 @@ MOVED = {"trainable.scorers": "trainable.evaluation.scorers"}
 WEIGHTS_ONLY = tuple(
     f"{module}:{function}"
     for module in ("trainable.evaluation.scorers", "trainable.scorers")
-    for function in ("errors_of_recognition", "similarity_of_speakers")
+    for function in ("errors_of_recognition", "sentence_recognised", "similarity_of_speakers")
 )
 
 
@@ -113,6 +114,79 @@ def units(text: str, language: str) -> list[str]:
     """Return what recognition errors are counted in: words or characters, without punctuation."""
     words = re.sub(r"[^\w']+", " ", text.lower()).split()
     return words if LANGUAGES[language].error_unit == "words" else list("".join(words))
+
+
+def sentence_recognised(path: str, device: torch.device) -> Scorer:
+    """Make a scorer: whether a recogniser picks the sentence out of a list, 0 or 1.
+
+    It needs no download: PocketSphinx (extra `recognition`), whose package ships a model of
+    English, is given the sentences as its grammar.
+
+    Args:
+        path: text file of the sentences, one per line.
+        device: not used; it runs on the CPU.
+
+    Raises:
+        ValueError: the recogniser's dictionary lacks a word of the list.
+    """
+    recogniser = ClosedSetRecogniser(Path(path).read_text(encoding="utf-8").splitlines())
+
+    def score(
+        wave: np.ndarray, sampling_rate: int, utterance: EvaluationUtterance, recording: np.ndarray
+    ) -> float:
+        return float(recogniser.hear(wave, sampling_rate) == recogniser.words(utterance.text))
+
+    return score
+
+
+class ClosedSetRecogniser:
+    """Tells which of a few English sentences was said.
+
+    Args:
+        sentences: what may be said.
+
+    Raises:
+        ImportError: PocketSphinx is not installed; names the extra.
+        ValueError: a word is not in its dictionary.
+    """
+
+    SAMPLING_RATE = 16000
+
+    def __init__(self, sentences: Sequence[str]) -> None:
+        try:
+            from pocketsphinx import Decoder
+        except ImportError as error:
+            raise ImportError(
+                "PocketSphinx is not installed: pip install 'bert-vits2-ray[recognition]'"
+            ) from error
+        self._decoder = Decoder(lm=None, samprate=self.SAMPLING_RATE, loglevel="FATAL")
+        rules = [" ".join(self.words(sentence)) for sentence in sentences]
+        for word in sorted({word for rule in rules for word in rule.split()}):
+            if self._decoder.lookup_word(word) is None:
+                raise ValueError(f"PocketSphinx's dictionary has no {word!r}: use another word")
+        grammar = f"#JSGF V1.0;\ngrammar closed;\npublic <said> = {' | '.join(rules)};\n"
+        self._decoder.add_jsgf_string("closed", grammar)
+        self._decoder.activate_search("closed")
+
+    @staticmethod
+    def words(text: str) -> list[str]:
+        """Return the words of a text as the dictionary spells them."""
+        return re.sub(r"[^a-z']+", " ", text.lower()).split()
+
+    def hear(self, wave: np.ndarray, sampling_rate: int) -> list[str]:
+        """Return the words that were heard; none if no sentence fits.
+
+        Args:
+            wave: float32 [samples].
+            sampling_rate: Hz.
+        """
+        heard = resample(torch.from_numpy(wave), sampling_rate, self.SAMPLING_RATE).numpy()
+        samples = (heard.clip(-1, 1) * 32767).astype(np.int16)
+        self._decoder.start_utt()
+        self._decoder.process_raw(samples.tobytes(), full_utt=True)
+        self._decoder.end_utt()
+        found = self._decoder.hyp()
+        return found.hypstr.split() if found else []
 
 
 def similarity_of_speakers(path: str, device: torch.device) -> Scorer:

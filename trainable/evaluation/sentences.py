@@ -23,11 +23,13 @@ class Sentence:
 
     Attributes:
         tag: tag of its sound in TensorBoard.
+        text: what it says.
         reading: what its text reads as.
         speaker: row of the speaker table.
     """
 
     tag: str
+    text: str
     reading: Reading
     speaker: int
 
@@ -62,7 +64,7 @@ def read_sentences(
         except ValueError as error:
             raise ValueError(f"eval.sentences.{language} cannot be read: {error}") from error
         found.append(
-            Sentence(f"sentence/{language}_{speaker}", reading, manifest.speakers[speaker])
+            Sentence(f"sentence/{language}_{speaker}", text, reading, manifest.speakers[speaker])
         )
     return found
 

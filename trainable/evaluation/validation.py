@@ -104,7 +104,9 @@ class Validator:
         self.damage.raise_on_all_ranks()
 
         sampling_rate = self.spec.data.sampling_rate
-        records.evaluation(step, scores, validation.samples, self.spoken(), sampling_rate)
+        spoken = self.spoken()
+        samples = validation.samples
+        records.evaluation(step, scores, samples, spoken, sampling_rate, self.texts())
         scores = {tag: value for tag, value in scores.items() if math.isfinite(value)}
         self.remember(step, scores)
         if self.rank == 0:
@@ -146,6 +148,10 @@ class Validator:
                 self.sentences = []
         told = (data.bert, self.train.seed, self.cfg.max_frames)
         return {sentence.tag: speak(self.generator, sentence, *told) for sentence in self.sentences}
+
+    def texts(self) -> dict[str, str]:
+        """Return what the fixed sentences say: tag -> text."""
+        return {sentence.tag: sentence.text for sentence in self.sentences or ()}
 
     def remember(self, step: int, scores: dict[str, float]) -> None:
         """Remember a validation in the state."""

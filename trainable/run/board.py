@@ -8,6 +8,7 @@ import io
 import os
 import platform
 import time
+from collections.abc import Mapping, Sequence
 from itertools import count
 
 import numpy as np
@@ -62,9 +63,21 @@ class Board:
         """Add an image, uint8 [height, width, 3]."""
         self._add(summary.image(tag, image, dataformats="HWC"), step)
 
-    def audio(self, tag: str, wave: np.ndarray, step: int, sampling_rate: int) -> None:
-        """Add a sound, float32 [samples]."""
-        self._add(summary.audio(tag, torch.from_numpy(wave), sample_rate=sampling_rate), step)
+    def audio(
+        self, tag: str, wave: np.ndarray, step: int, sampling_rate: int, text: str = ""
+    ) -> None:
+        """Add a sound, float32 [samples], and what it says, which is shown beside it."""
+        made = summary.audio(tag, torch.from_numpy(wave), sample_rate=sampling_rate)
+        made.value[0].metadata.summary_description = text
+        self._add(made, step)
+
+    def layout(self, charts: Mapping[str, Mapping[str, Sequence[str]]]) -> None:
+        """Add what the tab Custom Scalars shows: category -> chart -> tags of its lines."""
+        described = {
+            category: {chart: ("Multiline", list(tags)) for chart, tags in of_category.items()}
+            for category, of_category in charts.items()
+        }
+        self._add(summary.custom_scalars(described), 0)
 
     def _add(self, values: Summary, step: int) -> None:
         self.records.append(record(Event(wall_time=time.time(), step=step, summary=values)))

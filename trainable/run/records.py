@@ -20,6 +20,27 @@ from trainable.run.format import TENSORBOARD, TENSORBOARD_EVAL
 from trainable.run.growing import GrowingFile
 from trainable.run.metrics_file import MetricsFile
 
+# category -> chart -> tags (regular expressions), of TensorBoard's tab Custom Scalars
+LAYOUT = {
+    "Evaluation": {
+        "mel L1": (r"eval/(train_|ema_)?mel$",),
+        "mel-cepstral distortion, dB": (r"eval/(ema_)?mcd(_sdp)?$",),
+        "pitch error, ln Hz": (r"eval/(ema_)?log_f0_rmse(_sdp)?$",),
+        "voicing error": (r"eval/(ema_)?vuv_error(_sdp)?$",),
+        "length relative to the recording": (r"eval/(ema_)?duration_ratio(_sdp)?$",),
+    },
+    "Losses": {
+        "generator": (r"loss/g/total$",),
+        "mel L1, weighted": (r"loss/g/mel$",),
+        "KL": (r"loss/g/kl$",),
+        "discriminators": (r"loss/(?!g/)[^/]+/total$",),
+    },
+    "Speed": {
+        "utterances per second": ("rate/utterances_per_s$",),
+        "share of time and frames": ("share/",),
+        "workers": ("workers$",),
+    },
+}
 NAMED = 4  # micro-batches of a step whose CRCs stand in its line one by one
 
 
@@ -80,6 +101,7 @@ class RunLog:
             self.metrics = MetricsFile(self.folder, self.resume_step, self.passed_over)
             self.board = Board(self.resume_step + 1)
             self.eval_board = Board(self.resume_step + 1)
+            self.eval_board.layout(LAYOUT)
             self.events = _events(self.folder, TENSORBOARD)
             self.eval_events = _events(self.folder, TENSORBOARD_EVAL)
 
@@ -165,28 +187,32 @@ class RunLog:
         samples: Iterable[dict],
         sounds: Mapping[str, np.ndarray],
         sampling_rate: int,
+        texts: Mapping[str, str] | None = None,
     ) -> None:
         """Write a validation to TensorBoard.
 
         Args:
             step: global steps done.
             scalars: tag -> score.
-            samples: syntheses with `mels`, `alignments` and `audio` by tag.
+            samples: syntheses with `text`, and `mels`, `alignments` and `audio` by tag.
             sounds: tag -> another sound, float32 [samples].
             sampling_rate: Hz, of all sounds.
+            texts: tag -> what another sound says.
         """
         if not self.writes:
             return
         for tag, value in scalars.items():
             self.eval_board.scalar(tag, value, step)
+        said = dict(texts or {})
         for sample in samples:
             for tag, mel in sample["mels"].items():
                 self.eval_board.image(tag, spectrogram_image(mel), step)
             for tag, alignment in sample["alignments"].items():
                 self.eval_board.image(tag, alignment_image(alignment), step)
             sounds = {**sample["audio"], **sounds}
+            said |= dict.fromkeys(sample["audio"], sample["text"])
         for tag, wave in sounds.items():
-            self.eval_board.audio(tag, wave, step, sampling_rate)
+            self.eval_board.audio(tag, wave, step, sampling_rate, said.get(tag, ""))
         self.submit(partial(self.eval_events.append, self.eval_board.take()))
 
     def persist(self) -> None:

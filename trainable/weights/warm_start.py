@@ -1,17 +1,12 @@
 """Start from other weights: published ones, a run of this trainer, or a model of the hub."""
 
-import contextlib
-import re
-import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
-from huggingface_hub import HfApi
 from torch import Tensor, nn
 
-from data.files import is_local, is_uri, located, reachable
 from data.text.languages import LANGUAGES, PUBLISHED, count_tones
 from data.text.symbols import symbols
 from trainable.config import TrainConfig
@@ -19,25 +14,22 @@ from trainable.learning.optimizer import Moments, load_moments
 from trainable.networks.registry import GENERATOR
 from trainable.run.checkpoint import mismatches, weights_file
 from trainable.run.format import CHECKSUMS, TRAINING, read_info, weights_name
-from trainable.run.storage import BEST, checkpoints, fetched, is_here, resolve
 from trainable.run.tensor_files import load_safetensors, load_tensors
-from trainable.weights.hub import download, look_up
 from trainable.weights.published import (
     ADAMW,
     LEAVE,
     Published,
     named_step,
-    needed,
     newest,
     prefixes,
     read_published,
 )
+from trainable.weights.sources import folder_of
 from trainable.weights.speakers import SPEAKERS, Speakers, match_speakers, speakers_of
 
 # rows per symbol, tone and language
 OF_LANGUAGES = ("enc_p.emb.weight", "enc_p.tone_emb.weight", "enc_p.language_emb.weight")
 PARTS_SHOWN = 6
-HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
 
 
 @dataclass
@@ -165,57 +157,6 @@ def _initial(nets: Mapping[str, nn.Module], kept: Mapping[str, Mapping[str, int]
     return "; ".join(told)
 
 
-@contextlib.contextmanager
-def folder_of(source: str, endpoint: str | None, key: str = "train.init_from") -> Iterator[Path]:
-    """Give the files of a source as a local folder: published ones, or a checkpoint's.
-
-    Args:
-        source: see `warm_start`.
-        endpoint: mirror of the hub.
-        key: key or option that names the source, for messages.
-
-    Raises:
-        ValueError: there are none.
-    """
-    if is_of_hub(source):
-        yield download(source, needed, endpoint, key)
-        return
-
-    fs, root = located(source)
-    files = _published_files(source)
-    if not files:
-        with fetched(_checkpoint_of(source)) as folder:
-            yield folder
-    elif is_local(source):
-        yield Path(root)
-    else:
-        with tempfile.TemporaryDirectory() as copy:
-            for file in files:
-                fs.get_file(f"{root}/{file}", f"{copy}/{file}")
-            yield Path(copy)
-
-
-def look_for(source: str, endpoint: str | None) -> int:
-    """Refuse a source of `warm_start` that holds no weights, without reading them.
-
-    Returns:
-        The step that the name of its generator's file tells; 0 if none does.
-
-    Raises:
-        ValueError: it holds none, or is nowhere; names the key.
-        OSError: its store or the hub does not answer.
-    """
-    try:
-        if is_of_hub(source):
-            return named_step(look_up(HfApi(endpoint=endpoint), source, needed)[1])
-        files = _published_files(source)
-        if not files and not (is_uri(source) and _has_checkpoints(source)):
-            _checkpoint_of(source)
-        return named_step(files)
-    except ValueError as error:
-        raise ValueError(f"train.init_from {source}: {error}") from error
-
-
 def check_first_step(train: TrainConfig, step: int) -> None:
     """Refuse weights whose steps leave none to train.
 
@@ -231,46 +172,6 @@ def check_first_step(train: TrainConfig, step: int) -> None:
             f"train.init_from {train.init_from} begins at step {step}, and train.max_steps "
             f"{train.max_steps} counts these steps too: raise it, or set train.init_step 0"
         )
-
-
-def is_of_hub(source: str) -> bool:
-    """Tell whether a source names a model of the hub; a folder of the same name wins over it."""
-    return not is_uri(source) and not is_here(source) and bool(HUB_NAME.fullmatch(source))
-
-
-def is_published(source: str) -> bool:
-    """Tell whether a source is of published files, rather than a run or checkpoint.
-
-    Raises:
-        OSError: its store does not answer.
-    """
-    return is_of_hub(source) or bool(_published_files(source))
-
-
-def _published_files(source: str) -> list[str]:
-    """Return the names of the published files in a folder or URI that would be read."""
-    fs, root = located(source)
-    with reachable(source):
-        paths = fs.ls(root, detail=False) if fs.isdir(root) else []
-    return needed(path.rpartition("/")[2] for path in paths)
-
-
-def _has_checkpoints(uri: str) -> bool:
-    """Tell whether a URI holds checkpoints, or is one; they are not read, as that may take long."""
-    fs, root = located(uri)
-    run = uri.rstrip("/").removesuffix(f"/{BEST}")
-    with reachable(uri):
-        return fs.exists(f"{root}/{CHECKSUMS}") or bool(checkpoints(run))
-
-
-def _checkpoint_of(source: str) -> str:
-    try:
-        return resolve(source)
-    except ValueError as error:
-        raise ValueError(
-            "holds neither published weights (G_*, D_*, DUR_*, WD_* .pth or .safetensors) nor a "
-            f"run or checkpoint of this trainer: {error}"
-        ) from error
 
 
 def read_folder(

@@ -7,8 +7,9 @@ import uuid
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data.corpus.tables.records import RECORDS, VERSION
+from data.corpus.tables.records import RECORDS, VERSION, blank
 from data.files import below, list_folder, put_file, read_file, remove_file
+from data.quality.measures import MEASURES
 
 FOLDER = "survey"
 _SUFFIX = ".parquet"
@@ -43,6 +44,8 @@ def read_part(uri: str) -> pa.Table:
     try:
         table = pq.read_table(pa.BufferReader(content))
         if (table.schema.metadata or {}).get(_VERSION) == str(VERSION).encode():
+            if MEASURES.names[0] not in table.column_names:
+                table = blank(table)
             return table.select(RECORDS.names).cast(RECORDS)
     except (pa.ArrowException, OSError, KeyError) as error:  # OSError: Arrow's, it is read already
         print(f"warning: {uri} is damaged ({error}): its lines are surveyed again", flush=True)

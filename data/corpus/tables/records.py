@@ -8,6 +8,7 @@ import pyarrow as pa
 from data.config import DataConfig
 from data.corpus.recipe import Recipe
 from data.corpus.tables.files import hash64
+from data.quality.measures import MEASURES
 
 VERSION = 2  # of RECORDS, and of what the first pass checks: older ones are not taken over
 
@@ -35,6 +36,7 @@ RECORDS = pa.schema(
         ("word2ph", pa.list_(pa.int16())),
         ("bert_text", pa.string()),
         ("bert_tokens", pa.list_(pa.string())),
+        *MEASURES,  # null in what older code wrote
     ]
 )
 SURVEYED = pa.schema(

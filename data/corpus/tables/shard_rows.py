@@ -9,9 +9,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from data.corpus.tables.files import TableFile
+from data.quality.measures import MEASURES
 
 KEY = "S32"  # a row's key, as numpy holds it
-_PHONES = pa.schema([("phones", pa.string())])
+_ROWS = pa.schema([("phones", pa.string()), *MEASURES])
 _PLACE = np.dtype(
     [("shard", "i4"), ("row", "i4"), ("samples", "i8"), ("phone_count", "i4"), ("at", "i8")]
 )
@@ -26,7 +27,7 @@ class HeldRows:
 
     def __init__(self, shards: Iterable[tuple[str, Sequence[Mapping[str, Any]]]] = ()) -> None:
         self.shards: list[str] = []
-        self._phones = TableFile(_PHONES)
+        self._rows = TableFile(_ROWS)
         keys, places = [np.zeros(0, KEY)], [np.zeros(0, _PLACE)]
         for shard, entries in shards:
             phones = [entry["phones"] for entry in entries]
@@ -35,10 +36,11 @@ class HeldRows:
             found["row"] = np.arange(len(entries))
             found["samples"] = [entry["samples"] for entry in entries]
             found["phone_count"] = [text.count(" ") + 1 for text in phones]
-            found["at"] = np.arange(len(entries)) + len(self._phones)
+            found["at"] = np.arange(len(entries)) + len(self._rows)
             keys.append(np.array([entry["key"] for entry in entries], KEY))
             places.append(found)
-            self._phones.append(pa.table({"phones": phones}, schema=_PHONES))
+            rows = [{"phones": entry["phones"], **entry.get("quality", {})} for entry in entries]
+            self._rows.append(pa.Table.from_pylist(rows, schema=_ROWS))
             self.shards.append(shard)
         self._sort(np.concatenate(keys), np.concatenate(places))
 
@@ -70,6 +72,14 @@ class HeldRows:
         """Return the number of phones of rows, int32 [n]; 0 of row -1."""
         return self._values("phone_count", rows)
 
+    def measures(self, rows: np.ndarray) -> pa.Table:
+        """Return MEASURES of rows, null of row -1 and of those that older code wrote."""
+        known = np.flatnonzero(rows >= 0)
+        found = self._rows.take(self._places["at"][rows[known]], MEASURES.names)
+        places = np.full(len(rows), -1)
+        places[known] = np.arange(len(known))
+        return found.take(pa.array(places, mask=places < 0))
+
     def _values(self, name: str, rows: np.ndarray) -> np.ndarray:
         if not len(self):
             return np.zeros(len(rows), _PLACE[name])
@@ -82,7 +92,7 @@ class HeldRows:
 
     def count_phones(self, rows: np.ndarray) -> Counter[str]:
         """Return how often each phone occurs in rows."""
-        phones = self._phones.take(self._places["at"][rows], ["phones"]).column("phones")
+        phones = self._rows.take(self._places["at"][rows], ["phones"]).column("phones")
         return counted(pc.list_flatten(pc.split_pattern(phones, " ")))
 
 

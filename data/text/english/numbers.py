@@ -77,3 +77,9 @@ def _number(digits: str) -> str:
     if number % 100 == 0:
         return f"{_engine().number_to_words(number // 100)} hundred"
     return _engine().number_to_words(number, andword="", zero="oh", group=2).replace(", ", " ")
+
+
+def ordinal(number: int) -> str:
+    """Return a number as 1st, 2nd, 3rd, 4th."""
+    ends = {1: "st", 2: "nd", 3: "rd"}
+    return f"{number}{'th' if number % 100 in (11, 12, 13) else ends.get(number % 10, 'th')}"

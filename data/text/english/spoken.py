@@ -10,8 +10,18 @@ from collections.abc import Callable
 
 from anyascii import anyascii
 
-from data.text.english.numbers import spell_count, spell_number
-from data.text.english.words import is_spelled
+from data.text.english.numbers import ordinal, spell_count, spell_number
+from data.text.english.short_forms import (
+    KINGS,
+    NUMBERED,
+    SHORT,
+    TITLES,
+    capitals,
+    initials,
+    roman,
+    short,
+    title,
+)
 from data.text.spoken.cleaning import Spoken, clean, keep, said_signs
 from data.text.spoken.units import english_names, reader
 from data.text.symbols import PUNCTUATION
@@ -41,90 +51,6 @@ _SCALES = {"k": "thousand", "K": "thousand", "m": "million", "M": "million", "mn
 _SCALES |= {"b": "billion", "B": "billion", "bn": "billion", "T": "trillion"}
 _SCALE = r"(?:\s?(thousand|million|billion|trillion)\b|(k|K|mn|m|M|bn|b|B|T)\b)?"
 _FRACTIONS = {2: ("half", "halves"), 4: ("quarter", "quarters")}
-
-_TITLES = {
-    "Dr": "Doctor",
-    "Mr": "Mister",
-    "Mrs": "Missus",
-    "Ms": "Ms",
-    "Prof": "Professor",
-    "Gen": "General",
-    "Sgt": "Sergeant",
-    "Capt": "Captain",
-    "Lt": "Lieutenant",
-    "Col": "Colonel",
-    "Rev": "Reverend",
-    "Hon": "Honorable",
-    "Sen": "Senator",
-    "Rep": "Representative",
-    "Gov": "Governor",
-    "Pres": "President",
-    "St": "Saint",
-    "Mt": "Mount",
-    "Ft": "Fort",
-    "Messrs": "Messieurs",
-    "Cmdr": "Commander",
-    "Maj": "Major",
-    "Cpl": "Corporal",
-}
-_SHORT = {
-    "st": "street",
-    "ave": "avenue",
-    "blvd": "boulevard",
-    "rd": "road",
-    "dr": "drive",
-    "jr": "junior",
-    "sr": "senior",
-    "vs": "versus",
-    "etc": "et cetera",
-    "inc": "incorporated",
-    "ltd": "limited",
-    "co": "company",
-    "corp": "corporation",
-    "dept": "department",
-    "approx": "approximately",
-    "est": "established",
-    "vol": "volume",
-    "fig": "figure",
-    "ext": "extension",
-    "apt": "apartment",
-    "bros": "brothers",
-    "assn": "association",
-    "jan": "January",
-    "feb": "February",
-    "mar": "March",
-    "apr": "April",
-    "aug": "August",
-    "sept": "September",
-    "sep": "September",
-    "oct": "October",
-    "nov": "November",
-    "dec": "December",
-    "mon": "Monday",
-    "tue": "Tuesday",
-    "tues": "Tuesday",
-    "wed": "Wednesday",
-    "thu": "Thursday",
-    "thurs": "Thursday",
-    "fri": "Friday",
-    "sat": "Saturday",
-    "sun": "Sunday",
-    "govt": "government",
-    "min": "minutes",
-    "max": "maximum",
-    "avg": "average",
-    "misc": "miscellaneous",
-}
-# words by themselves, so that only a stop makes them short forms
-_WORDS = frozenset(("mar", "mon", "sat", "sun", "wed", "fig", "min", "max", "est", "ext", "dec"))
-_ROMAN = {"I": 1, "V": 5, "X": 10, "L": 50}
-_NUMBERED = (
-    "Chapter|Part|Act|Volume|Book|Section|Phase|Type|Scene|Level|Stage|Round|War|Episode|Article"
-)
-_KINGS = (
-    "Henry|Louis|Elizabeth|George|Edward|Charles|Richard|James|William|John|Paul|Pius|Philip|"
-    "Napoleon|Francis|Frederick|Alexander|Peter|Ivan|Nicholas|Benedict|Mary|Victoria|Catherine"
-)
 
 
 def _one_by_one(digits: str) -> str:
@@ -216,16 +142,11 @@ def _fraction(match: re.Match[str]) -> str:
     elif below in _FRACTIONS:
         said = f"{spell_number(str(above))} {_FRACTIONS[below][above != 1]}"
     else:
-        ordinal = spell_number(_ordinal(below))
-        said = f"{spell_number(str(above))} {ordinal}{'s' if above != 1 else ''}"
+        name = spell_number(ordinal(below))
+        said = f"{spell_number(str(above))} {name}{'s' if above != 1 else ''}"
     if whole:
         said = f"{whole} and {'a ' + said.removeprefix('one ') if above == 1 else said}"
     return said
-
-
-def _ordinal(number: int) -> str:
-    ends = {1: "st", 2: "nd", 3: "rd"}
-    return f"{number}{'th' if number % 100 in (11, 12, 13) else ends.get(number % 10, 'th')}"
 
 
 def _decade(match: re.Match[str]) -> str:
@@ -237,44 +158,6 @@ def _decade(match: re.Match[str]) -> str:
 def _feet(match: re.Match[str]) -> str:
     inches = f" {match[2]} {'inch' if match[2] == '1' else 'inches'}" if match[2] else ""
     return f"{match[1]} {'foot' if match[1] == '1' else 'feet'}{inches}"
-
-
-def _title(match: re.Match[str]) -> str:
-    return _TITLES[match[1]]
-
-
-def _short(match: re.Match[str]) -> str:
-    """Write a short form out; a stop that also ends the sentence stays."""
-    word, stop = match[1], match[2]
-    rest = match.string[match.end() :]
-    doubtful = word.lower() in _WORDS and not (word[0].isupper() and re.match(r",? \d|,", rest))
-    if doubtful or (not stop and word.lower() not in ("vs", "etc", "jr", "sr")):
-        return match[0]
-    ends = stop and (not rest.strip() or re.match(r'["\')\]]*\s+[A-Z]', rest))
-    return _SHORT[word.lower()] + ("." if ends and word.lower() != "vs" else "")
-
-
-def _initials(match: re.Match[str]) -> str:
-    """Read U.S. and J. K. as letters; a stop that ends the text stays."""
-    letters = " ".join(re.findall("[A-Za-z]", match[0]))
-    return letters + ("." if not match.string[match.end() :].strip() else "")
-
-
-def _roman(match: re.Match[str]) -> str:
-    values = [_ROMAN[letter] for letter in match[2]]
-    number = sum(
-        -value if value < max(values[index:]) else value for index, value in enumerate(values)
-    )
-    king = re.fullmatch(_KINGS, match[1]) is not None
-    return f"{match[1]} {f'the {_ordinal(number)}' if king else number}"
-
-
-def _capitals(match: re.Match[str]) -> str:
-    """Spell capitals that are no word, letter by letter."""
-    word = match[1]
-    if not is_spelled(word):
-        return match[0]
-    return " ".join("ay" if char == "A" else char for char in word) + ("'s" if match[2] else "")
 
 
 _BEFORE_NUMBERS: tuple[Rule, ...] = (
@@ -290,15 +173,15 @@ _BEFORE_NUMBERS: tuple[Rule, ...] = (
         ),
         " dot ",
     ),
-    (re.compile(rf"\b({'|'.join(_TITLES)})\.(?=\s+(?:[A-Z]|and\b))"), _title),
-    (re.compile(r"\b(Dr|Mr|Mrs|Prof)(?=\s+[A-Z])"), _title),
-    (re.compile(rf"\b({'|'.join(_SHORT)})\b(\.?)(?!\w)", re.I), _short),
+    (re.compile(rf"\b({'|'.join(TITLES)})\.(?=\s+(?:[A-Z]|and\b))"), title),
+    (re.compile(r"\b(Dr|Mr|Mrs|Prof)(?=\s+[A-Z])"), title),
+    (re.compile(rf"\b({'|'.join(SHORT)})\b(\.?)(?!\w)", re.I), short),
     (re.compile(r"\be\.\s?g\.,?", re.I), "for example,"),
     (re.compile(r"\bi\.\s?e\.,?", re.I), "that is,"),
     (re.compile(r"\b(?:No|Nos)\.\s?(?=\d)|#\s?(?=\d)"), "number "),
     (re.compile(r"#(?=[A-Za-z])"), "hashtag "),
-    (re.compile(r"\b(?:[A-Z]\.){2,}|\b[A-Z]\.(?=\s?[A-Z][a-z.])"), _initials),
-    (re.compile(rf"\b({_NUMBERED}|{_KINGS}) ([IVX]+)\b"), _roman),
+    (re.compile(r"\b(?:[A-Z]\.){2,}|\b[A-Z]\.(?=\s?[A-Z][a-z.])"), initials),
+    (re.compile(rf"\b({NUMBERED}|{KINGS}) ([IVX]+)\b"), roman),
     # numbers that are dialled
     (
         re.compile(
@@ -360,7 +243,7 @@ _AFTER_UNITS: tuple[Rule, ...] = (
     (re.compile(r"\b0\d+\b"), lambda match: _one_by_one(match[0])),
     (re.compile(r"\d+(?:st|nd|rd|th)\b"), lambda match: spell_number(match[0])),
     (re.compile(r"\d+"), lambda match: f" {spell_number(match[0])} "),
-    (re.compile(r"\b([A-Z]{2,})\b('s)?"), _capitals),
+    (re.compile(r"\b([A-Z]{2,})\b('s)?"), capitals),
 )
 _SIGNS = {
     "&": "and",

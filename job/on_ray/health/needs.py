@@ -10,7 +10,8 @@ from job.on_ray.health.fitness import Check, State, verdict
 from job.on_ray.health.probes import NodeReport
 from job.settings.config import Config
 from job.settings.models import Model, berts, of_training
-from trainable.weights.warm_start import check_first_step, look_for
+from trainable.weights.sources import look_for
+from trainable.weights.warm_start import check_first_step
 
 
 def models(cfg: Config, reports: Sequence[NodeReport]) -> Iterator[Check]:

@@ -114,15 +114,19 @@ def test_the_report_shows_what_was_kept_and_what_was_not(tmp_path) -> None:
     save_report(str(tmp_path / "report.html"), book, {"EN": Counter({"ah": 5, "n": 2})})
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     for shown in (
-        "5 lines: 3 kept (0.03 h), 2 rejected",
+        "<dt>lines</dt>\n<dd>5</dd>",
+        '<dt>kept</dt>\n<dd>3</dd><dd class="note">0.03 h</dd>',
+        "<dt>rejected</dt>\n<dd>2</dd>",
         "anna",
-        "36.00 s",
-        "Phones, EN",
+        "36.00 s to 36.00 s",
+        "<h3>EN</h3>",
         "corpus/esd.list:99",
     ):
         assert shown in page
     assert re.search(
-        r'<td>ah</td><td class="number">5</td><td><div class="bar"><div style="width:100.0%">', page
+        r'<td>ah</td><td><div class="bar"><div style="width:100.0%"></div></div></td>'
+        r'<td class="number">5</td>',
+        page,
     )
     assert re.search(r"no kept line holds: [^<]*\bzh\b", page)
     assert "<b>no" not in page
@@ -130,4 +134,7 @@ def test_the_report_shows_what_was_kept_and_what_was_not(tmp_path) -> None:
 
 
 def test_an_empty_report_is_a_page() -> None:
-    assert report_page(Ledger("esd.list", 0), {}).startswith("<!doctype html>")
+    shown = report_page(Ledger("lists/esd.list", 0), {})
+    assert shown.startswith("<!doctype html>")
+    assert "<h1>esd.list</h1>" in shown
+    assert "<h2>" not in shown

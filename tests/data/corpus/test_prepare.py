@@ -1,7 +1,6 @@
 """Preparation end to end: three languages, real Ray, bad inputs, second runs, object stores."""
 
 import json
-import os
 import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -14,8 +13,6 @@ import pyarrow as pa
 import pytest
 import ray
 import soundfile
-from moto.server import ThreadedMotoServer
-from s3fs import S3FileSystem
 
 import data.corpus.prepare
 from data.audio.recording import decode_flac
@@ -30,6 +27,7 @@ from data.corpus.transcript import read_transcript
 from data.files import PART_SUFFIX
 from data.shards.manifest import ManifestError, number_speakers, read_manifest, split_of
 from data.shards.shard import ShardReader, list_shards
+from tools.s3_server import s3_server
 
 GPUS = 1  # of Ray, which torch does not see
 RATE = 44100
@@ -79,25 +77,11 @@ def config(folder: Path, **changes) -> DataConfig:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def s3_bucket():
-    """An S3 with the bucket `corpus`; started first, as Ray's workers inherit the environment."""
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
-    server.start()
-    host, port = server.get_host_and_port()
-    settings = {
-        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }
-    os.environ.update(settings)
-    S3FileSystem.clear_instance_cache()  # one made before has no credentials, or another server
-    bucket = fsspec.filesystem("s3", skip_instance_cache=True)
-    bucket.mkdir("corpus")
-    yield bucket
-    server.stop()
-    for name in settings:
-        del os.environ[name]
+def s3_bucket(ray_shared):
+    """An S3 with the bucket `corpus`; started before Ray, whose workers inherit the environment."""
+    ray_shared.end()
+    with s3_server("corpus"):
+        yield fsspec.filesystem("s3", skip_instance_cache=True)
 
 
 @pytest.fixture(scope="module")

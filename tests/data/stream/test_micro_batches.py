@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import psutil
@@ -40,14 +40,19 @@ def test_a_stream_opens_at_any_position_and_over_several_datasets(spec, monkeypa
     schedule = schedule_of(spec)
     first = schedule.after(schedule.after(Position()))
     with caplog.at_level("INFO"):
-        assert take(spec, first, 30, 3) == expected(spec, first, 30)
+        assert take(spec, first, 14, 3) == expected(spec, first, 14)
     assert caplog.text.count("Ray Data loads the micro-batches from here on") >= 3
 
 
 @pytest.mark.usefixtures("ray_local")
 def test_a_stopped_stream_leaves_room_for_another(spec):
-    """As after a roll-back: the loaders of either take all of the CPUs."""
+    """As after a roll-back: the loaders of either take all of the CPUs that are left."""
     wait_for(lambda: not processes("SplitCoordinator", "Orders"))  # of the tests before
+    with cpus_taken(ray.cluster_resources()["CPU"] - 2):
+        stops_and_starts(spec)
+
+
+def stops_and_starts(spec: StreamSpec) -> None:
     spec = replace(spec, data=replace(spec.data, loaders=2, prefetch_steps=6))
     stream = MicroBatchStream(spec, Position(), 40, 0, 1, alone)
     steps = iter(stream)
@@ -83,6 +88,22 @@ def test_a_stream_outlives_its_dataset(spec, caplog, monkeypatch):
     assert taken == expected(spec, Position(), 40)
     assert caplog.text.count("this worker reads its shards itself") == 1
     assert caplog.text.count("Ray Data loads the micro-batches from here on") == 2
+
+
+@contextlib.contextmanager
+def cpus_taken(cpus: float) -> Iterator[None]:
+    """Have another job take CPUs."""
+    other = ray.remote(Holder).options(num_cpus=cpus).remote()
+    ray.get(other.holds.remote())
+    yield
+    ray.kill(other)
+
+
+class Holder:
+    """A process of another job."""
+
+    def holds(self) -> bool:
+        return True
 
 
 def wait_for(reached: Callable[[], bool], timeout: float = 30) -> None:

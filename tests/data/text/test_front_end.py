@@ -44,6 +44,7 @@ def check_unread(text: str, unread: str) -> None:
     assert len(unread) <= sum(not char.isspace() for char in unicodedata.normalize("NFKD", text))
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("normaliser", NORMALISERS)
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_any_text_has_phones_or_a_reason(language, normaliser):

@@ -1,9 +1,11 @@
 """Scorers load what the user gives them: tiny random networks, written here and loaded by path."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 from transformers import (
     Wav2Vec2Config,
@@ -111,6 +113,33 @@ def test_one_that_cannot_be_made_names_its_key(factory):
         load_scorers({"utmos": ScorerConfig(factory, "/does/not/exist")}, CPU)
 
 
+def test_a_sentence_is_recognised_among_others(tmp_path):
+    """PocketSphinx hears the demo's English recordings, and not what else is on them."""
+    corpus = Path("job/presets/demo_corpus")
+    lines = [line.split("|") for line in (corpus / "esd.list").read_text("utf-8").splitlines()]
+    said = {text: corpus / path for path, _, code, text in lines if code == "EN"}
+    spelled_out = [text for text in said if not any(map(str.isdigit, text))][:6]
+    sentences = tmp_path / "sentences.txt"
+    sentences.write_text("\n".join(spelled_out), encoding="utf-8")
+    score = scorer("sentence_recognised", sentences)
+
+    for heard in spelled_out[:3]:
+        wave, rate = soundfile.read(said[heard], dtype="float32")
+        scores = {
+            text: score(wave, rate, utterance(text, "EN"), np.zeros(0)) for text in spelled_out
+        }
+        assert scores == {text: float(text == heard) for text in spelled_out}
+    hiss = 0.1 * np.random.default_rng(0).standard_normal(32000).astype(np.float32)
+    assert score(hiss, 16000, utterance(spelled_out[0], "EN"), hiss) == 0
+
+
+def test_a_word_that_the_recogniser_does_not_know_is_named(tmp_path):
+    sentences = tmp_path / "sentences.txt"
+    sentences.write_text("Good morning.\nGood zzyzx.", encoding="utf-8")
+    with pytest.raises(ValueError, match="dictionary has no 'zzyzx'"):
+        scorer("sentence_recognised", sentences)
+
+
 def test_names_that_users_have_written_before_the_modules_moved_are_still_known():
     for before, now in MOVED.items():
         for function in ("errors_of_recognition", "similarity_of_speakers", "torchscript"):
@@ -122,7 +151,11 @@ def test_those_that_run_no_program_are_listed_under_all_their_names():
     assert sorted(WEIGHTS_ONLY) == sorted(
         f"{module}:{function}"
         for module in ("trainable.scorers", "trainable.evaluation.scorers")
-        for function in ("errors_of_recognition", "similarity_of_speakers")
+        for function in (
+            "errors_of_recognition",
+            "sentence_recognised",
+            "similarity_of_speakers",
+        )
     )
     functions = {name.partition(":")[2] for name in WEIGHTS_ONLY}
     assert "torchscript" not in functions

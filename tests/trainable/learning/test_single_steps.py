@@ -49,6 +49,7 @@ def test_bf16_is_near_fp32(number, device):
         assert low[tag] == pytest.approx(full[tag], rel=share, abs=1e-3), tag
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("device", GPUS)
 @pytest.mark.parametrize("number", STEPS)
 def test_fp32_on_a_gpu_gives_the_references_numbers(number, device):

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from data.plan.epoch_plan import Position
@@ -18,6 +19,7 @@ from trainable.learning.state import check_sizes
 from trainable.learning.step import TrainingStep
 from trainable.networks.generator.build import build_generator
 from trainable.networks.generator.decoder import DECODERS, build_decoder
+from trainable.networks.generator.vocos import InverseSTFT
 from trainable.run.checkpoint import load_checkpoint, save_checkpoint
 from trainable.run.format import CheckpointInfo
 
@@ -71,6 +73,18 @@ def test_recomputing_gives_the_same_bits(name):
     assert all(map(torch.equal, *gradients))
 
 
+def test_the_inverse_transform_is_that_of_torch():
+    """A waveform comes back from its spectrum, but for its ends, which fewer frames cover."""
+    torch.manual_seed(0)
+    wave = torch.randn(2, 20 * 64)
+    window = torch.hann_window(256)
+    padded = F.pad(wave, (96, 96))
+    spectrum = torch.stft(padded, 256, 64, window=window, center=False, return_complex=True)
+    made = InverseSTFT(256, 64)(torch.cat([spectrum.real, spectrum.imag], dim=1))
+    assert made.shape == (2, 1, 20 * 64)
+    assert torch.allclose(made.squeeze(1), wave, atol=1e-5)
+
+
 @pytest.mark.medium
 def test_a_decoder_declared_in_one_place(tmp_path: Path):
     """It trains two steps, is saved, resumed, and speaks: one text, and two of other lengths."""
@@ -120,9 +134,13 @@ def test_what_does_not_keep_to_the_contract_is_refused_before_it_trains(monkeypa
 
 def test_settings_that_do_not_fit_name_their_keys():
     cfg = tiny_config()
-    with pytest.raises(ValueError, match=r"model\.decoder is 'x': use one of hifigan, toy"):
+    with pytest.raises(ValueError, match=r"model\.decoder is 'x': use one of hifigan, toy, vocos"):
         check_sizes(replace(cfg.model, decoder="x"), cfg.train, cfg.data)
     data = replace(cfg.data, hop_length=256)
-    for name, keys in (("hifigan", r"model\.upsample_rates"), ("toy", "its class")):
+    for name, keys in (
+        ("hifigan", r"model\.upsample_rates"),
+        ("vocos", r"model\.vocos\.hop_length"),
+        ("toy", "its class"),
+    ):
         with pytest.raises(ValueError, match=f"512 samples per frame .{keys}.*hop_length is 256"):
             check_sizes(replace(cfg.model, decoder=name), cfg.train, data)

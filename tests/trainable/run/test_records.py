@@ -3,16 +3,21 @@
 import json
 import logging
 import math
+import re
 import zlib
 from dataclasses import replace
 from pathlib import Path
 
 import fsspec
+import numpy as np
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.custom_scalar.layout_pb2 import Layout
 
-from trainable.config import NotFiniteConfig
+from job.reports.heard import heard
+from trainable.config import EvalConfig, NotFiniteConfig, TrainConfig
+from trainable.evaluation.evaluate import validation_tags
 from trainable.learning.not_finite import NotFiniteError
 from trainable.learning.report import StepReport
 from trainable.run import growing
@@ -197,3 +202,25 @@ def test_an_exploded_gradient_stops_where_that_is_asked_for(tmp_path):
         match=r"step 1: network d: grad_norm_d 51; micro-batch 1 holds 1\. The last good state",
     ):
         log.flush()
+
+
+def test_a_validations_sounds_say_their_texts_and_its_charts_come_first(tmp_path):
+    log = RunLog(str(tmp_path), 0, writes=True)
+    wave = np.zeros(100, np.float32)
+    sample = {"text": "Hello.", "mels": {}, "alignments": {}, "audio": {"gen/audio_0_False": wave}}
+    sounds = {"sentence/EN_anna": wave}
+    log.evaluation(2, {"eval/mel": 1.5}, [sample], sounds, 16000, {"sentence/EN_anna": "Hi."})
+    log.close()
+    told = [(each.tag, each.step, each.text) for each in heard(str(tmp_path), "")]
+    assert told == [("gen/audio_0_False", 2, "Hello."), ("sentence/EN_anna", 2, "Hi.")]
+
+    board = EventAccumulator(str(tmp_path / "tensorboard/eval"))
+    board.Reload()
+    assert board.SummaryMetadata("sentence/EN_anna").summary_description == "Hi."
+    (layout,) = board.Tensors("custom_scalars__config__")
+    charts = Layout.FromString(layout.tensor_proto.string_val[0])
+    assert [category.title for category in charts.category][:2] == ["Evaluation", "Losses"]
+    patterns = [tag for chart in charts.category[0].chart for tag in chart.multiline.tag]
+    for tag in validation_tags(TrainConfig(ema_decay=0.99), EvalConfig()):
+        if not tag.endswith(("kl", "dur")):
+            assert any(re.match(pattern, tag) for pattern in patterns), tag

@@ -183,14 +183,14 @@ def test_bad_rows_end_the_run_before_the_step_that_needs_them(spec, tmp_path, mo
 
 @pytest.mark.medium
 def test_a_run_that_is_left_leaves_no_thread_and_a_profile_so_far(spec, tmp_path):
-    run = Run(spec, tmp_path / "run", {3: DRAINED}, profile_steps=(2, 5))
+    run = Run(spec, tmp_path / "run", {3: DRAINED}, profile_steps=(3, 5))
     try:
         run.loop.train_to_end()
     except Left:
         left = run.state.position.step
     assert left == 3
     (trace,) = (tmp_path / "run" / "profile").iterdir()
-    assert trace.name == "steps-2-3-rank-0.json.gz"
+    assert trace.name == "steps-3-3-rank-0.json.gz"
     assert no_feed_is_left()
 
 

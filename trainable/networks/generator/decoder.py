@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trainable.config import ModelConfig
+from trainable.networks.generator.vocos import Vocos
 from trainable.networks.layers.modules import LRELU_SLOPE, ResBlock1, ResBlock2, masked
 from trainable.networks.layers.recompute import recomputed
 from trainable.networks.layers.weight_norm import Conv1d, WeightNormConvTranspose1d, channels_last
@@ -182,7 +183,7 @@ class Generator(nn.Module):
         return torch.tanh(x)
 
 
-DECODERS: dict[str, type[Decoder]] = {"hifigan": Generator}
+DECODERS: dict[str, type[Decoder]] = {"hifigan": Generator, "vocos": Vocos}
 """What `model.decoder` may be."""
 
 

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from trainable.networks.kernels.support import has_triton, operator
+from trainable.networks.kernels.support import operator, takes_kernels
 
 
 def lstm_in_torch(gates: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -136,7 +136,7 @@ def recurrence(gates: Tensor, weight: Tensor) -> Tensor:
 
 def read_both_ways(lstm: nn.LSTM, x: Tensor) -> Tensor:
     """Run a bidirectional LSTM of one layer, with biases, over [B, T, in] -> [B, T, 2 H]."""
-    if x.device.type != "cuda" or x.dtype == torch.float64 or not has_triton():
+    if not takes_kernels(x):
         return lstm(x)[0]
     ways = ("l0", "l0_reverse")
     of_inputs, of_states, bias_1, bias_2 = (

@@ -31,6 +31,14 @@ def joined(x: Tensor) -> bool:
     return not torch.compiler.is_compiling() and on_gpu(x) and has_triton()
 
 
+def takes_kernels(x: Tensor) -> bool:
+    """Tell whether an operator on x runs in Triton: on a GPU, up to fp32.
+
+    Kernels keep their constants and sums in fp32; double precision is for parity tests.
+    """
+    return on_gpu(x) and has_triton() and x.dtype != torch.float64
+
+
 def operator(
     schema: str, in_torch: Callable, in_triton: Callable, shapes: Callable
 ) -> Callable[..., Any]:
@@ -38,7 +46,7 @@ def operator(
 
     Args:
         schema: `name(Tensor x, ...) -> ...`, as torch.library writes it.
-        in_torch: computes it from torch's operators: on CPUs, and where there is no Triton.
+        in_torch: computes it from torch's operators, wherever `takes_kernels` says no.
         in_triton: computes it on a GPU. It imports Triton when it is called.
         shapes: returns empty tensors as `in_triton` does.
 
@@ -47,12 +55,11 @@ def operator(
     """
     name = schema.partition("(")[0]
 
-    def on_cuda(*args: Any) -> Any:
-        return (in_triton if has_triton() else in_torch)(*args)
+    def on_cuda(x: Tensor, *args: Any) -> Any:
+        return (in_triton if takes_kernels(x) else in_torch)(x, *args)
 
     def traced(x: Tensor, *args: Any) -> Any:
-        kernel = x.device.type == "cuda" and has_triton()
-        return (shapes if kernel else in_torch)(x, *args)
+        return (shapes if takes_kernels(x) else in_torch)(x, *args)
 
     LIBRARY.define(schema)
     LIBRARY.impl(name, in_torch, "CPU")

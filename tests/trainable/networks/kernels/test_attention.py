@@ -24,6 +24,7 @@ def drawn(*sizes: tuple[int, ...], dtype: torch.dtype = torch.float64) -> list[T
     return [torch.randn(size, generator=g, dtype=dtype).to(DEVICE) for size in sizes]
 
 
+@pytest.mark.medium  # the interpreter takes its time
 @pytest.mark.parametrize("window", [1, 4])
 @pytest.mark.parametrize("p", [0.0, 0.3])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])

@@ -13,7 +13,7 @@ SHARED = {75: 64 * 1024, 86: 99 * 1024}
 
 
 @pytest.mark.processes
-@pytest.mark.parametrize("capability", [75, 86, 90])
+@pytest.mark.parametrize("capability", [75, pytest.param(86, marks=pytest.mark.slow), 90])
 def test_kernels_compile(capability, tmp_path):
     """In a process of its own: beside the interpreter nothing compiles."""
     settings = {"TRITON_INTERPRET": "0", "TRITON_CACHE_DIR": str(tmp_path)}

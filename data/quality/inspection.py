@@ -1,0 +1,159 @@
+"""The inspection of a corpus: each line is compared with the thresholds, and booked."""
+
+import heapq
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+
+from data.config import DataConfig
+from data.quality.book import Book, Flagged, Voice
+from data.quality.gate import COPY, Finding, Gate
+from data.rejected import Reason, RejectedError
+
+if TYPE_CHECKING:
+    from data.corpus.tables.lines import Lines, TranscriptLine
+
+AT_A_TIME = 4096
+WORST = 20  # lines to listen to
+SHOWN = ("clipped", "bandwidth", "snr", "silence", "level", "rate")
+DIGITS = 4
+
+
+class Inspection:
+    """Inspects the lines of a transcript, one after the other.
+
+    Args:
+        cfg: the thresholds, and what is rejected.
+        lines: all lines.
+        measured: data.quality.measures.MEASURES of each, null where not measured.
+        samples: int64 [lines].
+        phones: int [lines].
+    """
+
+    def __init__(
+        self,
+        cfg: DataConfig,
+        lines: "Lines",
+        measured: pa.Table,
+        samples: np.ndarray,
+        phones: np.ndarray,
+    ) -> None:
+        self.lines = lines
+        self.rejected = frozenset(cfg.quality.reject)
+        self.speakers: dict[str, int] = {}
+        self.speaker, voices = _voices(lines, self.speakers)
+        self.gate = Gate(cfg.quality, cfg.sampling_rate, measured, samples, phones, voices)
+        self._first: dict[int, TranscriptLine] = {}
+        self._book = Book()
+        self._turned_away: list[int] = []
+
+    def check(self, number: int, line: "TranscriptLine") -> None:
+        """Book a line.
+
+        Args:
+            number: number of the line, from 0; each is greater than the one before.
+            line: the line.
+
+        Raises:
+            RejectedError: `data.quality.reject` names what is wrong with it.
+        """
+        findings = [*self.gate.findings(number), *self._copies(number, line)]
+        if not findings:
+            return
+        bad = next((each for each in findings if each.kind in self.rejected), None)
+        self._book.flagged.append(self._flagged(number, line, findings, bad is not None))
+        if bad:
+            self._turned_away.append(number)
+            raise RejectedError(Reason(bad.kind), bad.detail)
+
+    def finish(self, kept: Sequence[int]) -> Book:
+        """Return the books.
+
+        Args:
+            kept: the lines that are kept.
+        """
+        known = np.isfinite(self.gate.values["level"])
+        chosen = np.array(kept, np.int64)
+        self._book.unmeasured = int((~known[chosen]).sum())
+        self._book.voices = self._voices(chosen, known)
+        booked = {(line.source, line.number): line for line in self._book.flagged}
+        for number in self._worst([*kept, *self._turned_away]):
+            line = self.lines[number]
+            plain = self._flagged(number, line, [], rejected=False)
+            self._book.worst.append(booked.get((line.source, line.number), plain))
+        return self._book
+
+    def _copies(self, number: int, line: "TranscriptLine") -> list[Finding]:
+        """Return that a line sounds like an earlier one, if it does."""
+        first = self._first.setdefault(int(self.gate.first[number]), line)
+        if first is line:
+            return []
+        text = "the same text" if line.text == first.text else f"another text, {first.text!r}"
+        place = f"{first.source}:{first.number} ({first.uri})"
+        return [Finding(COPY, f"it sounds the same as {place}, which has {text}")]
+
+    def _flagged(
+        self, number: int, line: "TranscriptLine", findings: Sequence[Finding], rejected: bool
+    ) -> Flagged:
+        values = {name: float(self.gate.values[name][number]) for name in SHOWN}
+        return Flagged(
+            line.source,
+            line.number,
+            line.uri,
+            line.speaker,
+            line.text,
+            findings,
+            rejected,
+            {name: round(value, DIGITS) for name, value in values.items() if np.isfinite(value)},
+        )
+
+    def _worst(self, numbers: Sequence[int]) -> list[int]:
+        score = self.gate.score
+        measured = (number for number in numbers if np.isfinite(score[number]))
+        return heapq.nsmallest(WORST, measured, key=lambda number: (-score[number], number))
+
+    def _voices(self, kept: np.ndarray, known: np.ndarray) -> dict[str, Voice]:
+        """Return speaker -> medians and counts of their lines."""
+        counts: dict[str, Counter[str]] = defaultdict(Counter)
+        for line in self._book.flagged:
+            counts[line.speaker].update(finding.kind for finding in line.findings)
+        names = list(self.speakers)
+        found = {}
+        order = kept[np.argsort(self.speaker[kept], kind="stable")]
+        for lines in np.split(order, np.flatnonzero(np.diff(self.speaker[order])) + 1):
+            if not len(lines):
+                continue
+            name = names[self.speaker[lines[0]]]
+            measured = lines[known[lines]]
+            medians = {
+                measure: float(np.median(self.gate.values[measure][measured]))
+                for measure in SHOWN
+                if len(measured)
+            }
+            found[name] = Voice(len(lines), len(measured), medians, dict(counts[name]))
+        return found
+
+
+def _voices(lines: "Lines", speakers: dict[str, int]) -> tuple[np.ndarray, np.ndarray]:
+    """Return numbers of the speakers, and of the speakers with their languages, int [lines] each.
+
+    Args:
+        lines: all lines.
+        speakers: name -> number; filled in here.
+    """
+    voices: dict[tuple[str, str], int] = {}
+    numbers = np.zeros((2, len(lines)), np.int32)
+    for start in range(0, len(lines), AT_A_TIME):
+        part = np.arange(start, min(start + AT_A_TIME, len(lines)))
+        table = lines.columns(part, ["speaker", "language"])
+        pairs = zip(*(column.to_pylist() for column in table.columns), strict=True)
+        numbers[:, part] = np.transpose(
+            [
+                (speakers.setdefault(pair[0], len(speakers)), voices.setdefault(pair, len(voices)))
+                for pair in pairs
+            ]
+        )
+    return numbers[0], numbers[1]
