@@ -34,6 +34,8 @@ class Reason(StrEnum):
     SILENT = "silent"  # never louder than data.audio.recording.SILENCE_PEAK
     TOO_SHORT = "too_short"  # below data.min_seconds
     TOO_LONG = "too_long"  # above data.max_seconds
+    CRASHED = "crashed"  # it ends the process that decodes or reads it, also alone in one
+    TIMED_OUT = "timed_out"  # it is not decoded and read within data.line_timeout_s, also alone
     # what `data.quality.reject` names, see data.quality.gate
     CLIPPED = "clipped"
     NARROW_BAND = "narrow_band"
@@ -42,8 +44,6 @@ class Reason(StrEnum):
     QUIET = "quiet"
     SPEECH_RATE = "speech_rate"
     NEAR_DUPLICATE = "near_duplicate"
-    CRASHED = "crashed"  # it ends the process that decodes or reads it, also alone in one
-    TIMED_OUT = "timed_out"  # it is not decoded and read within data.line_timeout_s, also alone
     TOO_MANY_PHONES = "too_many_phones"  # more phones than frames: they cannot be aligned
 
 

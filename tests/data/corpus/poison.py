@@ -3,11 +3,12 @@
 import os
 import signal
 import time
+from collections.abc import Callable
 
 import pyarrow as pa
 
 import data.corpus.survey
-from data.audio.recording import decode_audio
+from data.audio.recording import decode_and_measure
 from data.config import DataConfig
 from data.corpus.on_ray import limits
 from data.corpus.on_ray.survey_actor import LineByLine
@@ -29,11 +30,11 @@ def poison() -> None:
             time.sleep(1)  # and not `pass`, which would take the other tests' CPU
         return read(self, text)
 
-    def decodes(content: bytes, cfg: DataConfig):
-        wav = decode_audio(content, cfg)
+    def decodes(content: bytes, cfg: DataConfig, look: Callable):
+        wav, measured = decode_and_measure(content, cfg, look)
         if len(wav) == SECONDS_THAT_CRASH * cfg.sampling_rate:
             os.kill(os.getpid(), signal.SIGSEGV)
-        return wav
+        return wav, measured
 
     def leads(self: LineByLine, lines: pa.Table) -> pa.Table:
         if "Whoever leads this dies." in lines.column("text").to_pylist():
@@ -44,7 +45,7 @@ def poison() -> None:
     LineByLine.__call__ = leads
     limits.LINE_MEMORY = 256 << 20
     EnglishFrontEnd.__call__ = reads
-    data.corpus.survey.decode_audio = decodes
+    data.corpus.survey.decode_and_measure = decodes
 
 
 def hoard(text: str) -> None:
