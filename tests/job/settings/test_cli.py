@@ -32,7 +32,7 @@ def test_presets_load_and_survive_a_round_trip(preset, tmp_path):
 def test_later_settings_win(tmp_path):
     config = cfg(
         "--config",
-        str(PRESETS[-1]),
+        "job/presets/demo.yaml",
         "--train.loss_weights.mel",
         "30",
         "--scaling.num_workers",
