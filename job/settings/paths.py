@@ -78,6 +78,13 @@ def with_absolute_paths(cfg: Config) -> Config:
             cfg.train,
             init_from=cfg.train.init_from and _model("train.init_from", cfg.train.init_from),
         ),
+        eval=replace(
+            cfg.eval,
+            scorers={
+                name: replace(scorer, path=_model(f"eval.scorers.{name}.path", scorer.path))
+                for name, scorer in cfg.eval.scorers.items()
+            },
+        ),
     )
 
 

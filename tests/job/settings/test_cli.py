@@ -66,7 +66,7 @@ def test_impossible_numbers_of_workers_are_refused(workers):
 
 
 def test_settings_that_do_not_fit_each_other_are_refused():
-    config = read_config(PRESETS[-1])
+    config = read_config("job/presets/demo.yaml")
     wrong = {
         r"model\.upsample_rates": replace(
             config,
@@ -96,6 +96,14 @@ def test_local_paths_become_absolute_and_uris_and_hub_names_stay(tmp_path, monke
     monkeypatch.chdir(tmp_path)
     (tmp_path / "wavlm").mkdir()
     (tmp_path / "runs/x").mkdir(parents=True)
+    (tmp_path / "utmos.pt").touch()
+    scorers = tmp_path / "scorers.yaml"
+    scorers.write_text(
+        """eval: {scorers: {
+        natural: {factory: "trainable.evaluation.scorers:torchscript", path: utmos.pt},
+        words: {factory: "trainable.evaluation.scorers:errors_of_recognition", path: openai/x}}}
+        """
+    )
     config = with_absolute_paths(
         cfg(
             "--run.storage",
@@ -106,8 +114,12 @@ def test_local_paths_become_absolute_and_uris_and_hub_names_stay(tmp_path, monke
             "wavlm",
             "--train.init_from",
             "runs/x/best",
+            "--config",
+            str(scorers),
         )
     )
+    paths = {name: scorer.path for name, scorer in config.eval.scorers.items()}
+    assert paths == {"natural": str(tmp_path / "utmos.pt"), "words": "openai/x"}
     assert config.train.init_from == str(tmp_path / "runs/x/best")
     assert config.run.storage == "s3://bucket/runs"
     assert config.data.shards == str(tmp_path / "here")
@@ -116,7 +128,7 @@ def test_local_paths_become_absolute_and_uris_and_hub_names_stay(tmp_path, monke
 
 
 def test_single_keys_are_overridden_as_on_the_command_line():
-    base = read_config(PRESETS[-1])
+    base = read_config("job/presets/demo.yaml")
     found = overridden(
         base,
         {"train.loss_weights.mel": 30, "train.clip_norm.g": "none", "scaling.num_workers": [1, 2]},
