@@ -152,6 +152,7 @@ READS = ((MemoryFile, "read"), (MemoryFileSystem, "cat_file"))
 def far(monkeypatch, request):
     """The corpus in an object store, which is asked again after short pauses."""
     monkeypatch.setattr("data.files.PATIENCE_S", 2)
+    monkeypatch.setattr("data.files.FIRST_PAUSE_S", 0.01)
     MemoryFileSystem.store.clear()
     yield policy(make_corpus("memory://far", ranges=request.param), "replace")
     MemoryFileSystem.store.clear()
