@@ -31,14 +31,9 @@ def quiet_standard_error() -> Iterator[None]:
     # Python's own lines need no look, and bars want to see the terminal
     before = sys.stderr
     if is_standard(before):
-        raw = io.FileIO(real, "w", closefd=False)
-        sys.stderr = io.TextIOWrapper(
-            raw,
-            encoding=before.encoding,
-            errors=before.errors,
-            line_buffering=True,
-            write_through=True,
-        )
+        # a line at a time: the thread's own lines may come between
+        raw = io.BufferedWriter(io.FileIO(real, "w", closefd=False))
+        sys.stderr = io.TextIOWrapper(raw, before.encoding, before.errors, line_buffering=True)
     try:
         yield
     finally:
