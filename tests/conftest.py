@@ -48,6 +48,7 @@ hypothesis.settings.load_profile("any machine")
 CLUSTER_FIXTURES = {"ray_shared", "ray_local", "command", "cluster"}
 CPUS = 4  # of the shared Ray: two workers, their loader and one more
 RAY_PROGRAMS = ("gcs_server", "raylet")
+FREE_WITHIN_S = 5.0  # what a test has ended is told with a delay
 RAY_ATTEMPTS = 3
 
 # a test that computes for longer than this is to have a marker that says so: `make test-quick` has
@@ -229,7 +230,8 @@ class SharedRay:
 
     def have(self, gpus: int = 0, dashboard: bool = False) -> None:
         """Have one with so many GPUs, and a dashboard if that is wanted."""
-        if self.folder and self.gpus == gpus and (self.dashboard or not dashboard):
+        fits = self.folder and self.gpus == gpus and (self.dashboard or not dashboard)
+        if fits and self.is_free():
             return
         self.end()
         port = free_port() if dashboard else None
@@ -238,6 +240,21 @@ class SharedRay:
             self.folder = start_ray(gpus, port)
         self.gpus = gpus
         self.dashboard = f"http://127.0.0.1:{port}" if dashboard else ""
+
+    def is_free(self) -> bool:
+        """Tell whether nothing holds CPUs or GPUs of it any more, soon after a test."""
+        import ray
+
+        deadline = time.monotonic() + FREE_WITHIN_S
+        while any(
+            ray.available_resources().get(kind, 0) < amount
+            for kind, amount in ray.cluster_resources().items()
+            if kind in ("CPU", "GPU")
+        ):
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.1)
+        return True
 
     def end(self) -> None:
         """End it, if one is up."""

@@ -19,6 +19,7 @@ import data.corpus.prepare
 from data.audio.recording import decode_flac
 from data.config import BertConfig, DataConfig
 from data.corpus.ledger import TooManyRejectsError
+from data.corpus.on_ray import blocks
 from data.corpus.prepare import prepare
 from data.corpus.survey import judge
 from data.corpus.tables.records import SURVEYED
@@ -289,7 +290,7 @@ def test_bad_inputs_end_in_the_ledger(tmp_path, ray_local, capsys) -> None:
 def test_what_other_jobs_hold_is_told_where_it_is_waited_for(
     ray_local, tmp_path, monkeypatch, capsys
 ):
-    monkeypatch.setattr(data.corpus.prepare, "ROOM_WITHIN_S", 0.2)
+    monkeypatch.setattr(blocks, "ROOM_WITHIN_S", 0.2)
     write_corpus(tmp_path, 2)
     cpus = ray.cluster_resources()["CPU"]
     other_jobs = {
@@ -345,6 +346,7 @@ def test_limits_hold_for_rows_that_a_shard_holds(tmp_path) -> None:
     surveyed = Surveyed(transcript.lines)
     found = [{"line": n, "key": key, "audio": key} for n, key in enumerate(lengths)]
     surveyed.add(pa.Table.from_pylist(found, SURVEYED))
+    surveyed.flush()
     cfg = DataConfig(min_seconds=0.8)
     ledger, rows = judge(cfg, transcript, surveyed, held)
     assert [transcript.lines[int(line)].id for line in rows.line] == ["a.wav"]
