@@ -33,7 +33,9 @@ def quiet_standard_error() -> Iterator[None]:
     if is_standard(before):
         # a line at a time: the thread's own lines may come between
         raw = io.BufferedWriter(io.FileIO(real, "w", closefd=False))
-        sys.stderr = io.TextIOWrapper(raw, before.encoding, before.errors, line_buffering=True)
+        sys.stderr = io.TextIOWrapper(
+            raw, encoding=before.encoding, errors=before.errors, line_buffering=True
+        )
     try:
         yield
     finally:
