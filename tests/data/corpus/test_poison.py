@@ -82,6 +82,7 @@ def test_lines_that_kill_their_process_are_rejected_by_name(tmp_path: Path) -> N
     assert "4 s (data.line_timeout_s)" in report
 
 
+@pytest.mark.cluster
 @pytest.mark.slow
 @pytest.mark.usefixtures("ray_whose_lines_kill")
 def test_a_process_that_dies_of_other_reasons_is_not_started_for_ever(tmp_path: Path) -> None:
@@ -90,6 +91,7 @@ def test_a_process_that_dies_of_other_reasons_is_not_started_for_ever(tmp_path: 
         prepare(config(tmp_path))
 
 
+@pytest.mark.cluster
 @pytest.mark.slow
 @pytest.mark.usefixtures("ray_whose_lines_kill")
 def test_open_jtalk_dies_of_a_very_long_word_of_kana(tmp_path: Path) -> None:
