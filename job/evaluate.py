@@ -11,8 +11,6 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
-import torch
-
 from data.files import below, put_file
 from data.shards.manifest import SPLITS
 from job.reports.console import cell, table
@@ -20,10 +18,9 @@ from job.reports.evaluation import group_means, report_page, score_columns, utte
 from job.settings.cli import Arguments, hidden_alias, read_saved_config, run
 from job.settings.config import Config
 from job.settings.paths import named_path, output_folder
-from job.voice.device import device_of
+from job.voice.device import add_device, add_weights, device_of
 from job.voice.scoring import Scores, harmless, load_generator, score
 from job.voice.source import opened, source_of
-from trainable.config import GENERATORS
 from trainable.run.format import CONFIG, CheckpointInfo, read_info
 from trainable.run.storage import resolve
 from trainable.weights.sources import is_published
@@ -103,23 +100,14 @@ def command_line() -> argparse.ArgumentParser:
     made.add_argument(
         "--samples", type=int, default=8, help="how many of these the report plays and shows"
     )
-    made.add_argument(
-        "--weights",
-        choices=GENERATORS,
-        default="g",
-        help="ema: the averaged ones (train.ema_decay)",
-    )
+    add_weights(made)
     made.add_argument(
         "--trust-scorers",
         action="store_true",
         help="run the checkpoint's eval.scorers, whatever they do",
     )
     hidden_alias(made, "--trust_scorers", "trust_scorers", action="store_true")
-    made.add_argument(
-        "--device",
-        default="cuda" if torch.cuda.is_available() else "cpu",
-        help="where the networks run: cpu, cuda, cuda:1",
-    )
+    add_device(made)
     return made
 
 

@@ -13,11 +13,11 @@ from collections.abc import Sequence
 from job.settings.cli import Arguments, read_config, run
 from job.settings.paths import output_folder
 from job.settings.reference_config import departures
+from job.voice.device import add_weights
 from job.voice.export import FORMATS, HUB, SPEAKING, OnHub, export
 from job.voice.hub_card import UNKNOWN
 from job.voice.hub_push import check_push
 from job.voice.source import opened, source_of
-from trainable.config import GENERATORS
 from trainable.run.format import CONFIG
 from trainable.weights.published import prefixes
 from trainable.weights.sources import is_published
@@ -99,12 +99,7 @@ def command_line() -> argparse.ArgumentParser:
     made.add_argument(
         "--without-optimizer", action="store_true", help="weights only: a third of the size"
     )
-    made.add_argument(
-        "--weights",
-        choices=GENERATORS,
-        default="g",
-        help="ema: the generator's averaged ones (train.ema_decay)",
-    )
+    add_weights(made)
     add_hub(made)
     return made
 

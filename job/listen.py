@@ -10,11 +10,8 @@ import importlib.util
 import socket
 from collections.abc import Sequence
 
-import torch
-
 from job.settings.cli import Arguments, run
-from job.voice.device import device_of
-from trainable.config import GENERATORS
+from job.voice.device import add_device, add_weights, device_of
 
 PORT = 8123
 LOOPBACK = "127.0.0.1"
@@ -78,20 +75,11 @@ def command_line() -> argparse.ArgumentParser:
     made.add_argument(
         "--host", default=LOOPBACK, help="another address lets others in: docs/security.md"
     )
-    made.add_argument(
-        "--weights",
-        choices=GENERATORS,
-        default="g",
-        help="ema: the averaged ones (train.ema_decay)",
-    )
+    add_weights(made)
     made.add_argument(
         "--reference", help="a recording of the speaker, for a voice without a speaker table"
     )
-    made.add_argument(
-        "--device",
-        default="cuda" if torch.cuda.is_available() else "cpu",
-        help="where the networks run: cpu, cuda, cuda:1",
-    )
+    add_device(made)
     return made
 
 

@@ -10,19 +10,16 @@ import math
 import sys
 from collections.abc import Callable, Sequence
 
-import torch
-
 from data.text.languages import LANGUAGES
 from data.text.marked import parse
 from job.settings.cli import Arguments, hidden_alias, run
 from job.settings.paths import named_path, output_file, output_folder
-from job.voice.device import device_of
+from job.voice.device import add_device, add_weights, device_of
 from job.voice.lines import KEYS, read_lines
 from job.voice.source import opened
 from job.voice.speaking import speak_lines, speak_text
 from job.voice.voice import MAX_SECONDS, SpeechRequest, Voice, speaker_row, speakers_of
 from job.voice.wave import STDOUT, form_of
-from trainable.config import GENERATORS
 
 LONGEST_PAUSE_S = 60
 LARGEST_BATCH = 1024
@@ -129,17 +126,8 @@ def command_line() -> argparse.ArgumentParser:
         help="a checkpoint, a run (its newest one), RUN/best, or a folder, URI or name on the hub "
         "of published G_*.pth or .safetensors and config.json",
     )
-    made.add_argument(
-        "--weights",
-        choices=GENERATORS,
-        default="g",
-        help="ema: the averaged ones (train.ema_decay)",
-    )
-    made.add_argument(
-        "--device",
-        default="cuda" if torch.cuda.is_available() else "cpu",
-        help="where the networks run: cpu, cuda, cuda:1",
-    )
+    add_weights(made)
+    add_device(made)
     add_texts(made)
     add_style(made)
     return made

@@ -21,7 +21,7 @@ from data.shards.manifest import Manifest
 from data.stream.collate import to_batch
 from data.stream.evaluation import EvaluationUtterance
 from data.stream.loading import RowLoader
-from data.text.languages import LANGUAGES
+from data.text.languages import LANGUAGES, units
 from data.text.marked import parse
 from job.settings.cli import read_config, to_yaml
 from job.settings.config import Config
@@ -31,7 +31,6 @@ from tests.data.corpus.without_ray import without_ray
 from tests.tiny import tiny_config, tiny_state
 from tests.toy_language import korean
 from trainable.evaluation.evaluate import evaluate
-from trainable.evaluation.scorers import units
 from trainable.evaluation.sentences import read_sentences, speak
 from trainable.learning.optimizer import freeze
 from trainable.learning.state import TrainState

@@ -1,4 +1,4 @@
-"""Synthesise the corpus that the small voice learns from: two hours of one clear English voice.
+"""Synthesise the corpus that the small voice learns from: hours of one clear English voice.
 
     apt-get install flite
     python -m tools.make_voice_corpus --out voice_corpus

@@ -39,14 +39,15 @@ from data.corpus.features import BLOCK, BertActor, shard_block
 from data.corpus.ledger import Ledger
 from data.corpus.on_ray.blocks import (
     RESTARTS,
+    TASK_CPUS,
     OfBlocks,
     PreparationError,
     dataset_of,
+    model_resources,
     of_block,
     resource,
     results,
     run_pass,
-    wait_for_room,
 )
 from data.corpus.on_ray.survey_actor import SurveyActor
 from data.corpus.prepared import OF_FILES, changes, prepared_with
@@ -62,7 +63,6 @@ from data.corpus.tables.surveyed import Surveyed
 from data.corpus.transcript import Transcript, read_transcript
 from data.corpus.writer import write_rows
 from data.files import below
-from data.gpu import gpu_trouble
 from data.memory import give_back_freed_memory
 from data.plan.blocks import strip_order
 from data.quality.alike import warnings_of_names
@@ -84,8 +84,6 @@ S = TypeVar("S", list[str], np.ndarray)
 # Ray Data's executor remembers some kB of each block; what is in a block is lost with a killed run
 BLOCKS = 1600
 LINES_PER_BLOCK, MOST_LINES_PER_BLOCK = 64, 512
-# less than one: a machine with a single logical CPU must hold a BERT actor and a writer
-TASK_CPUS = 0.5
 FOOTERS_AT_A_TIME = 16
 SHARDS_AT_A_TIME = 8  # whose rows are collected together
 
@@ -286,7 +284,7 @@ def _compute(cfg: DataConfig, recipe: Recipe, rows: Rows, held: HeldRows) -> pa.
 
 def feature_blocks(cfg: DataConfig, recipe: Recipe, blocks: TableFile) -> Iterator[pa.Table]:
     """Yield rows of WRITTEN of batches of BLOCK, each of which becomes a shard; in any order."""
-    cpus, gpus, actors = _bert_resources()
+    cpus, gpus, actors = model_resources("BERT")
     dataset = (
         dataset_of(blocks)
         .map_batches(
@@ -310,21 +308,6 @@ def feature_blocks(cfg: DataConfig, recipe: Recipe, blocks: TableFile) -> Iterat
         )
     )
     return results(dataset)
-
-
-def _bert_resources() -> tuple[float, int, int]:
-    """Return CPUs and GPUs per BERT actor, and the number of actors."""
-    gpus = resource("GPU")
-    if gpus >= 1:
-        wait_for_room("GPU", 1)
-        # what is prepared is the same, so a GPU that is of no use is no reason to refuse
-        trouble = ray.get(ray.remote(gpu_trouble).options(num_cpus=0, num_gpus=1).remote())
-        if not trouble:
-            return TASK_CPUS, 1, int(gpus)
-        print(f"warning: BERT runs on the CPU. Ray has GPUs, but {trouble}", flush=True)
-    # few actors with several threads: a large model takes over 1 GB per language and actor
-    cpus = min(4, resource("CPU") // 2) or TASK_CPUS
-    return cpus, 0, int(max(1, resource("CPU") // (2 * cpus)))
 
 
 def _header(cfg: DataConfig, recipe: Recipe, ledger: Ledger, speakers: dict[str, int]) -> dict:

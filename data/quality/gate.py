@@ -1,6 +1,6 @@
 """Which lines go beyond the thresholds of `data.quality`, by how much, and what to say of them."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,6 +28,13 @@ class Finding:
     detail: str
 
 
+Beyond = Callable[[np.ndarray, float], np.ndarray]
+
+
+def _decibels_below(values: np.ndarray, limit: float) -> np.ndarray:
+    return (limit - values) / 10
+
+
 @dataclass(frozen=True)
 class Kind:
     """A way in which a recording is bad.
@@ -36,12 +43,15 @@ class Kind:
         name: as `data.quality.reject` names it.
         key: threshold, of `data.quality`.
         measure: column that is compared with it.
+        beyond: (values, threshold) -> how far values are beyond it, 0 at it, 1 at what is plainly
+            worse.
         says: what is wrong, given the measured `value` and the threshold, `limit`.
     """
 
     name: str
     key: str
     measure: str
+    beyond: Beyond
     says: str
 
 
@@ -50,36 +60,42 @@ KINDS = (
         "clipped",
         "max_clipped_share",
         "clipped",
+        lambda values, limit: np.log10((values + 1e-5) / (limit + 1e-5)),
         "{value:.2%} of its samples are clipped, data.quality.max_clipped_share allows {limit:.2%}",
     ),
     Kind(
         "narrow_band",
         "min_bandwidth",
         "bandwidth",
+        lambda values, limit: np.log2(limit / values),
         "it holds nothing above {value:.0f} Hz, data.quality.min_bandwidth asks for {limit:.0f}",
     ),
     Kind(
         "noisy",
         "min_snr",
         "snr",
+        _decibels_below,
         "speech to steady noise is {value:.1f} dB, data.quality.min_snr asks for {limit:g}",
     ),
     Kind(
         "mostly_silence",
         "max_silence_share",
         "silence",
+        lambda values, limit: (values - limit) / 0.25,
         "{value:.0%} of it is silence, data.quality.max_silence_share allows {limit:.0%}",
     ),
     Kind(
         "quiet",
         "min_level",
         "level",
+        _decibels_below,
         "speech is at {value:.1f} dB of full scale, data.quality.min_level asks for {limit:g}",
     ),
     Kind(
         "speech_rate",
         "max_rate_ratio",
         "pace",
+        lambda values, limit: np.abs(np.log2(values)) - np.log2(limit),
         "spoken at {value:.2f} times the speaker's usual rate: do text and recording belong "
         "together? data.quality.max_rate_ratio allows {limit:g}",
     ),
@@ -129,17 +145,8 @@ class Gate:
         self._flagged: np.ndarray = np.any(self.beyond > 0, axis=0)
 
     def _beyond(self, kind: Kind) -> np.ndarray:
-        values, limit = self.values[kind.measure], self.limits[kind.key]
         with np.errstate(divide="ignore"):
-            if kind.name == "clipped":
-                return np.log10((values + 1e-5) / (limit + 1e-5))
-            if kind.name == "narrow_band":
-                return np.log2(limit / values)
-            if kind.name == "mostly_silence":
-                return (values - limit) / 0.25
-            if kind.name == "speech_rate":
-                return np.abs(np.log2(values)) - np.log2(limit)
-        return (limit - values) / 10  # dB
+            return kind.beyond(self.values[kind.measure], self.limits[kind.key])
 
     @property
     def score(self) -> np.ndarray:

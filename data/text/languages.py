@@ -10,6 +10,7 @@ The order is part of the file format: published weights index their embeddings w
 that follow from it. Entries are therefore only ever appended.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -192,6 +193,12 @@ def code_of(name: str) -> str | None:
 def count_tones(languages: Sequence[Language]) -> int:
     """Return how many tones languages have together."""
     return sum(language.tones for language in languages)
+
+
+def units(text: str, language: str) -> list[str]:
+    """Return what recognition errors are counted in: words or characters, without punctuation."""
+    words = re.sub(r"[^\w']+", " ", text.lower()).split()
+    return words if LANGUAGES[language].error_unit == "words" else list("".join(words))
 
 
 for _language in _TABLE:

@@ -2,8 +2,7 @@
 
 import functools
 import json
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any
@@ -13,7 +12,7 @@ from data.corpus.tables.lines import TranscriptLine
 from data.corpus.transcript import Transcript
 from data.files import below, put_file
 from data.text.front_end import FrontEnd, FrontEndError, get_front_end
-from data.text.languages import LANGUAGES, find
+from data.text.languages import find, units
 from data.transcribe.work import Done
 
 CHECKED = "checked.jsonl"
@@ -82,12 +81,6 @@ def _error(said: Sequence[str], heard: Sequence[str]) -> float:
     return Levenshtein.distance(said, heard) / max(len(said), 1)
 
 
-def units(text: str, language: str) -> list[str]:
-    """Return what errors are counted in: words or characters, without punctuation and case."""
-    words = re.sub(r"[^\w']+", " ", text.casefold()).split()
-    return words if LANGUAGES[language].error_unit == "words" else list("".join(words))
-
-
 def _front_end(cfg: DataConfig, language: str) -> FrontEnd:
     # without BERT's tokenizer, which only decides how words are cut
     options = {option: attrgetter(key)(cfg) for option, key in find(language).settings}
@@ -108,13 +101,28 @@ def _checked(line: TranscriptLine, done: Done, comparison: Comparison) -> Checke
     return Checked(line, heard["text"], error, heard["confidence"])
 
 
-def suspects(checked: Sequence[Checked], max_error: float) -> list[Checked]:
-    """Return the lines that are not what is heard, the worst first."""
-    found = [each for each in checked if each.problem or each.error > max_error]
-    return sorted(found, key=lambda each: (-each.error, each.line.source, each.line.number))
+@dataclass(frozen=True)
+class Suspects:
+    """The lines that are not what is heard.
+
+    Attributes:
+        lines: the worst first.
+        fits: place of such a line -> another one whose text is heard in its recording.
+    """
+
+    lines: Sequence[Checked]
+    fits: Mapping[str, Checked]
 
 
-def fitting(found: Sequence[Checked], max_error: float, cfg: DataConfig) -> dict[str, Checked]:
+def suspects(checked: Sequence[Checked], cfg: DataConfig) -> Suspects:
+    """Return the lines that are not what is heard, by `data.quality.max_text_error`."""
+    limit = cfg.quality.max_text_error
+    found = [each for each in checked if each.problem or each.error > limit]
+    found.sort(key=lambda each: (-each.error, each.line.source, each.line.number))
+    return Suspects(found, _fitting(found, limit, cfg))
+
+
+def _fitting(found: Sequence[Checked], max_error: float, cfg: DataConfig) -> dict[str, Checked]:
     """Return place of a suspicious line -> another one whose text is heard in its recording."""
     comparison = Comparison(cfg)
     few = [each for each in found if not each.problem][:MOST_COMPARED]
@@ -129,20 +137,17 @@ def fitting(found: Sequence[Checked], max_error: float, cfg: DataConfig) -> dict
     return fits
 
 
-def report(
-    transcript: Transcript, checked: Sequence[Checked], cfg: DataConfig, max_error: float
-) -> str:
+def report(transcript: Transcript, found: Suspects, max_error: float) -> str:
     """Return what a terminal is told: the lines that are not what is heard."""
-    found = suspects(checked, max_error)
-    fits = fitting(found, max_error, cfg)
+    bad = len(found.lines)
     told = [
-        f"{transcript.count} lines: {len(checked) - len(found)} are what is heard, {len(found)} "
+        f"{transcript.count} lines: {len(transcript.lines) - bad} are what is heard, {bad} "
         f"are not (data.quality.max_text_error {max_error:g}), {len(transcript.rejects)} cannot "
         "be used"
     ]
-    told += [_line(each, fits.get(each.place)) for each in found[:SHOWN]]
-    if len(found) > SHOWN:
-        told.append(f"  and {len(found) - SHOWN} more in {CHECKED}")
+    told += [_line(each, found.fits.get(each.place)) for each in found.lines[:SHOWN]]
+    if bad > SHOWN:
+        told.append(f"  and {bad - SHOWN} more in {CHECKED}")
     told += [
         f"  {each.source}:{each.number}: {each.reason}: {each.detail}"
         for each in transcript.rejects[:SHOWN]
@@ -161,18 +166,10 @@ def _line(each: Checked, fit: Checked | None) -> str:
     return f"{told}, the text of {fit.place}" if fit else told
 
 
-def save(
-    out: str,
-    transcript: Transcript,
-    checked: Sequence[Checked],
-    cfg: DataConfig,
-    max_error: float,
-) -> None:
+def save(out: str, transcript: Transcript, checked: Sequence[Checked], found: Suspects) -> None:
     """Write every line with its error, and a transcript of those that are what is heard."""
-    found = suspects(checked, max_error)
-    fits = fitting(found, max_error, cfg)
-    bad = {each.place for each in found}
-    rows: list[dict[str, Any]] = [_row(each, each.place in bad, fits) for each in checked]
+    bad = {each.place for each in found.lines}
+    rows: list[dict[str, Any]] = [_row(each, each.place in bad, found.fits) for each in checked]
     rows += [
         {"file": each.source, "line": each.number, "problem": f"{each.reason}: {each.detail}"}
         for each in transcript.rejects
@@ -181,7 +178,7 @@ def save(
     put_file(below(out, TRANSCRIPT), _lines(_kept(checked, bad)))
 
 
-def _row(each: Checked, is_bad: bool, fits: dict[str, Checked]) -> dict[str, Any]:
+def _row(each: Checked, is_bad: bool, fits: Mapping[str, Checked]) -> dict[str, Any]:
     fit = fits.get(each.place)
     return {
         "file": each.line.source,

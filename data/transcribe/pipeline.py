@@ -16,8 +16,7 @@ import ray
 import ray.data
 
 from data.config import DataConfig
-from data.corpus.on_ray.blocks import wait_for_room
-from data.gpu import gpu_trouble
+from data.corpus.on_ray.blocks import TASK_CPUS, model_resources, wait_for_room
 from data.rejected import Reason, RejectedError
 from data.transcribe.attempts import Attempts, DiedError
 from data.transcribe.command import CommandRecogniser
@@ -29,7 +28,6 @@ from data.transcribe.work import TranscriptionError, of_hearing
 
 # Ray Data's executor remembers some kB of each block
 BLOCKS = 1600
-CUTTER_CPUS = 0.5
 
 Item = Mapping[str, Any]
 Batch = dict[str, np.ndarray]
@@ -46,7 +44,10 @@ def results_of(cfg: DataConfig, out: str, items: Collection[Item]) -> Iterator[d
     Raises:
         TranscriptionError: what concerns all items: a store, the recogniser.
     """
-    cpus, gpus, actors = _recogniser_resources(cfg)
+    # a command brings what it needs
+    cpus, gpus, actors = model_resources(
+        "the recogniser", cfg.asr.gpus_per_actor, needs_torch=cfg.asr.command is None
+    )
     dataset = _dataset([json.dumps(item) for item in items])
     run = uuid.uuid4().hex
     if any("cut" in item for item in items):
@@ -55,7 +56,7 @@ def results_of(cfg: DataConfig, out: str, items: Collection[Item]) -> Iterator[d
             CuttingActor,
             fn_constructor_args=(cfg, out, run),
             batch_size=None,
-            num_cpus=CUTTER_CPUS,
+            num_cpus=TASK_CPUS,
             compute=ray.data.ActorPoolStrategy(min_size=1, max_size=min(cutters, len(items))),
         )
     dataset = dataset.map_batches(
@@ -93,25 +94,6 @@ def _dataset(items: list[str]) -> ray.data.Dataset:
     # it warns that there are no bars
     logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)
     return dataset
-
-
-def _recogniser_resources(cfg: DataConfig) -> tuple[float, float, int]:
-    """Return CPUs and GPUs per recogniser, and the number of recognisers."""
-    there = ray.cluster_resources()
-    gpus = int(there.get("GPU", 0))
-    if gpus:
-        wait_for_room("GPU", cfg.asr.gpus_per_actor)
-        asked = ray.remote(gpu_trouble).options(num_cpus=0, num_gpus=cfg.asr.gpus_per_actor)
-        # a command brings what it needs; what is heard is the same, so nothing is refused
-        trouble = "" if cfg.asr.command else ray.get(asked.remote())
-        if not trouble:
-            share = cfg.asr.gpus_per_actor
-            return CUTTER_CPUS, share, gpus * int(1 / share)
-        print(f"warning: the recogniser runs on the CPU. Ray has GPUs, but {trouble}", flush=True)
-    cores = there.get("CPU", 0)
-    # few with several threads, as each holds a model
-    cpus = min(4, cores // 2) or CUTTER_CPUS
-    return cpus, 0, int(max(1, cores // (2 * cpus)))
 
 
 class CuttingActor:

@@ -123,8 +123,9 @@ class Check:
         """See `Task`."""
         out, limit = self.work.out, self.cfg.quality.max_text_error
         checked = checking.check_lines(self.transcript, self.work.done, self.cfg)
-        checking.save(out, self.transcript, checked, self.cfg, limit)
-        print(checking.report(self.transcript, checked, self.cfg, limit), flush=True)
+        found = checking.suspects(checked, self.cfg)
+        checking.save(out, self.transcript, checked, found)
+        print(checking.report(self.transcript, found, limit), flush=True)
         transcript = below(out, checking.TRANSCRIPT)
         return (
             f"every line: {below(out, checking.CHECKED)}\n"

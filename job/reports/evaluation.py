@@ -3,7 +3,6 @@
 import io
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -29,6 +28,7 @@ from data.html_page import (
 )
 from data.shards.manifest import Manifest
 from job.reports.plots import alignment, curves, mel_pair, svg
+from job.reports.scores import KNOWN
 from trainable.evaluation.evaluate import Evaluation
 from trainable.run.format import CONFIG
 
@@ -41,27 +41,6 @@ _SOUNDS = {
 _SDP = "_sdp"
 _MARKED_FROM = 0.05  # relative difference from the mean that is marked
 _WORST_BY = ("mcd", "mel")
-
-
-@dataclass(frozen=True)
-class _Score:
-    """What a score is: its name, its unit, what it measures, and which value is the best."""
-
-    name: str
-    unit: str
-    meaning: str
-    ideal: float = 0.0
-
-
-_KNOWN = {
-    "mcd": _Score("MCD", "dB", "mel-cepstral distortion of a free synthesis"),
-    "mel": _Score("mel L1", "", "with teacher forcing"),
-    "kl": _Score("KL", "nats", "divergence, with teacher forcing"),
-    "dur": _Score("duration loss", "", "with teacher forcing"),
-    "log_f0_rmse": _Score("pitch error", "ln Hz", "0.06 is a semitone"),
-    "vuv_error": _Score("voicing error", "of 1", "share of frames voiced in only one of both"),
-    "duration_ratio": _Score("length", "×", "the recording's is 1", ideal=1.0),
-}
 
 
 def group_means(
@@ -149,7 +128,7 @@ def report_page(content: Mapping, samples: Sequence[Mapping], data: DataConfig, 
 def _body(content: Mapping, samples: Sequence[Mapping], data: DataConfig) -> Iterator[Html]:
     utterances = content["utterances"]
     means = content["scores"][OVERALL]
-    yield tiles([_tile(tag, means[tag], content["history"]) for tag in _KNOWN if tag in means])
+    yield tiles([_tile(tag, means[tag], content["history"]) for tag in KNOWN if tag in means])
     yield _history(content["history"])
 
     ranked = sorted(samples, key=lambda sample: -_badness(utterances[sample["number"]]["scores"]))
@@ -191,7 +170,7 @@ def _badness(scores: Mapping[str, float | None]) -> float:
 
 def _tile(tag: str, value: float, history: Sequence[Mapping]) -> Tile:
     """Return a score of all utterances, beside the best one of the run's other validations."""
-    score = _KNOWN[tag]
+    score = KNOWN[tag]
     earlier = [(found, v["step"]) for v in history if (found := _remembered(v, tag)) is not None]
     if not earlier:
         return Tile(score.name, f"{value:.3f}", score.unit, score.meaning)
@@ -231,7 +210,7 @@ def _score_table(
 
 def _head(tag: str) -> str:
     """Return a column's title: the tag with its unit."""
-    score = _KNOWN.get(tag.removesuffix(_SDP))
+    score = KNOWN.get(tag.removesuffix(_SDP))
     return f"{tag}, {score.unit}" if score is not None and score.unit else tag
 
 
@@ -243,7 +222,7 @@ def _compared(tag: str, value: float | None, mean: float | None) -> Html | None:
 
 
 def _mark(tag: str, value: float, mean: float | None) -> str:
-    score = _KNOWN.get(tag.removesuffix(_SDP))
+    score = KNOWN.get(tag.removesuffix(_SDP))
     # whether more is better is not known of a user's own scorers
     if score is None or mean is None:
         return ""
@@ -291,8 +270,8 @@ def _sample(
     who = " · ".join(utterance[key] for key in ("id", "speaker", "language"))
     known = {tag: score for tag, score in utterance["scores"].items() if score is not None}
     scores = [
-        element("span", f"{_KNOWN[tag].name} ", _compared(tag, known[tag], means.get(tag)))
-        for tag in _KNOWN
+        element("span", f"{KNOWN[tag].name} ", _compared(tag, known[tag], means.get(tag)))
+        for tag in KNOWN
         if tag in known
     ]
     return element(

@@ -18,6 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from job.reports.console import Stage, console, is_live, live, plain
+from job.reports.scores import KNOWN
 from trainable.config import CheckpointConfig
 
 # 2026-11-25 02:23:05,143 rank 0 INFO step 4/40 epoch 0: mel 113.1 ...
@@ -39,8 +40,6 @@ SHORTER = re.compile(r"^code \w+; |(?<= utterances): .*")
 FIRST = ("mel", "kl", "g", "d")  # losses that are shown however narrow the terminal is
 DAY_S = 86400
 NARROWEST_BAR, GOOD_BAR = 3, 12
-NEAR_1 = {"duration_ratio"}
-SMALLER_IS_BETTER = {"mel", "kl", "dur", "mcd", "log_f0_rmse", "vuv_error"}
 FALLS, RISES = "\N{DOWNWARDS ARROW}", "\N{UPWARDS ARROW}"
 
 
@@ -102,8 +101,8 @@ class Scores:
 
     def cost(self, name: str, score: float) -> float:
         """Return a score as a number of which smaller is better."""
-        if name in NEAR_1:
-            return abs(score - 1)
+        if name in KNOWN and (ideal := KNOWN[name].ideal):
+            return abs(score - ideal)
         is_ranked = f"eval/{name}" == self.checkpoint.metric
         return -score if is_ranked and self.checkpoint.larger_is_better else score
 
@@ -140,7 +139,7 @@ class Scores:
         arrow = FALLS if now < other else RISES
         ranked = self.checkpoint.metric == f"eval/{name}"
         style = ""
-        if ranked or name in SMALLER_IS_BETTER | NEAR_1:
+        if ranked or name in KNOWN:
             style = "green" if self.cost(name, now) < self.cost(name, other) else "red"
         return Text.assemble((arrow, style), f" {_number(other)}")
 

@@ -1,10 +1,31 @@
-"""Where a command computes: its option --device."""
+"""Which weights speak, and where: the options --weights and --device of commands."""
 
+import argparse
 import re
 
 import torch
 
 from data.gpu import gpu_trouble
+from trainable.config import GENERATORS
+
+
+def add_weights(made: argparse.ArgumentParser) -> None:
+    """Add the option --weights."""
+    made.add_argument(
+        "--weights",
+        choices=GENERATORS,
+        default="g",
+        help="ema: the generator's averaged ones (train.ema_decay)",
+    )
+
+
+def add_device(made: argparse.ArgumentParser) -> None:
+    """Add the option --device, which `device_of` checks."""
+    made.add_argument(
+        "--device",
+        default="cuda" if torch.cuda.is_available() else "cpu",
+        help="where the networks run: cpu, cuda, cuda:1",
+    )
 
 
 def device_of(name: str) -> str:

@@ -17,7 +17,7 @@ import torch
 from torchaudio.functional import edit_distance, resample
 
 from data.stream.evaluation import EvaluationUtterance
-from data.text.languages import LANGUAGES
+from data.text.languages import LANGUAGES, units
 from trainable.config import ScorerConfig
 
 # Modules that have moved: their names stand in users' configurations and in checkpoints.
@@ -108,12 +108,6 @@ def errors_of_recognition(path: str, device: torch.device) -> Scorer:
         return edit_distance(said, understood) / max(len(said), 1)
 
     return score
-
-
-def units(text: str, language: str) -> list[str]:
-    """Return what recognition errors are counted in: words or characters, without punctuation."""
-    words = re.sub(r"[^\w']+", " ", text.lower()).split()
-    return words if LANGUAGES[language].error_unit == "words" else list("".join(words))
 
 
 def sentence_recognised(path: str, device: torch.device) -> Scorer:

@@ -14,9 +14,12 @@ from ray.exceptions import OutOfMemoryError, RayActorError, WorkerCrashedError
 
 from data.corpus.progress import Progress
 from data.corpus.tables.files import TableFile, packed, read_batches, unpacked
+from data.gpu import gpu_trouble
 
 NODE_ID = "ray.io/node-id"  # Ray's label of each node
 ROOM_WITHIN_S = 5.0  # a cluster that has what is asked for gives it by then
+# less than one: a machine with a single logical CPU must hold an actor and what it feeds
+TASK_CPUS = 0.5
 RESTARTS = 3  # of an actor, or of a task, whose process has died
 
 
@@ -45,6 +48,31 @@ def wait_for_room(kind: str, amount: float) -> None:
         held = f"other jobs hold those of this cluster, {there:g}" if there else "none is up yet"
         print(f"waits for a {kind}: {held} (`ray status` tells more)", flush=True)
     ray.get(asked)
+
+
+def model_resources(
+    what: str, gpu_share: float = 1, needs_torch: bool = True
+) -> tuple[float, float, int]:
+    """Return CPUs and GPUs per actor that holds a model, and the number of actors.
+
+    What comes of it is the same, so a GPU that is of no use is told, and no reason to refuse.
+
+    Args:
+        what: the model, for the message.
+        gpu_share: share of a GPU that each takes.
+        needs_torch: whether it is torch that has to find the GPU.
+    """
+    gpus = int(resource("GPU"))
+    if gpus:
+        wait_for_room("GPU", gpu_share)
+        look = ray.remote(gpu_trouble).options(num_cpus=0, num_gpus=gpu_share)
+        trouble = ray.get(look.remote()) if needs_torch else ""
+        if not trouble:
+            return TASK_CPUS, gpu_share, gpus * int(1 / gpu_share)
+        print(f"warning: {what} runs on the CPU. Ray has GPUs, but {trouble}", flush=True)
+    # few actors with several threads: a large model takes over 1 GB in each
+    cpus = min(4, resource("CPU") // 2) or TASK_CPUS
+    return cpus, 0, int(max(1, resource("CPU") // (2 * cpus)))
 
 
 def _nothing() -> None:

@@ -92,8 +92,8 @@ def corpus(tmp_path_factory, ray_local):
     folder = tmp_path_factory.mktemp("corpus")
     write_corpus(folder)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(data.corpus.prepare, "gpu_trouble", lambda: "")
-        assert data.corpus.prepare._bert_resources()[1] == 1
+        patch.setattr(blocks, "gpu_trouble", lambda: "")
+        assert blocks.model_resources("BERT")[1] == 1
         return folder, prepare(config(folder))
 
 

@@ -4,7 +4,7 @@ import pytest
 
 from data.config import DataConfig
 from data.corpus.transcript import Transcript, read_transcript
-from data.transcribe.checking import Comparison, check_lines, report
+from data.transcribe.checking import Comparison, check_lines, report, suspects
 from data.transcribe.work import Done
 
 CFG = DataConfig()
@@ -52,7 +52,7 @@ def test_swapped_lines_are_both_named(tmp_path):
         tmp_path,
         {0: "the rain is getting heavier", 1: "which bus goes to a station", 2: "I am here"},
     )
-    told = report(transcript, check_lines(transcript, done, CFG), CFG, 0.5)
+    told = report(transcript, suspects(check_lines(transcript, done, CFG), CFG), 0.5)
     assert "1 are what is heard, 2 are not" in told
     lines = told.splitlines()[1:]
     assert any(
@@ -72,5 +72,5 @@ def lines_of(transcript: Transcript, index: int) -> str:
 
 def test_what_cannot_be_heard_is_named(tmp_path):
     transcript, done = checked(tmp_path, {0: "which bus goes to the station", 2: "I am here"})
-    told = report(transcript, check_lines(transcript, done, CFG), CFG, 0.5)
+    told = report(transcript, suspects(check_lines(transcript, done, CFG), CFG), 0.5)
     assert "x.list:2: missing_audio: there is none" in told

@@ -18,13 +18,13 @@ from transformers import (
 )
 
 from data.stream.evaluation import EvaluationUtterance
+from data.text.languages import units
 from trainable.config import ScorerConfig
 from trainable.evaluation.scorers import (
     MOVED,
     WEIGHTS_ONLY,
     factory_of,
     load_scorers,
-    units,
 )
 
 SIZES = {

@@ -73,8 +73,9 @@ class InverseSTFT(nn.Module):
         Returns:
             [B, 1, T * hop_length].
         """
-        counted = torch.ones_like(spectrum[:, :1]) if mask is None else mask.to(spectrum.dtype)
-        wave = self._overlap_add(fixed_product(self.basis, spectrum * counted))
+        # the same for all items where nothing is padding
+        counted = spectrum.new_ones(1, 1, spectrum.size(2)) if mask is None else mask
+        wave = self._overlap_add(fixed_product(self.basis, masked(spectrum, mask)))
         weight = self._overlap_add(self.squared_window * counted)
         return (wave / weight.clamp_min(1e-6)).unsqueeze(1)
 
