@@ -28,7 +28,7 @@ def test_lines_that_mean_nothing_are_held_back(capfd):
         write(OF_EACH_POOL[:40])
         write(OF_EACH_POOL[40:] + OTHER)
         write("the end without a line break")
-        print("of Python", file=sys.stderr)
+        sys.stderr.write("of Python\n")  # at once: print would write the line's end apart
     write("behind it\n")
     told = capfd.readouterr().err
     assert sorted(told.replace("break", "break\n").split("\n")) == sorted(
