@@ -32,7 +32,7 @@ def share(lines: Sequence[Line], sound: Callable[[Line], Sound]) -> dict[str, An
         for line in lines
         if recogniser.hear(*sound(line)) != recogniser.words(line["text"])
     ]
-    return {"recognised": 1 - len(missed) / len(lines), "missed": missed}
+    return {"recognised": (len(lines) - len(missed)) / len(lines), "missed": missed}
 
 
 def main() -> None:
