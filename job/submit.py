@@ -11,6 +11,11 @@ was stopped, 2 if it could not be submitted, 130 if this terminal has left the j
 broken connection) and it continues.
 """
 
+if __name__ == "__main__":  # the imports below take seconds
+    from job.options import begin
+
+    begin("job.submit")
+
 import argparse
 import asyncio
 import contextlib
@@ -31,12 +36,11 @@ from ray.job_submission import JobStatus, JobSubmissionClient
 
 from job.on_ray.authentication import wants_a_token
 from job.on_ray.upload import staged
-from job.settings.cli import Arguments, run
+from job.options.submit import ADDRESSES, DASHBOARD, command_line
+from job.settings.cli import run
 from job.settings.keys import did_you_mean
 
 ROOT = Path(__file__).resolve().parents[1]
-DASHBOARD = "http://127.0.0.1:8265"  # where `ray dashboard cluster.yaml` leads
-ADDRESSES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")  # Ray's variables
 INTERRUPTED = 130  # status that shells give to a command ended by Ctrl-C
 ENDS_WITHIN_S = 30  # from the end of a job's output to its status
 # `ray job stop` gives a job so long after SIGTERM, by default three: a step, a save, its last lines
@@ -122,32 +126,6 @@ def status_at_end(client: JobSubmissionClient, job: str, waits: bool) -> JobStat
         wait_for_head(client)
         if not is_known(client, job):
             return None
-
-
-def command_line() -> argparse.ArgumentParser:
-    """Return the parser of the command's options."""
-    made = Arguments("python -m job.submit", "Run a command of this project on a cluster.")
-    address = next(filter(None, map(os.environ.get, ADDRESSES)), DASHBOARD)
-    made.add_argument("--address", default=address, help="address of the cluster's dashboard")
-    made.add_argument(
-        "--env",
-        action="append",
-        default=[],
-        metavar="NAME[=VALUE]",
-        help="variable of the job's environment; without =VALUE it has its value of here",
-    )
-    made.add_argument("--submission-id", help="the job's id; default: Ray makes one")
-    made.add_argument(
-        "--retry",
-        type=int,
-        default=0,
-        metavar="N",
-        help="submit again if the head is lost, up to N times, as soon as it answers again",
-    )
-    made.add_argument("--no-wait", action="store_true", help="end when the job is submitted")
-    made.add_argument("module", help="job.train, job.prepare, job.doctor, ...; put -- before it")
-    made.add_argument("arguments", nargs=argparse.REMAINDER, help="arguments of the module")
-    return made
 
 
 def environment(given: Sequence[str]) -> dict[str, str]:
