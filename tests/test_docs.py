@@ -10,8 +10,10 @@ import pytest
 import ray
 
 from job import transcribe
+from job.options import parser_of
 from job.settings.checks import check
 from job.settings.cli import parse, parser
+from job.settings.commands import command_of
 from job.settings.config import Config
 from job.settings.reference_config import FREEZES, NOT_USED, REFUSED, SAME
 from tests.test_house import PACKAGES, ROOT
@@ -129,6 +131,14 @@ def test_the_index_has_every_page(path):
         assert f"({path.name})" in (ROOT / "docs/README.md").read_text(encoding="utf-8")
 
 
+def options_of(module: str, source: Path) -> set[str]:
+    """What a module takes: a command's options; of another one, all texts in its source."""
+    if command := command_of(module):
+        return set(parser_of(command)._option_string_actions)
+    tree = ast.parse(source.read_text("utf-8"))
+    return {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)}
+
+
 @pytest.mark.parametrize("path", PAGES, ids=page_name)
 def test_commands_are_accepted(path):
     """Modules and options exist; what takes a configuration accepts the keys and values."""
@@ -140,13 +150,8 @@ def test_commands_are_accepted(path):
         if module in CONFIGURED:
             parsed(arguments, module)
         else:
-            constants = {
-                n.value
-                for n in ast.walk(ast.parse(source.read_text()))
-                if isinstance(n, ast.Constant)
-            }
             for option in (word for word in arguments if word.startswith("--")):
-                assert option in constants, f"{module} {option}"
+                assert option in options_of(module, source), f"{module} {option}"
 
 
 @pytest.mark.parametrize("path", PAGES, ids=page_name)
