@@ -30,8 +30,9 @@ from job.on_ray.training import (
     worker_config,
 )
 from job.reports.console import stage, starting
+from job.reports.forwarded import listen
 from job.reports.outcome import how_to_continue, is_finished, summary
-from job.reports.progress import follow, listen
+from job.reports.progress import follow
 from job.settings.checks import check, warn_of_uneven_shares
 from job.settings.cli import parse, parser, run
 from job.settings.config import Config

@@ -7,7 +7,6 @@ the file.
 import contextlib
 import re
 import threading
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
@@ -40,14 +39,8 @@ UNSAID = re.compile(r"pid \d|epoch \d+: \d+ global steps|VITS2?\b.*; parameters 
 SHORTER = re.compile(r"^code \w+; |(?<= utterances): .*")
 FIRST = ("mel", "kl", "g", "d")  # losses that are shown however narrow the terminal is
 DAY_S = 86400
-ON_THE_WAY_S = 1.0  # of a line from another machine
 NARROWEST_BAR, GOOD_BAR = 3, 12
 FALLS, RISES = "\N{DOWNWARDS ARROW}", "\N{UPWARDS ARROW}"
-
-
-# what hands each line to a function that tells whether it takes it; and whether the lines that it
-# does not take go to standard output, all of them
-Taking = Callable[[Callable[[str], bool], bool], contextlib.AbstractContextManager[None]]
 
 
 @dataclass(frozen=True)
@@ -374,34 +367,6 @@ def follow(
         done.set()
         thread.join()
         show_new()
-        shown.close()
-
-
-@contextlib.contextmanager
-def listen(log: Path, checkpoint: CheckpointConfig, what: str, taking: Taking) -> Iterator[None]:
-    """Show what rank 0 says on whichever machine it runs, until the block ends.
-
-    Args:
-        log: rank 0's log of earlier starts, as far as this machine has it.
-        checkpoint: by which score checkpoints are ranked.
-        what: what happens before the workers' first line.
-        taking: hands on what the cluster's processes say, within a block.
-    """
-    shown = view(log, checkpoint, what)
-
-    def take(line: str) -> bool:
-        is_of_rank_0 = LINE.fullmatch(line) is not None
-        if is_of_rank_0:
-            shown.line(line)
-        return is_of_rank_0
-
-    try:
-        with taking(take, isinstance(shown, Terminal)):
-            try:
-                yield
-            finally:
-                time.sleep(ON_THE_WAY_S)
-    finally:
         shown.close()
 
 

@@ -16,13 +16,14 @@ from data.corpus.ledger import Ledger, Reject
 from data.corpus.progress import Progress
 from data.rejected import Reason
 from job.on_ray.private import output, taking
-from job.reports import console, progress
+from job.reports import console, forwarded
 from job.reports.console import stage, starting, table
+from job.reports.forwarded import listen
 from job.reports.outcome import summary
-from job.reports.progress import Scores, Step, clock, follow, listen, two_lines
+from job.reports.progress import Scores, Step, clock, follow, two_lines
 from job.settings.cli import parse, parser
 from tests.job.conftest import DEMO
-from tests.job.reports.terminal import GOLDEN, assert_golden, terminal
+from tests.job.reports.terminal import GOLDEN, RECORDED, assert_golden, terminal
 from trainable.config import CheckpointConfig
 from trainable.run.format import CHECKSUMS, checkpoint_name
 from tuning.results import Results
@@ -32,7 +33,6 @@ from tuning.sweep import summary as sweep_summary
 from tuning.watch import Watch
 
 WIDTHS = pytest.mark.parametrize("columns", [80, 120])
-RECORDED = Path(__file__).parent / "recorded.log"
 RANKING = CheckpointConfig()
 SPACE = {
     "train.loss_weights.mel": Axis("grid", (15.0, 45.0)),
@@ -85,7 +85,7 @@ def cluster(monkeypatch):
 
     told.add_handler("ray_print_logs", printed)
     monkeypatch.setattr(output, "dispatcher", told)
-    monkeypatch.setattr(progress, "ON_THE_WAY_S", 0.0)
+    monkeypatch.setattr(forwarded, "ON_THE_WAY_S", 0.0)
     return told
 
 
