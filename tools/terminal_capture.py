@@ -112,7 +112,9 @@ def run_in_tmux(
             )
         finally:
             subprocess.run([*tmux, "kill-server"], check=True)
-        return int(status.read_text(encoding="ascii")), [line.rstrip() for line in shown.stdout.splitlines()]
+        return int(status.read_text(encoding="ascii")), [
+            line.rstrip() for line in shown.stdout.splitlines()
+        ]
 
 
 def _path() -> dict[str, str]:
