@@ -10,9 +10,10 @@ from pathlib import Path
 from torch import Tensor
 
 from data.files import located
+from job.options.export import HUB, UNKNOWN
 from job.settings.cli import read_config
 from job.settings.reference_config import OWN, own_settings, reference_config
-from job.voice.hub_card import UNKNOWN, write_card
+from job.voice.hub_card import write_card
 from job.voice.hub_push import push
 from job.voice.onnx_graphs import TOLERANCE, largest_difference, write_onnx
 from job.voice.sbv2 import write_sbv2
@@ -24,8 +25,6 @@ from trainable.weights.published import prefixes, write_pth, write_safetensors
 from trainable.weights.slm import slm_sizes
 from trainable.weights.warm_start import read_checkpoint
 
-HUB = "hub"
-FORMATS = ("reference", "safetensors", "onnx", "sbv2", HUB)
 SPEAKING = ("onnx", "sbv2")  # of the generator's inference alone
 
 
