@@ -2,7 +2,8 @@
 
 First it measures training's own stream (data/stream/micro_batches.py) of G = W = 8 ranks, one
 group, whose loaders return made-up micro-batches at once. The ranks are threads of this process; a
-step is a sleep of 0.25 s, and a step waits for the last rank. Every 2,048 micro-batches a dataset
+step is a sleep of 0.25 s (`--step-s` more on a busy machine: CPU seconds are what counts), and a
+step waits for the last rank. Every 2,048 micro-batches a dataset
 ends, so that some do; in training one is much longer.
 
 coordination_ms      CPU milliseconds per micro-batch of all that a group has once: the coordinator
@@ -64,7 +65,6 @@ STEP_S = 0.25
 UTTERANCES = 4096
 FRAMES = 100
 TOKENS = 10
-WARM_UP_S = 30.0  # until processes have started
 LARGEST = 512
 
 Sample = tuple[int, dict[str, float]]  # steps taken, CPU seconds by kind
@@ -105,15 +105,17 @@ class MadeUpRows:
 class Lockstep:
     """Ranks as threads, whose steps begin when all have their micro-batches."""
 
-    def __init__(self, spec: StreamSpec, steps: int):
+    def __init__(self, spec: StreamSpec, steps: int, step_s: float):
         """Begin.
 
         Args:
             spec: names the data.
             steps: number of steps.
+            step_s: seconds of a step.
         """
         self.spec = spec
         self.steps = steps
+        self.step_s = step_s
         self.barrier = threading.Barrier(RANKS)
         self.name = ""
         self.waits = np.zeros((steps, RANKS))
@@ -164,7 +166,7 @@ class Lockstep:
             if stream.alone_since is None:
                 self.ray_data_from = min(self.ray_data_from, step)
             self.barrier.wait()
-            time.sleep(STEP_S)
+            time.sleep(self.step_s)
             if rank == 0:
                 self.taken = step + 1
         steps.close()
@@ -241,28 +243,32 @@ def opening_of(samples: list[Sample], delivers: int) -> float:
     return began["coordination"] + began["loader"]
 
 
-def share_of(waits: np.ndarray) -> float:
+def share_of(waits: np.ndarray, step_s: float = STEP_S) -> float:
     """Return the share of the time that training waits, from its seconds before each step."""
-    return float(waits.sum() / (waits.sum() + STEP_S * len(waits)))
+    return float(waits.sum() / (waits.sum() + step_s * len(waits)))
 
 
-def measure(cfg: Config, folder: str, steps: int, simulated: int) -> dict[str, Any]:
+def measure(cfg: Config, folder: str, steps: int, step_s: float, simulated: int) -> dict[str, Any]:
     """Return the figures.
 
     Args:
         cfg: configuration of a run.
         folder: where its manifest is written.
         steps: number of steps that are measured.
+        step_s: seconds of each of them.
         simulated: number of steps that are simulated.
     """
     datasets.MICRO_BATCHES_PER_DATASET = MICRO_BATCHES
     spec = spec_of(cfg, folder)
     schedule_of(spec)  # as a worker does before it opens a stream
-    lockstep = Lockstep(spec, steps)
+    lockstep = Lockstep(spec, steps, step_s)
     samples = list(sampled(lockstep, 2.0))
     if lockstep.ray_data_from == steps:
-        raise SystemExit(f"Ray Data has not begun within {steps} steps: measure more of them")
-    began = next((i for i, (step, _) in enumerate(samples) if step * STEP_S > WARM_UP_S), 0)
+        raise SystemExit(
+            f"Ray Data has not begun within {steps} steps: on a busy machine, let them take longer "
+            "(--step-s)"
+        )
+    began = next(i for i, (step, _) in enumerate(samples) if step > lockstep.ray_data_from)
     found = per_micro_batch(samples[began:])
     middle = {kind: median(values) for kind, values in found.items()}
     opening = opening_of(samples, lockstep.ray_data_from)
@@ -281,10 +287,11 @@ def measure(cfg: Config, folder: str, steps: int, simulated: int) -> dict[str, A
         "opening_s": opening,
         "waiting_share": {str(ranks): simulate(ranks // RANKS) for ranks in (8, 64, LARGEST)},
         "measured": {
-            "waiting_share": share_of(waits),
+            "waiting_share": share_of(waits, step_s),
             "waits": sorted(waits.round(3).tolist())[-8:],
             "ray_data_from": lockstep.ray_data_from,
             "steps": steps,
+            "step_s": step_s,
         },
     }
 
@@ -296,6 +303,7 @@ def main() -> None:
         "--datasets", type=int, default=10, help="so many datasets' worth of steps are simulated"
     )
     made.add_argument("--steps", type=int, default=480, help="so many steps are measured")
+    made.add_argument("--step-s", type=float, default=STEP_S, help="seconds of a measured step")
     made.add_argument(
         "--loaders", type=int, default=4, help="data.loaders; its auto has 16 for eight GPUs"
     )
@@ -306,7 +314,9 @@ def main() -> None:
         cfg = with_absolute_paths(read_config(DEMO))
         cfg = replace(cfg, data=replace(cfg.data, loaders=args.loaders))
         with ray_session(cfg):
-            result = measure(cfg, folder, args.steps, args.datasets * MICRO_BATCHES // RANKS)
+            result = measure(
+                cfg, folder, args.steps, args.step_s, args.datasets * MICRO_BATCHES // RANKS
+            )
     print(json.dumps(result, indent=1))
     if args.json:
         args.json.write_text(json.dumps(result, indent=1), encoding="utf-8")
