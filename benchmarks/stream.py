@@ -275,17 +275,12 @@ def measure(cfg: Config, folder: str, steps: int, step_s: float, simulated: int)
     per_s = 1 / middle["coordination"]
     waits = lockstep.waits.max(axis=1)
 
-    def simulate(groups: int) -> float:
-        loaders, ahead = spec.data.loader_count, spec.data.prefetch_steps
-        run = Run(groups, RANKS, loaders, ahead, simulated, MICRO_BATCHES // RANKS, STEP_S)
-        return share_of(waits_of(run, Costs(**found, opening=opening)))
-
     return {
         "micro_batches_per_s": per_s * LARGEST / RANKS,
         "group_per_s": per_s,
         **{f"{kind}_ms": 1e3 * cost for kind, cost in middle.items()},
         "opening_s": opening,
-        "waiting_share": {str(ranks): simulate(ranks // RANKS) for ranks in (8, 64, LARGEST)},
+        "waiting_share": simulate(cfg, Costs(**found, opening=opening), simulated),
         "measured": {
             "waiting_share": share_of(waits, step_s),
             "waits": sorted(waits.round(3).tolist())[-8:],
@@ -294,6 +289,17 @@ def measure(cfg: Config, folder: str, steps: int, step_s: float, simulated: int)
             "step_s": step_s,
         },
     }
+
+
+def simulate(cfg: Config, costs: Costs, steps: int) -> dict[str, float]:
+    """Return the share of the time that 8, 64 and 512 ranks wait, by their number."""
+    data, per_dataset = cfg.data, MICRO_BATCHES // RANKS
+
+    def share(groups: int) -> float:
+        run = Run(groups, RANKS, data.loader_count, data.prefetch_steps, steps, per_dataset, STEP_S)
+        return share_of(waits_of(run, costs))
+
+    return {str(ranks): share(ranks // RANKS) for ranks in (8, 64, LARGEST)}
 
 
 def main() -> None:
@@ -307,16 +313,26 @@ def main() -> None:
     made.add_argument(
         "--loaders", type=int, default=4, help="data.loaders; its auto has 16 for eight GPUs"
     )
+    made.add_argument(
+        "--only-simulate",
+        type=float,
+        nargs=4,
+        metavar=("COORDINATION_MS", "LOADER_MS", "RANK_MS", "OPENING_S"),
+        help="with these costs; measures nothing, and starts no Ray",
+    )
     made.add_argument("--json", type=Path, help="write the figures")
     args = made.parse_args()
-    os.environ.setdefault("RAY_worker_niceness", "0")
-    with tempfile.TemporaryDirectory() as folder:
-        cfg = with_absolute_paths(read_config(DEMO))
-        cfg = replace(cfg, data=replace(cfg.data, loaders=args.loaders))
-        with ray_session(cfg):
-            result = measure(
-                cfg, folder, args.steps, args.step_s, args.datasets * MICRO_BATCHES // RANKS
-            )
+    cfg = with_absolute_paths(read_config(DEMO))
+    cfg = replace(cfg, data=replace(cfg.data, loaders=args.loaders))
+    simulated = args.datasets * MICRO_BATCHES // RANKS
+    if args.only_simulate:
+        *each, opening = args.only_simulate
+        costs = Costs(*([ms / 1e3] for ms in each), opening)
+        result: dict[str, Any] = {"waiting_share": simulate(cfg, costs, simulated)}
+    else:
+        os.environ.setdefault("RAY_worker_niceness", "0")
+        with tempfile.TemporaryDirectory() as folder, ray_session(cfg):
+            result = measure(cfg, folder, args.steps, args.step_s, simulated)
     print(json.dumps(result, indent=1))
     if args.json:
         args.json.write_text(json.dumps(result, indent=1), encoding="utf-8")
