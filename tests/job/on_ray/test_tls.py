@@ -16,20 +16,22 @@ from tools.local_cluster import LocalCluster
 
 # those of tools/local_cluster.py, with namespaces and without
 ADDRESSES = [f"{net}.{host}" for net in ("10.213.0", "127.0.0") for host in range(1, 9)]
+KEY = "-newkey rsa:2048 -nodes"
 
 
 def certificates(folder: Path) -> dict[str, str]:
     """Make an authority, and a certificate of all nodes; return Ray's variables for them."""
     names = ",".join([*(f"IP:{address}" for address in ADDRESSES), "DNS:localhost"])
     (folder / "names").write_text(f"subjectAltName={names}\n")
-    key = ["-newkey", "rsa:2048", "-nodes"]
-    for argv in (
-        [*"req -x509 -days 2 -subj /CN=authority -out ca.crt -keyout ca.key".split(), *key],
-        [*"req -subj /CN=nodes -out node.csr -keyout node.key".split(), *key],
+    for command in (
+        f"req -x509 {KEY} -days 2 -subj /CN=authority -out ca.crt -keyout ca.key",
+        f"req {KEY} -subj /CN=nodes -out node.csr -keyout node.key",
         "x509 -req -in node.csr -CA ca.crt -CAkey ca.key -CAcreateserial -out node.crt -days 2 "
-        "-extfile names".split(),
+        "-extfile names",
     ):
-        subprocess.run(["openssl", *argv], cwd=folder, check=True, capture_output=True)
+        subprocess.run(
+            ["openssl", *command.split()], cwd=folder, check=True, capture_output=True, timeout=60
+        )
     return {
         "RAY_USE_TLS": "1",
         "RAY_TLS_SERVER_CERT": str(folder / "node.crt"),
