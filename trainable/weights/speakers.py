@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from data.corpus.transcript import visible_name
+from data.names import visible_name
 from trainable.learning.optimizer import Moments
 from trainable.run.format import CHECKSUMS, STATE, parse_info
 from trainable.weights.published import DESCRIPTION
