@@ -55,9 +55,7 @@ def opened(given: str, weights: str = GENERATOR, speaks_only: bool = False) -> I
         OSError: its store or the hub does not answer.
     """
     source = source_of(given)
-    with _naming(given):
-        published = is_published(source)
-    if not published:
+    if not is_published(source):
         with fetched(resolve(source)) as folder:
             yield folder
         return

@@ -81,7 +81,7 @@ def is_published(source: str) -> bool:
     """Tell whether a source is of published files, rather than a run or checkpoint.
 
     Raises:
-        ValueError: it is a file, or a folder of weights under names that are not read.
+        ValueError: it is a file, or a folder of weights under names that are not read; names it.
         OSError: its store does not answer.
     """
     return is_of_hub(source) or bool(_published_files(source))
@@ -98,11 +98,13 @@ def _published_files(source: str) -> list[str]:
         is_file = bool(WEIGHTS.search(root)) and fs.isfile(root)
         paths = fs.ls(root, detail=False) if fs.isdir(root) else []
     if is_file:
-        raise ValueError("is a file: give the folder that it lies in")
+        raise ValueError(f"{source} is a file: give the folder that it lies in")
     names = sorted(path.rpartition("/")[2] for path in paths)
     files, others = needed(names), [name for name in names if WEIGHTS.search(name)]
     if others and not files and CHECKSUMS not in names:
-        raise ValueError(f"{NEITHER}: {others[0]} is no name of a network's file, {CALLED}")
+        raise ValueError(
+            f"{source} {NEITHER}: {others[0]} is no name of a network's file, {CALLED}"
+        )
     return files
 
 

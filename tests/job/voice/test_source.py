@@ -163,14 +163,17 @@ def test_a_speaker_without_a_row_is_refused(made, tmp_path):
 @pytest.mark.parametrize("name", ["G_latest.pth", "g_7.pth", "G_7.pt", "anna_e9_s7.safetensors"])
 def test_files_of_other_names_are_named(name, tmp_path):
     (tmp_path / name).touch()
-    message = rf"{tmp_path}: holds neither .*: {name} is no name .*, which is G_<step>\.pth"
+    message = rf"{tmp_path} holds neither .*: {name} is no name .*, which is G_<step>\.pth"
     with pytest.raises(ValueError, match=message):
         spoken(tmp_path, tmp_path / "x.wav")
 
 
 def test_a_file_is_no_folder(made, tmp_path):
-    with pytest.raises(ValueError, match=r"G_7\.pth: is a file: give the folder"):
-        spoken(made / "reference/G_7.pth", tmp_path / "x.wav")
+    file = made / "reference/G_7.pth"
+    with pytest.raises(ValueError, match=r"G_7\.pth is a file: give the folder"):
+        spoken(file, tmp_path / "x.wav")
+    with pytest.raises(ValueError, match=r"G_7\.pth is a file: give the folder"):
+        evaluate.main(["--checkpoint", str(file), "--out", str(tmp_path / "out")])
 
 
 def test_what_published_files_do_not_have_is_asked_for(made, tmp_path):
