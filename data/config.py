@@ -37,8 +37,7 @@ class BertConfig(Settings, section="data.bert"):
     Attributes:
         zh: model for Chinese text.
         jp: model for Japanese text.
-        en: model for English text; its tokenizer also decides how English words are split before
-            g2p.
+        en: model for English text.
         revision_zh: hub revision of `zh`; likewise the two below.
         revision_jp: hub revision of `jp`.
         revision_en: hub revision of `en`.
