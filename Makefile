@@ -17,9 +17,9 @@ venv: .venv/.installed
 
 # The main job on the bundled corpus: prepare, train, listen.
 train: venv
-	$(BIN)/python -m job.prepare --config job/presets/demo.yaml
-	$(BIN)/python -m job.train --config job/presets/demo.yaml
-	$(BIN)/python -m job.synthesize --checkpoint runs/demo --speaker en_f1 --language EN --text "This voice was trained a minute ago." --out runs/demo/sample.wav
+	$(BIN)/python -m job.prepare --config job/presets/voice.yaml
+	$(BIN)/python -m job.train --config job/presets/voice.yaml
+	$(BIN)/python -m job.synthesize --checkpoint runs/voice --speaker en_f1 --language EN --text "This voice is learning to speak." --out runs/voice/sample.wav
 
 # The fast suite, what CI runs: in two processes, which share its modules.
 test: venv
