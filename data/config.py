@@ -32,7 +32,9 @@ class BertSource(Settings, section="data.bert.others"):
 
 @dataclass(frozen=True)
 class BertConfig(Settings, section="data.bert"):
-    """One BERT model per language: a folder, a name on the hub, or `random` (tiny, made here).
+    """One BERT model per language: a folder, a name on the hub, `random` or `zeros`.
+
+    `random` is a tiny model that is made here, for tests; `zeros` is no BERT: features that are 0.
 
     Attributes:
         zh: model for Chinese text.
@@ -43,7 +45,7 @@ class BertConfig(Settings, section="data.bert"):
         revision_en: hub revision of `en`.
         others: code -> `path` and `revision` of the model of each further language of
             data/text/languages.py; the networks then have a place for these languages too.
-        random_width: width of the features of `random` models.
+        random_width: width of the features of `random` and `zeros`.
         inactive: what the networks are given for the languages that an utterance is not in:
             `zeros`, or `noise` of normal distribution as in the reference trainer, drawn on the
             device from the step's random numbers.
