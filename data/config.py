@@ -7,6 +7,7 @@ from itertools import pairwise
 from typing import Annotated, Literal
 
 from data.declared import Line, Range, Settings, Size, Text
+from data.names import visible_name
 from data.text.languages import LANGUAGES, PUBLISHED, Language, code_of, find
 
 Count = Annotated[int, Range(1)]
@@ -36,8 +37,7 @@ class BertConfig(Settings, section="data.bert"):
     Attributes:
         zh: model for Chinese text.
         jp: model for Japanese text.
-        en: model for English text; its tokenizer also decides how English words are split before
-            g2p.
+        en: model for English text.
         revision_zh: hub revision of `zh`; likewise the two below.
         revision_jp: hub revision of `jp`.
         revision_en: hub revision of `en`.
@@ -487,6 +487,11 @@ class DataConfig(Settings, section="data"):
             yield f"data.language is {self.language!r}: give one of {', '.join(LANGUAGES)}"
         owners: dict[int, str] = {}
         for name, row in self.speakers.items():
+            if (seen := visible_name(name)) != name:
+                yield (
+                    f"data.speakers.{name} has a name that no list has, as they are read composed "
+                    f"and without invisible characters: write {seen or 'another one'}"
+                )
             if row in owners:
                 yield (
                     f"data.speakers gives {owners[row]} and {name} the row {row}: give each a row "

@@ -13,6 +13,7 @@ GENERATORS = (GENERATOR, AVERAGED)
 Counts = Annotated[tuple[Count, ...], Size(1)]
 Beta = Annotated[float, Range(0, below=1)]
 Limit = Annotated[float, Range(above=0)]
+Steps = Annotated[int, Range(0)]
 Keys = Mapping[str, tuple[Any, Any, str]]  # name -> type, default and meaning
 
 
@@ -107,6 +108,10 @@ class ModelConfig(Settings, section="model"):
         use_noise_scaled_mas: noise in the alignment search (VITS2).
         mas_noise_scale_initial: scale of that noise at step 0.
         noise_scale_delta: decrease of that scale per step.
+        alignment_prior: weight of a band along the diagonal in the alignment search at step 0,
+            beside the likelihood: from random weights, a voice finds which phone a frame belongs to
+            sooner. 0 as in the reference trainer; 4 suits a small voice (docs/small-voice.md).
+        alignment_prior_steps: steps over which that weight falls to 0.
         use_duration_discriminator: train with the duration discriminator (VITS2).
         use_spectral_norm: spectral instead of weight normalisation in the multi-period
             discriminator; never in that on WavLM, as in the reference.
@@ -144,6 +149,8 @@ class ModelConfig(Settings, section="model"):
     use_noise_scaled_mas: bool = True
     mas_noise_scale_initial: Amount = 0.01
     noise_scale_delta: Amount = 2e-6
+    alignment_prior: Amount = 0.0
+    alignment_prior_steps: Count = 1000
     use_duration_discriminator: bool = True
     use_spectral_norm: bool = False
     discriminator_width_divisor: Literal[1, 2, 4, 8, 16] = 1
@@ -211,6 +218,30 @@ class LossWeights(Settings, section="train.loss_weights"):
     def of(self, term: Term) -> float:
         """Return the weight of a term; its default where it was registered too late to be a key."""
         return getattr(self, term.name, term.weight)
+
+
+_FIRST: Keys = {
+    term.name: (Limit, 1.0, f"factor on train.loss_weights.{term.name} at step 0.")
+    for term in terms()
+}
+
+
+@dataclass(frozen=True)
+@with_keys(
+    {"steps": (Steps, 0, "steps until all factors are 1; 0: they are from the start."), **_FIRST}
+)
+class LossRamp(Settings, section="train.loss_ramp"):
+    """Factors on the weights of the generator's sum, which rise or fall to 1, each step alike.
+
+    A small factor on `kl` lets z carry more of the sound at first, from which the alignment is
+    found sooner (Bowman et al., 2016, arXiv:1511.06349).
+    """
+
+    def of(self, term: Term, step: int) -> float:
+        """Return the factor of a term in the step that follows `step` steps."""
+        steps: int = self.steps  # type: ignore[attr-defined]
+        first = getattr(self, term.name, 1.0)
+        return first ** (1 - step / steps) if step < steps else 1.0
 
 
 Clip = Limit | Literal["none", "reference"]
@@ -330,6 +361,10 @@ class TrainConfig(Settings, section="train"):
         clip_norm: gradient clipping.
         not_finite: what happens on NaN, infinity and exploding gradients.
         loss_weights: weights of the generator's sum.
+        loss_ramp: factors on these weights in the first steps.
+        adversarial_from_step: step from which the discriminators are trained and heard. Before it
+            the generator learns from the other terms alone, which takes about half the time, as
+            Vocos does it (pretrain_mel_steps).
         duration_discriminator_loss: `faithful` adds up the scores of both predictors and sums over
             the batch, padding included, as the reference trainer does; `corrected` is the mean over
             real tokens of each predictor's own score.
@@ -391,6 +426,8 @@ class TrainConfig(Settings, section="train"):
     clip_norm: ClipNorm = field(default_factory=ClipNorm)
     not_finite: NotFiniteConfig = field(default_factory=NotFiniteConfig)
     loss_weights: LossWeights = field(default_factory=LossWeights)
+    loss_ramp: LossRamp = field(default_factory=LossRamp)
+    adversarial_from_step: Steps = 0
     duration_discriminator_loss: Literal["faithful", "corrected"] = "faithful"
     freeze: tuple[Text, ...] = ()
     init_from: Text | None = None

@@ -136,13 +136,14 @@ class Utilisation:
             self.best = peak(device, train.precision) or attainable(device, train.precision)
 
     @contextmanager
-    def counting(self, frames: int) -> Iterator[None]:
+    def counting(self, frames: int, changed: bool = False) -> Iterator[None]:
         """Count the operations of a step, if that is wanted and none was counted.
 
         Args:
             frames: frames that the rank computes in it, padding included.
+            changed: whether steps compute something else from here on, so that one counts again.
         """
-        if not self.train.measure_mfu or self.per_frame is not None:
+        if not self.train.measure_mfu or (self.per_frame is not None and not changed):
             yield
             return
         # what is compiled shows no operations

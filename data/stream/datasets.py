@@ -299,13 +299,11 @@ class Datasets:
             fn_constructor_args=(self.spec, self.make_rows),
             num_cpus=1,
             resources=self.loader_resources,
+            # the pool's max_concurrent_calls_per_actor, which Ray 2.58 has not, sets this
+            max_concurrency=CALLS_PER_LOADER,
             # Actors, as idle task workers are ended within a second, and starting one costs seconds
             # of imports.
-            compute=ray.data.ActorPoolStrategy(
-                min_size=1,
-                max_size=self.group.loaders,
-                max_concurrent_calls_per_actor=CALLS_PER_LOADER,
-            ),
+            compute=ray.data.ActorPoolStrategy(min_size=1, max_size=self.group.loaders),
         )
         dataset.context.execution_options.preserve_order = True
         # a block per row, each as soon as it is made

@@ -34,6 +34,9 @@ def test_a_steps_operations_are_counted_once_and_grow_with_its_frames(monkeypatc
     with utilisation.counting(1):
         torch.ones(2, 2) @ torch.ones(2, 2)
     assert utilisation.per_frame == counted
+    with utilisation.counting(1, changed=True):
+        torch.ones(2, 2) @ torch.ones(2, 2)
+    assert utilisation.per_frame == 16.0
 
 
 def test_it_is_off_unless_it_is_asked_for(monkeypatch):

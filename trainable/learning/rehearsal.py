@@ -152,7 +152,9 @@ def rehearse_one(step: TrainingStep, shape: Shape) -> int:
 
 
 class Rehearsal(TrainingStep):
-    """A step that leaves no trace in the state."""
+    """A step that leaves no trace in the state; the discriminators always take part."""
+
+    adversarial = True
 
     def update(self, name: str) -> Tensor:
         """Drop the gradients instead of updating the weights."""

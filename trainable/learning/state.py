@@ -212,12 +212,12 @@ class TrainState:
             compile_parts(bare)
 
     def prepare_step(self) -> None:
-        """Set what changes with the step: learning rates and the noise of the alignment search."""
+        """Set what changes with the step: learning rates and what the alignment search adds."""
         for name, optimizer in self.optimizers.items():
             for group in optimizer.param_groups:
                 group["lr"] = self.learning_rate(name)
         generator: SynthesizerTrn = unwrapped(self.nets[GENERATOR])  # type: ignore[assignment]
-        generator.anneal_alignment_noise(self.position.step)
+        generator.anneal_alignment(self.position.step)
 
     def learning_rate(self, name: str) -> float:
         """Return the learning rate of a network's next step."""

@@ -131,7 +131,7 @@ class TrainingStep:
         first = self.state.position.step * self.train.micro_batches_per_step
         share = [StepBatch(slot, first + slot, batch) for slot, batch in micro_batches]
 
-        norms = self.train_discriminators(share)
+        norms = self.train_discriminators(share) if self.adversarial else self.not_trained()
         norms |= self.train_generator(share, want_images)
         if self.state.model.use_spectral_norm:
             for name in self.discriminators:
@@ -146,6 +146,15 @@ class TrainingStep:
             if self.train.not_finite.policy == "skip":
                 report.scalars[f"skipped_{name}"] = self.exploded(norm)
         return report
+
+    @property
+    def adversarial(self) -> bool:
+        """Whether the discriminators take part in the next step."""
+        return self.state.position.step >= self.train.adversarial_from_step
+
+    def not_trained(self) -> dict[str, Tensor]:
+        """Return the gradient norms of discriminators that take no part: 0."""
+        return {name: torch.zeros((), device=self.device) for name in self.discriminators}
 
     def train_discriminators(self, share: Sequence[StepBatch]) -> dict[str, Tensor]:
         """Train the discriminators; return their gradient norms, by network."""
@@ -187,7 +196,8 @@ class TrainingStep:
                 generated = own.generated
                 if generated is None:
                     generated = self.generate(self.trained[GENERATOR], own.batch, own.number)
-                assert own.real is not None
+                if own.real is None:
+                    own.real = self.real_segment(own.batch, generated.out.ids_slice)
                 seed_phase(self.train.seed, own.number, ADVERSARIAL)
                 own.losses |= self.generator_losses(own.real, generated)
                 self.backward({GENERATOR: own.losses[self.totals[GENERATOR]]})
@@ -246,21 +256,32 @@ class TrainingStep:
         """Return the generator's losses on a micro-batch, terms weighted and parts not, by tag."""
         losses: dict[str, Tensor] = {}
         weighted: list[Tensor] = []
-        with self.autocast(), fixed_weights(*(self.bare[name] for name in self.discriminators)):
-            found = self.term_values(real, generated)
-            for term in self.terms:
+        step = self.state.position.step
+        heard = self.adversaries if self.adversarial else {}
+        with self.autocast(), fixed_weights(*(self.bare[name] for name in heard)):
+            found = self.term_values(heard, real, generated)
+            for term in (term for term in self.terms if term.name in found):
                 loss = checked(found[term.name], f"the term {term.name}", term.parts)
-                value = self.train.loss_weights.of(term) * loss.total
+                weight = self.train.loss_weights.of(term) * self.train.loss_ramp.of(term, step)
+                value = weight * loss.total
                 weighted.append(value)
                 losses |= loss.parts if term.tag is None else {term.tag: value, **loss.parts}
             # in the order of the declarations, which decides the last bits of the sum
             losses[network(GENERATOR).total] = torch.stack(weighted).sum()
         return losses
 
-    def term_values(self, real: Real, generated: Generated) -> dict[str, Loss | Tensor]:
-        """Return the terms of the generator's sum, unweighted, by name."""
+    def term_values(
+        self, heard: Mapping[str, Adversary], real: Real, generated: Generated
+    ) -> dict[str, Loss | Tensor]:
+        """Return the terms of the generator's sum, unweighted, by name.
+
+        Args:
+            heard: the discriminators that it learns from.
+            real: what the recordings gave.
+            generated: what it made.
+        """
         found: dict[str, Loss | Tensor] = {}
-        for name, adversary in self.adversaries.items():
+        for name, adversary in heard.items():
             own = adversary.terms(self.bare[name], real, generated)
             declared = [term.name for term in network(name).terms]
             assert sorted(own) == sorted(declared), (

@@ -17,8 +17,10 @@ from trainable.run.format import CHECKSUMS, TRAINING, read_info, weights_name
 from trainable.run.tensor_files import load_safetensors, load_tensors
 from trainable.weights.published import (
     ADAMW,
+    CALLED,
     LEAVE,
     Published,
+    misnamed,
     named_step,
     newest,
     prefixes,
@@ -96,6 +98,7 @@ def warm_start(
     try:
         with folder_of(source, endpoint) as folder:
             found = read_folder(folder, nets, with_optimizers)
+            ignored = misnamed(path.name for path in folder.iterdir())
             matched = None if speakers is None else Speakers(speakers, speakers_of(folder))
             fitted = {
                 name: fit(found[name][1], net, found[name][0], with_optimizers, matched)
@@ -108,6 +111,9 @@ def warm_start(
     # from here on nothing fails
     files = {name: file for name, (file, _) in found.items()}
     taken = Taken(_unmatched(nets, files), step=named_step(files.values()))
+    taken.report += [
+        f"{name} is not read: it is no name of a network's file, {CALLED}" for name in ignored
+    ]
     if GENERATOR in found:
         taken.epoch = found[GENERATOR][1].epoch
     taken.initial = _initial(nets, {name: own.initial for name, own in fitted.items()})

@@ -155,7 +155,7 @@ class TrainingLoop:
 
             # train on them
             frames = computed_frames(micro_batches)
-            with utilisation.counting(frames):
+            with utilisation.counting(frames, here.step == train.adversarial_from_step):
                 report = self.train_on(micro_batches, number)
             profile.end(number)
             seconds = time.perf_counter() - begin

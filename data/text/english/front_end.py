@@ -1,4 +1,4 @@
-"""English: inflect spells numbers out; words are read in the pieces of BERT's tokenizer."""
+"""English: inflect spells numbers out; the dictionary reads words, a network those it lacks."""
 
 import re
 from collections.abc import Callable, Iterable
@@ -7,7 +7,7 @@ from importlib.metadata import version
 from data.text.english.gru import WEIGHTS_FILE
 from data.text.english.numbers import spell_numbers
 from data.text.english.spoken import speak
-from data.text.english.words import DICTIONARY_FILE, Phone, read_word
+from data.text.english.words import DICTIONARY_FILE, Phone, in_compound, read_word
 from data.text.front_end import OURS, Phonemes, hash_files, is_ours, share_out, validate
 from data.text.spoken.cleaning import Spoken
 from data.text.symbols import PUNCTUATION
@@ -71,29 +71,35 @@ def _words(pieces: list[str]) -> Iterable[list[str]]:
         yield word
 
 
-def _read(pieces: list[str]) -> list[Phone]:
-    """Return the phones of a word, read piece by piece, or whole if an apostrophe joins them."""
+def _read(pieces: list[str], by_piece: bool) -> list[Phone]:
+    """Return the phones of a word, read whole, or each piece by itself.
+
+    Args:
+        pieces: the word as the tokenizer cut it.
+        by_piece: read pieces, unless an apostrophe joins them, as the reference trainer does. Where
+            the tokenizer knows a word only in pieces, they may sound otherwise: `c`, `ow`.
+    """
     plain = [piece.removeprefix(WORD_START) for piece in pieces]
-    joined = "".join(plain)
-    if "'" in joined:
-        plain = [joined]
-    return [phone for piece in plain for phone in read_word(piece)]
+    word = "".join(plain)
+    parts = plain if by_piece and "'" not in word else in_compound(word)
+    return [phone for part in parts for phone in read_word(part)]
 
 
 class EnglishFrontEnd:
     """The front end of EN: a piece takes its share of its word's phones, which may be none."""
 
     language = "EN"
-    version = "en-3"
+    version = "en-4"
 
     def __init__(self, tokenizer: Tokenizer | None = None, normaliser: str = OURS):
-        """Take a tokenizer, which decides the phones, because each piece is read by itself.
+        """Take a tokenizer, which decides what phones BERT's features go with.
 
         Args:
             tokenizer: tokenizer of the BERT model whose features go with the phones
                 (`data.bert.tokenizer.SentencePiece`); one with an attribute `identity` is named in
-                `data_hash`. Without one, whole words are read, and the result has no `bert_tokens`.
-            normaliser: one of NORMALISERS.
+                `data_hash`. Without one, the result has no `bert_tokens`.
+            normaliser: one of NORMALISERS. With `ours` the phones do not depend on the tokenizer;
+                `reference` reads each of its pieces by itself.
         """
         self.tokenizer = tokenizer
         self.normaliser = normaliser
@@ -109,7 +115,7 @@ class EnglishFrontEnd:
         tones = [0]
         word2ph = [1]
         for word in _words(pieces):
-            read = _read(word)
+            read = _read(word, by_piece=not is_ours(self.normaliser))
             phones += [phone for phone, _ in read]
             tones += [tone for _, tone in read]
             word2ph += share_out(len(read), len(word))

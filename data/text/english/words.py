@@ -84,6 +84,21 @@ def is_word(letters: str) -> bool:
     return known or len(word) > 3
 
 
+def in_compound(word: str) -> list[str]:
+    """Return the two words that a compound is made of, voice bank, or else the word itself.
+
+    A compound is not in the dictionary; its words are, and have four letters or more. Where it can
+    be cut in several places, the second word is the longest: time stamp.
+    """
+    known = _dictionary()
+    plain = _plain(word)
+    if plain not in known:
+        for end in range(4, len(plain) - 3):
+            if plain[:end] in known and plain[end:] in known:
+                return [plain[:end], plain[end:]]
+    return [word]
+
+
 def is_spelled(capitals: str) -> bool:
     """Tell whether capitals are said letter by letter: FBI, HTML, but neither NASA nor STOP."""
     word = capitals.lower()

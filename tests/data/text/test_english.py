@@ -8,7 +8,7 @@ import pytest
 from data.text.english import front_end as english
 from data.text.english.front_end import EnglishFrontEnd, cut_simply, normalise
 from data.text.english.gru import guess
-from data.text.english.words import read_word
+from data.text.english.words import in_compound, read_word
 
 
 @pytest.mark.parametrize(
@@ -103,6 +103,36 @@ def test_pieces_are_read_one_by_one_and_share_the_phones():
     assert " ".join(result.phones) == "_ w eh l - n ow n . _"
     assert result.word2ph == [1, 3, 2, 2, 1, 1]
     assert result.bert_tokens == ["▁well", "-", "known", "."]
+
+
+@pytest.mark.parametrize(
+    "text, pieces",
+    [
+        ("cow", ["▁c", "ow"]),
+        ("Bath park", ["▁B", "ath", "▁par", "k"]),
+        ("well-known, he said", ["▁we", "ll", "-", "known", ",", "▁he", "▁sa", "id"]),
+        ("Zuckerberg's", ["▁Z", "uck", "erberg", "'", "s"]),
+        ("a voicebank", ["▁a", "▁vo", "iceb", "ank"]),
+    ],
+)
+def test_our_readings_do_not_depend_on_the_tokenizer(text, pieces):
+    cut = EnglishFrontEnd(tokenizer=lambda _: pieces)(text)
+    whole = EnglishFrontEnd()(text)
+    assert (cut.phones, cut.tones) == (whole.phones, whole.tones)
+    assert len(cut.word2ph) == len(pieces) + 2
+
+
+@pytest.mark.parametrize(
+    "compound, parts",
+    [
+        ("voicebank", ["voice", "bank"]),
+        ("Timestamp", ["time", "stamp"]),
+        ("kubernetes", ["kubernetes"]),
+        ("firewall", ["firewall"]),
+    ],
+)
+def test_a_compound_is_read_as_its_two_words(compound, parts):
+    assert in_compound(compound) == parts
 
 
 def test_an_apostrophe_joins_pieces():

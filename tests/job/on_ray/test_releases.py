@@ -14,7 +14,6 @@ import pytest
 from job.on_ray.private.releases import BEFORE, FIRST
 from tests.job.conftest import DEMO, ROOT, Command, arguments
 
-# 2.58's pool of actors takes no max_concurrent_calls_per_actor, which the loaders use
 RELEASES = ["2.58", "2.59", "2.60"]
 IMPORTS = """
 import importlib, pkgutil, sys
@@ -104,7 +103,7 @@ def test_a_release_trains_the_same_or_is_refused(with_release, parameters, expec
         assert done.returncode == 2
         (line,) = done.stderr.splitlines()
         assert f"Ray {release}." in line
-        assert "runs with 2.59 to 2.60: install that" in line
+        assert "runs with 2.58 to 2.60: install that" in line
 
 
 def test_the_whole_range_is_among_them():

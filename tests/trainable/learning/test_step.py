@@ -21,7 +21,7 @@ from data.plan.epoch_plan import Position
 from tests.processes import run_in_processes
 from tests.reference.rule import fill
 from tests.tiny import tiny_batch, tiny_config, tiny_state
-from trainable.config import LearningRates, LossWeights, TrainConfig
+from trainable.config import LearningRates, LossRamp, LossWeights, TrainConfig
 from trainable.distributed.wrapping import ddp_settings, same_weights, sending
 from trainable.learning.optimizer import learning_rate
 from trainable.learning.step import TrainingStep
@@ -398,6 +398,55 @@ def test_a_network_may_have_a_learning_rate_of_its_own():
     state.prepare_step()
     rates = {name: optimizer.param_groups[0]["lr"] for name, optimizer in state.optimizers.items()}
     assert rates == {"g": 7e-4, "d": 5e-4, "dur": 1e-3, "wd": 1e-5}
+
+
+@pytest.mark.medium
+@pytest.mark.parametrize("reduction", ["fast", "exact"])
+def test_the_discriminators_take_part_from_their_step_on(reduction):
+    cfg = tiny_config(reduction=reduction, micro_batches_per_step=1, adversarial_from_step=1)
+    state = tiny_state(cfg)
+    step = TrainingStep(state, cfg.train, cfg.data)
+    weights = {name: digest_of(net) for name, net in state.nets.items()}
+
+    alone = step([(0, tiny_batch(cfg, 0))])
+    changed = {name for name, net in state.nets.items() if digest_of(net) != weights[name]}
+    assert changed == {"g"}
+    there = [tag for tag, present in zip(step.tags, alone.present.tolist(), strict=True) if present]
+    assert there == ["loss/g/total", "loss/g/mel", "loss/g/dur", "loss/g/kl", "loss/g/lm"]
+    total = sum(alone.scalars[tag] for tag in there[1:])
+    assert float(alone.scalars["loss/g/total"]) == pytest.approx(float(total))
+    assert [float(alone.scalars[f"grad_norm_{name}"]) for name in ("d", "dur", "wd")] == [0, 0, 0]
+    assert not alone.broken.any()
+
+    state.position = Position(1, 0, 1)
+    together = step([(0, tiny_batch(cfg, 1))])
+    there = [
+        tag for tag, present in zip(step.tags, together.present.tolist(), strict=True) if present
+    ]
+    assert {"loss/d/total", "loss/g/fm", "loss/g/dur_gen", "loss/g/lm_gen"} < set(there)
+    assert all(digest_of(net) != weights[name] for name, net in state.nets.items())
+
+
+def digest_of(net: nn.Module) -> str:
+    return hashlib.sha256(
+        b"".join(p.detach().numpy().tobytes() for p in net.parameters())
+    ).hexdigest()
+
+
+@pytest.mark.medium
+def test_a_weight_may_begin_at_a_fraction():
+    """Over 4 steps a factor of 1/16 becomes 1, each step twice that of the step before."""
+    cfg = tiny_config(micro_batches_per_step=1, loss_ramp=LossRamp(steps=4, kl=1 / 16))
+    plain = tiny_config(micro_batches_per_step=1)
+    for step, factor in ((0, 1 / 16), (1, 1 / 8), (3, 1 / 2), (4, 1.0), (9, 1.0)):
+        told = []
+        for each in (cfg, plain):
+            state = tiny_state(each)
+            state.position = Position(step, 0, step)
+            told.append(TrainingStep(state, each.train, each.data)([(0, tiny_batch(cfg, 0))]))
+        ramped, usual = (report.scalars for report in told)
+        assert float(ramped["loss/g/kl"]) == pytest.approx(factor * float(usual["loss/g/kl"]))
+        assert torch.equal(ramped["loss/g/mel"], usual["loss/g/mel"])
 
 
 @pytest.mark.medium

@@ -8,6 +8,7 @@ import torch
 
 from tests.trainable.networks import tiny
 from trainable.learning.losses import kl_loss
+from trainable.networks.generator.alignment import beta_binomial_prior
 from trainable.networks.generator.synthesizer import Prior
 
 
@@ -147,6 +148,37 @@ def test_mas_noise_scale_is_set_from_outside():
         torch.manual_seed(0)
         paths.append(net(tiny.text(), **tiny.speech()).attn)
     assert not torch.equal(*paths)
+
+
+def test_the_prior_of_the_alignment_is_beta_binomial():
+    x_lengths, y_lengths = torch.tensor([7, 12]), torch.tensor([40, 31])
+    prior = beta_binomial_prior(x_lengths, y_lengths, t_x=12, t_y=40)
+    assert prior.shape == (2, 40, 12)
+    for item, tokens, frames in ((0, 7, 40), (1, 12, 31)):
+        p = prior[item, :frames, :tokens].double().exp()
+        torch.testing.assert_close(p.sum(1), torch.ones(frames).double(), rtol=1e-4, atol=0)
+        # its mean is n alpha / (alpha + beta), and both ends are alike
+        mean = (tokens - 1) * torch.arange(1, frames + 1).double() / (frames + 1)
+        torch.testing.assert_close(p @ torch.arange(tokens).double(), mean, rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(p, p.flip(0, 1), rtol=1e-3, atol=1e-9)
+
+
+def test_a_heavy_prior_holds_the_alignment_to_the_diagonal():
+    net = tiny.synthesizer().eval()
+    net.alignment_prior, net.alignment_prior_steps = 1e6, 100
+    away = []
+    for steps in (0, 100):
+        net.anneal_alignment(steps)
+        torch.manual_seed(0)
+        out = net(tiny.text(), **tiny.speech())
+        frames, tokens = out.attn[0, 0].nonzero(as_tuple=True)
+        shares = [
+            (at + 0.5) / mask.sum()
+            for at, mask in ((frames, out.y_mask[0]), (tokens, out.x_mask[0]))
+        ]
+        away.append((shares[0] - shares[1]).abs().max())
+    assert net.current_alignment_prior == 0
+    assert away[0] < 0.2 < away[1]
 
 
 def test_bfloat16_keeps_losses_finite():

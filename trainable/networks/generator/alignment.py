@@ -11,6 +11,35 @@ from trainable.networks.kernels.support import operator
 UNREACHABLE = -1e9
 
 
+def beta_binomial_prior(x_lengths: Tensor, y_lengths: Tensor, t_x: int, t_y: int) -> Tensor:
+    """Return how likely each token is in each frame if nothing is known of either.
+
+    A band along the diagonal: of T frames and N tokens, token k of frame t is beta-binomial with
+    n = N - 1, alpha = t and beta = T - t + 1 (Badlani et al., 2021, arXiv:2108.10447, section 2.3).
+
+    Args:
+        x_lengths: [B] int64 tokens of each text.
+        y_lengths: [B] int64 frames of each recording.
+        t_x: tokens to return.
+        t_y: frames to return.
+
+    Returns:
+        Log probabilities [B, t_y, t_x] fp32; what they are in the padding has no meaning.
+    """
+    device = x_lengths.device
+    k = torch.arange(t_x, device=device, dtype=torch.float32)
+    t = torch.arange(1, t_y + 1, device=device, dtype=torch.float32)[:, None]
+    n = (x_lengths - 1).float()[:, None, None]
+    behind = (n - k).clamp_min(0.0)
+    beta = (y_lengths.float()[:, None, None] - t + 1).clamp_min(1.0)
+    combinations = torch.lgamma(n + 1) - torch.lgamma(k + 1) - torch.lgamma(behind + 1)
+    return combinations + _log_beta(k + t, behind + beta) - _log_beta(t, beta)
+
+
+def _log_beta(a: Tensor, b: Tensor) -> Tensor:
+    return torch.lgamma(a) + torch.lgamma(b) - torch.lgamma(a + b)
+
+
 def _best_scores(neg_cent: Tensor, tokens: Tensor, frames: Tensor) -> Tensor:
     """Compute the score of the best path to each cell: algorithm 1's forward pass.
 

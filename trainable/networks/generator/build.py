@@ -39,6 +39,8 @@ def build_generator(model: ModelConfig, segment_size: int, data: DataConfig) -> 
         use_noise_scaled_mas=model.use_noise_scaled_mas,
         mas_noise_scale_initial=model.mas_noise_scale_initial,
         noise_scale_delta=model.noise_scale_delta,
+        alignment_prior=model.alignment_prior,
+        alignment_prior_steps=model.alignment_prior_steps,
         bert_channels=model.bert_channels,
         languages=languages,
     )

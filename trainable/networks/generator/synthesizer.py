@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from data.precision import full_precision, widen
 from data.stream.inputs import TextInputs
 from data.text.languages import PUBLISHED, Language
-from trainable.networks.generator.alignment import lay_out, maximum_path
+from trainable.networks.generator.alignment import beta_binomial_prior, lay_out, maximum_path
 from trainable.networks.generator.duration import DurationPredictor, StochasticDurationPredictor
 from trainable.networks.generator.flows import ResidualCouplingBlock, TransformerCouplingBlock
 from trainable.networks.generator.posterior_encoder import PosteriorEncoder
@@ -121,11 +121,15 @@ class SynthesizerTrn(nn.Module):
         mas_noise_scale_initial: first scale of that noise, relative to the scores' standard
             deviation.
         noise_scale_delta: what the trainer takes off the scale each step.
+        alignment_prior: weight of the diagonal in the alignment search at the first step, beside
+            the likelihood.
+        alignment_prior_steps: steps over which that weight falls to 0.
         bert_channels: width of the BERT features.
         languages: languages in the order of their numbers.
 
     Attributes:
-        current_mas_noise_scale: the scale in use, a plain number; see `anneal_alignment_noise`.
+        current_mas_noise_scale: the scale in use, a plain number; see `anneal_alignment`.
+        current_alignment_prior: the weight in use, likewise.
     """
 
     def __init__(
@@ -152,6 +156,8 @@ class SynthesizerTrn(nn.Module):
         mas_noise_scale_initial: float = 0.01,
         noise_scale_delta: float = 2e-6,
         *,
+        alignment_prior: float = 0.0,
+        alignment_prior_steps: int = 1,
         bert_channels: int = 1024,
         languages: Sequence[Language] = PUBLISHED,
     ) -> None:
@@ -163,6 +169,9 @@ class SynthesizerTrn(nn.Module):
         self.mas_noise_scale_initial = mas_noise_scale_initial
         self.noise_scale_delta = noise_scale_delta
         self.current_mas_noise_scale = mas_noise_scale_initial
+        self.alignment_prior = alignment_prior
+        self.alignment_prior_steps = alignment_prior_steps
+        self.current_alignment_prior = alignment_prior
 
         # in this order: initial weights are drawn one after the other
         self.enc_p = TextEncoder(
@@ -209,10 +218,12 @@ class SynthesizerTrn(nn.Module):
         else:
             self.ref_enc = ReferenceEncoder(spec_channels, gin_channels)
 
-    def anneal_alignment_noise(self, steps: int) -> None:
-        """Set the alignment noise's scale for the training step that follows `steps` steps."""
+    def anneal_alignment(self, steps: int) -> None:
+        """Set what the alignment search adds for the training step that follows `steps` steps."""
         scale = self.mas_noise_scale_initial - self.noise_scale_delta * steps
         self.current_mas_noise_scale = max(scale, 0.0)
+        left = max(1 - steps / self.alignment_prior_steps, 0.0)
+        self.current_alignment_prior = self.alignment_prior * left
 
     def speaker(self, sid: Tensor | None, y: Tensor | None) -> Tensor:
         """Return the speaker vector g [B, gin, 1].
@@ -241,7 +252,7 @@ class SynthesizerTrn(nn.Module):
         frames: int | None = None,
         tokens: int | None = None,
     ) -> Tensor:
-        """Search the monotonic alignment (VITS section 2.2.1), with VITS2's noise.
+        """Search the monotonic alignment (VITS section 2.2.1), with VITS2's noise and a prior.
 
         It computes in at least fp32, under autocast and where networks may use TF32 too.
 
@@ -272,6 +283,12 @@ class SynthesizerTrn(nn.Module):
                 scale = torch.std(neg_cent[:, :frames, :tokens])
                 noise = scale * torch.randn_like(neg_cent)
                 neg_cent = neg_cent + noise * self.current_mas_noise_scale
+            if self.current_alignment_prior > 0:
+                x_lengths, y_lengths = (m.sum([1, 2]).long() for m in (x_mask, y_mask))
+                prior = beta_binomial_prior(
+                    x_lengths, y_lengths, t_x=x_mask.size(2), t_y=y_mask.size(2)
+                )
+                neg_cent = neg_cent + self.current_alignment_prior * prior
         return maximum_path(neg_cent, y_mask.transpose(1, 2) * x_mask).unsqueeze(1)
 
     def _durations(
