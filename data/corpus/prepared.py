@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from data.bert.models import RANDOM
-from data.config import DataConfig, QualityConfig
+from data.config import DataConfig
 from data.corpus.recipe import bert_identity
 from data.corpus.transcript import Transcript, transcript_digest
 from data.quality.gate import rejections
+from data.quality_config import QualityConfig
 from data.shards.manifest import Manifest
 from data.text.languages import find
 from data.text.readings import Table, load_readings

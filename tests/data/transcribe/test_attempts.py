@@ -5,7 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from data.config import AsrConfig, DataConfig
+from data.asr_config import AsrConfig
+from data.config import DataConfig
 from data.transcribe.attempts import Attempts, DiedError
 from data.transcribe.listing import Source
 from data.transcribe.pipeline import CuttingActor, HearingActor
