@@ -11,7 +11,7 @@ import socket
 from collections.abc import Sequence
 
 from job.settings.cli import Arguments, run
-from job.voice.device import add_device, add_weights, device_of
+from job.voice.device import add_device, add_reference, add_weights, device_of
 
 PORT = 8123
 LOOPBACK = "127.0.0.1"
@@ -76,9 +76,7 @@ def command_line() -> argparse.ArgumentParser:
         "--host", default=LOOPBACK, help="another address lets others in: docs/security.md"
     )
     add_weights(made)
-    made.add_argument(
-        "--reference", help="a recording of the speaker, for a voice without a speaker table"
-    )
+    add_reference(made)
     add_device(made)
     return made
 

@@ -14,7 +14,7 @@ from data.text.languages import LANGUAGES
 from data.text.marked import parse
 from job.settings.cli import Arguments, hidden_alias, run
 from job.settings.paths import named_path, output_file, output_folder
-from job.voice.device import add_device, add_weights, device_of
+from job.voice.device import add_device, add_reference, add_weights, device_of
 from job.voice.lines import KEYS, read_lines
 from job.voice.source import opened
 from job.voice.speaking import speak_lines, speak_text
@@ -172,9 +172,7 @@ def add_texts(made: argparse.ArgumentParser) -> None:
 def add_style(made: argparse.ArgumentParser) -> None:
     """Add the options that tell who speaks, and how."""
     made.add_argument("--speaker", help="a name of the training data")
-    made.add_argument(
-        "--reference", help="a recording of the speaker, for a voice without a speaker table"
-    )
+    add_reference(made)
     for option, (default, meaning) in NUMBERS.items():
         made.add_argument(option, type=float, default=default, help=meaning)
         underscored = option[2:].replace("-", "_")

@@ -1,4 +1,4 @@
-"""Which weights speak, and where: the options --weights and --device of commands."""
+"""Which weights speak, where, and as whom: options that commands share."""
 
 import argparse
 import re
@@ -16,6 +16,13 @@ def add_weights(made: argparse.ArgumentParser) -> None:
         choices=GENERATORS,
         default="g",
         help="ema: the generator's averaged ones (train.ema_decay)",
+    )
+
+
+def add_reference(made: argparse.ArgumentParser) -> None:
+    """Add the option --reference."""
+    made.add_argument(
+        "--reference", help="a recording of the speaker, for a voice without a speaker table"
     )
 
 
