@@ -129,6 +129,7 @@ def test_the_index_has_every_page(path):
         assert f"({path.name})" in (ROOT / "docs/README.md").read_text(encoding="utf-8")
 
 
+@pytest.mark.medium  # seconds, for all pages
 @pytest.mark.parametrize("path", PAGES, ids=page_name)
 def test_commands_are_accepted(path):
     """Modules and options exist; what takes a configuration accepts the keys and values."""
@@ -149,6 +150,7 @@ def test_commands_are_accepted(path):
                 assert option in constants, f"{module} {option}"
 
 
+@pytest.mark.medium  # seconds, for all pages
 @pytest.mark.parametrize("path", PAGES, ids=page_name)
 def test_a_training_would_start(path, tmp_path):
     """job.train accepts the settings of its commands, and those that the text names."""
