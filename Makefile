@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 # uv takes half of pip's time, but does not know an index that pip's own settings name
-UV_INSTALL = $(BIN)/python -m pip install --quiet uv && $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --requirement requirements-dev.lock
+UV_INSTALL = $(BIN)/python -m pip install --quiet uv && $(BIN)/uv pip install --quiet --python $(BIN)/python --requirement requirements-dev.lock
 PIP_INSTALL = $(BIN)/python -m pip install --quiet --requirement requirements-dev.lock
 
 .PHONY: venv train test test-quick test-slow lint clean lock corpus
