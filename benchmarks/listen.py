@@ -23,7 +23,8 @@ from typing import Any
 import torch
 
 from benchmarks.synthesis import BASE, LENGTH_SCALE, SPEAKER, TEXT, random_voice
-from job.listen import LOOPBACK, listening
+from job.listen import listening
+from job.options.listen import LOOPBACK
 from job.serve.local import server_of
 from job.serve.voices import THIS, Spoken, Voices
 from job.settings.cli import read_config

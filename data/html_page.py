@@ -12,6 +12,7 @@ import hashlib
 import posixpath
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
@@ -192,9 +193,25 @@ def bars(header: Sequence[str], rows: Iterable[Sequence[Any]], floats: str = ".6
         return Html()
     # a table of zeros has bars of length zero
     most = max(number for _, number, *_ in listed) or 1
-    lines = [(name, bar(number / most), number, *others) for name, number, *others in listed]
-    first, *others = header
-    return table((first, "", *others), lines, floats)
+    lines = [(name, number, bar(number / most), *others) for name, number, *others in listed]
+    first, second, *others = header
+    return table((first, second, "", *others), lines, floats)
+
+
+def histogram(counts: Sequence[int], edges: Sequence[str], what: str) -> Html:
+    """Return columns side by side, each as high as its count.
+
+    Args:
+        counts: how many there are from each edge to the next one.
+        edges: one more than counts, with unit.
+        what: what is counted.
+    """
+    most = max(counts, default=0) or 1
+    columns = [
+        (count / most, f"{low} to {high}: {count} {what}")
+        for count, (low, high) in zip(counts, pairwise(edges), strict=True)
+    ]
+    return _component("histogram", columns, f"{most} {what}", edges)
 
 
 def bar(share: float) -> Html:

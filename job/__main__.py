@@ -4,10 +4,9 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-from job.settings.cli import parser, run
-from job.settings.commands import ALL, PROGRAM, Command, find, loaded, loading, overview
-
-HELP = {"-h", "--help", ALL}
+from job.options import begin
+from job.settings.cli import run
+from job.settings.commands import HELP, PROGRAM, find, loaded, overview
 
 
 def main(argv: Sequence[str]) -> int:
@@ -17,22 +16,10 @@ def main(argv: Sequence[str]) -> int:
         return 0
     command = find(argv[0])
     sys.argv = [f"{PROGRAM} {command.name}", *argv[1:]]
-    show_help_at_once(command, argv[1:])
-    loading()
+    begin(command.module)
     module = importlib.import_module(command.module)
     loaded()
     return module.main(argv[1:])
-
-
-def show_help_at_once(command: Command, argv: Sequence[str]) -> None:
-    """Show the help of a command whose options are the configuration's, and end.
-
-    Its module would import torch and Ray, which takes seconds.
-    """
-    if command.is_configured and HELP & set(argv):
-        parser(f"python -m {command.module}", f"{command.purpose.capitalize()}.").parse_args(
-            [word for word in argv if word in HELP]
-        )
 
 
 if __name__ == "__main__":

@@ -1,5 +1,10 @@
 """Convert the reference's config.json: `python -m job.convert_config config.json --out C`."""
 
+if __name__ == "__main__":  # the imports below take seconds
+    from job.options import begin
+
+    begin("job.convert_config")
+
 import json
 import re
 import tempfile
@@ -11,8 +16,9 @@ import yaml
 
 from data.dotted_keys import nested
 from data.files import PathError, put_file, read_file
+from job.options.convert_config import command_line
 from job.settings.checks import check
-from job.settings.cli import Arguments, read_config, run
+from job.settings.cli import read_config, run
 from job.settings.paths import named_path, output_file
 from job.settings.reference_config import SAME, converted
 from job.settings.reference_project import CONFIG_YML, find_project, of_project, wavlm_of
@@ -37,19 +43,6 @@ def main(argv: Sequence[str]) -> int:
     print(f"{args.out}: a configuration for job.prepare and job.train")
     print("\n".join(told))
     return 0
-
-
-def command_line() -> Arguments:
-    """Return the parser of the command's options."""
-    made = Arguments("python -m job.convert_config", "Convert a config.json of Bert-VITS2 2.3.")
-    made.add_argument("config", help="file or URI of the config.json")
-    made.add_argument("--out", required=True, help="file or URI to write the YAML to")
-    made.add_argument(
-        "--data-root",
-        help="folder or URI that the paths in its lists start from; default: the folder of the "
-        f"{CONFIG_YML} that lies beside config.json, or above it",
-    )
-    return made
 
 
 def convert(uri: str, data_root: str | None = None) -> tuple[str, list[str]]:

@@ -5,6 +5,11 @@ about what is wrong. It ends with status 1 if something would stop the run, so t
 before `job.train` in a job.
 """
 
+if __name__ == "__main__":  # the imports below take seconds
+    from job.options import begin
+
+    begin("job.doctor")
+
 from collections.abc import Sequence
 
 import ray

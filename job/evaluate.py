@@ -5,6 +5,11 @@ that needs nothing else. A checkpoint may come from a stranger: scorers that it 
 if they would run code of others.
 """
 
+if __name__ == "__main__":  # the imports below take seconds
+    from job.options import begin
+
+    begin("job.evaluate")
+
 import argparse
 import json
 from collections.abc import Sequence
@@ -12,13 +17,13 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from data.files import below, put_file
-from data.shards.manifest import SPLITS
+from job.options.evaluate import command_line
 from job.reports.console import cell, table
 from job.reports.evaluation import group_means, report_page, score_columns, utterance_scores
-from job.settings.cli import Arguments, hidden_alias, read_saved_config, run
+from job.settings.cli import read_saved_config, run
 from job.settings.config import Config
 from job.settings.paths import named_path, output_folder
-from job.voice.device import add_device, add_weights, device_of
+from job.voice.device import device_of
 from job.voice.scoring import Scores, harmless, load_generator, score
 from job.voice.source import opened, source_of
 from trainable.run.format import CONFIG, CheckpointInfo, read_info
@@ -74,41 +79,7 @@ def check(args: argparse.Namespace) -> None:
         given = getattr(args, option[2:])
         if given is not None and given < low:
             raise ValueError(f"{option} is {given}: give a number from {low}")
-    device_of(args.device)
-
-
-def command_line() -> argparse.ArgumentParser:
-    """Return the parser of the command's options."""
-    made = Arguments("python -m job.evaluate", "Score a checkpoint, and listen to it.")
-    made.add_argument(
-        "--checkpoint",
-        required=True,
-        help="a checkpoint, a run (its newest one), RUN/best, or a folder, URI or name on the hub "
-        "of published G_*.pth or .safetensors and config.json",
-    )
-    made.add_argument("--out", help="folder or URI to write to; default: below the run's folder")
-    made.add_argument("--shards", help="prepared data; default: that of the training")
-    made.add_argument(
-        "--split", choices=SPLITS, default="validation", help="whose utterances are scored"
-    )
-    made.add_argument(
-        "--utterances", type=int, help="how many are scored; default: eval.max_utterances"
-    )
-    made.add_argument(
-        "--syntheses", type=int, help="how many of them are spoken freely; default: eval.syntheses"
-    )
-    made.add_argument(
-        "--samples", type=int, default=8, help="how many of these the report plays and shows"
-    )
-    add_weights(made)
-    made.add_argument(
-        "--trust-scorers",
-        action="store_true",
-        help="run the checkpoint's eval.scorers, whatever they do",
-    )
-    hidden_alias(made, "--trust_scorers", "trust_scorers", action="store_true")
-    add_device(made)
-    return made
+    args.device = device_of(args.device)
 
 
 def configured(cfg: Config, args: argparse.Namespace) -> Config:

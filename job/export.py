@@ -6,20 +6,23 @@ G_<step>.decoder.onnx. All write the reference's config.json. `hub` adds a model
 `safetensors`, and sends them with --push USER/MODEL; `sbv2` is a folder of Style-Bert-VITS2 2.x.
 """
 
+if __name__ == "__main__":  # the imports below take seconds
+    from job.options import begin
+
+    begin("job.export")
+
 import argparse
 import re
 from collections.abc import Sequence
 
-from job.settings.cli import Arguments, read_config, run
+from job.options.export import HUB, UNKNOWN, command_line
+from job.settings.cli import read_config, run
 from job.settings.paths import output_folder
 from job.settings.reference_config import departures
-from job.voice.device import add_weights
-from job.voice.export import FORMATS, HUB, SPEAKING, OnHub, export
-from job.voice.hub_card import UNKNOWN
+from job.voice.export import SPEAKING, OnHub, export
 from job.voice.hub_push import check_push
 from job.voice.source import opened, source_of
 from trainable.run.format import CONFIG
-from trainable.weights.published import prefixes
 from trainable.weights.sources import is_published
 
 LICENCE = re.compile(r"[a-z0-9][a-z0-9.+-]*")
@@ -29,13 +32,17 @@ def main(argv: Sequence[str]) -> int:
     """Run the command."""
     args = command_line().parse_args(list(argv))
     on_hub = on_hub_of(args)
-    optimizer = not args.without_optimizer
+    optimizer = not (args.without_optimizer or args.half)
+    if args.half and args.format in SPEAKING:
+        raise ValueError(f"--half is not of --format {args.format}: leave it out")
     out = output_folder("--out", args.out)
     source = source_of(args.checkpoint)
     optimizer = optimizer and not is_published(source)
     # inference needs no posterior encoder
     with opened(source, args.weights, speaks_only=args.format in SPEAKING) as folder:
-        files = export(folder, out, args.format, args.networks, optimizer, args.weights, on_hub)
+        files = export(
+            folder, out, args.format, args.networks, optimizer, args.weights, on_hub, args.half
+        )
         # ONNX graphs hold their architecture, and what sbv2 cannot hold is refused; the other
         # formats rely on the reference's code
         notes = [] if args.format in SPEAKING else departures(read_config(folder / CONFIG))
@@ -69,56 +76,6 @@ def on_hub_of(args: argparse.Namespace) -> OnHub | None:
     if args.push is not None:
         check_push(args.push)
     return OnHub(args.license, not args.without_samples, args.push)
-
-
-def command_line() -> argparse.ArgumentParser:
-    """Return the parser of the command's options."""
-    made = Arguments("python -m job.export", "Write a checkpoint for other tools.")
-    made.add_argument(
-        "--checkpoint",
-        required=True,
-        help="a checkpoint, a run (its newest one), RUN/best, or a folder, URI or name on the hub "
-        "of published G_*.pth or .safetensors and config.json",
-    )
-    made.add_argument(
-        "--out", required=True, help="folder or URI to write to; no file there is overwritten"
-    )
-    made.add_argument(
-        "--format",
-        choices=FORMATS,
-        default="reference",
-        help="reference: .pth; onnx: inference; sbv2: for Style-Bert-VITS2; hub: with a model card",
-    )
-    made.add_argument(
-        "--networks",
-        nargs="+",
-        choices=tuple(prefixes()),
-        default=tuple(prefixes()),
-        help="g alone is enough to speak",
-    )
-    made.add_argument(
-        "--without-optimizer", action="store_true", help="weights only: a third of the size"
-    )
-    add_weights(made)
-    add_hub(made)
-    return made
-
-
-def add_hub(made: argparse.ArgumentParser) -> None:
-    """Add the options of `--format hub`."""
-    made.add_argument(
-        "--push",
-        metavar="USER/MODEL",
-        help="send the files of --format hub to the hub, as HF_TOKEN; a new model is private",
-    )
-    made.add_argument(
-        "--license",
-        default=UNKNOWN,
-        help="licence in the model card, by the hub's name: cc-by-4.0, mit, other, ...",
-    )
-    made.add_argument(
-        "--without-samples", action="store_true", help="speak no sentences for the model card"
-    )
 
 
 if __name__ == "__main__":

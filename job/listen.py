@@ -5,16 +5,20 @@ the sentences of its validations. It is served on this machine alone. docs/liste
 details, and how a cluster serves it.
 """
 
+if __name__ == "__main__":  # the imports below take seconds
+    from job.options import begin
+
+    begin("job.listen")
+
 import argparse
 import importlib.util
 import socket
 from collections.abc import Sequence
 
-from job.settings.cli import Arguments, run
-from job.voice.device import add_device, add_weights, device_of
+from job.options.listen import command_line
+from job.settings.cli import run
+from job.voice.device import device_of
 
-PORT = 8123
-LOOPBACK = "127.0.0.1"
 NEEDED = ("starlette", "uvicorn")
 
 
@@ -41,7 +45,7 @@ def check(args: argparse.Namespace) -> None:
     """
     if not 0 <= args.port < 2**16:
         raise ValueError(f"--port is {args.port}: give 0 (any that is free) to 65535")
-    device_of(args.device)
+    args.device = device_of(args.device)
     missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
     if missing:
         raise ValueError(
@@ -61,26 +65,6 @@ def listening(host: str, port: int) -> socket.socket:
         raise ValueError(
             f"--host {host} --port {port}: {error.strerror or error}: give another port, or 0"
         ) from error
-
-
-def command_line() -> argparse.ArgumentParser:
-    """Return the parser of the command's options."""
-    made = Arguments("python -m job.listen", "Type a text and hear it, in a browser.")
-    made.add_argument(
-        "checkpoint",
-        help="a run (its newest and its best checkpoint), RUN/best, a checkpoint, or a folder, URI "
-        "or name on the hub of published files",
-    )
-    made.add_argument("--port", type=int, default=PORT, help="0: any that is free")
-    made.add_argument(
-        "--host", default=LOOPBACK, help="another address lets others in: docs/security.md"
-    )
-    add_weights(made)
-    made.add_argument(
-        "--reference", help="a recording of the speaker, for a voice without a speaker table"
-    )
-    add_device(made)
-    return made
 
 
 if __name__ == "__main__":

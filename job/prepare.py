@@ -1,9 +1,9 @@
 """Turn recordings and a transcript into shards: `python -m job.prepare --config C`."""
 
 if __name__ == "__main__":  # the imports below take seconds
-    from job.settings.commands import loading
+    from job.options import begin
 
-    loading()
+    begin("job.prepare")
 
 import shlex
 from collections.abc import Sequence

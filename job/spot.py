@@ -22,11 +22,10 @@ import urllib.request
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from importlib.metadata import version
 from pathlib import Path
 from typing import NoReturn
 from urllib.error import HTTPError
-
-import ray
 
 METADATA = "http://169.254.169.254"  # link-local, the same on all three clouds
 CLOUDS = ("aws", "gcp", "azure")
@@ -114,10 +113,22 @@ def this_node(address: str, node_ip: str | None) -> tuple[str, str]:
     Args:
         address: address of the cluster.
         node_ip: address of this node, if several raylets share the machine.
+
+    Raises:
+        PermissionError: the cluster asks for its token; says how to give it.
     """
+    import ray  # takes a second, which --help has no use for
+
     # a private argument of Ray; here, as this file cannot import job.on_ray.private
     own = {} if node_ip is None else {"_node_ip_address": node_ip}
-    ray.init(address, log_to_driver=False, configure_logging=False, **own)  # type: ignore[arg-type]
+    try:
+        ray.init(address, log_to_driver=False, configure_logging=False, **own)  # type: ignore[arg-type]
+    except ray.exceptions.AuthenticationError as error:
+        reason = " ".join(str(error).split())
+        raise PermissionError(
+            f"the cluster asks for its token: set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN_PATH to "
+            f"a file with it (Ray says: {reason})"
+        ) from error
     context = ray.get_runtime_context()
     found = (context.gcs_address, context.get_node_id())
     ray.shutdown()
@@ -164,7 +175,7 @@ def wait_while_alive(address: str, node: str, seconds: float) -> None:
         from ray._raylet import GcsClient  # type: ignore[attr-defined]
         from ray.core.generated.gcs_pb2 import GcsNodeInfo  # type: ignore[attr-defined]
     except ImportError as error:
-        print(f"Ray {ray.__version__} does not tell when a node ends: waits ({error})", flush=True)
+        print(f"Ray {version('ray')} does not tell when a node ends: waits ({error})", flush=True)
         time.sleep(seconds)
         return
     store = GcsClient(address=address)
@@ -214,13 +225,8 @@ def main(argv: Sequence[str]) -> int:
     cloud = named.get(args.cloud, lambda: args.cloud)()
     try:
         address, node = this_node(args.address, args.node_ip)
-    except ray.exceptions.AuthenticationError as error:
-        reason = " ".join(str(error).split())
-        print(
-            f"error: the cluster asks for its token: set RAY_AUTH_MODE=token, and "
-            f"RAY_AUTH_TOKEN_PATH to a file with it (Ray says: {reason})",
-            file=sys.stderr,
-        )
+    except PermissionError as error:
+        print(f"error: {error}", file=sys.stderr)
         return 2
     notices = f" and {cloud}'s notices" if cloud else ", no cloud"
     print(f"node {node}: watches SIGTERM{notices}", flush=True)

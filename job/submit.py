@@ -11,6 +11,11 @@ was stopped, 2 if it could not be submitted, 130 if this terminal has left the j
 broken connection) and it continues.
 """
 
+if __name__ == "__main__":  # the imports below take seconds
+    from job.options import begin
+
+    begin("job.submit")
+
 import argparse
 import asyncio
 import contextlib
@@ -21,7 +26,7 @@ import re
 import shlex
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,12 +36,15 @@ from ray.job_submission import JobStatus, JobSubmissionClient
 
 from job.on_ray.authentication import wants_a_token
 from job.on_ray.upload import staged
-from job.settings.cli import Arguments, run
+from job.options.submit import ADDRESSES, DASHBOARD, command_line
+from job.reports.console import console, is_live
+from job.reports.forwarded import showing_job
+from job.settings.cli import parse, parser, run
+from job.settings.commands import HELP
 from job.settings.keys import did_you_mean
+from trainable.config import CheckpointConfig
 
 ROOT = Path(__file__).resolve().parents[1]
-DASHBOARD = "http://127.0.0.1:8265"  # where `ray dashboard cluster.yaml` leads
-ADDRESSES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")  # Ray's variables
 INTERRUPTED = 130  # status that shells give to a command ended by Ctrl-C
 ENDS_WITHIN_S = 30  # from the end of a job's output to its status
 # `ray job stop` gives a job so long after SIGTERM, by default three: a step, a save, its last lines
@@ -61,6 +69,7 @@ def main(argv: Sequence[str]) -> int:
     logging.getLogger("ray").setLevel(logging.ERROR)
     with tempfile.TemporaryDirectory(prefix="bert-vits2-ray-") as folder:
         arguments = staged(ROOT, args.arguments, Path(folder))
+        ranking = ranking_of(args.module, args.arguments)
         client = connect(args.address)
         entrypoint = shlex.join(["python", "-m", args.module, *arguments])
         runtime_env = {"working_dir": folder, "env_vars": env}
@@ -72,7 +81,7 @@ def main(argv: Sequence[str]) -> int:
             if args.no_wait:
                 print(how_to_continue(args.address, job), flush=True)
                 return 0
-            status = followed(client, args.address, job, waits=attempt <= args.retry)
+            status = followed(client, args.address, job, ranking, attempt <= args.retry)
             if status is not None:
                 return status
             print(f"job {job} was lost with the head: it is submitted again", flush=True)
@@ -80,7 +89,11 @@ def main(argv: Sequence[str]) -> int:
 
 
 def followed(
-    client: JobSubmissionClient, address: str, job: str, waits: bool = False
+    client: JobSubmissionClient,
+    address: str,
+    job: str,
+    ranking: CheckpointConfig | None,
+    waits: bool = False,
 ) -> int | None:
     """Show a job's output until it ends; return the command's exit status.
 
@@ -88,11 +101,13 @@ def followed(
         client: client of the cluster's dashboard.
         address: the dashboard's address.
         job: id of the job.
+        ranking: see `showing_job`.
         waits: wait for a head that does not answer, and return None if the job was lost with it.
     """
     # Ctrl-C or a broken connection ends only the display, not the job
     try:
-        status = status_at_end(client, job, waits)
+        with showing_job(ranking) as show:
+            status = status_at_end(client, job, show, waits)
         lost = status is None or (waits and was_lost(client, job, status))
     except (KeyboardInterrupt, *BROKEN) as error:
         reason = f" ({error})" if str(error) else ""
@@ -105,13 +120,15 @@ def followed(
     return 0 if status is JobStatus.SUCCEEDED else 1
 
 
-def status_at_end(client: JobSubmissionClient, job: str, waits: bool) -> JobStatus | None:
+def status_at_end(
+    client: JobSubmissionClient, job: str, show: Callable[[str], object], waits: bool
+) -> JobStatus | None:
     """Show a job's output until it ends; None if the head that answers again does not know it.
 
     Raises:
         RuntimeError, OSError, aiohttp.ClientError: the connection broke, and nobody waits.
     """
-    output = Output()
+    output = Output(show)
     while True:
         try:
             asyncio.run(output.show(client, job))
@@ -122,32 +139,6 @@ def status_at_end(client: JobSubmissionClient, job: str, waits: bool) -> JobStat
         wait_for_head(client)
         if not is_known(client, job):
             return None
-
-
-def command_line() -> argparse.ArgumentParser:
-    """Return the parser of the command's options."""
-    made = Arguments("python -m job.submit", "Run a command of this project on a cluster.")
-    address = next(filter(None, map(os.environ.get, ADDRESSES)), DASHBOARD)
-    made.add_argument("--address", default=address, help="address of the cluster's dashboard")
-    made.add_argument(
-        "--env",
-        action="append",
-        default=[],
-        metavar="NAME[=VALUE]",
-        help="variable of the job's environment; without =VALUE it has its value of here",
-    )
-    made.add_argument("--submission-id", help="the job's id; default: Ray makes one")
-    made.add_argument(
-        "--retry",
-        type=int,
-        default=0,
-        metavar="N",
-        help="submit again if the head is lost, up to N times, as soon as it answers again",
-    )
-    made.add_argument("--no-wait", action="store_true", help="end when the job is submitted")
-    made.add_argument("module", help="job.train, job.prepare, job.doctor, ...; put -- before it")
-    made.add_argument("arguments", nargs=argparse.REMAINDER, help="arguments of the module")
-    return made
 
 
 def environment(given: Sequence[str]) -> dict[str, str]:
@@ -228,6 +219,17 @@ def submitted(
     raise ValueError(f"the cluster does not take the job: {''.join(last)}")
 
 
+def ranking_of(module: str, arguments: Sequence[str]) -> CheckpointConfig | None:
+    """Return by which score a training ranks its checkpoints; None where no terminal shows one.
+
+    Raises:
+        ValueError: job.train would refuse its arguments.
+    """
+    if module != "job.train" or HELP & set(arguments) or not is_live(console()):
+        return None
+    return parse(parser("python -m job.train", ""), arguments)[0].train.checkpoint
+
+
 def check_module(module: str) -> None:
     """Refuse what the cluster could not run: nothing of this project, and no installed module.
 
@@ -279,17 +281,21 @@ def no_other_address() -> Iterator[None]:
 
 
 class Output:
-    """A job's output, which is printed once, however often the connection breaks.
+    """A job's output, which is shown once, however often the connection breaks.
+
+    Args:
+        show: shows a piece of it.
 
     Attributes:
-        shown: number of characters that were printed.
+        shown: number of characters that were shown.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, show: Callable[[str], object]) -> None:
+        self.say = show
         self.shown = 0
 
     async def show(self, client: JobSubmissionClient, job: str) -> None:
-        """Print a job's output as it comes, until the job ends.
+        """Show a job's output as it comes, until the job ends.
 
         Raises:
             RuntimeError, OSError, aiohttp.ClientError: the connection broke.
@@ -299,7 +305,7 @@ class Output:
             new = lines[known:]
             known = max(0, known - len(lines))
             self.shown += len(new)
-            print(new, end="", flush=True)
+            self.say(new)
 
 
 def wait_for_head(client: JobSubmissionClient) -> None:

@@ -5,31 +5,29 @@ sentence, and with `--out -` to whoever listens at the other end of the pipe. do
 the details.
 """
 
+if __name__ == "__main__":  # the imports below take seconds
+    from job.options import begin
+
+    begin("job.synthesize")
+
 import argparse
 import math
 import sys
 from collections.abc import Callable, Sequence
 
-from data.text.languages import LANGUAGES
 from data.text.marked import parse
-from job.settings.cli import Arguments, hidden_alias, run
+from job.options.synthesize import command_line
+from job.settings.cli import run
 from job.settings.paths import named_path, output_file, output_folder
-from job.voice.device import add_device, add_weights, device_of
+from job.voice.device import device_of
 from job.voice.lines import KEYS, read_lines
 from job.voice.source import opened
 from job.voice.speaking import speak_lines, speak_text
-from job.voice.voice import MAX_SECONDS, SpeechRequest, Voice, speaker_row, speakers_of
+from job.voice.voice import SpeechRequest, Voice, speaker_row, speakers_of
 from job.voice.wave import STDOUT, form_of
 
 LONGEST_PAUSE_S = 60
 LARGEST_BATCH = 1024
-# option -> (default, what it does); numbers of a SpeechRequest
-NUMBERS = {
-    "--sdp-ratio": (0.2, "share of the stochastic duration predictor"),
-    "--noise-scale": (0.6, "variation of the sound"),
-    "--noise-scale-w": (0.8, "variation of the rhythm"),
-    "--length-scale": (1.0, "above 1 slower, below 1 faster"),
-}
 
 
 def main(argv: Sequence[str]) -> int:
@@ -68,7 +66,7 @@ def check(args: argparse.Namespace) -> None:
         raise ValueError(
             "--lines writes one file per line: leave out --stream, and give a folder as --out"
         )
-    device_of(args.device)
+    args.device = device_of(args.device)
 
 
 def speech_of(default: SpeechRequest, args: argparse.Namespace) -> Callable[[Voice], list[str]]:
@@ -115,72 +113,6 @@ def text_of_input() -> str:
         raise ValueError(
             f"standard input is not {error.encoding}: set LC_ALL, or PYTHONUTF8=1"
         ) from error
-
-
-def command_line() -> argparse.ArgumentParser:
-    """Return the parser of the command's options."""
-    made = Arguments("python -m job.synthesize", "Speak texts with a trained voice.")
-    made.add_argument(
-        "--checkpoint",
-        required=True,
-        help="a checkpoint, a run (its newest one), RUN/best, or a folder, URI or name on the hub "
-        "of published G_*.pth or .safetensors and config.json",
-    )
-    add_weights(made)
-    add_device(made)
-    add_texts(made)
-    add_style(made)
-    return made
-
-
-def add_texts(made: argparse.ArgumentParser) -> None:
-    """Add the options that tell what is spoken, and into what."""
-    what = made.add_mutually_exclusive_group(required=True)
-    what.add_argument(
-        "--text", help="[ZH], [JP] and [EN] in it change the language; - reads standard input"
-    )
-    what.add_argument(
-        "--lines",
-        help="a file with one text per line, or one JSON object of text, id and options",
-    )
-    made.add_argument(
-        "--language", choices=LANGUAGES, help="of texts that do not begin with a mark"
-    )
-    made.add_argument(
-        "--out",
-        required=True,
-        help="a file (.wav, .flac, .ogg, .mp3, ...) or URI, - for standard output; a folder for "
-        "--lines",
-    )
-    made.add_argument(
-        "--stream",
-        action="store_true",
-        help="speak --text sentence by sentence, each written as soon as it is spoken",
-    )
-    made.add_argument(
-        "--pause", type=float, default=0.3, help="seconds between the sentences of --stream"
-    )
-    made.add_argument("--batch", type=int, default=8, help="lines that are spoken together")
-    made.add_argument(
-        "--max-seconds",
-        type=float,
-        default=MAX_SECONDS,
-        help="longest speech in one piece, which needs memory: a text, or a sentence of --stream",
-    )
-
-
-def add_style(made: argparse.ArgumentParser) -> None:
-    """Add the options that tell who speaks, and how."""
-    made.add_argument("--speaker", help="a name of the training data")
-    made.add_argument(
-        "--reference", help="a recording of the speaker, for a voice without a speaker table"
-    )
-    for option, (default, meaning) in NUMBERS.items():
-        made.add_argument(option, type=float, default=default, help=meaning)
-        underscored = option[2:].replace("-", "_")
-        if underscored != option[2:]:
-            hidden_alias(made, f"--{underscored}", underscored, type=float)
-    made.add_argument("--seed", type=int, default=0, help="equal seeds give equal audio")
 
 
 if __name__ == "__main__":

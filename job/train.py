@@ -1,9 +1,9 @@
 """Train a voice, or continue: `python -m job.train --config C [--section.key VALUE ...]`."""
 
 if __name__ == "__main__":  # the imports below take seconds
-    from job.settings.commands import loading
+    from job.options import begin
 
-    loading()
+    begin("job.train")
 
 import contextlib
 import sys
@@ -18,7 +18,7 @@ from data.files import keep_trying
 from data.shards.manifest import Manifest
 from job.on_ray.cluster import check_device, on_cluster, ray_session, what_starts
 from job.on_ray.failures import FAILURES, newest_step, told_in_a_line
-from job.on_ray.private import UserCallback
+from job.on_ray.private import UserCallback, taking
 from job.on_ray.scaling import ElasticTrainer
 from job.on_ray.stopping import Signals
 from job.on_ray.storage import write_checkpoint_list
@@ -30,6 +30,7 @@ from job.on_ray.training import (
     worker_config,
 )
 from job.reports.console import stage, starting
+from job.reports.forwarded import listen
 from job.reports.outcome import how_to_continue, is_finished, summary
 from job.reports.progress import follow
 from job.settings.checks import check, warn_of_uneven_shares
@@ -204,16 +205,13 @@ def say_where_it_stopped(cfg: Config, signals: Signals, heart: Heartbeat, step: 
 
 
 def show_progress(cfg: Config) -> contextlib.AbstractContextManager[None]:
-    """Follow rank 0's log while a local Ray trains; from a cluster, Ray forwards the output."""
+    """Show what rank 0 says: a local Ray's in its log, a cluster's as Ray forwards it."""
     low, high = cfg.scaling.bounds
     what = f"placing {low} to {high} workers" if low < high else f"placing {high} workers"
     what = what.removesuffix("s") if high == 1 else what
-    if on_cluster():
-        print(f"{what} ...", flush=True)
-        return contextlib.nullcontext()
     checkpoint = cfg.train.checkpoint
     log = keep_trying(lambda: earlier_log(run_folder(cfg), 0), checkpoint.retry_s)
-    return follow(log, checkpoint, what)
+    return listen(log, checkpoint, what, taking) if on_cluster() else follow(log, checkpoint, what)
 
 
 if __name__ == "__main__":

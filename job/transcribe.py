@@ -4,15 +4,21 @@
 recogniser hears. docs/transcribe.md has the details.
 """
 
+if __name__ == "__main__":  # the imports below take seconds
+    from job.options import begin
+
+    begin("job.transcribe")
+
 import importlib.util
 from collections.abc import Sequence
 
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import Namespace
 
 from data.config import DataConfig
 from data.transcribe.transcribe import Check, Task, Transcription, work_through
 from job.on_ray.cluster import on_cluster, ray_session
-from job.settings.cli import parse, parser, run
+from job.options.transcribe import command_line
+from job.settings.cli import parse, run
 from job.settings.models import check_recogniser
 from job.settings.paths import named_path, output_folder, with_absolute_paths
 
@@ -58,15 +64,6 @@ def require(package: str) -> None:
     """
     if importlib.util.find_spec(package) is None:
         raise ValueError(f"job.transcribe needs {package}: python -m pip install '.[transcribe]'")
-
-
-def command_line() -> ArgumentParser:
-    """Return the parser of the command's options."""
-    made = parser("python -m job.transcribe", "Make a transcript of recordings, or check one.")
-    made.add_argument("--recordings", help="a folder or URI of recordings, long ones too; or one")
-    made.add_argument("--check", help="a transcript whose lines are compared with what is heard")
-    made.add_argument("--out", help="a folder or URI that is written; the same one goes on")
-    return made
 
 
 if __name__ == "__main__":

@@ -10,8 +10,10 @@ import pytest
 import ray
 
 from job import transcribe
+from job.options import parser_of
 from job.settings.checks import check
 from job.settings.cli import parse, parser
+from job.settings.commands import command_of
 from job.settings.config import Config
 from job.settings.reference_config import FREEZES, NOT_USED, REFUSED, SAME
 from tests.test_house import PACKAGES, ROOT
@@ -129,6 +131,14 @@ def test_the_index_has_every_page(path):
         assert f"({path.name})" in (ROOT / "docs/README.md").read_text(encoding="utf-8")
 
 
+def options_of(module: str, source: Path) -> set[str]:
+    """What a module takes: a command's options; of another one, all texts in its source."""
+    if command := command_of(module):
+        return set(parser_of(command)._option_string_actions)
+    tree = ast.parse(source.read_text("utf-8"))
+    return {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)}
+
+
 @pytest.mark.parametrize("path", PAGES, ids=page_name)
 def test_commands_are_accepted(path):
     """Modules and options exist; what takes a configuration accepts the keys and values."""
@@ -140,13 +150,8 @@ def test_commands_are_accepted(path):
         if module in CONFIGURED:
             parsed(arguments, module)
         else:
-            constants = {
-                n.value
-                for n in ast.walk(ast.parse(source.read_text()))
-                if isinstance(n, ast.Constant)
-            }
             for option in (word for word in arguments if word.startswith("--")):
-                assert option in constants, f"{module} {option}"
+                assert option in options_of(module, source), f"{module} {option}"
 
 
 @pytest.mark.parametrize("path", PAGES, ids=page_name)
@@ -224,3 +229,33 @@ def test_keys_that_pages_name_exist():
         for name in functions:
             pkgutil.resolve_name(name)  # raises
         assert set(named) - functions <= known, path.name
+
+
+# what newcomers ask first -> page, section, and what its answer names
+ASKED_FIRST = {
+    "where do base weights come from": ("fine-tuning", "Which weights", "OedoSoldier"),
+    "from scratch or fine-tuned": ("fine-tuning", "From scratch or fine-tuned?", "300,000 steps"),
+    "how much speech is needed": ("fine-tuning", "From scratch or fine-tuned?", "3 minutes"),
+    "which learning rate": ("fine-tuning", "Learning rate", "2e-4"),
+    "how many steps": ("fine-tuning", "Starts by amount of data", "5 minutes"),
+    "when to stop": ("fine-tuning", "When to stop", "eval/mel"),
+    "which data": ("fine-tuning", "The data matters more than all of this", "2 to 15 s"),
+    "which GPU, how much memory": ("hardware", "Memory", "GiB"),
+    "what is downloaded": ("hardware", "Downloads", "licence"),
+    "what do the losses mean": ("losses", "The generator", "loss/g/mel"),
+    "is the discriminator healthy": ("losses", "The generator", "loss/g/dur_gen"),
+}
+
+
+@pytest.mark.parametrize("question", ASKED_FIRST)
+def test_what_newcomers_ask_is_answered_with_a_source(question):
+    """A public page, or the command that measured it here."""
+    page, heading, named = ASKED_FIRST[question]
+    text = (ROOT / f"docs/{page}.md").read_text(encoding="utf-8")
+    (answer,) = re.findall(rf"^## {re.escape(heading)}\n(.*?)(?=^## |\Z)", text, re.M | re.S)
+    assert named in answer
+    assert "](https://" in answer or "performance.md#" in answer
+    if re.search(r"^\|.*\| source \|$", answer, re.M):
+        rows = re.findall(r"^\| (?!source|.*\| source \|)[^-].*\|$", answer, re.M)
+        assert rows
+        assert [row for row in rows if "](https://" not in row.rpartition(" | ")[2]] == []

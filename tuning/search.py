@@ -4,7 +4,7 @@ import math
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from ray import tune
 from ray.tune import Callback
@@ -17,59 +17,12 @@ from ray.tune.schedulers import (
 from ray.tune.search import BasicVariantGenerator, SearchAlgorithm, Searcher
 from ray.tune.search.optuna import OptunaSearch
 
+from tuning.options import SearchOptions
 from tuning.space import Axis, Space
 
 BRACKETS = 3  # of hyperband
 # number of a trial's validation, from 1: the time by which trials are compared
 VALIDATION = "validation"
-# option -> the smallest number that makes sense
-LOWEST = {"trials": 1, "grace": 1, "reduction": 2, "interval": 1}
-
-
-@dataclass(frozen=True)
-class SearchOptions:
-    """How a space is searched.
-
-    Attributes:
-        search: where values come from: `random`, `grid` (every combination), or `optuna` (TPE).
-        schedule: which trials continue: with `none` all of them; `asha` stops the worse ones early;
-            `hyperband` too, but some of them later than others, for those that begin badly and end
-            well; `pbt` trains a population whose worse members take over the weights and values of
-            the better ones.
-        trials: how many; a grid has as many as combinations.
-        grace: validations before a trial may be stopped (asha, hyperband).
-        reduction: one trial in so many continues at each decision (asha, hyperband).
-        interval: validations between the population's decisions (pbt).
-        seed: seed of the search.
-
-    Raises:
-        ValueError: an impossible number or combination; names the option.
-    """
-
-    search: Literal["random", "grid", "optuna"] = "random"
-    schedule: Literal["none", "asha", "hyperband", "pbt"] = "asha"
-    trials: int = 16
-    grace: int = 1
-    reduction: int = 2
-    interval: int = 1
-    seed: int = 42
-
-    def __post_init__(self) -> None:
-        for key, low in LOWEST.items():
-            if getattr(self, key) < low:
-                raise ValueError(f"--{key} is {getattr(self, key)}: give a number from {low}")
-        if self.population and self.search == "optuna":
-            raise ValueError(
-                "--search optuna cannot be combined with --schedule pbt, which changes the values "
-                "itself"
-            )
-        if self.population and self.trials < 2:
-            raise ValueError("--schedule pbt needs a population: give --trials 2 or more")
-
-    @property
-    def population(self) -> bool:
-        """Whether values change while the trials train."""
-        return self.schedule == "pbt"
 
 
 def check_search(space: Space, options: SearchOptions) -> None:

@@ -1,10 +1,11 @@
 """Search over the configuration: `python -m tuning.sweep --config C --space loss_weights`."""
 
 if __name__ == "__main__":  # the imports below take seconds
-    from job.settings.commands import loading
+    from job.options import begin
 
-    loading()
+    begin("tuning.sweep")
 
+import os
 import shlex
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
@@ -23,26 +24,17 @@ from job.on_ray.storage import ray_storage
 from job.on_ray.training import prepared_manifest
 from job.reports.console import columns, starting
 from job.settings.checks import check
-from job.settings.cli import (
-    ConfigParser,
-    hidden_alias,
-    overridden,
-    parse,
-    parser,
-    run,
-    to_yaml,
-)
-from job.settings.commands import explain
+from job.settings.cli import overridden, parse, run, to_yaml
 from job.settings.config import Config
 from job.settings.paths import named_path, run_folder, with_absolute_paths
 from trainable.evaluation.evaluate import is_known, validation_tags
 from tuning.capacity import driver_resources, shared_out
+from tuning.options import SearchOptions, command_line
 from tuning.page import save_page
 from tuning.results import Results, best_config, collect, save
 from tuning.search import (
     VALIDATION,
     Remembers,
-    SearchOptions,
     check_search,
     param_space,
     tune_config,
@@ -102,27 +94,6 @@ def main(argv: Sequence[str]) -> int:
     sweep = prepared(cfg, args.space, options, args.metric)
     run_sweep(sweep, args.at_once)
     return 0
-
-
-def command_line() -> ConfigParser:
-    """Return the parser of the command's options."""
-    made = parser(
-        "python -m tuning.sweep",
-        "Search over the configuration: trains many trials and compares them.",
-    )
-    made.add_class_arguments(SearchOptions)
-    explain(made, SearchOptions)
-    made.add_argument(
-        "--space", required=True, help=f"what is searched: {', '.join(names())}, or a YAML file"
-    )
-    made.add_argument(
-        "--metric", default="eval/mcd", help="of a validation, minimised: eval/mel, eval/mcd, ..."
-    )
-    made.add_argument(
-        "--at-once", type=int, help="trials at once; default: as many as the cluster has room for"
-    )
-    hidden_alias(made, "--at_once", "at_once", type=int)
-    return made
 
 
 def prepared(cfg: Config, space: str, options: SearchOptions, metric: str) -> Sweep:
@@ -252,6 +223,8 @@ def tuner_of(sweep: Sweep, trial: TrialConfig, at_once: int) -> tune.Tuner:
         trial: what its trials have in common.
         at_once: trials at once.
     """
+    # Tune's own table of settings, which it prints however quiet it is to be
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     filesystem, path = ray_storage(sweep.folder)
 
     def sweep_trial(values: dict[str, Any]) -> None:

@@ -8,7 +8,18 @@ import numpy as np
 
 from data.corpus.ledger import Ledger
 from data.files import put_file
-from data.html_page import Html, Tile, bars, element, filter_box, page, section, table, tiles
+from data.html_page import (
+    Html,
+    Tile,
+    bars,
+    element,
+    filter_box,
+    histogram,
+    page,
+    section,
+    table,
+    tiles,
+)
 from data.quality import sections
 from data.text.symbols import SYMBOLS
 
@@ -105,8 +116,8 @@ def _lengths(seconds: Sequence[float]) -> Html:
     if not len(seconds):
         return Html()
     counts, edges = np.histogram(seconds, BINS)
-    bins = [(f"{left:.2f}", int(count)) for left, count in zip(edges[:-1], counts, strict=True)]
-    return section("Lengths", bars(("from, s", "lines"), bins))
+    shown = histogram(counts.tolist(), [f"{edge:.2f} s" for edge in edges], "lines")
+    return section("Lengths", shown)
 
 
 def _groups(what: str, groups: Iterable[tuple[str, int, float, int]]) -> Html:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -85,7 +86,7 @@ class Surveyor:
             found |= {"key": key, "audio": digest}
             if key == line["key"]:
                 return {**found, "same": True}
-            self._load(line["language"])
+            self.load(line["language"])
             with self.limited():
                 wav, measured = decode_and_measure(audio, self.cfg, measure)
                 phonemes = self._read(line)
@@ -104,7 +105,7 @@ class Surveyor:
             raise
         return {**found, "samples": len(wav), **measured, **vars(phonemes)}
 
-    def _load(self, language: str) -> None:
+    def load(self, language: str) -> None:
         """Let a front end load what it loads with its first text, which is not that line's time."""
         if language not in self.loaded:
             self.loaded.add(language)
@@ -126,12 +127,14 @@ class Surveyor:
         return replace(phonemes, unread=unread)
 
 
-def fatal(circumstances: Mapping[str, str], line: dict, error: RejectedError) -> dict:
+def fatal(
+    circumstances: Mapping[str, str], line: Mapping[str, Any], error: RejectedError
+) -> dict[str, Any]:
     """Return a row of SURVEYED of a line that kills its process, which later runs try again.
 
     Args:
         circumstances: see data.corpus.tables.records.circumstances.
-        line: a row of LINE.
+        line: a row of LINE, or what it has of one.
         error: how the process ended.
     """
     return {

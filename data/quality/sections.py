@@ -64,6 +64,8 @@ def _time(seconds: float) -> str:
     if seconds < MINUTE:
         return f"{seconds:.0f} seconds"
     minutes = seconds / MINUTE
+    if round(minutes) == 1:
+        return "1 minute"
     return f"{minutes:.0f} minutes" if minutes < 2 * MINUTE else f"{minutes / MINUTE:.1f} hours"
 
 

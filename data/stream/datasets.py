@@ -29,7 +29,7 @@ from data.memory import keep_freed_memory
 from data.plan.epoch_plan import Position
 from data.stream.collectives import CollectiveBroadcast
 from data.stream.loading import MakeRows, row_loader
-from data.stream.orders import Group, Orders, StepTime, order_of
+from data.stream.orders import CALLS_PER_LOADER, Group, Orders, StepTime, order_of
 from data.stream.packing import pack, step_of
 from data.stream.spec import StreamSpec, schedule_of
 
@@ -39,7 +39,6 @@ log = logging.getLogger("bert_vits2_ray")
 MICRO_BATCHES_PER_DATASET = 32_768
 OPEN_AHEAD_S = 30.0  # before a dataset ends, the next is opened: Ray Data may take as long
 RETRY_S = 30.0  # from a dataset that failed to the next
-CALLS_PER_LOADER = 2  # of them one computes, while the other's result is stored
 NODE_ID = "ray.io/node-id"  # Ray's label of each node
 NEVER_S = 10**6
 CLOSED_WITHIN_S = 0.5
@@ -286,10 +285,7 @@ class Datasets:
     def _splits(self, number: int) -> list[ray.data.DataIterator]:
         """Make a dataset, and split it for the ranks."""
         ray.data.DataContext.get_current().enable_progress_bars = False
-        per_step = len(self.group.ranks) * self.turns
-        # enough calls for every loader within the steps that may be loaded
-        calls = CALLS_PER_LOADER * self.group.loaders
-        part = min(max(per_step * self.spec.data.prefetch_steps // calls, 1), per_step)
+        part = self.group.micro_batches_per_call(self.turns, self.spec.data.prefetch_steps)
         source = Source(self.orders, number, self.steps_per_dataset, part)
         dataset = ray.data.read_datasource(
             source,
@@ -312,6 +308,9 @@ class Datasets:
         dataset.context.execution_options.preserve_order = True
         # a block per row, each as soon as it is made
         dataset.context.target_max_block_size = 1
+        # the executor looks ten times a second, and by default finds two blocks of a call: a loader
+        # that has eight to make would rest most of the time
+        dataset.context._max_num_blocks_in_streaming_gen_buffer = part
         # the source begins when there is a loader: until then the ranks load their steps themselves
         dataset.context.wait_for_min_actors_s = NEVER_S
         # a validation may take long, and nothing is ordered meanwhile

@@ -1,4 +1,4 @@
-"""A training's progress, from rank 0's log: two lines that are redrawn, and tables of scores.
+"""A training's progress, by rank 0's lines: two that are redrawn, and tables of scores.
 
 Elsewhere than on a terminal the log's lines are shown as they are, but for details, which stay in
 the file.

@@ -39,7 +39,7 @@ class Speaker:
     """
 
     def __init__(self, checkpoint: str, device: str, weights: str) -> None:
-        self.voices = Voices(checkpoint, device, weights)
+        self.voices = Voices(checkpoint, device_of(device), weights)
 
     async def described(self) -> Described:
         """Return what a page offers."""

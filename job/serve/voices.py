@@ -9,9 +9,10 @@ import numpy as np
 import soundfile
 
 from data.text.languages import LANGUAGES
+from job.options.voice import MAX_SECONDS
 from job.reports.heard import Heard, events_of, heard
 from job.voice.source import opened, source_of
-from job.voice.voice import MAX_SECONDS, PreparedSpeech, SpeechRequest, Voice
+from job.voice.voice import PreparedSpeech, SpeechRequest, Voice
 from trainable.run.storage import BEST, checkpoints
 from trainable.weights.sources import is_published
 

@@ -17,6 +17,7 @@ from job.settings.keys import meanings, written_default, written_type
 
 PROGRAM = "python -m job"
 ALL = "--help-all"
+HELP = {"-h", "--help", ALL}
 LEFT = 30  # columns of the options' names in a help
 VALUE = "VALUE"
 BREAK = r"[;:.] | \("  # behind which the words of a key go into details
@@ -34,6 +35,8 @@ class Command:
         options: the handful of options that most people use; none: all.
         package: where its module lies, which may be run as well.
         is_configured: whether its options are the configuration's keys alone.
+        options_in: the module that declares its options and imports neither torch nor Ray; empty:
+            its own.
     """
 
     name: str
@@ -42,6 +45,7 @@ class Command:
     options: tuple[str, ...] = ()
     package: str = "job"
     is_configured: bool = False
+    options_in: str = ""
 
     @property
     def module(self) -> str:
@@ -83,6 +87,7 @@ COMMANDS = (
             "data.asr.speaker",
             "data.asr.min_confidence",
         ),
+        options_in="job.options.transcribe",
     ),
     Command(
         "prepare",
@@ -169,6 +174,7 @@ COMMANDS = (
             "--length-scale",
             "--seed",
         ),
+        options_in="job.options.synthesize",
     ),
     Command(
         "listen",
@@ -177,6 +183,7 @@ COMMANDS = (
             ("runs/mine", "the newest or the best checkpoint, also while it trains"),
             ("runs/mine --port 0", "on any port that is free"),
         ),
+        options_in="job.options.listen",
     ),
     Command(
         "evaluate",
@@ -185,6 +192,7 @@ COMMANDS = (
             ("--checkpoint runs/mine/best", "the held-back utterances"),
             ("--checkpoint runs/mine --split train --utterances 20", "some it has trained on"),
         ),
+        options_in="job.options.evaluate",
     ),
     Command(
         "export",
@@ -193,6 +201,7 @@ COMMANDS = (
             ("--checkpoint runs/mine/best --out exported", "the reference's .pth files"),
             ("--checkpoint runs/mine/best --out onnx --format onnx --networks g", "for ONNX"),
         ),
+        options_in="job.options.export",
     ),
     Command(
         "sweep",
@@ -213,11 +222,13 @@ COMMANDS = (
             "run.name",
         ),
         package="tuning",
+        options_in="tuning.options",
     ),
     Command(
         "convert_config",
         "convert the reference trainer's config.json",
         (("config.json --out my.yaml", "the configuration of the same training"),),
+        options_in="job.options.convert_config",
     ),
     Command(
         "submit",
@@ -227,6 +238,7 @@ COMMANDS = (
             ("--no-wait -- job.train --config my.yaml", "and let it run"),
             ("--env HF_TOKEN -- job.prepare --config my.yaml", "with a variable of here"),
         ),
+        options_in="job.options.submit",
     ),
     Command(
         "spot",

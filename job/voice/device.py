@@ -1,39 +1,21 @@
-"""Which weights speak, and where: the options --weights and --device of commands."""
+"""Where a voice speaks: the option --device of commands."""
 
-import argparse
 import re
 
 import torch
 
 from data.gpu import gpu_trouble
-from trainable.config import GENERATORS
-
-
-def add_weights(made: argparse.ArgumentParser) -> None:
-    """Add the option --weights."""
-    made.add_argument(
-        "--weights",
-        choices=GENERATORS,
-        default="g",
-        help="ema: the generator's averaged ones (train.ema_decay)",
-    )
-
-
-def add_device(made: argparse.ArgumentParser) -> None:
-    """Add the option --device, which `device_of` checks."""
-    made.add_argument(
-        "--device",
-        default="cuda" if torch.cuda.is_available() else "cpu",
-        help="where the networks run: cpu, cuda, cuda:1",
-    )
+from job.options.voice import AUTO
 
 
 def device_of(name: str) -> str:
-    """Return a device by its name.
+    """Return a device by its name; for AUTO, a GPU where there is one.
 
     Raises:
         ValueError: there is no such device on this machine; names the option.
     """
+    if name == AUTO:
+        name = "cuda" if torch.cuda.is_available() else "cpu"
     found = re.fullmatch(r"cpu|mps|cuda(?::([0-9]{1,4}))?", name)
     if found is None:
         raise ValueError(f"--device is {name!r}: give cpu, cuda or cuda:N")

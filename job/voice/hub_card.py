@@ -9,6 +9,7 @@ from huggingface_hub import ModelCardData
 
 from data.shards.manifest import Manifest, read_manifest
 from data.text.languages import LANGUAGES
+from job.options.export import UNKNOWN
 from job.settings.cli import read_config
 from job.settings.config import Config
 from job.settings.reference_family import VERSION
@@ -16,7 +17,6 @@ from job.voice.voice import SpeechRequest, Voice
 from trainable.run.format import CONFIG, CheckpointInfo, read_info
 
 CARD = "README.md"
-UNKNOWN = "unknown"  # the hub's own name of a licence that nobody has stated
 # unless eval.sentences has others
 SENTENCES = {
     "ZH": "今天天气真不错。",

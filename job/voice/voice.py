@@ -16,6 +16,7 @@ from data.config import DataConfig
 from data.stream.collate import features_of_phones, pad
 from data.stream.inputs import TextInputs
 from data.text.marked import marked, parse, sentences
+from job.options.voice import MAX_SECONDS
 from job.settings.cli import read_saved_config
 from job.settings.keys import did_you_mean
 from trainable.networks.generator.build import build_generator
@@ -24,7 +25,6 @@ from trainable.run.checkpoint import load_weights
 from trainable.run.format import CONFIG, STATE, CheckpointInfo, parse_info, read_info
 
 log = logging.getLogger("bert_vits2_ray")
-MAX_SECONDS = 120.0  # of what is spoken in one piece: memory grows with it
 LETTERS_PER_S = 40  # nobody speaks faster, in any language
 NAMES_SHOWN = 10
 

@@ -11,6 +11,7 @@ from data.html_page import (
     Tile,
     bars,
     element,
+    histogram,
     link,
     marked,
     page,
@@ -81,13 +82,27 @@ def test_there_is_no_heading_without_content() -> None:
 
 def test_bars_and_media() -> None:
     shown = bars(("speaker", "hours", "lines"), [("anna", 4.0, 7), ("ken", 1.0, 5)])
-    assert '<th>speaker</th><th></th><th class="number">hours</th>' in shown
+    assert '<th>speaker</th><th class="number">hours</th><th></th>' in shown
     assert "width:100.0%" in shown
     assert "width:25.0%" in shown
     shown = picture("mel <1>", b"\x89PNG")
     assert 'src="data:image/png;base64,iVBORw=="' in shown
     assert 'alt="mel &lt;1&gt;"' in shown
     assert 'src="data:audio/wav;base64,' in sound("said", b"RIFF")
+
+
+def test_a_histogram_tells_each_columns_count() -> None:
+    shown = histogram([1, 4], ["0 s", "1 s", "<2 s>"], "lines")
+    assert '<div title="0 s to 1 s: 1 lines" style="height:25.0%">' in shown
+    assert '<div title="1 s to &lt;2 s&gt;: 4 lines" style="height:100.0%">' in shown
+    assert "height:0.0%" in histogram([0], ["0 s", "1 s"], "lines")
+
+
+def test_cells_of_a_wide_table_name_their_column() -> None:
+    shown = table(("id", element("b", "n"), "<c>", "d"), [("x", 1, 2, 3)])
+    for name in ("id", "n", "&lt;c&gt;", "d"):
+        assert f'data-head="{name}"' in shown
+    assert "data-head" not in table(("id", "n"), [("x", 1)])
 
 
 def test_links_are_relative_where_they_can_be() -> None:

@@ -20,7 +20,8 @@ from ray._private.runtime_env.packaging import create_package
 from ray.job_submission import JobStatus
 
 from job.submit import connect, main
-from tests.job.conftest import arguments, metrics
+from tests.job.conftest import DEMO, arguments, metrics
+from tests.job.reports.terminal import GOLDEN, RECORDED, terminal
 from tests.test_house import PACKAGES, ROOT, tracked
 from tools.local_cluster import LocalCluster
 
@@ -202,6 +203,34 @@ def test_options_that_make_no_sense_are_refused(options, told, client):
         main([*options, "--", "job.train"])
     assert "hidden" not in str(refused.value)
     assert not client.given
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+def test_a_training_has_its_two_lines_on_this_terminal(client, monkeypatch, columns):
+    """As on the machine itself, its last page below them; the output comes in any pieces."""
+    said = [
+        line
+        for line in RECORDED.read_text("utf-8").splitlines(keepends=True)
+        if " DEBUG " not in line
+    ]
+    told = "".join(["starting Ray ...\n", *said, "run demo: step 12 of 12\n  shards  s\nnext"])
+
+    async def pieces(job: str):
+        for start in range(0, len(told), 700):
+            yield told[start : start + 700]
+
+    monkeypatch.setattr(client, "tail_job_logs", pieces)
+    with terminal(columns) as screen:
+        assert main(["--", "job.train", "--config", str(DEMO)]) == 0
+    golden = (GOLDEN / f"train-{columns}.txt").read_text(encoding="utf-8").splitlines()
+    end = next(i for i, line in enumerate(golden) if line.startswith("run demo"))
+    begin = next(i for i, line in enumerate(golden) if line.startswith("validation"))
+    shown = screen.masked.splitlines()
+    assert "✓ waiting for the workers: 0.0 s" in shown
+    at = next(i for i, line in enumerate(shown) if line.startswith("validation"))
+    assert shown[at : at + end - begin] == golden[begin:end]
+    last = shown[at + end - begin :]
+    assert last == ["run demo: step 00 of 00", "  shards  s", "next", "job job: succeeded"]
 
 
 def test_no_wait_ends_at_once_and_tells_how_to_go_on(client, monkeypatch, capsys):

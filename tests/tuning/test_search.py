@@ -12,7 +12,8 @@ import pytest
 from ray import tune
 
 from tuning.capacity import driver_resources
-from tuning.search import VALIDATION, Clip, Remembers, SearchOptions, param_space, tune_config
+from tuning.options import SearchOptions
+from tuning.search import VALIDATION, Clip, Remembers, param_space, tune_config
 from tuning.space import Axis
 
 VALIDATIONS = 4

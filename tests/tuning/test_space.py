@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from data.dotted_keys import attribute
 from job.settings.cli import overridden
 from job.settings.config import Config
-from tuning.search import SearchOptions, check_search
+from tuning.options import SearchOptions
+from tuning.search import check_search
 from tuning.space import FIXED, Axis, names, read_space
 
 MEL = "train.loss_weights.mel"

@@ -27,6 +27,10 @@ class PreparationError(ValueError):
     """Preparation cannot continue, whatever the lines say; what was written is kept."""
 
 
+class DiedError(PreparationError):
+    """A process died, and was not or cannot be started again."""
+
+
 def resource(name: str) -> float:
     """Return how much the cluster has of CPU or GPU."""
     return ray.cluster_resources().get(name, 0)
@@ -144,14 +148,14 @@ def results(dataset: ray.data.Dataset) -> Iterator[pa.Table]:
     """Run a dataset of packed tables; yield them.
 
     Raises:
-        PreparationError: processes died too often.
+        DiedError: processes died too often.
     """
     _quieten(dataset)
     blocks = dataset.iter_batches(batch_size=1, batch_format="pyarrow", prefetch_batches=0)
     try:
         yield from map(unpacked, blocks)
     except (RayActorError, WorkerCrashedError, OutOfMemoryError) as error:
-        raise PreparationError(
+        raise DiedError(
             f"a process of the preparation died {RESTARTS + 1} times ({_first_line(error)}): see "
             "whether the memory suffices, then run python -m job.prepare again: it keeps what is "
             "finished"

@@ -72,7 +72,7 @@ with refusing():
         WorkerGroupStartupTimeoutError,
         raised_by_worker,
     )
-    from job.on_ray.private.output import show_only
+    from job.on_ray.private.output import show_only, taking
     from job.on_ray.private.policies import (
         ElasticPolicy,
         ForgivingPolicy,
@@ -128,4 +128,5 @@ __all__ = [
     "show_only",
     "start_cleaners_of",
     "start_on_loopback",
+    "taking",
 ]

@@ -1,6 +1,7 @@
 """What a driver prints of the output of the cluster's other processes."""
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -20,15 +21,45 @@ def show_only(shown: Callable[[str], bool]) -> None:
     Args:
         shown: whether a line is printed.
     """
-    for name, printed in list(dispatcher.handlers):
-        if name == PRINTS:
-            dispatcher.remove_handler(name)
-            dispatcher.add_handler(name, partial(_pass_on, printed, shown))
+    for printed in _printers():
+        _print_by(partial(_pass_on, printed, shown, {}))
+
+
+@contextlib.contextmanager
+def taking(take: Callable[[str], bool], as_output: bool) -> Iterator[None]:
+    """Have this driver hand on lines, within the block; it prints the others as ever.
+
+    Args:
+        take: is given a line, in a thread of Ray's; tells whether it was taken.
+        as_output: whether what others say on standard error goes to standard output.
+    """
+    before = _printers()
+    instead = {"is_err": False} if as_output else {}
+    for printed in before:
+        _print_by(partial(_pass_on, printed, lambda line: not take(line), instead))
+    try:
+        yield
+    finally:
+        for printed in before:
+            _print_by(printed)
+
+
+def _printers() -> list[Callable[[dict[str, Any]], None]]:
+    """Return who prints: nobody in a process that is no driver."""
+    return [printed for name, printed in list(dispatcher.handlers) if name == PRINTS]
+
+
+def _print_by(printed: Callable[[dict[str, Any]], None]) -> None:
+    dispatcher.remove_handler(PRINTS)
+    dispatcher.add_handler(PRINTS, printed)
 
 
 def _pass_on(
-    printed: Callable[[dict[str, Any]], None], shown: Callable[[str], bool], batch: dict[str, Any]
+    printed: Callable[[dict[str, Any]], None],
+    shown: Callable[[str], bool],
+    instead: dict[str, Any],
+    batch: dict[str, Any],
 ) -> None:
     lines = [line for line in batch["lines"] if shown(line)]
     if lines:
-        printed(batch | {"lines": lines})
+        printed(batch | instead | {"lines": lines})

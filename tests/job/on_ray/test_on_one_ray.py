@@ -20,7 +20,8 @@ from tests.job.conftest import DEMO, overrides
 from tests.tuning.test_search import BEST_MEL, BEST_SCORE, RANGE, VALIDATIONS, objective
 from trainable.config import TrainConfig
 from tuning.capacity import HEAD
-from tuning.search import SearchOptions, param_space, tune_config
+from tuning.options import SearchOptions
+from tuning.search import param_space, tune_config
 
 GPUS = 1  # of Ray; torch sees none
 BLIND = "torch sees none"

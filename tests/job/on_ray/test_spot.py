@@ -8,6 +8,7 @@ from email.utils import format_datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+import ray
 from ray.exceptions import AuthenticationError
 
 from job import spot
@@ -97,7 +98,7 @@ def test_a_cluster_that_does_not_know_us_is_told_in_a_line(monkeypatch, capsys):
     def refuses(*_: object, **__: object) -> None:
         raise AuthenticationError("Unauthorized:\nMissing authentication token")
 
-    monkeypatch.setattr(spot.ray, "init", refuses)
+    monkeypatch.setattr(ray, "init", refuses)
     assert spot.main(["--cloud", "none"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: the cluster asks for its token: set RAY_AUTH_MODE=token")

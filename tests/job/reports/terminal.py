@@ -16,6 +16,7 @@ from unittest import mock
 import pyte
 
 GOLDEN = Path(__file__).parent / "golden"
+RECORDED = Path(__file__).parent / "recorded.log"
 ROWS = 100
 
 

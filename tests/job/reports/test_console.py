@@ -9,18 +9,21 @@ from types import SimpleNamespace
 
 import pandas as pd
 import pytest
+from ray._private.ray_logging import WorkerStandardStreamDispatcher
 
 import job.prepare
 from data.corpus.ledger import Ledger, Reject
 from data.corpus.progress import Progress
 from data.rejected import Reason
-from job.reports import console
+from job.on_ray.private import output, taking
+from job.reports import console, forwarded
 from job.reports.console import stage, starting, table
+from job.reports.forwarded import listen
 from job.reports.outcome import summary
 from job.reports.progress import Scores, Step, clock, follow, two_lines
 from job.settings.cli import parse, parser
 from tests.job.conftest import DEMO
-from tests.job.reports.terminal import assert_golden, terminal
+from tests.job.reports.terminal import GOLDEN, RECORDED, assert_golden, terminal
 from trainable.config import CheckpointConfig
 from trainable.run.format import CHECKSUMS, checkpoint_name
 from tuning.results import Results
@@ -30,7 +33,6 @@ from tuning.sweep import summary as sweep_summary
 from tuning.watch import Watch
 
 WIDTHS = pytest.mark.parametrize("columns", [80, 120])
-RECORDED = Path(__file__).parent / "recorded.log"
 RANKING = CheckpointConfig()
 SPACE = {
     "train.loss_weights.mel": Axis("grid", (15.0, 45.0)),
@@ -69,6 +71,61 @@ def test_a_training_on_a_terminal(tmp_path, cfg, columns):
     assert "parameters" not in "".join(screen.lines)
     at = next(i for i, line in enumerate(screen.lines) if line.startswith("step 12/12 "))
     assert [len(line) for line in screen.lines[at : at + 2]] == [columns, columns]
+
+
+@pytest.fixture
+def cluster(monkeypatch):
+    """What a driver is told of what the cluster's processes print; it shows that in its way."""
+    told = WorkerStandardStreamDispatcher()
+
+    def printed(batch: dict) -> None:
+        for line in batch["lines"]:
+            stream = sys.stderr if batch["is_err"] else sys.stdout
+            print(f"(worker) {line}", file=stream, flush=True)
+
+    told.add_handler("ray_print_logs", printed)
+    monkeypatch.setattr(output, "dispatcher", told)
+    monkeypatch.setattr(forwarded, "ON_THE_WAY_S", 0.0)
+    return told
+
+
+def show_training_on(cluster: WorkerStandardStreamDispatcher, log: Path, other: str = "") -> None:
+    """A training as the driver on a cluster sees it: what is said comes from other machines."""
+    with (
+        starting("starting Ray", contextlib.nullcontext()),
+        listen(log, RANKING, "placing 2 workers", taking),
+    ):
+        lines = RECORDED.read_text(encoding="utf-8").splitlines()
+        said = [line for line in lines if " DEBUG " not in line]
+        cluster.emit({"lines": said[:-1], "is_err": False})
+        if other:
+            cluster.emit({"lines": [other], "is_err": True})
+        cluster.emit({"lines": said[-1:], "is_err": False})
+
+
+@WIDTHS
+def test_a_training_of_a_cluster_on_a_terminal(tmp_path, cluster, columns):
+    """The screen of one machine but for a detail, and what others say above the two lines."""
+    with terminal(columns) as screen:
+        show_training_on(cluster, tmp_path / "rank-0.log", "a warning")
+    golden = (GOLDEN / f"train-{columns}.txt").read_text(encoding="utf-8").splitlines()
+    end = next(i for i, line in enumerate(golden) if line.startswith("run demo"))
+    golden = [line for line in golden[:end] if line != "✓ the first steps: 0.0 s"]
+    *before, other, first, second = screen.masked.splitlines()
+    assert [*before, first, second] == golden
+    assert other == "(worker) a warning"
+    cluster.emit({"lines": ["later"], "is_err": False})
+
+
+def test_a_training_of_a_cluster_elsewhere(tmp_path, cluster, capsys):
+    """As in `ray job submit`: rank 0's lines without Ray's mark, all others with it."""
+    show_training_on(cluster, tmp_path / "rank-0.log", "a warning")
+    cluster.emit({"lines": ["afterwards"], "is_err": True})
+    told = capsys.readouterr()
+    log = RECORDED.read_text(encoding="utf-8").splitlines()
+    begin = ["starting Ray ...", "starting Ray: 0.0 s", "placing 2 workers ..."]
+    assert told.out.splitlines() == begin + [line for line in log if " DEBUG " not in line]
+    assert told.err.splitlines() == ["(worker) a warning", "(worker) afterwards"]
 
 
 def test_a_training_elsewhere(tmp_path, monkeypatch):

@@ -1,6 +1,7 @@
 """Help: examples first, a screenful, every key with its words, under the name it was called by."""
 
 import importlib
+import json
 import re
 import shlex
 import subprocess
@@ -9,8 +10,9 @@ import sys
 import pytest
 
 from data.declared import declared
+from job.options import show_help
 from job.settings.cli import ConfigParser, parse, parser
-from job.settings.commands import COMMANDS, Command
+from job.settings.commands import COMMANDS, Command, command_of
 from job.settings.config import Config
 from job.settings.keys import declared_at, known_keys, meanings
 from tests.job.conftest import DEMO
@@ -118,15 +120,37 @@ def test_a_mistake_is_told_as_by_the_module_itself(call):
 
 
 @pytest.mark.processes
-@pytest.mark.parametrize("argv", [[], ["train", "--help"], ["trian"]])
-def test_help_imports_neither_torch_nor_ray(argv):
+def test_help_imports_neither_torch_nor_ray():
+    """Of no command, whether it is called by its name or as a module, nor does a wrong name."""
+    called = [["job"], ["job", "trian"]]
+    for command in COMMANDS:
+        called += [[command.module, "--help"], ["job", command.name, "--help"]]
     code = (
-        "import atexit, runpy, sys\n"
-        "heavy = {'torch', 'ray', 'pandas', 'pyarrow', 'transformers'}\n"
-        "atexit.register(lambda: print('imported', *heavy & set(sys.modules)))\n"
-        "runpy.run_module('job', run_name='__main__')"
+        "import contextlib, json, runpy, sys\n"
+        "heavy = {'torch', 'ray', 'transformers', 'matplotlib'}\n"
+        "for called in json.loads(sys.stdin.read()):\n"
+        "    sys.argv = called\n"
+        "    with contextlib.suppress(SystemExit):\n"
+        "        runpy.run_module(called[0], run_name='__main__')\n"
+        "    print('imported', *called, *heavy & set(sys.modules))"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code, *argv], cwd=ROOT, capture_output=True, text=True, timeout=60
+        [sys.executable, "-W", "ignore", "-c", code],
+        cwd=ROOT,
+        input=json.dumps(called),
+        capture_output=True,
+        text=True,
+        timeout=100,
     )
-    assert done.stdout.splitlines()[-1] == "imported", done.stdout + done.stderr
+    told = [line for line in done.stdout.splitlines() if line.startswith("imported ")]
+    assert told == [" ".join(["imported", *words]) for words in called], done.stderr
+    assert done.stdout.count("usage: python -m ") == len(called) - 1
+
+
+@pytest.mark.parametrize("words", [["job.submit"], ["job", "submit"]], ids=" ".join)
+def test_help_that_is_passed_on_is_not_the_commands_own(monkeypatch, words):
+    """`--help` behind the module is for the module."""
+    monkeypatch.setattr(sys, "argv", [*words, "--", "job.train", "--help"])
+    show_help(command_of("job.submit"), sys.argv[len(words) :])
+    monkeypatch.setattr(sys, "argv", [*words, "--retry", "no", "--help"])
+    show_help(command_of("job.submit"), sys.argv[len(words) :])

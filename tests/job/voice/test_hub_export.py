@@ -297,3 +297,28 @@ def test_options_that_cannot_be_are_refused_first(options, message, run, tmp_pat
     with pytest.raises(ValueError, match=message):
         exported(run, tmp_path / "out", *options)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.medium
+@pytest.mark.parametrize("form", ["safetensors", "reference"])
+def test_a_voice_in_half_precision_says_the_same(tmp_path, form, capsys):
+    checkpoint = tiny_checkpoint(tmp_path)
+    sizes, waves = [], []
+    for name, options in (("whole", ["--without-optimizer"]), ("half", ["--half"])):
+        argv = ["--checkpoint", str(checkpoint), "--out", str(tmp_path / name), "--format", form]
+        assert export_command.main([*argv, *options, "--networks", "g"]) == 0
+        (weights,) = (tmp_path / name).glob("G_7.*")
+        sizes.append(weights.stat().st_size)
+        argv = ["--checkpoint", str(tmp_path / name), "--speaker", "en", "--sdp-ratio", "0", *HELLO]
+        assert synthesize.main([*argv, "--out", str(tmp_path / f"{name}.wav")]) == 0
+        waves.append(soundfile.read(tmp_path / f"{name}.wav")[0])
+    assert 0.45 < sizes[1] / sizes[0] < 0.6
+    assert sorted(path.name for path in (tmp_path / "half").iterdir())[1:] == ["config.json"]
+    assert len(waves[0]) == len(waves[1])
+    assert np.corrcoef(*waves)[0, 1] > 0.99
+
+
+def test_half_precision_is_for_weights_alone(tmp_path):
+    argv = ["--checkpoint", "runs/x", "--out", str(tmp_path), "--format", "onnx", "--half"]
+    with pytest.raises(ValueError, match="--half is not of --format onnx: leave it out"):
+        export_command.main(argv)
