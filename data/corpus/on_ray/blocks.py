@@ -4,7 +4,6 @@ import contextlib
 import logging
 from collections.abc import Callable, Iterator
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -111,7 +110,7 @@ def dataset_of(blocks: TableFile) -> ray.data.Dataset:
     return read_here(partial(_read, blocks.path, len(blocks.batches)))
 
 
-def _read(path: Path, count: int) -> Iterator[Block]:
+def _read(path: str, count: int) -> Iterator[Block]:
     """Yield the batches of a file, packed."""
     yield from map(packed, read_batches(path, count))
 
