@@ -1,10 +1,10 @@
 """What the stream itself costs, and whether training waits for it: `python -m benchmarks.stream`.
 
-It is training's own stream (data/stream/micro_batches.py) of G = W = 8 ranks, one group of one
-dataset, whose loaders return made-up micro-batches at once. The ranks are threads of this process;
-a step is a sleep of 0.25 s, and a step waits for the last rank. It goes over ten datasets' worth of
-steps, 2,048 micro-batches each, and each of them is a dataset of its own: in training one is much
-longer.
+First it measures training's own stream (data/stream/micro_batches.py) of G = W = 8 ranks, one
+group, whose loaders return made-up micro-batches at once. The ranks are threads of this process; a
+step is a sleep of 0.25 s (`--step-s` more on a busy machine: CPU seconds are what counts), and a
+step waits for the last rank. Every 2,048 micro-batches a dataset
+ends, so that some do; in training one is much longer.
 
 coordination_ms      CPU milliseconds per micro-batch of all that a group has once: the coordinator
                      that executes its dataset, its orders and its source; median over the run, so
@@ -13,15 +13,19 @@ group_per_s          micro-batches that a group can be dealt per CPU second of t
 micro_batches_per_s  micro-batches that 512 ranks can be dealt per CPU second of each of these
                      processes: nothing exists once for the whole run, and 512 ranks have 64 groups
 loader_ms, rank_ms   CPU milliseconds per micro-batch of the loaders, and of the ranks
-waiting_share        share of the time that ranks wait for micro-batches that are not ready: for 8
-                     as measured, from the first step on. (That a rank's thread is woken late, as
-                     two cores for all do it, is not counted.) 64 and 512 ranks are 8 and 64 such
-                     groups that know nothing of each other, and cannot be run on one machine. They
-                     are simulated: each step takes as long as the group that waits longest, all
-                     groups begin like the measured one, and the steps behind the first are drawn
-                     from its steps, each group's from another place on
-waits                the longest waits of the measured group, in seconds
-ray_data_from        first step that Ray Data loaded; before it, ranks load their own
+opening_s            CPU seconds of a dataset and its loaders until they deliver
+measured             of the measured run, on the cores of this machine and beside what else it does:
+                     `waiting_share`, the share of the time that ranks waited for micro-batches that
+                     were not ready; `waits`, the longest ones in seconds; `ray_data_from`, the
+                     first step that Ray Data loaded
+
+Then it simulates 8, 64 and 512 ranks with these costs, on a clock of its own and with a core for
+each process (benchmarks/stream_clock.py), as no machine could run 64 groups, nor tell the stream
+from what else it does:
+
+waiting_share        share of the time that ranks wait, over ten datasets' worth of steps, each of
+                     2,048 micro-batches of a group: from the first step on, with the starts of all
+                     datasets
 """
 
 import argparse
@@ -41,6 +45,7 @@ import numpy as np
 import psutil
 import pyarrow as pa
 
+from benchmarks.stream_clock import Costs, Run, waits_of
 from data.config import PlanConfig
 from data.plan.epoch_plan import Position
 from data.shards.manifest import COLUMNS, write_manifest
@@ -60,8 +65,9 @@ STEP_S = 0.25
 UTTERANCES = 4096
 FRAMES = 100
 TOKENS = 10
-WARM_UP_S = 30.0  # until processes have started
 LARGEST = 512
+
+Sample = tuple[int, dict[str, float]]  # steps taken, CPU seconds by kind
 
 KINDS = {
     "coordination": ("SplitCoordinator", "Orders", "ReadSource"),
@@ -99,15 +105,17 @@ class MadeUpRows:
 class Lockstep:
     """Ranks as threads, whose steps begin when all have their micro-batches."""
 
-    def __init__(self, spec: StreamSpec, steps: int):
+    def __init__(self, spec: StreamSpec, steps: int, step_s: float):
         """Begin.
 
         Args:
             spec: names the data.
             steps: number of steps.
+            step_s: seconds of a step.
         """
         self.spec = spec
         self.steps = steps
+        self.step_s = step_s
         self.barrier = threading.Barrier(RANKS)
         self.name = ""
         self.waits = np.zeros((steps, RANKS))
@@ -158,7 +166,7 @@ class Lockstep:
             if stream.alone_since is None:
                 self.ray_data_from = min(self.ray_data_from, step)
             self.barrier.wait()
-            time.sleep(STEP_S)
+            time.sleep(self.step_s)
             if rank == 0:
                 self.taken = step + 1
         steps.close()
@@ -204,7 +212,7 @@ def cpu_seconds() -> dict[str, float]:
     return found
 
 
-def sampled(lockstep: Lockstep, every_s: float) -> Iterator[tuple[int, dict[str, float]]]:
+def sampled(lockstep: Lockstep, every_s: float) -> Iterator[Sample]:
     """Yield the number of steps taken and CPU seconds by kind, every few seconds while it runs."""
     thread = threading.Thread(target=lockstep.run)
     thread.start()
@@ -213,8 +221,10 @@ def sampled(lockstep: Lockstep, every_s: float) -> Iterator[tuple[int, dict[str,
         thread.join(every_s)
 
 
-def per_micro_batch(samples: list[tuple[int, dict[str, float]]]) -> dict[str, float]:
-    """Return CPU milliseconds per micro-batch by kind: medians, as processes start and end too.
+def per_micro_batch(samples: list[Sample]) -> dict[str, list[float]]:
+    """Return CPU seconds per micro-batch by kind, between every two samples.
+
+    Between some, processes ended, whose CPU seconds are missing.
 
     Args:
         samples: numbers of steps taken, and CPU seconds by kind until then.
@@ -222,65 +232,107 @@ def per_micro_batch(samples: list[tuple[int, dict[str, float]]]) -> dict[str, fl
     costs: dict[str, list[float]] = {kind: [] for kind in samples[0][1]}
     for (step, before), (end, after) in pairwise(samples):
         for kind, found in costs.items():
-            if end > step:
-                found.append(1e3 * (after[kind] - before[kind]) / ((end - step) * RANKS))
-    return {kind: median(found) for kind, found in costs.items()}
+            if end > step and after[kind] >= before[kind]:
+                found.append((after[kind] - before[kind]) / ((end - step) * RANKS))
+    return costs
 
 
-def waiting_share(waits: np.ndarray, groups: int) -> float:
-    """Return the share of the time that ranks wait for the last of some groups.
+def opening_of(samples: list[Sample], delivers: int) -> float:
+    """Return CPU seconds of a group's first dataset and its loaders, until it delivers a step."""
+    began = next(spent for step, spent in samples if step > delivers)
+    return began["coordination"] + began["loader"]
+
+
+def share_of(waits: np.ndarray, step_s: float = STEP_S) -> float:
+    """Return the share of the time that training waits, from its seconds before each step."""
+    return float(waits.sum() / (waits.sum() + step_s * len(waits)))
+
+
+def measure(cfg: Config, folder: str, steps: int, step_s: float, simulated: int) -> dict[str, Any]:
+    """Return the figures.
 
     Args:
-        waits: seconds that the measured group waited before each step, [steps].
-        groups: number of groups.
+        cfg: configuration of a run.
+        folder: where its manifest is written.
+        steps: number of steps that are measured.
+        step_s: seconds of each of them.
+        simulated: number of steps that are simulated.
     """
-    steps = len(waits) // groups  # as many micro-batches for any number of ranks
-    rng = np.random.default_rng(0)
-    begins = [0, *rng.integers(1, len(waits) - steps + 1, groups - 1)]
-    drawn = np.array([np.concatenate([waits[:1], waits[i + 1 : i + steps]]) for i in begins])
-    longest = drawn.max(axis=0).sum()
-    return float(longest / (longest + STEP_S * steps))
-
-
-def measure(cfg: Config, folder: str, steps: int) -> dict[str, Any]:
-    """Return the figures."""
     datasets.MICRO_BATCHES_PER_DATASET = MICRO_BATCHES
     spec = spec_of(cfg, folder)
     schedule_of(spec)  # as a worker does before it opens a stream
-    lockstep = Lockstep(spec, steps)
+    lockstep = Lockstep(spec, steps, step_s)
     samples = list(sampled(lockstep, 2.0))
-    began = next((i for i, (step, _) in enumerate(samples) if step * STEP_S > WARM_UP_S), 0)
-    costs = per_micro_batch(samples[began:])
+    if lockstep.ray_data_from == steps:
+        raise SystemExit(
+            f"Ray Data has not begun within {steps} steps: on a busy machine, let them take longer "
+            "(--step-s)"
+        )
+    began = next(i for i, (step, _) in enumerate(samples) if step > lockstep.ray_data_from)
+    found = per_micro_batch(samples[began:])
+    middle = {kind: median(values) for kind, values in found.items()}
+    opening = opening_of(samples, lockstep.ray_data_from)
+    per_s = 1 / middle["coordination"]
     waits = lockstep.waits.max(axis=1)
-    per_s = 1e3 / costs["coordination"]
+
     return {
         "micro_batches_per_s": per_s * LARGEST / RANKS,
         "group_per_s": per_s,
-        **{f"{kind}_ms": cost for kind, cost in costs.items()},
-        "waiting_share": {
-            str(ranks): waiting_share(waits, ranks // RANKS) for ranks in (8, 64, LARGEST)
+        **{f"{kind}_ms": 1e3 * cost for kind, cost in middle.items()},
+        "opening_s": opening,
+        "waiting_share": simulate(cfg, Costs(**found, opening=opening), simulated),
+        "measured": {
+            "waiting_share": share_of(waits, step_s),
+            "waits": sorted(waits.round(3).tolist())[-8:],
+            "ray_data_from": lockstep.ray_data_from,
+            "steps": steps,
+            "step_s": step_s,
         },
-        "waits": sorted(waits.round(3).tolist())[-8:],
-        "ray_data_from": lockstep.ray_data_from,
-        "steps": steps,
     }
+
+
+def simulate(cfg: Config, costs: Costs, steps: int) -> dict[str, float]:
+    """Return the share of the time that 8, 64 and 512 ranks wait, by their number."""
+    data, per_dataset = cfg.data, MICRO_BATCHES // RANKS
+
+    def share(groups: int) -> float:
+        run = Run(groups, RANKS, data.loader_count, data.prefetch_steps, steps, per_dataset, STEP_S)
+        return share_of(waits_of(run, costs))
+
+    return {str(ranks): share(ranks // RANKS) for ranks in (8, 64, LARGEST)}
 
 
 def main() -> None:
     """Run the command."""
     made = argparse.ArgumentParser(prog="python -m benchmarks.stream", description=__doc__)
-    made.add_argument("--datasets", type=int, default=10, help="so many datasets' worth of steps")
+    made.add_argument(
+        "--datasets", type=int, default=10, help="so many datasets' worth of steps are simulated"
+    )
+    made.add_argument("--steps", type=int, default=480, help="so many steps are measured")
+    made.add_argument("--step-s", type=float, default=STEP_S, help="seconds of a measured step")
     made.add_argument(
         "--loaders", type=int, default=4, help="data.loaders; its auto has 16 for eight GPUs"
     )
+    made.add_argument(
+        "--only-simulate",
+        type=float,
+        nargs=4,
+        metavar=("COORDINATION_MS", "LOADER_MS", "RANK_MS", "OPENING_S"),
+        help="with these costs; measures nothing, and starts no Ray",
+    )
     made.add_argument("--json", type=Path, help="write the figures")
     args = made.parse_args()
-    os.environ.setdefault("RAY_worker_niceness", "0")
-    with tempfile.TemporaryDirectory() as folder:
-        cfg = with_absolute_paths(read_config(DEMO))
-        cfg = replace(cfg, data=replace(cfg.data, loaders=args.loaders))
-        with ray_session(cfg):
-            result = measure(cfg, folder, args.datasets * MICRO_BATCHES // RANKS)
+    cfg = with_absolute_paths(read_config(DEMO))
+    cfg = replace(cfg, data=replace(cfg.data, loaders=args.loaders))
+    simulated = args.datasets * MICRO_BATCHES // RANKS
+    if args.only_simulate:
+        coordination, loader, rank, opening = args.only_simulate
+        costs = Costs([coordination / 1e3], [loader / 1e3], [rank / 1e3], opening)
+        result: dict[str, Any] = {"waiting_share": simulate(cfg, costs, simulated)}
+    else:
+        os.environ.setdefault("RAY_worker_niceness", "0")
+        with tempfile.TemporaryDirectory() as folder, ray_session(cfg):
+            result = measure(cfg, folder, args.steps, args.step_s, simulated)
     print(json.dumps(result, indent=1))
     if args.json:
         args.json.write_text(json.dumps(result, indent=1), encoding="utf-8")

@@ -12,7 +12,7 @@ import re
 import stat
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TypeVar
 from urllib.parse import parse_qsl
@@ -367,7 +367,16 @@ def content_version(uri: str) -> str | None:
 def put_file(uri: str, content: bytes) -> None:
     """Write a file so that every reader sees either the old content or the new.
 
-    Object stores work like this; on local disks a rename does it.
+    Raises: see `put_parts`.
+    """
+    put_parts(uri, [content])
+
+
+def put_parts(uri: str, content: Iterable[bytes]) -> None:
+    """Write a file of parts so that every reader sees either the old content or the new.
+
+    Object stores work like this, with one request; on local disks a rename does it, and the parts
+    need not be in memory together.
 
     Raises:
         OSError: it cannot be written; nothing is left of it.
@@ -376,12 +385,13 @@ def put_file(uri: str, content: bytes) -> None:
     with reachable(uri):
         fs, path = located(uri)
         if not isinstance(fs, LocalFileSystem):
-            fs.pipe_file(path, content)
+            fs.pipe_file(path, b"".join(content))
             return
         part = f"{path}.{uuid.uuid4().hex}{PART_SUFFIX}"  # two writers of one file do not meet
         fs.makedirs(path.rpartition("/")[0], exist_ok=True)
         try:
-            fs.pipe_file(part, content)
+            with fs.open(part, "wb") as file:
+                file.writelines(content)
             Path(part).replace(path)  # never into a folder of this name
         except OSError as error:
             with contextlib.suppress(OSError):  # on a full disk the part takes up space

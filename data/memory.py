@@ -2,6 +2,8 @@
 
 import ctypes
 
+import pyarrow as pa
+
 KEPT_BYTES = 1 << 30
 # parameters of mallopt, as in malloc.h
 M_TRIM_THRESHOLD = -1
@@ -24,6 +26,7 @@ def keep_freed_memory() -> None:
 
 
 def give_back_freed_memory() -> None:
-    """Hand what this process has freed back to the system; only glibc can do it."""
+    """Hand what this process has freed back to the system; of the allocators, glibc's can do it."""
+    pa.default_memory_pool().release_unused()
     if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
         trim(0)

@@ -10,6 +10,7 @@ import re
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -19,7 +20,7 @@ from job.options.convert_config import command_line
 from job.settings.checks import check
 from job.settings.cli import read_config, run
 from job.settings.paths import named_path, output_file
-from job.settings.reference_config import converted
+from job.settings.reference_config import SAME, converted
 from job.settings.reference_project import CONFIG_YML, find_project, of_project, wavlm_of
 
 HEADER = """\
@@ -70,7 +71,10 @@ def convert(uri: str, data_root: str | None = None) -> tuple[str, list[str]]:
     source = " ".join(uri.rpartition("/")[2].split())
     text = HEADER.format(source=source, not_used=lines or "#   nothing")
     text += yaml.safe_dump(nested(found.ours), sort_keys=False, allow_unicode=True)
-    check_text(text)
+    try:
+        check_text(text)
+    except ValueError as error:
+        raise ValueError(f"{error}{their_name(str(error))}") from error
     return text, found.notes + [f"not used: {key}: {reason}" for key, reason in reasons.items()]
 
 
@@ -82,16 +86,39 @@ def read_reference(uri: str) -> dict:
         OSError: it cannot be read.
     """
     try:
-        reference = json.loads(read_file(uri))
+        reference = json.loads(read_file(uri), object_pairs_hook=_section)
     except PathError:
         raise
-    except (ValueError, RecursionError) as error:
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"{uri} is not JSON: {error}") from error
+    except ValueError as error:
+        raise ValueError(f"{uri}: {error}") from error
     if not isinstance(reference, dict):
         raise ValueError(
             f"{uri} holds no JSON object of sections: give the reference trainer's config.json"
         )
     return reference
+
+
+def _section(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return a section of a JSON file.
+
+    Raises:
+        ValueError: it has a key twice, of which one would be lost.
+    """
+    section = dict(pairs)
+    if len(section) < len(pairs):
+        twice = next(key for key in section if [name for name, _ in pairs].count(key) > 1)
+        raise ValueError(f"{twice} stands there twice: leave one of them")
+    return section
+
+
+def their_name(error: str) -> str:
+    """Return which key of theirs an error is about, to be added; empty if it is named already."""
+    theirs = {ours: key for key, names in SAME.items() for ours in names}
+    theirs["train.checkpoint.keep"] = f"keep_ckpts of config.json or {CONFIG_YML}"
+    named = theirs.get(error.split(" ")[0], "")
+    return f" (there: {named})" if named and not error.startswith(named) else ""
 
 
 def check_text(text: str) -> None:

@@ -32,13 +32,17 @@ def main(argv: Sequence[str]) -> int:
     """Run the command."""
     args = command_line().parse_args(list(argv))
     on_hub = on_hub_of(args)
-    optimizer = not args.without_optimizer
+    optimizer = not (args.without_optimizer or args.half)
+    if args.half and args.format in SPEAKING:
+        raise ValueError(f"--half is not of --format {args.format}: leave it out")
     out = output_folder("--out", args.out)
     source = source_of(args.checkpoint)
     optimizer = optimizer and not is_published(source)
     # inference needs no posterior encoder
     with opened(source, args.weights, speaks_only=args.format in SPEAKING) as folder:
-        files = export(folder, out, args.format, args.networks, optimizer, args.weights, on_hub)
+        files = export(
+            folder, out, args.format, args.networks, optimizer, args.weights, on_hub, args.half
+        )
         # ONNX graphs hold their architecture, and what sbv2 cannot hold is refused; the other
         # formats rely on the reference's code
         notes = [] if args.format in SPEAKING else departures(read_config(folder / CONFIG))

@@ -3,6 +3,7 @@
 from functools import lru_cache
 from urllib.parse import quote, unquote
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -40,14 +41,17 @@ def read_embedded(uri: str) -> bytes:
         OSError: see data.files.read_file.
     """
     file, column, row = _parts(uri)
+    version = content_version(file)
     try:
-        with pq.ParquetFile(Source(file)) as parquet:
-            group, first = _group_of(parquet.metadata, row)
+        _, starts = _opened(file, version)
+        if row >= starts[-1]:
+            raise pa.ArrowInvalid(f"it has {starts[-1]} rows")
+        group = int(np.searchsorted(starts, row, "right")) - 1
         # rows are mostly asked for in their order
-        content = _group(file, content_version(file), f"{column}.bytes", group)
+        content = _group(file, version, f"{column}.bytes", group)
     except pa.ArrowException as error:
         raise RejectedError(Reason.UNREADABLE_AUDIO, f"{file} cannot be read: {error}") from error
-    found = content[row - first].as_py()
+    found = content[row - starts[group]].as_py()
     if found is None:
         raise RejectedError(Reason.MISSING_AUDIO, f"row {row + 1} of {file} holds no recording")
     return found
@@ -58,21 +62,20 @@ def _parts(uri: str) -> tuple[str, str, int]:
     return file, unquote(column), int(row)
 
 
-def _group_of(metadata: pq.FileMetaData, row: int) -> tuple[int, int]:
-    """Return the row group that holds a row, and the group's first row."""
-    first = 0
-    for group in range(metadata.num_row_groups):
-        rows = metadata.row_group(group).num_rows
-        if row < first + rows:
-            return group, first
-        first += rows
-    raise pa.ArrowInvalid(f"it has {first} rows")
+@lru_cache(maxsize=1)
+def _opened(file: str, version: str | None) -> tuple[pq.ParquetFile, np.ndarray]:
+    """Return a file that stays open, and the first row of each of its row groups and of none.
+
+    A footer of many row groups takes long to read. `version` changes with the file.
+    """
+    parquet = pq.ParquetFile(Source(file))
+    footer = parquet.metadata
+    rows = [footer.row_group(group).num_rows for group in range(footer.num_row_groups)]
+    return parquet, np.cumsum([0, *rows])
 
 
 @lru_cache(maxsize=1)
 def _group(file: str, version: str | None, leaf: str, group: int) -> pa.ChunkedArray:
     """Return the recordings of a row group; `version` changes with the file."""
-    with pq.ParquetFile(Source(file)) as parquet:
-        return (
-            parquet.read_row_group(group, columns=[leaf]).column(0).combine_chunks().field("bytes")
-        )
+    parquet, _ = _opened(file, version)
+    return parquet.read_row_group(group, columns=[leaf]).column(0).combine_chunks().field("bytes")

@@ -90,7 +90,8 @@ def decode_and_measure(
     longest = cfg.max_seconds if cfg.trim_db is None else TRIMMED_SECONDS
     channels, wav = _decode_mono(content, rate, longest)
     check_length(len(wav), rate, min_seconds=cfg.min_seconds, max_seconds=longest)
-    if float(np.abs(wav - wav.mean()).max()) < SILENCE_PEAK:
+    mean = wav.mean()
+    if max(wav.max() - mean, mean - wav.min()) < SILENCE_PEAK:
         raise RejectedError(Reason.SILENT, f"never louder than {SILENCE_PEAK} of full scale")
 
     if cfg.trim_db is not None:
@@ -98,12 +99,18 @@ def decode_and_measure(
         check_length(len(wav), rate, **limits)
     measured = look(channels, wav, rate)
     if cfg.peak is not None:
-        wav = wav * np.float32(cfg.peak / np.abs(wav).max())
+        wav = wav * np.float32(cfg.peak / _peak(wav))
     elif cfg.loudness is not None:
         gain_db = cfg.loudness - measure_loudness(wav, rate)
         wav = wav * np.float32(10 ** (gain_db / 20))
-    wav = wav / max(np.float32(1), np.abs(wav).max())
+    peak = _peak(wav)
+    if peak > 1:
+        wav = wav / peak
     return np.ascontiguousarray(wav, dtype=np.float32), measured
+
+
+def _peak(wav: np.ndarray) -> np.float32:
+    return max(wav.max(), -wav.min())
 
 
 def _decode_mono(
@@ -135,7 +142,8 @@ def _decode_mono(
         raise RejectedError(Reason.UNREADABLE_AUDIO, _undecodable(content, error)) from error
     if not np.isfinite(channels).all():
         raise RejectedError(Reason.NOT_FINITE, "the recording holds NaN or infinite samples")
-    wav = channels.mean(axis=1)
+    # numpy takes long for the mean of one
+    wav = channels.mean(axis=1) if channels.shape[1] > 1 else channels[:, 0]
     check_channels(channels, wav)
     if rate != sampling_rate:
         wav = soxr.resample(wav, rate, sampling_rate, quality="HQ")

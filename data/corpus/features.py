@@ -1,5 +1,7 @@
 """The second pass over a corpus, first half: BERT features of the new rows; a block is a shard."""
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import fields
 from typing import TYPE_CHECKING
 
@@ -57,10 +59,17 @@ class BertActor:
     Args:
         cfg: names the models.
         device: device to compute on; the CPU in place of a GPU that torch cannot use.
+        limited: what a batch of texts is computed in.
     """
 
-    def __init__(self, cfg: DataConfig, device: str) -> None:
+    def __init__(
+        self,
+        cfg: DataConfig,
+        device: str,
+        limited: Callable[[], AbstractContextManager] = nullcontext,
+    ) -> None:
         self.cfg = cfg
+        self.limited = limited
         self.device = "cpu" if device == "cuda" and gpu_trouble() else device
         self.models: dict[str, BertFeatures] = {}
 
@@ -71,20 +80,26 @@ class BertActor:
 
         features: dict[int, np.ndarray] = {}
         for language in sorted(set(languages)):
+            self.load(language)
             members = [i for i, other in enumerate(languages) if other == language]
             members.sort(key=lambda i: tokens[i])  # texts of like length pad little
             for start in range(0, len(members), TEXTS_PER_BATCH):
                 batch = members[start : start + TEXTS_PER_BATCH]
-                features |= zip(batch, self._features(language, rows.take(batch)), strict=True)
+                with self.limited():
+                    found = self._features(language, rows.take(batch))
+                features |= zip(batch, found, strict=True)
 
         arrays = [features[i] for i in range(len(languages))]
         content = pa.array([array.tobytes() for array in arrays], pa.binary())
         widths = pa.array([array.shape[1] for array in arrays], pa.int32())
         return rows.append_column("bert", content).append_column("bert_width", widths)
 
-    def _features(self, language: str, rows: pa.Table) -> list[np.ndarray]:
-        """Return arrays float16 [N, width] of rows of one language."""
+    def load(self, language: str) -> None:
+        """Load the model of a language, which may take long."""
         if language not in self.models:
             self.models[language] = bert_features(self.cfg, language, self.device)
+
+    def _features(self, language: str, rows: pa.Table) -> list[np.ndarray]:
+        """Return arrays float16 [N, width] of rows of one language, whose model is loaded."""
         phonemes = [Phonemes(**row) for row in rows.select(_PHONEMES).to_pylist()]
         return self.models[language](phonemes)

@@ -10,6 +10,8 @@ It takes two passes:
    GPUs if there are any) and a writer that decodes the recording again, encodes it and writes the
    shard.
 
+A line that ends a process of either pass is found and rejected (data.corpus.on_ray).
+
 Two passes, because the order of length must be known before shards are written: decoding twice
 costs little (over 1000 x real time), while sorting finished rows would send all audio through the
 object store. So it holds no audio, and features only of the shards in progress.
@@ -24,6 +26,7 @@ a source of Ray Data's reads one block after the other.
 
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from functools import partial
 from typing import Any, TypeVar
 
@@ -35,11 +38,12 @@ import ray.data
 
 from data.config import DataConfig
 from data.corpus.coverage import lacking
-from data.corpus.features import BLOCK, BertActor, shard_block
+from data.corpus.features import BLOCK, shard_block
 from data.corpus.ledger import Ledger
 from data.corpus.on_ray.blocks import (
     RESTARTS,
     TASK_CPUS,
+    DiedError,
     OfBlocks,
     PreparationError,
     dataset_of,
@@ -49,19 +53,19 @@ from data.corpus.on_ray.blocks import (
     results,
     run_pass,
 )
+from data.corpus.on_ray.feature_actor import RowByRow, bert_actor, write_block
 from data.corpus.on_ray.survey_actor import SurveyActor
 from data.corpus.prepared import OF_FILES, changes, prepared_with
 from data.corpus.recipe import Recipe, make_recipe
 from data.corpus.report import save_report
-from data.corpus.survey import count_phones, judge
+from data.corpus.survey import count_phones, fatal, judge
 from data.corpus.tables.files import TableFile, remove_leftovers
 from data.corpus.tables.places import Places
-from data.corpus.tables.records import circumstances
+from data.corpus.tables.records import SURVEYED, circumstances
 from data.corpus.tables.rows import AT_A_TIME, Rows
 from data.corpus.tables.shard_rows import HeldRows
 from data.corpus.tables.surveyed import Surveyed
 from data.corpus.transcript import Transcript, read_transcript
-from data.corpus.writer import write_rows
 from data.files import below
 from data.memory import give_back_freed_memory
 from data.plan.blocks import strip_order
@@ -128,6 +132,32 @@ def _rows_in_shards(cfg: DataConfig, transcript: Transcript) -> tuple[dict, Tabl
     held = _held_rows(cfg.shards)
 
     surveyed = _survey(cfg, transcript, recipe, held)
+    ledger, rows, splits = _judged(cfg, transcript, surveyed, held)
+    if before and before["schema_version"] == SCHEMA_VERSION:
+        _tell_changes(cfg, before, len(rows.new), len(rows))
+    places = _compute(cfg, recipe, rows, held)
+    while places.ended:
+        # others may be kept in their place: those with the same recording
+        _reject_ended(circumstances(cfg, recipe), surveyed, rows, places)
+        held = _held_rows(cfg.shards)
+        ledger, rows, splits = _judged(cfg, transcript, surveyed, held)
+        places = _compute(cfg, recipe, rows, held)
+
+    speakers = number_speakers(rows.codes("speaker")[1], known)
+    header = _header(cfg, recipe, ledger, speakers)
+    header["prepared"] = prepared_with(cfg, transcript, header["languages"])
+    surveyed.compact(rows.line)
+    return header, _manifest_table(rows, splits, places.table())
+
+
+def _judged(
+    cfg: DataConfig, transcript: Transcript, surveyed: Surveyed, held: HeldRows
+) -> tuple[Ledger, Rows, np.ndarray]:
+    """Book every line, tell of it in the terminal and in files; return rows with their splits.
+
+    Raises:
+        ValueError: too many lines are rejected, or none is left to train on.
+    """
     ledger, rows = judge(cfg, transcript, surveyed, held)
     give_back_freed_memory()
     splits = _splits(cfg, rows)
@@ -144,16 +174,22 @@ def _rows_in_shards(cfg: DataConfig, transcript: Transcript) -> tuple[dict, Tabl
     save_report(below(cfg.shards, "report.html"), ledger, phones, warnings, players)
     ledger.check(cfg.max_reject_share, cfg.shards)
     check_training_split(rows, splits)
+    return ledger, rows, splits
 
-    if before and before["schema_version"] == SCHEMA_VERSION:
-        _tell_changes(cfg, before, len(rows.new), len(rows))
-    places = _compute(cfg, recipe, rows, held)
 
-    speakers = number_speakers(rows.codes("speaker")[1], known)
-    header = _header(cfg, recipe, ledger, speakers)
-    header["prepared"] = prepared_with(cfg, transcript, header["languages"])
-    surveyed.compact(rows.line)
-    return header, _manifest_table(rows, splits, places)
+def _reject_ended(
+    circumstances: Mapping[str, str], surveyed: Surveyed, rows: Rows, places: Places
+) -> None:
+    """Let lines that ended processes of the second pass be rejected from now on."""
+    print(f"{len(places.ended)} lines end the process that computes them; without them:")
+    found = []
+    for row, error in places.ended.items():
+        number = int(rows.line[row])
+        line = asdict(rows.lines[number])
+        unread = surveyed.unread.get(number, "")
+        found.append(fatal(circumstances, {**line, "line": number}, error) | {"unread": unread})
+    surveyed.add(pa.Table.from_pylist(found, schema=SURVEYED))
+    surveyed.flush()
 
 
 def check_training_split(rows: Rows, splits: np.ndarray) -> None:
@@ -263,11 +299,13 @@ def survey_blocks(cfg: DataConfig, recipe: Recipe, blocks: TableFile) -> Iterato
     return results(dataset)
 
 
-def _compute(cfg: DataConfig, recipe: Recipe, rows: Rows, held: HeldRows) -> pa.Table:
+def _compute(cfg: DataConfig, recipe: Recipe, rows: Rows, held: HeldRows) -> Places:
     """Run the second pass over rows that no shard holds, one block per shard.
 
+    Once a process of it has died, what is left is computed row by row.
+
     Returns:
-        `shard` and `row` of each of the rows.
+        Where each of the rows lies now, or why it is rejected.
     """
     places = Places(rows, held)
     if len(rows.new):
@@ -277,35 +315,73 @@ def _compute(cfg: DataConfig, recipe: Recipe, rows: Rows, held: HeldRows) -> pa.
             for start in range(0, len(few), cfg.rows_per_shard):
                 blocks.append(table.slice(start, cfg.rows_per_shard))
         give_back_freed_memory()
-        for written in run_pass("features", len(rows.new), feature_blocks(cfg, recipe, blocks)):
-            places.add(written)
-    return places.table()
+        try:
+            for written in run_pass("features", len(blocks), feature_blocks(cfg, recipe, blocks)):
+                places.add(written)
+        except DiedError:
+            left = _left(blocks, places)
+            print("a process died: what is left is computed line by line, to find the one at fault")
+            for written in run_pass("features", len(left), row_blocks(cfg, recipe, left)):
+                places.add(written)
+    return places
+
+
+def _left(blocks: TableFile, places: Places) -> TableFile:
+    """Return the blocks that are in no shard yet."""
+    left = TableFile(BLOCK)
+    for batch in blocks.batches:
+        (first,) = places.rows_of(batch.column("key").slice(0, 1))
+        if places.shard[first] < 0:
+            left.append(pa.Table.from_batches([batch]))
+    return left
 
 
 def feature_blocks(cfg: DataConfig, recipe: Recipe, blocks: TableFile) -> Iterator[pa.Table]:
-    """Yield rows of WRITTEN of batches of BLOCK, each of which becomes a shard; in any order."""
+    """Yield rows of WRITTEN of batches of BLOCK, each of which becomes a shard; in any order.
+
+    Raises:
+        DiedError: a process died. It is not started again, as it may die of a row.
+    """
     cpus, gpus, actors = model_resources("BERT")
     dataset = (
         dataset_of(blocks)
         .map_batches(
             OfBlocks,
-            fn_constructor_args=(BertActor, cfg, "cuda" if gpus else "cpu"),
+            fn_constructor_args=(bert_actor, cfg, "cuda" if gpus else "cpu"),
             batch_size=1,
             batch_format="pyarrow",
             num_cpus=cpus,
             num_gpus=gpus,
-            max_restarts=RESTARTS,
+            max_restarts=0,
             compute=ray.data.ActorPoolStrategy(
                 min_size=1, max_size=min(len(blocks.batches), actors)
             ),
         )
         .map_batches(
-            partial(of_block, partial(write_rows, cfg=cfg, recipe=recipe)),
+            partial(of_block, partial(write_block, cfg=cfg, recipe=recipe)),
             batch_size=1,
             batch_format="pyarrow",
             num_cpus=TASK_CPUS,
-            max_retries=RESTARTS,
+            max_retries=0,
         )
+    )
+    return results(dataset)
+
+
+def row_blocks(cfg: DataConfig, recipe: Recipe, blocks: TableFile) -> Iterator[pa.Table]:
+    """Yield what `feature_blocks` does, row by row, and WRITTEN of those that end their process."""
+    cpus, gpus, actors = model_resources("BERT")
+    process = partial(
+        RowByRow, cfg, recipe, "cuda" if gpus else "cpu", num_cpus=cpus, num_gpus=gpus
+    )
+    dataset = dataset_of(blocks).map_batches(
+        OfBlocks,
+        fn_constructor_args=(process,),
+        batch_size=1,
+        batch_format="pyarrow",
+        num_cpus=0,
+        max_restarts=RESTARTS,
+        compute=ray.data.ActorPoolStrategy(min_size=1, max_size=min(len(blocks.batches), actors)),
     )
     return results(dataset)
 

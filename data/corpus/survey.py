@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -85,7 +86,7 @@ class Surveyor:
             found |= {"key": key, "audio": digest}
             if key == line["key"]:
                 return {**found, "same": True}
-            self._load(line["language"])
+            self.load(line["language"])
             with self.limited():
                 wav, measured = decode_and_measure(audio, self.cfg, measure)
                 phonemes = self._read(line)
@@ -104,7 +105,7 @@ class Surveyor:
             raise
         return {**found, "samples": len(wav), **measured, **vars(phonemes)}
 
-    def _load(self, language: str) -> None:
+    def load(self, language: str) -> None:
         """Let a front end load what it loads with its first text, which is not that line's time."""
         if language not in self.loaded:
             self.loaded.add(language)
@@ -126,12 +127,14 @@ class Surveyor:
         return replace(phonemes, unread=unread)
 
 
-def fatal(circumstances: Mapping[str, str], line: dict, error: RejectedError) -> dict:
+def fatal(
+    circumstances: Mapping[str, str], line: Mapping[str, Any], error: RejectedError
+) -> dict[str, Any]:
     """Return a row of SURVEYED of a line that kills its process, which later runs try again.
 
     Args:
         circumstances: see data.corpus.tables.records.circumstances.
-        line: a row of LINE.
+        line: a row of LINE, or what it has of one.
         error: how the process ended.
     """
     return {
@@ -219,19 +222,12 @@ def judge(
     ledger.quality = inspection.finish(kept)
 
     lines = np.array(kept, np.int64)
-    frames = (lengths["samples"][lines] // cfg.hop_length).astype(np.int32)
-    order = np.lexsort((surveyed.key[lines], frames))
-    lines = lines[order]
-    rows = Rows(
-        transcript.lines,
-        surveyed,
-        lines,
-        in_shards[lines],
-        lengths["samples"][lines],
-        frames[order],
-        lengths["phones"][lines],
-    )
-    return ledger, rows
+    frames = (lengths["samples"] // cfg.hop_length).astype(np.int32)
+    lines = lines[np.lexsort((surveyed.key[lines], frames[lines]))]
+    of_lines = [
+        values[lines] for values in (in_shards, lengths["samples"], frames, lengths["phones"])
+    ]
+    return ledger, Rows(transcript.lines, surveyed, lines, *of_lines)
 
 
 def _measured(surveyed: Surveyed, held: HeldRows, in_shards: np.ndarray) -> pa.Table:

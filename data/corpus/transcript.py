@@ -15,7 +15,6 @@ import glob
 import hashlib
 import json
 import posixpath
-import unicodedata
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -35,11 +34,10 @@ from data.layouts.finding import AUTO, files_in, layout_of
 from data.layouts.layout import DRIVE, FIELDS, OPTIONAL, folder_of, is_absolute, posix_path
 from data.layouts.placing import Placing
 from data.layouts.rows import NOT_UTF_8, rows_of
+from data.names import visible_name
 from data.rejected import Reason
 from data.shards.manifest import SPLITS
 from data.text.languages import LANGUAGES, code_of
-
-_JOINERS = "\u200c\u200d"
 
 
 @dataclass(frozen=True)
@@ -243,20 +241,6 @@ def _check(
 
     uri = path if is_absolute(path) or not root else posixpath.join(root, path)
     return TranscriptLine(source, number, utterance, uri, speaker, code, text, split, raw)
-
-
-def visible_name(name: str) -> str:
-    """Return a name as people see it, composed (NFC) and without invisible characters.
-
-    Characters that join others stay where scripts and emoji need them.
-    """
-    composed = unicodedata.normalize("NFC", name)
-    return "".join(
-        char
-        for index, char in enumerate(composed)
-        if unicodedata.category(char) != "Cf"
-        or (char in _JOINERS and composed[index - 1 : index] > "\u02ff")
-    ).strip()
 
 
 def _text_of(fields: Mapping[str, Any], name: str) -> str:

@@ -53,7 +53,7 @@ def same_names(names: Iterable[str]) -> list[list[str]]:
     """Return groups of names that people would take for one: by case, width, spaces, underscores.
 
     Composed and decomposed letters and invisible characters are no difference to begin with, see
-    data.corpus.transcript.visible_name.
+    data.names.visible_name.
     """
     groups = defaultdict(set)
     for name in names:

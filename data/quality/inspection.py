@@ -1,7 +1,6 @@
 """The inspection of a corpus: each line is compared with the thresholds, and booked."""
 
 import heapq
-from collections import Counter, defaultdict
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -18,6 +17,7 @@ if TYPE_CHECKING:
 
 AT_A_TIME = 4096
 WORST = 20  # lines to listen to
+MOST_KEPT = 8 * WORST
 SHOWN = ("clipped", "bandwidth", "snr", "silence", "level", "rate")
 DIGITS = 4
 
@@ -48,6 +48,8 @@ class Inspection:
         self.gate = Gate(cfg.quality, cfg.sampling_rate, measured, samples, phones, voices)
         self._first: dict[int, TranscriptLine] = {}
         self._book = Book()
+        self._bad: dict[int, Flagged] = {}
+        self._score = self.gate.score
         self._turned_away: list[int] = []
 
     def check(self, number: int, line: "TranscriptLine") -> None:
@@ -64,7 +66,9 @@ class Inspection:
         if not findings:
             return
         bad = next((each for each in findings if each.kind in self.rejected), None)
-        self._book.flagged.append(self._flagged(number, line, findings, bad is not None))
+        flagged = self._flagged(number, line, findings, bad is not None)
+        self._book.flag(flagged)
+        self._keep_if_bad(number, flagged)
         if bad:
             self._turned_away.append(number)
             raise RejectedError(Reason(bad.kind), bad.detail)
@@ -79,12 +83,16 @@ class Inspection:
         chosen = np.array(kept, np.int64)
         self._book.unmeasured = int((~known[chosen]).sum())
         self._book.voices = self._voices(chosen, known)
-        booked = {(line.source, line.number): line for line in self._book.flagged}
         for number in self._worst([*kept, *self._turned_away]):
-            line = self.lines[number]
-            plain = self._flagged(number, line, [], rejected=False)
-            self._book.worst.append(booked.get((line.source, line.number), plain))
+            plain = self._flagged(number, self.lines[number], [], rejected=False)
+            self._book.worst.append(self._bad.get(number, plain))
         return self._book
+
+    def _keep_if_bad(self, number: int, line: Flagged) -> None:
+        """Keep a line that may be one of the worst."""
+        self._bad[number] = line
+        if len(self._bad) > MOST_KEPT:
+            self._bad = {number: self._bad[number] for number in self._worst(list(self._bad))}
 
     def _copies(self, number: int, line: "TranscriptLine") -> list[Finding]:
         """Return that a line sounds like an earlier one, if it does."""
@@ -113,15 +121,13 @@ class Inspection:
         )
 
     def _worst(self, numbers: Sequence[int]) -> list[int]:
-        score = self.gate.score
+        score = self._score
         measured = (number for number in numbers if np.isfinite(score[number]))
         return heapq.nsmallest(WORST, measured, key=lambda number: (-score[number], number))
 
     def _voices(self, kept: np.ndarray, known: np.ndarray) -> dict[str, Voice]:
         """Return speaker -> medians and counts of their lines."""
-        counts: dict[str, Counter[str]] = defaultdict(Counter)
-        for line in self._book.flagged:
-            counts[line.speaker].update(finding.kind for finding in line.findings)
+        counts = self._book.of_speakers
         names = list(self.speakers)
         found = {}
         order = kept[np.argsort(self.speaker[kept], kind="stable")]
@@ -135,7 +141,7 @@ class Inspection:
                 for measure in SHOWN
                 if len(measured)
             }
-            found[name] = Voice(len(lines), len(measured), medians, dict(counts[name]))
+            found[name] = Voice(len(lines), len(measured), medians, dict(counts.get(name, {})))
         return found
 
 

@@ -5,6 +5,7 @@ changed. One spectrogram serves bandwidth, noise and fingerprint.
 """
 
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -79,20 +80,24 @@ def clipped_share(channels: np.ndarray) -> float:
     Args:
         channels: float32 [samples, channels].
     """
-    most = max(_at_the_top(wav) + _at_the_top(-wav) for wav in np.ascontiguousarray(channels.T))
+    most = max(
+        _at_an_end(wav, wav.max(), np.greater_equal) + _at_an_end(wav, wav.min(), np.less_equal)
+        for wav in np.ascontiguousarray(channels.T)
+    )
     return most / len(channels)
 
 
-def _at_the_top(wav: np.ndarray) -> int:
-    """Return how many samples of a channel are clipped at its upper end."""
-    peak = wav.max()
-    if peak <= 2 * LSB:
+def _at_an_end(wav: np.ndarray, end: np.float32, reaches: np.ufunc) -> int:
+    """Return how many samples of a channel are clipped at its upper or lower end."""
+    peak = abs(end)
+    if peak <= 2 * LSB or not reaches(end, 0):
         return 0  # silence is flat too, and no clipping
-    tops = np.flatnonzero(wav >= peak - LSB)
+    tops = np.flatnonzero(reaches(wav, end - np.copysign(LSB, end)))
     ends = np.flatnonzero(np.diff(tops, append=len(wav) + 1) > 1)
     runs = np.diff(ends, prepend=-1)  # their lengths
     flat = int(runs[runs >= LEAST_RUN].sum())
-    at_full_scale = int((wav >= FULL_SCALE).sum()) if peak >= FULL_SCALE else 0
+    full_scale = np.copysign(FULL_SCALE, end)
+    at_full_scale = int(reaches(wav, full_scale).sum()) if peak >= FULL_SCALE else 0
     return max(flat, at_full_scale)
 
 
@@ -104,11 +109,15 @@ def _spectrogram(wav: np.ndarray, rate: int) -> np.ndarray:
     size = 1 << max(4, int(np.log2(rate / FRAMES_PER_SECOND)))
     count = max(1, len(wav) // size)
     frames = np.resize(wav, (count, size)) if len(wav) < size else wav[: count * size]
-    window = np.hanning(size + 1)[:-1].astype(np.float32)
     chosen = frames.reshape(count, size)[:: 2 if count >= MANY_FRAMES else 1]
-    spectrum = np.fft.rfft(chosen * window, axis=1)
+    spectrum = np.fft.rfft(chosen * _window(size), axis=1)
     squares = np.square(spectrum.view(np.float32))
     return squares[:, ::2] + squares[:, 1::2]
+
+
+@cache
+def _window(size: int) -> np.ndarray:
+    return np.hanning(size + 1)[:-1].astype(np.float32)
 
 
 def signal_to_noise(power: np.ndarray, step: float) -> float:

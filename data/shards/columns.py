@@ -32,7 +32,7 @@ TEXTS = ("speaker", "language", "split", "shard")
 NUMBERS = ("frames", "phones", "samples", "row")
 RANGE = ("offset", "length", "checksum")
 DIGESTED = ("id", "key", "speaker", "language", "split", "frames", "phones")
-AT_A_TIME = 1 << 18  # rows that are converted together, to hold little memory
+AT_A_TIME = 1 << 16  # rows that are converted together, to hold little memory
 
 _HEX = np.full(256, 255, np.uint8)  # ASCII -> value of a hexadecimal digit; 255 for other bytes
 _HEX[np.frombuffer(b"0123456789abcdef", np.uint8)] = np.arange(16)

@@ -27,6 +27,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from data.files import below, put_file, read_file, stays_below, version_of
+from data.memory import give_back_freed_memory
 from data.shards.columns import NAMES, NUMBERS, ROWS, Columns, compact
 from data.shards.node_files import node_tables
 from data.shards.ranges import Place, Range
@@ -211,15 +212,22 @@ def write_manifest(uri: str, header: dict, table: pa.Table) -> Manifest:
     schema = _schema(_has_ranges(table))
     table = table.select(schema.names).cast(schema)
     table = table.sort_by([("frames", "ascending"), ("id", "ascending")])
-    sink = io.BytesIO()
-    pq.write_table(table, sink)
-    put_file(below(uri, "manifest.parquet"), sink.getvalue())
+    give_back_freed_memory()
+    _put_table(below(uri, "manifest.parquet"), table)
+    give_back_freed_memory()
 
     columns, digest = columns_of(table)
     header = {"schema_version": SCHEMA_VERSION, **header, "digest": digest}
     text = json.dumps(header, indent=1, sort_keys=True, ensure_ascii=False)
     put_file(below(uri, "manifest.json"), text.encode())
     return Manifest(uri, header, columns)
+
+
+def _put_table(uri: str, table: pa.Table) -> None:
+    """Write a table; nothing of the file stays in this process's memory."""
+    sink = io.BytesIO()
+    pq.write_table(table, sink)
+    put_file(uri, sink.getvalue())
 
 
 def columns_of(table: pa.Table) -> tuple[Columns, str]:

@@ -47,6 +47,12 @@ class RowLoader:
             cfg: how rows are collated, and what becomes of damaged ones.
             min_frames: shorter utterances replace no other.
         """
+        # It imports torch, which takes seconds: here, so that the first call does not wait for it,
+        # and what comes behind it neither. What orders and splits the rows of a dataset imports
+        # this module too, and does without.
+        from data.stream.collate import collate
+
+        self.collate = collate
         self.manifest = manifest
         self.cfg = cfg
         self.reader = ShardReader(cfg.shards)
@@ -127,11 +133,7 @@ class RowLoader:
         return row in self.damaged
 
     def _collated(self, rows: Sequence[int]) -> dict[str, np.ndarray]:
-        # It imports torch, which takes seconds. What orders, reads and splits the rows of a dataset
-        # imports this module too, and does without.
-        from data.stream.collate import collate
-
-        return collate(self._read(rows), rows, self.manifest.speakers, self.cfg)
+        return self.collate(self._read(rows), rows, self.manifest.speakers, self.cfg)
 
     def _read(self, rows: Sequence[int]) -> list[dict]:
         found = self.reader.rows(self.manifest.located(rows))

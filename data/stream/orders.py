@@ -22,6 +22,7 @@ NO_SLOT = -1
 NO_ROWS = np.zeros(0, np.int64)
 BEGIN_AHEAD_S = 1.0  # a dataset's first rows take that long to reach the ranks
 RANKS_PER_DATASET = 8  # a dataset's coordinator executes some 170 rows/s, whatever is in them
+CALLS_PER_LOADER = 2  # of them one computes, while the other's result is stored
 STEPS_TIMED = 8
 
 
@@ -54,6 +55,18 @@ class Group:
         number = rank * groups // world_size
         first, end = (-(-border * world_size // groups) for border in (number, number + 1))
         return cls(number, range(first, end), loaders // groups + (number < loaders % groups))
+
+    def micro_batches_per_call(self, turns: int, ahead: int) -> int:
+        """Return how many a loader makes at a time, at most a step's.
+
+        There are enough calls for every loader within the steps that may be loaded.
+
+        Args:
+            turns: micro-batches of a rank per step.
+            ahead: number of steps that are ordered ahead of the training.
+        """
+        per_step = len(self.ranks) * turns
+        return min(max(per_step * ahead // (CALLS_PER_LOADER * self.loaders), 1), per_step)
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,8 @@ Ray starts a process again that has died, and gives it the same work. A mark tel
 """
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from data.files import below, put_file, read_file, remove_file
 
@@ -26,6 +28,15 @@ class Attempts:
         self.out = out
         self.run = run
 
+    @contextmanager
+    def attempt(self, name: str) -> Iterator[None]:
+        """Begin with something that is done inside, and end it. Raises: see `begin`."""
+        self.begin(name)
+        try:
+            yield
+        finally:
+            self.end(name)
+
     def begin(self, name: str) -> None:
         """Begin with something; `end` tells that it ended, with whatever result.
 
@@ -36,7 +47,10 @@ class Attempts:
         begun = self._count(mark)
         if begun == MOST:
             remove_file(mark)
-            raise DiedError(f"its process died {MOST} times: a crash, or no memory is left")
+            raise DiedError(
+                f"its process died {MOST} times: a crash, no memory is left, or it takes longer "
+                "than data.line_timeout_s allows"
+            )
         put_file(mark, f"{self.run} {begun + 1}".encode())
 
     def end(self, name: str) -> None:

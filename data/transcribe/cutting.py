@@ -14,9 +14,10 @@ import soundfile
 import soxr
 from fsspec.implementations.local import LocalFileSystem
 
+from data.asr_config import AsrConfig
 from data.audio.recording import check_channels
 from data.audio.whole import UNKNOWN_FRAMES, knows_its_length
-from data.config import AsrConfig, DataConfig
+from data.config import DataConfig
 from data.files import UnreachableError, below, located, put_file, reachable
 from data.rejected import Reason, RejectedError
 from data.transcribe.activity import RATE, SpeechDetector, detector
@@ -44,8 +45,19 @@ class Cutter:
         self.make = make
         self.detector: SpeechDetector | None = None
 
-    def __call__(self, source: Source) -> dict[str, Any]:
+    def load(self) -> None:
+        """Load the detector, which may take long."""
+        if self.detector is None:
+            self.detector = self.make(self.cfg.asr)
+
+    def __call__(
+        self, source: Source, goes_on: Callable[[], None] = lambda: None
+    ) -> dict[str, Any]:
         """Cut a recording and write its slices.
+
+        Args:
+            source: the recording.
+            goes_on: called before each block and slice, none of which should take long.
 
         Returns:
             What the journal keeps: `name`, `version`, `rate` (Hz), `samples` (per channel),
@@ -56,14 +68,16 @@ class Cutter:
             OSError: the store does not answer, or a slice cannot be written.
         """
         try:
-            cut = self._cut(source)
+            cut = self._cut(source, goes_on)
         except RejectedError as error:
             return rejected(source, error)
         return {"name": source.name, "version": source.version, "problem": None, **cut}
 
-    def _cut(self, source: Source) -> dict[str, Any]:
+    def _cut(self, source: Source, goes_on: Callable[[], None]) -> dict[str, Any]:
+        self.load()
+        goes_on()
         with opened(source) as file:
-            speech, heard, promised = self._speech(file)
+            speech, heard, promised = self._speech(file, goes_on)
             rate = file.samplerate
             duration = heard / rate
             assert self.detector is not None
@@ -73,6 +87,7 @@ class Cutter:
             kept = [span for span in spans if span[1] - span[0] >= shortest]
             short = [span for span in spans if span[1] - span[0] < shortest]
             for number, (begin, end, _) in enumerate(kept, start=1):
+                goes_on()
                 self._write(file, begin, end, slice_path(source.name, number))
         return {
             "rate": rate,
@@ -82,16 +97,18 @@ class Cutter:
             "too_short": short,
         }
 
-    def _speech(self, file: soundfile.SoundFile) -> tuple[list[Span], int, int]:
+    def _speech(
+        self, file: soundfile.SoundFile, goes_on: Callable[[], None]
+    ) -> tuple[list[Span], int, int]:
         """Return where speech is, how many samples there are, and how many were promised."""
-        if self.detector is None:
-            self.detector = self.make(self.cfg.asr)
+        assert self.detector is not None
         self.detector.begin()
         resampler = soxr.ResampleStream(file.samplerate, RATE, 1, dtype="float32")
         heard = 0
         for block in mono_blocks(file):
             heard += len(block)
             self.detector.hear(resampler.resample_chunk(block))
+            goes_on()
         self.detector.hear(resampler.resample_chunk(np.zeros(0, np.float32), last=True))
         if not heard:
             raise RejectedError(Reason.TOO_SHORT, "it holds no sound")

@@ -1,6 +1,7 @@
 """Reads sounds and has them recognised; what cannot be heard is a result too."""
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -11,14 +12,18 @@ from data.transcribe.recogniser import LONGEST_SECONDS, RATE, Recogniser, Sound
 
 
 def hear_slices(
-    slices: Sequence[dict[str, Any]], cfg: DataConfig, recogniser: Callable[[], Recogniser]
+    slices: Sequence[dict[str, Any]],
+    cfg: DataConfig,
+    recogniser: Recogniser,
+    guarded: Callable[[str], AbstractContextManager] = nullcontext,
 ) -> list[dict[str, Any]]:
     """Recognise slices, or whole recordings.
 
     Args:
         slices: `name`, `version`, `number`, `uri` and `language` (code, or None) of each.
         cfg: the configuration.
-        recogniser: returns what recognises, once there is something to hear.
+        recogniser: is called once there is something to hear.
+        guarded: what a recording, given its URI, is read and decoded in.
 
     Returns:
         What the journal keeps of each: `name`, `version`, `number`; `text`, `language` and
@@ -34,11 +39,12 @@ def hear_slices(
         result |= {"text": "", "language": "", "confidence": None, "problem": None}
         results.append(result)
         try:
-            sounds.append((result, _read(each, cfg)))
+            with guarded(each["uri"]):
+                sounds.append((result, _read(each, cfg)))
         except RejectedError as error:
             result["problem"] = [error.reason.value, error.detail]
     if sounds:
-        heard = recogniser()([sound for _, sound in sounds])
+        heard = recogniser([sound for _, sound in sounds])
         for (result, _), said in zip(sounds, heard, strict=True):
             result |= {
                 "text": said.text,

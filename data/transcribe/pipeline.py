@@ -7,7 +7,8 @@ each result comes back as soon as it is there.
 import json
 import logging
 import uuid
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +18,16 @@ import ray.data
 
 from data.config import DataConfig
 from data.corpus.on_ray.blocks import TASK_CPUS, model_resources, wait_for_room
+from data.corpus.on_ray.limits import time_limit
+from data.files import is_local
 from data.rejected import Reason, RejectedError
 from data.transcribe.attempts import Attempts, DiedError
 from data.transcribe.command import CommandRecogniser
 from data.transcribe.cutting import Cutter, rejected
 from data.transcribe.hearing import hear_slices
 from data.transcribe.listing import Source
-from data.transcribe.recogniser import Recogniser, load_recogniser
-from data.transcribe.work import TranscriptionError, of_hearing
+from data.transcribe.recogniser import Heard, Recogniser, Sound, load_recogniser
+from data.transcribe.work import WHOLE, TranscriptionError, of_hearing
 
 # Ray Data's executor remembers some kB of each block
 BLOCKS = 1600
@@ -106,6 +109,7 @@ class CuttingActor:
     """
 
     def __init__(self, cfg: DataConfig, out: str, run: str) -> None:
+        self.cfg = cfg
         self.cutter = Cutter(cfg, out)
         self.out = out
         self.attempts = Attempts(out, run)
@@ -129,14 +133,16 @@ class CuttingActor:
 
     def _cut(self, source: Source) -> dict[str, Any]:
         """Cut a recording, unless it has ended processes of this run before."""
+        self.cutter.load()
+        waits = not (is_local(source.uri) and is_local(self.out))
         try:
-            self.attempts.begin(source.name)
+            with (
+                self.attempts.attempt(source.name),
+                time_limit(self.cfg.line_timeout_s, waits) as goes_on,
+            ):
+                return self.cutter(source, goes_on)
         except DiedError as error:
-            return rejected(source, RejectedError(Reason.UNREADABLE_AUDIO, str(error)))
-        try:
-            return self.cutter(source)
-        finally:
-            self.attempts.end(source.name)
+            return rejected(source, RejectedError(Reason.CRASHED, str(error)))
 
 
 class HearingActor:
@@ -172,12 +178,30 @@ class HearingActor:
         return _rows([*others, *({"heard": each} for each in heard)])
 
     def _hear(self, slices: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        name = slices[0]["uri"]
-        self.attempts.begin(name)
+        if slices[0]["number"] == WHOLE:
+            return hear_slices(slices, self.cfg, self._attempt, self._guarded)
+        # what was cut here is decoded without danger
+        with self.attempts.attempt(slices[0]["uri"]):
+            return hear_slices(slices, self.cfg, self._recognise)
+
+    @contextmanager
+    def _guarded(self, uri: str) -> Iterator[None]:
+        """Let a recording be decoded, unless it has ended processes of this run before."""
         try:
-            return hear_slices(slices, self.cfg, self._recogniser)
-        finally:
-            self.attempts.end(name)
+            with (
+                self.attempts.attempt(f"decodes {uri}"),
+                time_limit(self.cfg.line_timeout_s, waits=not is_local(uri)),
+            ):
+                yield
+        except DiedError as error:
+            raise RejectedError(Reason.CRASHED, str(error)) from error
+
+    def _attempt(self, sounds: Sequence[Sound]) -> list[Heard]:
+        with self.attempts.attempt(sounds[0].uri):
+            return self._recognise(sounds)
+
+    def _recognise(self, sounds: Sequence[Sound]) -> list[Heard]:
+        return self._recogniser()(sounds)
 
     def _recogniser(self) -> Recogniser:
         if self.recogniser is None:

@@ -14,6 +14,7 @@ from data.transcribe.listing import Source, slice_path
 
 Result = dict[str, Any]
 LOOKS_AT_A_TIME = 16
+WHOLE = 0  # number of a recording that is not cut
 # which slices there are, and what is heard in them, follows from these
 OF_RESULTS = (
     "model",
@@ -149,7 +150,7 @@ def _of_line(line: TranscriptLine, version: str) -> dict[str, Any]:
     return {
         "name": line.uri,
         "version": version,
-        "number": 0,
+        "number": WHOLE,
         "uri": line.uri,
         "language": line.language,
     }

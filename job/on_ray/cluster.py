@@ -25,6 +25,9 @@ from job.on_ray.watching.standard_error import quiet_standard_error
 from job.settings.config import Config
 
 ANSWER_WITHIN_S = 10.0
+SETTINGS_WITHIN_S = 1.0
+# the beginning of a connection, and an empty frame of settings
+HTTP_2 = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\x04\0\0\0\0\0"
 LOOK_WITHIN_S = 60.0  # a process that imports torch
 
 
@@ -66,7 +69,7 @@ def connect() -> None:
     """Connect to the cluster of RAY_ADDRESS.
 
     Raises:
-        ValueError: no cluster is there, or it asks for its token.
+        ValueError: no cluster is there, or one with encrypted channels, or it asks for its token.
     """
     check_address(ray_address())
     try:
@@ -108,12 +111,38 @@ def check_address(address: str) -> None:
     if address in ("auto", "local") or not port.isdigit():
         return
     try:
-        socket.create_connection((host.strip("[]"), int(port)), ANSWER_WITHIN_S).close()
+        with socket.create_connection((host.strip("[]"), int(port)), ANSWER_WITHIN_S) as there:
+            encrypted = is_encrypted(there)
     except OSError as error:
         raise ValueError(
             f"RAY_ADDRESS is {address}: no cluster answers there ({error}): start it, correct the "
             "address, or unset it to run on this machine"
         ) from error
+    ours = os.environ.get("RAY_USE_TLS", "0").lower() in ("1", "true")
+    if encrypted is not None and encrypted != ours:
+        raise ValueError(
+            f"RAY_ADDRESS is {address}: the cluster there {'has' if encrypted else 'has no'} "
+            f"encrypted channels: {'set' if encrypted else 'unset'} RAY_USE_TLS (docs/security.md)"
+        )
+
+
+def is_encrypted(there: socket.socket) -> bool | None:
+    """Tell whether a gRPC server wants TLS; None if it does not say.
+
+    To what begins an unencrypted connection (RFC 9113, section 3.4) one without TLS answers with
+    its settings, one with TLS by ending the connection. Ray itself would wait for minutes.
+
+    Args:
+        there: a new connection.
+    """
+    there.settimeout(SETTINGS_WITHIN_S)
+    try:
+        there.sendall(HTTP_2)
+        return there.recv(1) == b""
+    except TimeoutError:
+        return None
+    except ConnectionError:
+        return True
 
 
 def start_local_ray(cfg: Config) -> None:

@@ -35,6 +35,11 @@ def command_line() -> Arguments:
     made.add_argument(
         "--without-optimizer", action="store_true", help="weights only: a third of the size"
     )
+    made.add_argument(
+        "--half",
+        action="store_true",
+        help="weights in half precision, without the optimizer: a sixth of the size",
+    )
     add_weights(made)
     add_hub(made)
     return made

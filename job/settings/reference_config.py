@@ -10,6 +10,7 @@ from data.text.languages import PUBLISHED
 from job.settings.config import Config
 from job.settings.keys import did_you_mean
 from job.settings.reference_family import VERSION, check_family
+from trainable.weights.speakers import as_lists_name_them
 
 BERT_CHANNELS = 1024  # fixed in its text encoder
 _MODEL = (
@@ -114,8 +115,8 @@ _OWN_KEYS = re.compile(
     r"model\.(bert_channels|discriminator_width_divisor|decoder|vocos\..+)"
     r"|data\.(japanese_engine|bert\..+|text\.(normaliser|words))"
 )
-# objects that are values: names with dots in them are no keys
-_WHOLE = ("data.spk2id", OWN)
+# keys whose objects are values, whatever they hold: names with dots in them are no keys
+_WHOLE = (*SAME, *FREEZES, *PRECISIONS, *REFUSED, OWN)
 _WORDS = "data.text.words"  # likewise, of ours
 NORMALISER = "data.text.normaliser"
 
@@ -196,6 +197,7 @@ def converted(reference: Mapping[str, Any]) -> Converted:
     result = Converted()
     given = flat(reference, whole=_WHOLE)
     _check_networks(given)
+    _check_values(given)
     for key, value in given.items():
         _convert(key, value, result)
 
@@ -216,7 +218,9 @@ def converted(reference: Mapping[str, Any]) -> Converted:
 def _convert(key: str, value: Any, result: Converted) -> None:
     """Add what a key of config.json means here."""
     ours = result.ours
-    if key in SAME:
+    if key == "data.spk2id":
+        ours["data.speakers"] = as_lists_name_them(value)
+    elif key in SAME:
         ours |= dict.fromkeys(SAME[key], value)
     elif key in FREEZES:
         # three switches there, one list here
@@ -230,7 +234,6 @@ def _convert(key: str, value: Any, result: Converted) -> None:
     elif key == OWN and isinstance(value, Mapping):
         ours |= {own: setting for own, setting in value.items() if _OWN_KEYS.fullmatch(own)}
     elif key in REFUSED:
-        _check_refused(key, value)
         result.not_used[key] = "false is all there is"
     elif key in NOT_USED or value != {}:
         result.not_used[key] = NOT_USED.get(key, f"is no key of Bert-VITS2 {VERSION}")
@@ -256,16 +259,25 @@ def _check_sections(reference: Mapping[str, Any]) -> None:
     for name, section in found.items():
         if not isinstance(section, Mapping):
             raise ValueError(f"{name} is {section!r}: it must be an object of keys")
-    wanted = [key for key in PRECISIONS if reference.get("train", {}).get(key.partition(".")[2])]
+
+
+def _check_values(given: Mapping[str, Any]) -> None:
+    """Refuse values that ours would take for something else."""
+    for key in (*PRECISIONS, *FREEZES, *REFUSED):
+        # "false" is a true value
+        if (value := given.get(key, False)) not in (True, False):
+            raise ValueError(f"{key} is {value!r}: give true or false")
+    for key in REFUSED:
+        if value := given.get(key):
+            raise ValueError(
+                f"{key} is {value}: {VERSION} does not train that network; only false can be "
+                "converted"
+            )
+    wanted = [key for key in PRECISIONS if given.get(key)]
     if len(wanted) > 1:
         raise ValueError(f"{' and '.join(wanted)} are both true: set one of them")
-
-
-def _check_refused(key: str, value: Any) -> None:
-    if value:
-        raise ValueError(
-            f"{key} is {value}: {VERSION} does not train that network; only false can be converted"
-        )
+    if given.get("train.batch_size", 1) is None:  # which is no limit here
+        raise ValueError("train.batch_size is null: give a whole number from 1")
 
 
 def departures(cfg: Config) -> list[str]:

@@ -64,7 +64,12 @@ FAMILIES = (
 _CALLED = ((r"jp.?ext", "JP-Extra"), (r"clap", "ZH-Clap"), (r"ext", "Extra"), (r"2\.4", "2.4"))
 _OLDER = re.compile(r"v?(1\.[\d.]*|2\.[0-2][\d.]*)")
 _NEWER = re.compile(r"v?(2\.([4-9]|\d\d)|[3-9])", re.IGNORECASE)
-_OF_BERT_VITS2 = ("model.use_spk_conditioned_encoder", "model.use_noise_scaled_mas")
+_OF_BERT_VITS2 = (
+    "model.use_spk_conditioned_encoder",
+    "model.use_noise_scaled_mas",
+    "train.freeze_ZH_bert",
+    "data.spk2id",
+)
 
 
 def check_family(reference: Mapping[str, Any]) -> None:
@@ -82,7 +87,7 @@ def check_family(reference: Mapping[str, Any]) -> None:
         if key := next((key for key in keys if re.fullmatch(family.keys, key, re.I)), None):
             name = _named(family, keys, version)
             raise ValueError(f"{key} is a key of {name}: {family.why}; {OTHERS}")
-    if "model.slm" not in keys:
+    if not keys.get("model.slm"):
         raise ValueError(_without_slm(keys, version))
     if called := _other_version(version):
         raise ValueError(
@@ -113,7 +118,8 @@ def _other_version(version: str) -> str:
 def _without_slm(keys: Mapping[str, Any], version: str) -> str:
     """Return what to say of a file without the WavLM, which 2.3 began with."""
     missing = f"there is no model.slm, the WavLM that Bert-VITS2 {VERSION} trains with"
-    if any(key in keys for key in _OF_BERT_VITS2) or _OLDER.fullmatch(version):
-        own = version if _OLDER.fullmatch(version) else "1.x to 2.2"
+    called = _other_version(version)
+    if any(key in keys for key in _OF_BERT_VITS2) or _OLDER.fullmatch(version) or called:
+        own = called or (version if _OLDER.fullmatch(version) else "1.x to 2.2")
         return f"{missing}: the file is of Bert-VITS2 {own}, whose networks are others; {OTHERS}"
     return f"{missing}: the file is of another trainer; {OTHERS}"

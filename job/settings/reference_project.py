@@ -14,7 +14,7 @@ from data.models import CONFIG, HUB_NAME, RANDOM, WEIGHTS
 from trainable.weights.published import newest
 
 CONFIG_YML = "config.yml"
-UPWARDS = 3  # folders: Data/NAME/config.json is a file of the third
+UPWARDS = 5  # folders: Data/GROUP/NAME/configs/config.json is a file of the fifth
 # the reference keeps WavLM in ./slm, by the name that it has on the hub
 WAVLMS = re.compile(r"wavlm-(base|base-plus|base-sv|base-plus-sv|large)")
 _PLACES = "Ray places the workers, and chooses their addresses"
@@ -83,9 +83,10 @@ def _settings(path: Path) -> Mapping[str, Any] | None:
         return None
     try:
         content = yaml.safe_load(read_file(str(path)))
+        flat(content if isinstance(content, Mapping) else {})  # sections may hold themselves
     except PathError:
         raise
-    except (yaml.YAMLError, ValueError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ValueError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
     is_its = isinstance(content, Mapping) and isinstance(content.get("train_ms"), Mapping)
     return content if is_its else None
@@ -116,11 +117,16 @@ def of_project(project: Project) -> tuple[dict[str, Any], dict[str, str]]:
     found = flat(settings)
     if (keep := found.get("train_ms.keep_ckpts")) is not None:
         ours["train.checkpoint.keep"] = keep
-    if isinstance(workers := found.get("train_ms.env.WORLD_SIZE"), int) and workers > 1:
-        ours["train.micro_batches_per_step"] = workers
+    # it becomes a variable of the environment, so a text does as well
+    workers = str(found.get("train_ms.env.WORLD_SIZE", ""))
+    if workers.isdecimal() and int(workers) > 1:
+        ours["train.micro_batches_per_step"] = int(workers)
+    not_used = {key: reason for key, reason in NOT_USED.items() if _has(settings, key)}
     if project.dataset is not None:
         ours |= dict(_of_dataset(project.dataset, settings))
-    not_used = {key: reason for key, reason in NOT_USED.items() if _has(settings, key)}
+        transcript = _transcript(project.dataset, settings)
+        if transcript and "data.transcript" not in ours:
+            not_used["preprocess_text"] = f"{transcript} is not there: set data.transcript"
     if settings and project.dataset is None:
         not_used["dataset_path"] = "is not the folder of this config.json: set data.transcript"
     if "train.init_from" not in ours and _has(settings, "train_ms.model"):
@@ -130,12 +136,18 @@ def of_project(project: Project) -> tuple[dict[str, Any], dict[str, str]]:
 
 def _of_dataset(folder: Path, settings: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Yield our keys for the list and the weights of a data set, if they are there."""
-    transcript = folder / (_text(settings, "preprocess_text.transcription_path") or ".")
-    if transcript.is_file():
+    transcript = _transcript(folder, settings)
+    if transcript and transcript.is_file():
         yield "data.transcript", str(transcript)
     models = folder / (_text(settings, "train_ms.model") or "models")
     if models.is_dir() and "g" in newest(path.name for path in models.iterdir()):
         yield "train.init_from", str(models)
+
+
+def _transcript(folder: Path, settings: Mapping[str, Any]) -> Path | None:
+    """Return the list of a data set; None if config.yml names none."""
+    named = _text(settings, "preprocess_text.transcription_path")
+    return folder / named if named else None
 
 
 def _has(settings: Mapping[str, Any], key: str) -> bool:
@@ -155,10 +167,12 @@ def wavlm_of(model: Any, root: Path | None) -> Any:
         root: folder of the project.
 
     Raises:
-        ValueError: it is a folder that is not here, and of no name that the hub has.
+        ValueError: it is no text, or a folder that is not here and of no name that the hub has.
     """
-    if not isinstance(model, str) or model == RANDOM:
-        return model  # the check of our keys has a word on other types
+    if not isinstance(model, str):
+        raise ValueError(f"model.slm.model is {model!r}: give the name or the folder of a WavLM")
+    if model == RANDOM:
+        return model
     path = model.replace("\\", "/").rstrip("/")
     folder = (root or Path.cwd()) / Path(path).expanduser()
     if (folder / CONFIG).is_file() and any(WEIGHTS.fullmatch(f.name) for f in folder.iterdir()):

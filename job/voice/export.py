@@ -4,8 +4,10 @@ import importlib.util
 import json
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+
+from torch import Tensor
 
 from data.files import located
 from job.options.export import HUB, UNKNOWN
@@ -49,6 +51,7 @@ def export(
     optimizer: bool = True,
     generator: str = GENERATORS[0],
     on_hub: OnHub | None = None,
+    half: bool = False,
 ) -> list[str]:
     """Write the networks of a checkpoint, and config.json.
 
@@ -61,6 +64,7 @@ def export(
         generator: which of GENERATORS is written as the generator; averaged weights have no
             optimizer.
         on_hub: what `hub` asks for.
+        half: weights in half precision, and no optimizers' states; not of SPEAKING.
 
     Returns:
         The paths written, and the address on the hub.
@@ -77,7 +81,8 @@ def export(
         if form == "sbv2":
             write_sbv2(folder, written, generator)
         else:
-            write_published(folder, written, form, networks, optimizer and form != HUB, generator)
+            optimizer = optimizer and form != HUB and not half
+            write_published(folder, written, form, networks, optimizer, generator, half)
         if form == HUB:
             on_hub = on_hub or OnHub()
             write_card(folder, written, generator, on_hub.licence, on_hub.samples)
@@ -94,6 +99,7 @@ def write_published(
     networks: Sequence[str] | None,
     optimizer: bool,
     generator: str,
+    half: bool,
 ) -> None:
     """Write networks to a local folder, with the reference's config.json.
 
@@ -105,7 +111,7 @@ def write_published(
         export_onnx(folder, f"{out}/{prefixes()['g']}_{info.position.step}", generator)
     else:
         names = tuple(prefixes()) if networks is None else networks
-        export_weights(folder, str(out), form, names, optimizer, generator)
+        export_weights(folder, str(out), form, names, optimizer, generator, half)
 
     described = reference_config(cfg, info.speakers, slm_sizes(cfg.model.slm))
     described[OWN] = own_settings(cfg)
@@ -114,7 +120,13 @@ def write_published(
 
 
 def export_weights(
-    folder: Path, out: str, form: str, networks: Sequence[str], optimizer: bool, generator: str
+    folder: Path,
+    out: str,
+    form: str,
+    networks: Sequence[str],
+    optimizer: bool,
+    generator: str,
+    half: bool,
 ) -> None:
     """Write the networks' weights to a local folder.
 
@@ -127,10 +139,29 @@ def export_weights(
     found = read_checkpoint(folder, optimizer, generator)
     for name in (name for name in networks if name in found):
         stem = f"{out}/{prefixes()[name]}_{info.position.step}"
+        if half:
+            weights = {key: halved(tensor) for key, tensor in found[name].weights.items()}
+            found[name] = replace(found[name], weights=weights)
         if form in ("safetensors", HUB):
             write_safetensors(Path(f"{stem}.safetensors"), found[name])
         else:
             write_pth(Path(f"{stem}.pth"), found[name], adamw)
+
+
+def halved(tensor: Tensor) -> Tensor:
+    """Return a tensor in half precision; whole numbers as they are.
+
+    Raises:
+        ValueError: it has numbers that half precision cannot hold.
+    """
+    if not tensor.is_floating_point():
+        return tensor
+    half = tensor.half()
+    if half.isinf().any():
+        raise ValueError(
+            f"a weight is {tensor.abs().max():.3g}, beyond half precision: leave out --half"
+        )
+    return half
 
 
 def export_onnx(folder: Path, stem: str, generator: str) -> None:

@@ -6,6 +6,7 @@ Published files are given the form of a checkpoint, so that all commands read on
 import contextlib
 import json
 import os
+import re
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -17,6 +18,7 @@ import yaml
 from data.dotted_keys import nested
 from data.models import RANDOM
 from data.plan.epoch_plan import Position
+from job.settings.checks import check_given_rows
 from job.settings.cli import read_config, to_yaml
 from job.settings.config import Config
 from job.settings.paths import named_path
@@ -60,12 +62,18 @@ def opened(given: str, weights: str = GENERATOR, speaks_only: bool = False) -> I
     if weights == AVERAGED:
         raise ValueError(f"{OPTION} {given} is of published files, which have no averaged weights")
     with tempfile.TemporaryDirectory() as made:
-        try:
-            with folder_of(source, None, OPTION) as files:
-                write_as_checkpoint(files, Path(made), speaks_only)
-        except ValueError as error:
-            raise ValueError(f"{OPTION} {given}: {error}") from error
+        with _naming(given), folder_of(source, None, OPTION) as files:
+            write_as_checkpoint(files, Path(made), speaks_only)
         yield Path(made)
+
+
+@contextlib.contextmanager
+def _naming(given: str) -> Iterator[None]:
+    """Name the voice in a ValueError of the block."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{OPTION} {given}: {error}") from error
 
 
 def source_of(given: str) -> str:
@@ -140,6 +148,7 @@ def config_of(files: Path, generator: Published) -> Config:
     # where random BERT models, as small voices have, are made
     ours["data.shards"] = f"{tempfile.gettempdir()}/bert-vits2-ray-{os.getuid()}"
     cfg = _config(ours)
+    check_given_rows(cfg)
     projection = generator.weights.get(PROJECTION)
     if projection is None or projection.ndim != 3:
         return cfg
@@ -154,4 +163,6 @@ def _config(ours: Mapping[str, Any]) -> Config:
         try:
             return read_config(file)
         except ValueError as error:
-            raise ValueError(str(error).replace(f"{file}:", f"{DESCRIPTION}, line ")) from error
+            # the line is one of ours
+            told = re.sub(rf"^{re.escape(str(file))}:\d+: ", "", str(error))
+            raise ValueError(f"{DESCRIPTION}: {told}") from error

@@ -156,6 +156,18 @@ REFUSED: dict[str, tuple[Content, str]] = {
         r"model\.clap_dim is a key of Bert-VITS2 ZH-Clap",
     ),
     "a newer version by its name alone": (V23 | {"version": "2.4-Extra"}, r"version is 2\.4-Extra"),
+    "a WavLM that is none": (
+        changed("model", slm={}) | {"version": "2.2"},
+        r"no model\.slm.* of Bert-VITS2 2\.2, whose networks",
+    ),
+    "Bert-VITS2 ZH-Clap by its name": (
+        OLD | {"version": "ZH-Clap"},
+        r"of Bert-VITS2 ZH-Clap, whose networks",
+    ),
+    "Bert-VITS2 by its table of speakers alone": (
+        {"data": {"spk2id": {"Ann": 0}}, "model": {"n_layers": 6}},
+        r"of Bert-VITS2 1\.x to 2\.2, whose networks",
+    ),
     "Style-Bert-VITS2 2.3": (
         changed("data", changed("train", freeze_style=False), **STYLES, use_jp_extra=False),
         r"is a key of Style-Bert-VITS2 2\.x: .*style vectors",

@@ -25,7 +25,7 @@ from job.settings.reference_config import (
     reference_config,
 )
 from tests.job.conftest import SMALL, metrics, overrides
-from tests.job.reference_configs import CONVERTED, changed, without
+from tests.job.reference_configs import CONVERTED, SLM, changed, without
 from tests.job.reference_configs import REFUSED as OTHERS
 from tests.job.reference_configs import V23 as REFERENCE
 from tests.tiny import DEMO, tiny_batch, tiny_config, tiny_state
@@ -142,12 +142,30 @@ def test_the_tables_name_keys_of_ours_and_no_key_twice():
         (changed("data", spk2id={"A": 1, "B": 1}), r"data\.speakers gives A and B the row 1"),
         (changed("data", spk2id={"A": 896}), r"A is 896, but model\.n_speakers is 896: .* 897"),
         ([], "no JSON object"),
+        # what would be taken for something else
+        (changed("train", batch_size=None), r"train\.batch_size is null"),
+        (changed("train", bf16_run="false"), r"train\.bf16_run is 'false': give true or false"),
+        (changed("train", freeze_ZH_bert="no"), r"train\.freeze_ZH_bert is 'no': give true"),
+        (changed("model", use_mel_posterior_encoder="false"), "posterior_encoder is 'false': give"),
+        (changed("train", seed={"a": 1}), r"train\.seed is \{'a': 1\}"),
+        (changed("model", slm=SLM | {"model": 3}), r"model\.slm\.model is 3"),
+        (changed("data", spk2id={"A": 0, " A": 1}), r"data\.spk2id names A twice"),
+        # the key that stands in the file
+        (changed("train", batch_size=0), r"\(there: train\.batch_size\)$"),
+        (changed("train", log_interval=0), r"\(there: train\.log_interval\)$"),
     ],
 )
 def test_what_cannot_be_converted_is_refused_by_key(tmp_path, reference, message):
     with pytest.raises(ValueError, match=message):
         convert(tmp_path, reference)
     assert not (tmp_path / "ours.yaml").exists()
+
+
+def test_a_key_that_stands_there_twice_is_refused(tmp_path):
+    twice = json.dumps(REFERENCE).replace('"Ann": 0,', '"Ann": 0, "Ann": 2,')
+    (tmp_path / "config.json").write_text(twice)
+    with pytest.raises(ValueError, match=r"config\.json: Ann stands there twice"):
+        main([str(tmp_path / "config.json"), "--out", str(tmp_path / "ours.yaml")])
 
 
 @pytest.mark.parametrize("name", CONVERTED)
@@ -171,6 +189,15 @@ def test_absent_keys_mean_what_they_mean_there(tmp_path):
     whole = convert(tmp_path, REFERENCE).model
     absent = [f"model.{key}" for key in REFERENCE["model"] if key != "slm"]
     assert convert(tmp_path, without(*absent)).model == replace(whole, **DEFAULTS_THERE)
+
+
+def test_names_of_speakers_are_those_of_the_lists(tmp_path):
+    """Which are read composed, and without what nobody sees."""
+    speakers = {"e\u0301mile ": 4, "\ufeffBo": 2}
+    assert convert(tmp_path, changed("data", spk2id=speakers)).data.speakers == {
+        "émile": 4,
+        "Bo": 2,
+    }
 
 
 def test_names_of_speakers_are_kept_whatever_they_are(tmp_path):
@@ -242,8 +269,22 @@ def test_a_config_yml_of_another_data_set_gives_no_list(project, capsys):
     assert "config.yml: dataset_path: is not the folder of this" in capsys.readouterr().out
 
 
-def test_a_config_yml_that_is_none_is_told(project):
-    (project.parents[1] / "config.yml").write_text("train_ms: [")
+def test_a_config_yml_of_another_layout(project, capsys):
+    """Its config.json in a folder of its own, a number of processes as a text, and no list."""
+    text = CONFIG_YML.replace("config_path: config.json", "config_path: configs/config.json")
+    text = text.replace("WORLD_SIZE: 2", 'WORLD_SIZE: "4"').replace("Data/six", "Data\\six")
+    (project.parents[1] / "config.yml").write_text(text)
+    (project / "filelists/six.list").unlink()
+    (project / "configs").mkdir()
+    ours = convert(project / "configs", REFERENCE)
+    assert ours.data.audio_root == str(project.parents[1])
+    assert (ours.train.micro_batches_per_step, ours.data.transcript) == (4, "")
+    assert "six.list is not there: set data.transcript" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("content", ["train_ms: [", "train_ms: &a {b: *a}"])
+def test_a_config_yml_that_is_none_is_told(project, content):
+    (project.parents[1] / "config.yml").write_text(content)
     with pytest.raises(ValueError, match=r"config\.yml is no YAML"):
         convert(project, REFERENCE)
 

@@ -386,6 +386,7 @@ def test_rows_that_the_shards_do_not_have_are_refused(prepared, commands, given,
         ('{"a": 8}', r"data\.speakers\.a is 8, but model\.n_speakers is 8: raise it to 9"),
         ('{"a": 0, "b": 0}', r"data\.speakers gives a and b the row 0"),
         ('{"a": -1}', r"data\.speakers\.a is -1: give a whole number from 0"),
+        ('{" a": 0}', r"data\.speakers\. a has a name that no list has, .*: write a"),
     ],
 )
 def test_rows_that_no_table_has_are_refused(prepared, commands, given, message):

@@ -27,6 +27,8 @@ from trainable.run.tensor_files import load_tensors, utf_8_name
 OPTIMIZER = ".optimizer.safetensors"
 DESCRIPTION = "config.json"  # beside them, of the reference's layout: names the speakers
 ADAMW = ("step", "exp_avg", "exp_avg_sq")
+WEIGHTS = re.compile(r"\.(pth|pt|ckpt|safetensors)$", re.IGNORECASE)
+CALLED = "which is G_<step>.pth, such as G_0.pth (likewise D_, DUR_, WD_ and .safetensors)"
 LEAVE = "train.skip_optimizer: true takes the weights alone"
 
 
@@ -80,6 +82,18 @@ def _named(file: str) -> re.Match[str] | None:
         rf"(?P<prefix>{any_prefix})_(?P<step>\d+)(?P<release>_release)?\.(?P<form>pth|safetensors)",
         file,
     )
+
+
+def misnamed(names: Iterable[str]) -> list[str]:
+    """Return the files that begin and end as a network's, with names that are not read."""
+    any_prefix = "|".join(prefixes().values())
+    looks_so = re.compile(rf"({any_prefix})[_.\s].*", re.IGNORECASE)
+    return [
+        name
+        for name in sorted(names)
+        if WEIGHTS.search(name) and looks_so.fullmatch(name)
+        if not (_named(name) or name.endswith(OPTIMIZER))
+    ]
 
 
 def named_step(names: Iterable[str]) -> int:

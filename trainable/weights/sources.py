@@ -12,8 +12,12 @@ from data.files import is_local, is_uri, located, reachable
 from trainable.run.format import CHECKSUMS
 from trainable.run.storage import BEST, checkpoints, fetched, is_here, resolve
 from trainable.weights.hub import download, look_up
-from trainable.weights.published import named_step, needed
+from trainable.weights.published import CALLED, WEIGHTS, named_step, needed
 
+NEITHER = (
+    "holds neither published weights (G_*, D_*, DUR_*, WD_* .pth or .safetensors) nor a run or "
+    "checkpoint of this trainer"
+)
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
 
 
@@ -77,17 +81,31 @@ def is_published(source: str) -> bool:
     """Tell whether a source is of published files, rather than a run or checkpoint.
 
     Raises:
+        ValueError: it is a file, or a folder of weights under names that are not read; names it.
         OSError: its store does not answer.
     """
     return is_of_hub(source) or bool(_published_files(source))
 
 
 def _published_files(source: str) -> list[str]:
-    """Return the names of the published files in a folder or URI that would be read."""
+    """Return the names of the published files in a folder or URI that would be read.
+
+    Raises:
+        ValueError: it is a file itself, or holds weights under other names alone.
+    """
     fs, root = located(source)
     with reachable(source):
+        is_file = bool(WEIGHTS.search(root)) and fs.isfile(root)
         paths = fs.ls(root, detail=False) if fs.isdir(root) else []
-    return needed(path.rpartition("/")[2] for path in paths)
+    if is_file:
+        raise ValueError(f"{source} is a file: give the folder that it lies in")
+    names = sorted(path.rpartition("/")[2] for path in paths)
+    files, others = needed(names), [name for name in names if WEIGHTS.search(name)]
+    if others and not files and CHECKSUMS not in names:
+        raise ValueError(
+            f"{source} {NEITHER}: {others[0]} is no name of a network's file, {CALLED}"
+        )
+    return files
 
 
 def _has_checkpoints(uri: str) -> bool:
@@ -102,7 +120,4 @@ def _checkpoint_of(source: str) -> str:
     try:
         return resolve(source)
     except ValueError as error:
-        raise ValueError(
-            "holds neither published weights (G_*, D_*, DUR_*, WD_* .pth or .safetensors) nor a "
-            f"run or checkpoint of this trainer: {error}"
-        ) from error
+        raise ValueError(f"{NEITHER}: {error}") from error

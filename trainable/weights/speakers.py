@@ -4,10 +4,12 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from data.names import visible_name
 from trainable.learning.optimizer import Moments
 from trainable.run.format import CHECKSUMS, STATE, parse_info
 from trainable.weights.published import DESCRIPTION
@@ -83,13 +85,38 @@ def speakers_of(folder: Path) -> dict[str, int] | None:
         return None
     try:
         speakers = json.loads(described.read_bytes()).get("data", {}).get("spk2id", {})
-        named = {str(name): int(row) for name, row in speakers.items()}
+        named = {name: _row(name, row) for name, row in as_lists_name_them(speakers).items()}
     except (AttributeError, TypeError, ValueError) as error:
         raise ValueError(
             f"{DESCRIPTION} does not tell its speakers, data.spk2id ({error}): mend it, or take it "
             "out of the folder to match rows by number"
         ) from error
     return named or None
+
+
+def as_lists_name_them(table: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a table of speakers by the names that transcripts have for them.
+
+    Raises:
+        ValueError: two of its names are one, as people see them.
+    """
+    found: dict[str, Any] = {}
+    for name, row in table.items():
+        if (seen := visible_name(name)) in found:
+            raise ValueError(f"data.spk2id names {seen} twice: leave one of them")
+        found[seen] = row
+    return found
+
+
+def _row(name: str, row: Any) -> int:
+    """Return a row of the table, which may be written as a text.
+
+    Raises:
+        ValueError: it is no whole number.
+    """
+    if isinstance(row, bool) or (isinstance(row, float) and not row.is_integer()):
+        raise ValueError(f"{name} is {row!r}, no whole number")
+    return int(row)
 
 
 def match_speakers(

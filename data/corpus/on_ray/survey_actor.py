@@ -6,21 +6,19 @@ it again, and from then on it gives each line to another process. A line in whic
 tried alone in a new one, and rejected if this dies too.
 """
 
-import time
 from functools import partial
-from typing import Any
 
 import pyarrow as pa
 import ray
-from ray.exceptions import OutOfMemoryError, RayActorError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from data.config import DataConfig
+from data.corpus.on_ray.apart import Apart
 from data.corpus.on_ray.limits import end_process, limit_memory, time_limit
 from data.corpus.recipe import Recipe
 from data.corpus.survey import Surveyor, fatal
 from data.corpus.tables.records import SURVEYED, circumstances
-from data.rejected import Reason, RejectedError
+from data.rejected import RejectedError
 
 
 class SurveyActor:
@@ -49,6 +47,10 @@ class SurveyProcess:
         self.surveyor = Surveyor(cfg, recipe, partial(time_limit, cfg.line_timeout_s))
         limit_memory()
 
+    def load(self, line: pa.Table) -> None:
+        """See data.corpus.on_ray.apart.LineProcess."""
+        self.surveyor.load(line.column("language")[0].as_py())
+
     def __call__(self, lines: pa.Table) -> pa.Table:
         """Return rows of SURVEYED from rows of LINE."""
         try:
@@ -66,10 +68,16 @@ class LineByLine:
     """
 
     def __init__(self, cfg: DataConfig, recipe: Recipe) -> None:
-        self.cfg = cfg
-        self.recipe = recipe
         self.circumstances = circumstances(cfg, recipe)
-        self.process: Any = None
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        self.process = Apart(
+            SurveyProcess,
+            cfg,
+            recipe,
+            limit_s=cfg.line_timeout_s,
+            num_cpus=0,
+            scheduling_strategy=here,
+        )
 
     def __call__(self, lines: pa.Table) -> pa.Table:
         """Return rows of SURVEYED from rows of LINE."""
@@ -77,41 +85,7 @@ class LineByLine:
 
     def _survey(self, line: pa.Table) -> pa.Table:
         try:
-            return self._try(line)
-        except RejectedError:
-            # alone, as an earlier line may be at fault
-            try:
-                return self._try(line)
-            except RejectedError as error:
-                row = fatal(self.circumstances, line.to_pylist()[0], error)
-                return pa.Table.from_pylist([row], schema=SURVEYED)
-
-    def _try(self, line: pa.Table) -> pa.Table:
-        """Survey a line.
-
-        Raises:
-            RejectedError: the process died of it, or took too long.
-        """
-        if self.process is None:
-            self.process = self._start()
-        began = time.monotonic()
-        try:
-            return ray.get(self.process.__call__.remote(line))
-        except (RayActorError, OutOfMemoryError) as error:
-            self.process = None
-            limit = self.cfg.line_timeout_s
-            if time.monotonic() - began >= limit:
-                detail = f"not done after {limit:g} s (data.line_timeout_s), also when tried alone"
-                raise RejectedError(Reason.TIMED_OUT, detail) from error
-            detail = "its process died, also when tried alone: a crash, or no memory is left"
-            raise RejectedError(Reason.CRASHED, detail) from error
-
-    def _start(self) -> Any:
-        """Start a process on this node, and wait until it has loaded all."""
-        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        actor = ray.remote(SurveyProcess).options(
-            num_cpus=0, max_restarts=0, scheduling_strategy=here
-        )
-        process: Any = actor.remote(self.cfg, self.recipe)
-        ray.get(process.__ray_ready__.remote())
-        return process
+            return self.process(line)
+        except RejectedError as error:
+            row = fatal(self.circumstances, line.to_pylist()[0], error)
+            return pa.Table.from_pylist([row], schema=SURVEYED)

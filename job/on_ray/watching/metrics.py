@@ -47,6 +47,7 @@ REPORTED = (
     Number("epoch", "epoch", "epoch of the newest step"),
     Number("loss/", "loss", "losses of the newest step", "loss"),
     Number("grad_norm_", "grad_norm", "gradient norms of the newest step", "network"),
+    Number("clipped_norm_", "clipped_norm", "the same after clipping, if it is clipped", "network"),
     Number("skipped_", "skipped_update", "1 where the newest step has left it out", "network"),
     Number("learning_rate", "learning_rate", "learning rate of the newest step"),
     Number("seconds", "step_seconds", "seconds that the newest step took"),

@@ -5,16 +5,20 @@ import signal
 import time
 from collections.abc import Callable
 
+import numpy as np
 import pyarrow as pa
 
 import data.corpus.survey
-from data.audio.recording import decode_and_measure
+import data.corpus.writer
+from data.audio.recording import decode_and_measure, encode_flac
 from data.config import DataConfig
+from data.corpus.features import BertActor
 from data.corpus.on_ray import limits
 from data.corpus.on_ray.survey_actor import LineByLine
 from data.text.english.front_end import EnglishFrontEnd
 
 SECONDS_THAT_CRASH = 1.25  # of a recording
+SECONDS_THAT_HANG = 1.75  # of a recording, in the second pass
 
 
 def poison() -> None:
@@ -41,6 +45,18 @@ def poison() -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         return lead(self, lines)
 
+    def features(self: BertActor, language: str, rows: pa.Table):
+        if "BERT dies of it." in rows.column("text").to_pylist():
+            os.kill(os.getpid(), signal.SIGSEGV)
+        return compute(self, language, rows)
+
+    def encodes(wav: np.ndarray, rate: int) -> bytes:
+        while len(wav) == SECONDS_THAT_HANG * rate:
+            time.sleep(1)
+        return encode_flac(wav, rate)
+
+    compute, BertActor._features = BertActor._features, features
+    data.corpus.writer.encode_flac = encodes
     lead = LineByLine.__call__
     LineByLine.__call__ = leads
     limits.LINE_MEMORY = 256 << 20

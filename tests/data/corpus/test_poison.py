@@ -14,7 +14,7 @@ from data.config import BertConfig, DataConfig
 from data.corpus.on_ray.blocks import PreparationError
 from data.corpus.prepare import prepare
 from tests.conftest import start_ray
-from tests.data.corpus.poison import SECONDS_THAT_CRASH
+from tests.data.corpus.poison import SECONDS_THAT_CRASH, SECONDS_THAT_HANG
 from tests.data.corpus.without_ray import write_sound
 
 LIMIT_S = 4.0
@@ -32,7 +32,7 @@ TEXTS = [
 
 @pytest.fixture(scope="module")
 def ray_whose_lines_kill() -> Iterator[None]:
-    folder = start_ray(
+    folder, _ = start_ray(
         runtime_env={
             "env_vars": {"PYTHONPATH": str(ROOT)},
             "worker_process_setup_hook": "tests.data.corpus.poison.poison",
@@ -58,6 +58,7 @@ def write_corpus(folder: Path, texts: list[str], language: str = "EN") -> None:
     lines = []
     for number, text in enumerate(texts):
         seconds = SECONDS_THAT_CRASH if "crash" in text else 1.5
+        seconds = SECONDS_THAT_HANG if "Hang" in text else seconds
         write_sound(folder / f"{number}.wav", number, seconds)
         lines.append(f"{number}.wav|anna|{language}|{text}\n")
     (folder / "esd.list").write_text("".join(lines), encoding="utf-8")
@@ -80,6 +81,21 @@ def test_lines_that_kill_their_process_are_rejected_by_name(tmp_path: Path) -> N
     assert sorted(manifest.values("id", range(3))) == ["0.wav", "2.wav", "5.wav"]
     report = (tmp_path / "out/report.html").read_text(encoding="utf-8")
     assert "4 s (data.line_timeout_s)" in report
+
+
+@pytest.mark.cluster
+@pytest.mark.usefixtures("ray_whose_lines_kill")
+def test_lines_that_kill_the_second_pass_are_rejected_too(tmp_path: Path, capfd) -> None:
+    # the fifth has the recording of the first, which it may have once that is rejected
+    texts = ["BERT dies of it.", "I see.", "Hang on, it takes for ever.", "Well done.", "Good."]
+    write_corpus(tmp_path, texts)
+    shutil.copy(tmp_path / "0.wav", tmp_path / "4.wav")
+    manifest = prepare(config(tmp_path, rows_per_shard=3))
+    assert rejects(tmp_path) == {1: "crashed", 3: "timed_out"}
+    assert sorted(manifest.values("id", range(3))) == ["1.wav", "3.wav", "4.wav"]
+    assert manifest.header["counts"]["rejected"] == {"crashed": 1, "timed_out": 1}
+    assert manifest.header["counts"]["kept"] == 3
+    assert "2 lines end the process that computes them" in capfd.readouterr().out
 
 
 @pytest.mark.cluster

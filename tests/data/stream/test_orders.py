@@ -36,6 +36,15 @@ def test_groups_share_the_ranks_and_the_loaders(world_size, loaders):
     assert max(sizes) <= 8 or len(groups) == loaders
 
 
+@pytest.mark.parametrize(
+    ("loaders", "turns", "made"), [(1, 1, 8), (4, 1, 8), (16, 1, 2), (16, 2, 4)]
+)
+def test_calls_share_the_steps_that_may_be_loaded(loaders, turns, made):
+    group = Group.of(0, 8, loaders)
+    assert group.micro_batches_per_call(turns, ahead=8) == made
+    assert Group.of(0, 8, 1000).micro_batches_per_call(turns, ahead=8) == 1
+
+
 @pytest.mark.parametrize(("micro_batches", "world_size"), [(4, 1), (4, 3), (16, 16), (17, 10)])
 def test_a_step_is_dealt_to_its_ranks(micro_batches, world_size):
     plan = schedule(200, 2, micro_batches)

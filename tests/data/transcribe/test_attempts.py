@@ -1,15 +1,33 @@
 """A recording or slice that ends its process is tried twice, and then told of."""
 
 import json
+import signal
+import subprocess
+import sys
+import time
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from data.config import AsrConfig, DataConfig
+import data.transcribe.hearing
+import data.transcribe.pipeline
+from data.asr_config import AsrConfig
+from data.audio.recording import read_audio
+from data.config import DataConfig
 from data.transcribe.attempts import Attempts, DiedError
+from data.transcribe.cutting import Cutter
 from data.transcribe.listing import Source
 from data.transcribe.pipeline import CuttingActor, HearingActor
 from data.transcribe.work import of_hearing
+from tests.data.corpus.without_ray import write_sound
+
+HEARS = """
+import json, sys
+for path in open(sys.argv[1]):
+    print(json.dumps({"path": path.strip(), "text": "yes"}))
+"""
 
 
 def test_only_deaths_of_this_run_count(tmp_path):
@@ -37,6 +55,58 @@ def test_a_recording_that_ends_its_process_is_left_out(tmp_path):
     (found,) = CuttingActor(DataConfig(), str(tmp_path), "mine")(batch(item))
     cut = json.loads(found["item"][0])["cut"]
     assert cut["problem"][1].startswith("its process died 2 times")
+
+
+def decodes_for_ever(uri: str) -> bytes:
+    while uri.endswith("b.wav"):
+        time.sleep(1)
+    return read_audio(uri)
+
+
+def work(actor: str, folder: Path) -> None:
+    """Do what an actor of a run does."""
+    cfg = DataConfig(line_timeout_s=1.0, asr=AsrConfig(command=f"{sys.executable} {folder}/hears"))
+    lines = [
+        {"name": name, "version": "1", "number": 0, "uri": str(folder / name), "language": "EN"}
+        for name in ("a.wav", "b.wav", "c.wav")
+    ]
+    if actor == "hears":
+        data.transcribe.hearing.read_audio = decodes_for_ever
+        hears = HearingActor(cfg, "cpu", "", Attempts(str(folder), "mine"))
+        print(*hears(batch(*({"hear": line} for line in lines)))["item"], sep="\n")
+        return
+    data.transcribe.pipeline.Cutter = partial(Cutter, make=lambda asr: NeverEnds())
+    item = {"cut": {"name": "b.wav", "uri": str(folder / "b.wav"), "version": "1"}, "heard": []}
+    for found in CuttingActor(cfg, str(folder), "mine")(batch(item)):
+        print(*found["item"], sep="\n")
+
+
+class NeverEnds:
+    def begin(self) -> None:
+        time.sleep(60)
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize(("actor", "results"), [("hears", 3), ("cuts", 1)])
+def test_a_recording_that_never_ends_is_ended_twice_and_told_of(tmp_path, actor, results):
+    for number, name in enumerate(("a.wav", "b.wav", "c.wav")):
+        write_sound(tmp_path / name, number, 1.0)
+    (tmp_path / "hears").write_text(HEARS, encoding="utf-8")
+    program = (
+        f"from tests.data.transcribe.test_attempts import *; work({actor!r}, Path(sys.argv[1]))"
+    )
+    command = [sys.executable, "-c", program, str(tmp_path)]
+    for _ in range(2):  # as Ray starts an actor again
+        assert subprocess.run(command, check=False).returncode == -signal.SIGALRM
+    done = subprocess.run(command, capture_output=True, check=True, encoding="utf-8")
+    found = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(found) == results
+    problems = [(each.get("heard") or each["cut"])["problem"] for each in found]
+    (problem,) = filter(None, problems)
+    assert problem[0] == "crashed"
+    assert "data.line_timeout_s" in problem[1]
+    if actor == "hears":
+        assert [each["heard"]["text"] for each in found] == ["yes", "", "yes"]
 
 
 def test_slices_that_end_the_recogniser_are_named(tmp_path):

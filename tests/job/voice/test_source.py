@@ -23,6 +23,8 @@ from tests.job.reference_configs import REFUSED
 from tests.job.voices import tiny_checkpoint
 from tests.trainable.weights import test_hub
 
+pytestmark = pytest.mark.medium  # a voice is made and exported
+
 HELLO = ["--language", "EN", "--text", "Good morning."]
 
 
@@ -151,6 +153,29 @@ def test_files_that_are_no_voice_are_refused(content, message, made, tmp_path):
         spoken(source, tmp_path / "x.wav")
     assert str(refused.value).startswith(f"--checkpoint {source}: ")
     assert not (tmp_path / "x.wav").exists()
+
+
+def test_a_speaker_without_a_row_is_refused(made, tmp_path):
+    content = json.loads((made / "reference/config.json").read_text())
+    content["data"]["spk2id"] = {"en": content["data"]["n_speakers"]}
+    with pytest.raises(ValueError, match=r"data\.speakers\.en is 8, but model\.n_speakers is 8"):
+        spoken(published(tmp_path / "voice", made, content), tmp_path / "x.wav")
+
+
+@pytest.mark.parametrize("name", ["G_latest.pth", "g_7.pth", "G_7.pt", "anna_e9_s7.safetensors"])
+def test_files_of_other_names_are_named(name, tmp_path):
+    (tmp_path / name).touch()
+    message = rf"{tmp_path} holds neither .*: {name} is no name .*, which is G_<step>\.pth"
+    with pytest.raises(ValueError, match=message):
+        spoken(tmp_path, tmp_path / "x.wav")
+
+
+def test_a_file_is_no_folder(made, tmp_path):
+    file = made / "reference/G_7.pth"
+    with pytest.raises(ValueError, match=r"G_7\.pth is a file: give the folder"):
+        spoken(file, tmp_path / "x.wav")
+    with pytest.raises(ValueError, match=r"G_7\.pth is a file: give the folder"):
+        evaluate.main(["--checkpoint", str(file), "--out", str(tmp_path / "out")])
 
 
 def test_what_published_files_do_not_have_is_asked_for(made, tmp_path):

@@ -78,8 +78,9 @@ def test_the_highest_number_wins(tmp_path):
     (tmp_path / "G_latest.pth").write_bytes(b"")
     (tmp_path / "config.json").write_text("{}")
     mine = network()
-    warm_start(str(tmp_path), {"g": mine})
+    report = warm_start(str(tmp_path), {"g": mine}).report
     assert equal(mine, nets[1000])
+    assert any(line.startswith("G_latest.pth is not read: it is no name of") for line in report)
 
 
 def test_a_uri(tmp_path):
@@ -589,6 +590,8 @@ def test_weights_without_names_are_matched_by_number(content, tmp_path):
     [
         ("not JSON", "config.json does not tell its speakers"),
         ('{"data": {"spk2id": {"Ann": "x"}}}', "config.json does not tell its speakers"),
+        ('{"data": {"spk2id": {"Ann": 1.5}}}', r"data\.spk2id \(Ann is 1\.5, no whole number\)"),
+        ('{"data": {"spk2id": {"Ann": 0, "Ann ": 1}}}', r"data\.spk2id names Ann twice"),
         ('{"data": {"spk2id": {"Ann": 9}}}', "speaker Ann has row 9, but emb_g.weight has 3 rows"),
     ],
 )
