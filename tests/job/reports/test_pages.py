@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 from collections import Counter
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
@@ -33,6 +34,8 @@ from tuning.space import Axis
 
 MEASURES = ("level", "snr", "bandwidth", "silence", "clipped", "rate")
 TAGS = ("mel", "kl", "dur", "mcd", "log_f0_rmse", "vuv_error", "duration_ratio", "mcd_sdp")
+PHONE = 420  # pixels
+LARGEST_PAGE = 1_500_000  # beside sounds and pictures
 LONG = "a_very_long_name_of_a_recording_that_nobody_would_ever_want_to_wrap/but_which_has_to_be.wav"
 TEXTS = ("Good morning.", "今天天气真不错。", "<b>おはよう</b>")
 DATA = DataConfig()
@@ -163,15 +166,20 @@ def test_pages_fit_any_screen_and_play(tmp_path):
         "runs": runs(tmp_path / "runs"),
     }
     for name, content in shown.items():
+        assert len(re.sub(r"data:[\w/]+;base64,[\w+/=]+", "", content)) < LARGEST_PAGE, name
         (tmp_path / f"{name}.html").write_text(content, "utf-8")
     assert 'href="mine/evaluation_000000080/evaluation.html"' in shown["runs"]
     assert shown["runs"].count("<svg") == 1
     with browser() as chromium:
         for name in shown:
-            for look, width in (("light", 1280), ("dark", 1280), ("light", 420)):
+            for look, width in (("light", 1280), ("dark", 1280), ("light", PHONE)):
                 with opened(chromium, (tmp_path / f"{name}.html").as_uri(), look, width) as page:
                     wide = page.evaluate("document.documentElement.scrollWidth")
                     assert wide <= width, f"{name} at {width} px is {wide} px wide"
+                    if width == PHONE:
+                        hidden = "[...document.querySelectorAll('.scroll')]"
+                        hidden += ".filter(part => part.scrollWidth > part.clientWidth + 1)"
+                        assert page.evaluate(f"{hidden}.length") == 0, f"{name}: a table is cut off"
                     empty = "[...document.querySelectorAll('h2, h3')].filter(h => !h.innerText)"
                     assert page.evaluate(f"{empty}.length") == 0
                     page.screenshot(path=tmp_path / f"{name}-{look}-{width}.png", full_page=True)
