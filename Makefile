@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 # uv takes half of pip's time, but does not know an index that pip's own settings name
-UV_INSTALL = $(BIN)/python -m pip install --quiet uv && $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --requirement requirements-dev.lock
+UV_INSTALL = $(BIN)/python -m pip install --quiet uv && $(BIN)/uv pip install --quiet --python $(BIN)/python --requirement requirements-dev.lock
 PIP_INSTALL = $(BIN)/python -m pip install --quiet --requirement requirements-dev.lock
 
 .PHONY: venv train test test-quick test-slow lint clean lock corpus
@@ -17,9 +17,9 @@ venv: .venv/.installed
 
 # The main job on the bundled corpus: prepare, train, listen.
 train: venv
-	$(BIN)/python -m job.prepare --config job/presets/demo.yaml
-	$(BIN)/python -m job.train --config job/presets/demo.yaml
-	$(BIN)/python -m job.synthesize --checkpoint runs/demo --speaker en_f1 --language EN --text "This voice was trained a minute ago." --out runs/demo/sample.wav
+	$(BIN)/python -m job.prepare --config job/presets/voice.yaml
+	$(BIN)/python -m job.train --config job/presets/voice.yaml
+	$(BIN)/python -m job.synthesize --checkpoint runs/voice --speaker en_f1 --language EN --text "This voice is learning to speak." --out runs/voice/sample.wav
 
 # The fast suite, what CI runs: in two processes, which share its modules.
 test: venv

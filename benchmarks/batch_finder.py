@@ -30,10 +30,11 @@ from benchmarks.plans import without_values
 from benchmarks.step import full_state, peak_gib, synthetic_batch
 from data.config import DataConfig
 from job.settings.cli import Arguments, run
-from trainable.config import ModelConfig, TrainConfig
+from trainable.config import TrainConfig
 from trainable.hardware import set_up_torch
 from trainable.learning.rehearsal import made_up
 from trainable.learning.step import TrainingStep
+from trainable.model_config import ModelConfig
 
 USED = 0.9  # share of the memory; batches of other shapes fragment the rest
 PHONES_PER_FRAME = 0.3  # as in benchmarks.padding

@@ -24,8 +24,9 @@ from transformers import WavLMConfig, WavLMModel
 from data.audio import spectrogram
 from data.config import DataConfig
 from data.stream.collate import TtsBatch
-from trainable.config import ModelConfig, TrainConfig
+from trainable.config import TrainConfig
 from trainable.learning.state import AUTOCAST_TYPES, TrainState, build_networks
+from trainable.model_config import ModelConfig
 from trainable.networks.layers import weight_norm
 from trainable.networks.wavlm import WavLMFeatures
 

@@ -36,11 +36,12 @@ from data.stream.feeding import Courier
 from data.text.symbols import SYMBOLS
 from tests.reference.single_steps import full_fp32, single_steps
 from trainable import compiling
-from trainable.config import ModelConfig, SlmConfig, TrainConfig
+from trainable.config import TrainConfig
 from trainable.flops import attainable, peak
 from trainable.hardware import set_up_torch
 from trainable.learning.state import TrainState, build_networks
 from trainable.learning.step import TrainingStep
+from trainable.model_config import ModelConfig, SlmConfig
 from trainable.weights.slm import load_slm
 
 Found = dict[str, Any]

@@ -30,8 +30,9 @@ from benchmarks.step import synthetic_batch
 from data.config import DataConfig
 from data.stream.collate import TtsBatch
 from job.reports.console import table
-from trainable.config import ModelConfig, TrainConfig
+from trainable.config import TrainConfig
 from trainable.learning.step import TrainingStep
+from trainable.model_config import ModelConfig
 
 BATCHES = (2, 16)
 FRAMES = 400

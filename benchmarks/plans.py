@@ -32,9 +32,10 @@ from data.plan.epoch_plan import rounded_up
 from data.plan.history import Cut
 from job.reports.console import table
 from job.settings.cli import read_config
-from trainable.config import ModelConfig, TrainConfig
+from trainable.config import TrainConfig
 from trainable.learning.rehearsal import Rehearsal, Shape, made_up
 from trainable.learning.state import TrainState, build_networks
+from trainable.model_config import ModelConfig
 from trainable.networks.wavlm import WavLMFeatures
 
 KEPT = 10_000  # plans in cuDNN's cache, unless TORCH_CUDNN_V8_API_LRU_CACHE_LIMIT says otherwise

@@ -30,11 +30,12 @@ from data.text.languages import PUBLISHED
 from data.text.symbols import SYMBOLS
 from job.reports.console import cell, table
 from trainable.compiling import not_compiled
-from trainable.config import ModelConfig, TrainConfig
+from trainable.config import TrainConfig
 from trainable.flops import attainable, peak, seconds
 from trainable.hardware import set_up_torch
 from trainable.learning.state import TrainState, build_networks
 from trainable.learning.step import TrainingStep
+from trainable.model_config import ModelConfig
 from trainable.networks.wavlm import WavLMFeatures
 
 # times -> name of their ratio to seconds_per_step

@@ -326,8 +326,8 @@ def main() -> None:
     cfg = replace(cfg, data=replace(cfg.data, loaders=args.loaders))
     simulated = args.datasets * MICRO_BATCHES // RANKS
     if args.only_simulate:
-        *each, opening = args.only_simulate
-        costs = Costs(*([ms / 1e3] for ms in each), opening)
+        coordination, loader, rank, opening = args.only_simulate
+        costs = Costs([coordination / 1e3], [loader / 1e3], [rank / 1e3], opening)
         result: dict[str, Any] = {"waiting_share": simulate(cfg, costs, simulated)}
     else:
         os.environ.setdefault("RAY_worker_niceness", "0")

@@ -1,20 +1,15 @@
 """Configuration of the data: where recordings and shards lie, and what is computed from them."""
 
-import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Annotated, Literal
 
-from data.declared import Line, Range, Settings, Size, Text
+from data.asr_config import AsrConfig
+from data.declared import Amount, Count, Hertz, Line, Range, Seed, Settings, Share, Size, Text
 from data.names import visible_name
+from data.quality_config import QualityConfig
 from data.text.languages import LANGUAGES, PUBLISHED, Language, code_of, find
-
-Count = Annotated[int, Range(1)]
-Hertz = Annotated[int, Range(1000, 384_000)]
-Share = Annotated[float, Range(0, 1)]
-Seed = Annotated[int, Range(0, 2**63 - 1)]
-Amount = Annotated[float, Range(0)]  # of seconds, of a weight, of noise
 
 
 @dataclass(frozen=True)
@@ -32,7 +27,9 @@ class BertSource(Settings, section="data.bert.others"):
 
 @dataclass(frozen=True)
 class BertConfig(Settings, section="data.bert"):
-    """One BERT model per language: a folder, a name on the hub, or `random` (tiny, made here).
+    """One BERT model per language: a folder, a name on the hub, `random` or `zeros`.
+
+    `random` is a tiny model that is made here, for tests; `zeros` is no BERT: features that are 0.
 
     Attributes:
         zh: model for Chinese text.
@@ -43,7 +40,7 @@ class BertConfig(Settings, section="data.bert"):
         revision_en: hub revision of `en`.
         others: code -> `path` and `revision` of the model of each further language of
             data/text/languages.py; the networks then have a place for these languages too.
-        random_width: width of the features of `random` models.
+        random_width: width of the features of `random` and `zeros`.
         inactive: what the networks are given for the languages that an utterance is not in:
             `zeros`, or `noise` of normal distribution as in the reference trainer, drawn on the
             device from the step's random numbers.
@@ -123,116 +120,6 @@ class TextConfig(Settings, section="data.text"):
     normaliser: Literal["ours", "reference"] = "ours"
     readings: Text | None = None
     words: dict[str, dict[str, str]] = field(default_factory=dict, hash=False)
-
-
-@dataclass(frozen=True)
-class AsrConfig(Settings, section="data.asr"):
-    """How job.transcribe cuts recordings and hears what is said (docs/transcribe.md).
-
-    Attributes:
-        model: recogniser: a folder or a name on the hub; a Whisper, or one of the CTC kind.
-        revision: hub revision of `model`.
-        command: a command line that recognises in place of `model`: it is given the name of a file
-            that lists wavs, and prints a line of JSON for each.
-        language: language of all recordings; none: as the recogniser hears it.
-        batch: slices that are recognised together.
-        gpus_per_actor: share of a GPU that each process with a recogniser takes.
-        min_confidence: what the recogniser is less sure of is dropped.
-        speech_threshold: smallest probability of speech, by silero-vad, that counts as speech.
-        pause: seconds of silence that end a slice.
-        join_pause: a slice shorter than `min_seconds` is joined to the nearer of its neighbours
-            across a silence of at most so many seconds; what is short and alone stays as it is.
-        margin: seconds of silence that a slice keeps at both ends.
-        min_seconds: what slices are joined to reach, and not cut below.
-        max_seconds: longest slice; what is longer is cut at its longest silences.
-        speaker: who speaks: the first `folder` below that of the recordings, or the `file`, by name
-            without its ending.
-        speaker_pattern: regular expression that is looked for in a recording's path below that of
-            the recordings; its one group is the speaker.
-    """
-
-    model: Text = "openai/whisper-large-v3"
-    revision: Text | None = None
-    command: Text | None = None
-    language: Text | None = None
-    batch: Count = 16
-    gpus_per_actor: Annotated[float, Range(above=0, high=1)] = 1.0
-    min_confidence: Share = 0.0
-    speech_threshold: Annotated[float, Range(above=0, below=1)] = 0.5
-    pause: Annotated[float, Range(0.1)] = 0.5
-    join_pause: Amount = 0.6
-    margin: Amount = 0.06
-    min_seconds: Amount = 2.0
-    max_seconds: Annotated[float, Range(1)] = 12.0
-    speaker: Literal["folder", "file"] = "folder"
-    speaker_pattern: Text | None = None
-
-    def problems(self) -> Iterator[str]:
-        """Yield what cannot be heard or cut so."""
-        if self.model == "random":
-            yield "data.asr.model is random, which hears nothing: give a folder or hub name"
-        if self.language is not None and code_of(self.language) is None:
-            yield f"data.asr.language is {self.language!r}: give one of {', '.join(LANGUAGES)}"
-        if 2 * (self.min_seconds + self.margin) > self.max_seconds:
-            yield (
-                f"data.asr.max_seconds is {self.max_seconds:g}: it must be at least twice "
-                f"data.asr.min_seconds {self.min_seconds:g} and the margins, or what is too long "
-                "cannot be halved"
-            )
-        yield from self._problems_of_the_pattern()
-
-    def _problems_of_the_pattern(self) -> Iterator[str]:
-        if self.speaker_pattern is None:
-            return
-        try:
-            groups = re.compile(self.speaker_pattern).groups
-        except re.error as error:
-            yield (
-                f"data.asr.speaker_pattern is {self.speaker_pattern!r}: no regular expression: "
-                f"{error}"
-            )
-            return
-        if groups != 1:
-            yield (
-                f"data.asr.speaker_pattern is {self.speaker_pattern!r}: it has {groups} groups: "
-                "put the speaker in brackets, and nothing else, as in ^([^/]+)/"
-            )
-
-
-Rejected = Literal[
-    "clipped", "narrow_band", "noisy", "mostly_silence", "quiet", "speech_rate", "near_duplicate"
-]
-
-
-@dataclass(frozen=True)
-class QualityConfig(Settings, section="data.quality"):
-    """What job.prepare says of recordings (docs/data-quality.md); by default it rejects none.
-
-    Attributes:
-        max_clipped_share: largest share of clipped samples (`clipped`).
-        min_bandwidth: lowest frequency, in Hz, that a recording has to reach (`narrow_band`); at
-            most four fifths of half of `data.sampling_rate` are asked for.
-        min_snr: smallest ratio of speech to steady noise, in dB (`noisy`).
-        max_silence_share: largest share of a recording without speech (`mostly_silence`).
-        min_level: lowest level of the speech, in dB of full scale, before `data.peak` and
-            `data.loudness` change it (`quiet`).
-        max_rate_ratio: how many times as fast, or as slow, as the speaker's median a line may be
-            spoken, in phones per second of speech (`speech_rate`).
-        max_text_error: most errors per character or word, as the language counts them, of a line
-            against what a recogniser hears; `python -m job.transcribe --check` names lines that
-            have more (docs/transcribe.md).
-        reject: which of these are rejected: the names in brackets above, and `near_duplicate`, a
-            recording that sounds the same as an earlier one.
-    """
-
-    max_clipped_share: Share = 0.001
-    min_bandwidth: Amount = 6000.0
-    min_snr: Annotated[float, Range(-30, 90)] = 20.0
-    max_silence_share: Share = 0.5
-    min_level: Annotated[float, Range(-100, 0)] = -45.0
-    max_rate_ratio: Annotated[float, Range(above=1)] = 2.0
-    max_text_error: Amount = 0.5
-    reject: tuple[Rejected, ...] = ()
 
 
 Multiple = Annotated[int, Range(1, 1024)]

@@ -86,6 +86,11 @@ class OneLine:
 
 Line = Annotated[str, OneLine()]
 Text = Annotated[str, OneLine(), Size(1)]  # a path, a name
+Count = Annotated[int, Range(1)]
+Hertz = Annotated[int, Range(1000, 384_000)]
+Share = Annotated[float, Range(0, 1)]
+Seed = Annotated[int, Range(0, 2**63 - 1)]
+Amount = Annotated[float, Range(0)]  # of seconds, of a weight, of noise
 
 
 @dataclass(frozen=True)

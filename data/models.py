@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Literal
 
 RANDOM = "random"  # a tiny model, made where it is needed
+ZEROS = "zeros"  # the same of BERT, whose features are all 0
+MADE_HERE = (RANDOM, ZEROS)
 CONFIG = "config.json"  # every model of transformers has one
 WEIGHTS = re.compile(r"(pytorch_model|model)[\w.-]*\.(bin|safetensors)")
 HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
@@ -27,7 +29,7 @@ class Found:
     """Where a model is.
 
     Attributes:
-        where: `made here` if it is random.
+        where: `made here` for MADE_HERE.
         size: bytes that are still to be downloaded; 0 unless it is on the hub.
     """
 
@@ -40,14 +42,14 @@ def find_model(key: str, name: str, revision: str | None = None) -> Found:
 
     Args:
         key: configuration key that names it, for messages.
-        name: folder, name on the hub, or `random`.
+        name: folder, name on the hub, or one of MADE_HERE.
         revision: hub revision; None: main.
 
     Raises:
         ValueError: there is no such model; names the key.
         HubUnreachableError: it is no folder and not in the cache, and the hub does not answer.
     """
-    if name == RANDOM:
+    if name in MADE_HERE:
         return Found("made here")
     folder = Path(name).expanduser()
     if folder.is_dir():
@@ -67,7 +69,7 @@ def download_told(name: str, revision: str | None = None) -> Iterator[None]:
     """Say before and after the block, which loads a model, that it is downloaded, and how large.
 
     Args:
-        name: folder, name on the hub, or `random`.
+        name: folder, name on the hub, or one of MADE_HERE.
         revision: hub revision; None: main.
     """
     size = _to_download(name, revision)

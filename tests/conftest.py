@@ -177,11 +177,14 @@ def torch_switches() -> Iterator[None]:
         yield
 
 
-def start_ray(gpus: int = 0, dashboard_port: int | None = None, **settings: Any) -> str:
-    """Start a Ray on loopback, with CPUS logical CPUs; return its temporary folder.
+def start_ray(gpus: int = 0, dashboard: bool = False, **settings: Any) -> tuple[str, str]:
+    """Start a Ray on loopback, with CPUS logical CPUs.
 
     Beside other work a start may fail: a port that it found free is taken, a process of its own is
     late. It is then tried again, with other ports and in another folder.
+
+    Returns:
+        Its temporary folder, and the address of its dashboard; "" if it has none.
     """
     import ray
     import ray.data
@@ -193,17 +196,18 @@ def start_ray(gpus: int = 0, dashboard_port: int | None = None, **settings: Any)
     for attempt in range(1, RAY_ATTEMPTS + 1):
         # short: the path of a unix socket has at most 107 characters
         folder = tempfile.mkdtemp(prefix="ray", dir="/tmp")
+        port = free_port() if dashboard else None
         try:
             start_on_loopback(
                 CPUS,
                 folder,
-                dashboard_port,
+                port,
                 num_gpus=gpus,  # logical too: torch sees none
                 object_store_memory=256 * 2**20,
                 configure_logging=False,
                 **settings,
             )
-            return folder
+            return folder, f"http://127.0.0.1:{port}" if dashboard else ""
         except Exception:
             logging.getLogger(__name__).warning(
                 "Ray did not start, attempt %d of %d", attempt, RAY_ATTEMPTS, exc_info=True
@@ -234,12 +238,10 @@ class SharedRay:
         if fits and self.is_free():
             return
         self.end()
-        port = free_port() if dashboard else None
         quick = {"RAY_metrics_report_interval_ms": "1000"} if dashboard else {}
         with mock.patch.dict(os.environ, quick):
-            self.folder = start_ray(gpus, port)
+            self.folder, self.dashboard = start_ray(gpus, dashboard)
         self.gpus = gpus
-        self.dashboard = f"http://127.0.0.1:{port}" if dashboard else ""
 
     def is_free(self) -> bool:
         """Tell whether nothing holds CPUs or GPUs of it any more, soon after a test."""

@@ -139,6 +139,7 @@ def options_of(module: str, source: Path) -> set[str]:
     return {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)}
 
 
+@pytest.mark.medium  # seconds, for all pages
 @pytest.mark.parametrize("path", PAGES, ids=page_name)
 def test_commands_are_accepted(path):
     """Modules and options exist; what takes a configuration accepts the keys and values."""
@@ -154,6 +155,7 @@ def test_commands_are_accepted(path):
                 assert option in options_of(module, source), f"{module} {option}"
 
 
+@pytest.mark.medium  # seconds, for all pages
 @pytest.mark.parametrize("path", PAGES, ids=page_name)
 def test_a_training_would_start(path, tmp_path):
     """job.train accepts the settings of its commands, and those that the text names."""

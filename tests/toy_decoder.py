@@ -5,7 +5,7 @@ from typing import ClassVar, Self
 import torch
 from torch import Tensor, nn
 
-from trainable.config import ModelConfig
+from trainable.model_config import ModelConfig
 from trainable.networks.layers.modules import masked
 from trainable.networks.layers.recompute import recomputed
 

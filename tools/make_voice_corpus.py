@@ -83,12 +83,15 @@ def speak(text: str, path: Path) -> None:
 
 
 def without_silence(wave: NDArray[np.float64], rate: int) -> NDArray[np.float64]:
-    """Cut the silence at both ends of a waveform [S], but for KEPT_S seconds of each."""
+    """Cut the silence at both ends of a waveform [S], but for KEPT_S seconds of each.
+
+    One that is silent altogether stays as it is.
+    """
     window = rate // 100
     power = np.convolve(wave**2, np.full(window, 1 / window), "same")
     said = np.flatnonzero(power > QUIET**2)
     kept = int(KEPT_S * rate)
-    return wave[max(said[0] - kept, 0) : said[-1] + kept]
+    return wave[max(said[0] - kept, 0) : said[-1] + kept] if len(said) else wave
 
 
 def spoken(out: Path, split: str, texts: Sequence[str], jobs: int) -> list[dict[str, str]]:

@@ -5,7 +5,7 @@ import yaml
 from data.config import DataConfig
 from data.dotted_keys import flat
 from data.shards.manifest import Manifest
-from trainable.config import ModelConfig
+from trainable.model_config import ModelConfig
 
 
 def check_fits(data: DataConfig, model: ModelConfig, manifest: Manifest) -> None:

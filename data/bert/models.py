@@ -16,7 +16,7 @@ from fsspec.implementations.local import LocalFileSystem
 from data.bert.tokenizer import load_tokenizer
 from data.config import DataConfig
 from data.files import PART_SUFFIX, located
-from data.models import RANDOM
+from data.models import MADE_HERE, ZEROS
 from data.text.front_end import FrontEnd, get_front_end
 from data.text.languages import find
 from data.text.readings import load_readings
@@ -45,17 +45,18 @@ def bert_features(cfg: DataConfig, language: str, device: str = "cpu") -> "BertF
 def bert_source(cfg: DataConfig, language: str) -> tuple[str, str | None]:
     """Return folder or hub name, and revision, of a language's BERT model.
 
-    A `random` model is made if it is not there yet: beside local shards, otherwise in this
+    One of MADE_HERE is made if it is not there yet: beside local shards, otherwise in this
     machine's temporary folder. Its weights are the same everywhere.
     """
     model, revision = cfg.bert.model(language)
-    if model != RANDOM:
+    if model not in MADE_HERE:
         return model, revision
 
     width = cfg.bert.random_width
-    folder = _random_models(cfg.shards) / f"{language}-{width}"
+    zeros = model == ZEROS
+    folder = _random_models(cfg.shards) / f"{language}-{width}{f'-{ZEROS}' if zeros else ''}"
     if not folder.exists():
-        _make_random_model(folder, language, width)
+        _make_random_model(folder, language, width, zeros)
     return str(folder), None
 
 
@@ -67,11 +68,11 @@ def _random_models(shards: str) -> Path:
     return Path(tempfile.gettempdir()) / f"bert-vits2-ray-{os.getuid()}" / "bert"
 
 
-def _make_random_model(folder: Path, language: str, width: int) -> None:
+def _make_random_model(folder: Path, language: str, width: int, zeros: bool) -> None:
     from data.bert.tiny import make_random_bert
 
     part = folder.with_name(f"{folder.name}.{uuid.uuid4().hex}{PART_SUFFIX}")
-    make_random_bert(part, language, width)
+    make_random_bert(part, language, width, zeros)
     try:
         part.rename(folder)
     except OSError:

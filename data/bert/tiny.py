@@ -22,13 +22,14 @@ _PANGRAM = "The quick brown fox jumps over the lazy dog."
 """Something for sentencepiece to learn from if the texts are few."""
 
 
-def make_random_bert(folder: Path | str, language: str, width: int) -> Path:
-    """Write the model that the configuration calls `random`; see `make_tiny_bert`.
+def make_random_bert(folder: Path | str, language: str, width: int, zeros: bool = False) -> Path:
+    """Write the model that the configuration calls `random`, or `zeros`; see `make_tiny_bert`.
 
     Its vocabulary depends on the language alone, so that another line in the transcript changes
     nothing of what was prepared.
     """
-    return make_tiny_bert(folder, language, _random_texts(find(language).random_bert), width)
+    texts = _random_texts(find(language).random_bert)
+    return make_tiny_bert(folder, language, texts, width, zeros=zeros)
 
 
 def _random_texts(kind: RandomBert) -> list[str]:
@@ -40,7 +41,12 @@ def _random_texts(kind: RandomBert) -> list[str]:
 
 
 def make_tiny_bert(
-    folder: Path | str, language: str, texts: Iterable[str], width: int = 32, seed: int = 0
+    folder: Path | str,
+    language: str,
+    texts: Iterable[str],
+    width: int = 32,
+    seed: int = 0,
+    zeros: bool = False,
 ) -> Path:
     """Write a model and its vocabulary, which load as published ones do.
 
@@ -50,6 +56,7 @@ def make_tiny_bert(
         texts: texts that the vocabulary is made of.
         width: width of the features, a multiple of 4.
         seed: seed of the weights.
+        zeros: the model's features are all 0.
 
     Returns:
         The folder.
@@ -68,6 +75,11 @@ def make_tiny_bert(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = _make_model(kind.architecture, size, width)
+    if zeros:
+        for module in model.modules():
+            if isinstance(module, torch.nn.LayerNorm):  # each layer ends with one
+                torch.nn.init.zeros_(module.weight)
+                torch.nn.init.zeros_(module.bias)
     with quiet_transformers():
         model.save_pretrained(folder)
     return folder

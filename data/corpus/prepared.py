@@ -12,11 +12,12 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
-from data.bert.models import RANDOM
-from data.config import DataConfig, QualityConfig
+from data.config import DataConfig
 from data.corpus.recipe import bert_identity
 from data.corpus.transcript import Transcript, transcript_digest
+from data.models import MADE_HERE
 from data.quality.gate import rejections
+from data.quality_config import QualityConfig
 from data.shards.manifest import Manifest
 from data.text.languages import find
 from data.text.readings import Table, load_readings
@@ -191,7 +192,7 @@ def _bert(cfg: DataConfig, language: str) -> dict[str, Any]:
     """Return the model of a language as the configuration names it."""
     model, revision = cfg.bert.model(language)
     found: dict[str, Any] = {"model": model, "revision": revision}
-    if model == RANDOM:
+    if model in MADE_HERE:
         found["random_width"] = cfg.bert.random_width
     return found
 

@@ -222,19 +222,12 @@ def judge(
     ledger.quality = inspection.finish(kept)
 
     lines = np.array(kept, np.int64)
-    frames = (lengths["samples"][lines] // cfg.hop_length).astype(np.int32)
-    order = np.lexsort((surveyed.key[lines], frames))
-    lines = lines[order]
-    rows = Rows(
-        transcript.lines,
-        surveyed,
-        lines,
-        in_shards[lines],
-        lengths["samples"][lines],
-        frames[order],
-        lengths["phones"][lines],
-    )
-    return ledger, rows
+    frames = (lengths["samples"] // cfg.hop_length).astype(np.int32)
+    lines = lines[np.lexsort((surveyed.key[lines], frames[lines]))]
+    of_lines = [
+        values[lines] for values in (in_shards, lengths["samples"], frames, lengths["phones"])
+    ]
+    return ledger, Rows(transcript.lines, surveyed, lines, *of_lines)
 
 
 def _measured(surveyed: Surveyed, held: HeldRows, in_shards: np.ndarray) -> pa.Table:

@@ -157,16 +157,9 @@ def plan_epoch(
         ValueError: nothing is left to train on.
     """
     assert len(rows) == len(frames) == len(phones)
-    # training cuts segments of this length out of utterances
-    usable = frames >= min_frames
+    usable = _usable(frames, min_frames)
     left_out = rows[~usable]
     rows, frames, phones = rows[usable], frames[usable], phones[usable]
-    if len(rows) == 0:
-        raise ValueError(
-            f"no utterance of the training split has {min_frames} frames or more: "
-            "lower train.segment_size or add data"
-        )
-
     rng = np.random.default_rng(entropy(seed, epoch, begin))
     by_length = _by_length(frames, phones, block, epoch, rng)
 
@@ -176,6 +169,21 @@ def plan_epoch(
     offsets = _cut(most, longest, rounded_up(phones[by_length], pad_to.tokens), max_cells)
     costs = _costs(cost, longest, offsets)
     return _shuffle(rows[by_length], offsets, costs, rng, micro_batches_per_step, left_out)
+
+
+def _usable(frames: np.ndarray, min_frames: int) -> np.ndarray:
+    """Tell which utterances are long enough, bool [n]: training cuts segments out of them.
+
+    Raises:
+        ValueError: none is.
+    """
+    usable = frames >= min_frames
+    if not usable.any():
+        raise ValueError(
+            f"no utterance of the training split has {min_frames} frames or more: "
+            "lower train.segment_size or add data"
+        )
+    return usable
 
 
 def _by_length(

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from data.config import QualityConfig
 from data.quality.alike import copies
+from data.quality_config import QualityConfig
 
 LEAST_LINES = 5  # of a speaker, whose speech rate is known then
 ENDS = 2  # phones that are no sound: `_` at both ends

@@ -20,13 +20,13 @@ import numpy as np
 import pyarrow as pa
 import ray
 import ray.data
-from ray.data.block import Block, BlockMetadata
-from ray.data.datasource import Datasource, ReadTask
+from ray.data.block import Block
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from data.memory import keep_freed_memory
 from data.plan.epoch_plan import Position
+from data.ray_source import read_here
 from data.stream.collectives import CollectiveBroadcast
 from data.stream.loading import MakeRows, row_loader
 from data.stream.orders import CALLS_PER_LOADER, Group, Orders, StepTime, order_of
@@ -39,7 +39,6 @@ log = logging.getLogger("bert_vits2_ray")
 MICRO_BATCHES_PER_DATASET = 32_768
 OPEN_AHEAD_S = 30.0  # before a dataset ends, the next is opened: Ray Data may take as long
 RETRY_S = 30.0  # from a dataset that failed to the next
-NODE_ID = "ray.io/node-id"  # Ray's label of each node
 NEVER_S = 10**6
 CLOSED_WITHIN_S = 0.5
 END_WITHIN_S = 10.0
@@ -74,44 +73,25 @@ def start_orders(name: str, ahead: int, first: int, end: int) -> Any:
     return here.remote(ahead, first, end)
 
 
-class Source(Datasource):
-    """Rows that are made as they are ordered: `step`, `slots`, and `rows` of the manifest."""
+def ordered(orders: Any, dataset: int, steps: int, part: int) -> Iterator[Block]:
+    """Yield rows as they are ordered, one per block: `step`, `slots`, and `rows` of the manifest.
 
-    def __init__(self, orders: Any, dataset: int, steps: int, part: int):
-        """Name the orders.
-
-        Args:
-            orders: handle of an Orders.
-            dataset: number of the dataset.
-            steps: number of steps after which it ends.
-            part: largest number of micro-batches of a row.
-        """
-        self.orders = orders
-        self.dataset = dataset
-        self.steps = steps
-        self.part = part
-
-    def estimate_inmemory_data_size(self) -> int | None:
-        """Return nothing: it is not known."""
-        return None
-
-    def get_read_tasks(self, parallelism: int, *_: Any, **__: Any) -> list[ReadTask]:
-        """Return the one task that makes the rows."""
-        unknown = BlockMetadata(num_rows=None, size_bytes=None, input_files=None, exec_stats=None)
-        return [ReadTask(self.read, unknown)]
-
-    def read(self) -> Iterator[Block]:
-        """Yield the rows, one per block."""
-        ray.get(self.orders.begin.remote(self.dataset))
-        for _ in range(self.steps):
-            order = ray.get(self.orders.take.remote(self.dataset))
-            if order is None:
-                break
-            for part in order.parts(self.part):
-                slots = pa.array([part.slots], pa.list_(pa.int64()))
-                rows = pa.array([part.rows], pa.list_(pa.list_(pa.int64())))
-                yield pa.table({"step": [part.step], "slots": slots, "rows": rows})
-        ray.get(self.orders.end.remote(self.dataset))
+    Args:
+        orders: handle of an Orders.
+        dataset: number of the dataset.
+        steps: number of steps after which it ends.
+        part: largest number of micro-batches of a row.
+    """
+    ray.get(orders.begin.remote(dataset))
+    for _ in range(steps):
+        order = ray.get(orders.take.remote(dataset))
+        if order is None:
+            break
+        for each in order.parts(part):
+            slots = pa.array([each.slots], pa.list_(pa.int64()))
+            rows = pa.array([each.rows], pa.list_(pa.list_(pa.int64())))
+            yield pa.table({"step": [each.step], "slots": slots, "rows": rows})
+    ray.get(orders.end.remote(dataset))
 
 
 class Loader:
@@ -126,7 +106,7 @@ class Loader:
         """Load micro-batches; yield a row of `data.stream.packing.schema` for each.
 
         Args:
-            call: row of `Source`.
+            call: row of `ordered`.
         """
         (row,) = call.to_pylist()
         for slot, members in zip(row["slots"], row["rows"], strict=True):
@@ -286,13 +266,8 @@ class Datasets:
         """Make a dataset, and split it for the ranks."""
         ray.data.DataContext.get_current().enable_progress_bars = False
         part = self.group.micro_batches_per_call(self.turns, self.spec.data.prefetch_steps)
-        source = Source(self.orders, number, self.steps_per_dataset, part)
-        dataset = ray.data.read_datasource(
-            source,
-            override_num_blocks=1,
-            num_cpus=0,
-            label_selector={NODE_ID: ray.get_runtime_context().get_node_id()},
-        ).map_batches(
+        read = partial(ordered, self.orders, number, self.steps_per_dataset, part)
+        dataset = read_here(read).map_batches(
             Loader,
             batch_size=1,
             batch_format="pyarrow",
@@ -306,8 +281,6 @@ class Datasets:
             compute=ray.data.ActorPoolStrategy(min_size=1, max_size=self.group.loaders),
         )
         dataset.context.execution_options.preserve_order = True
-        # a block per row, each as soon as it is made
-        dataset.context.target_max_block_size = 1
         # the executor looks ten times a second, and by default finds two blocks of a call: a loader
         # that has eight to make would rest most of the time
         dataset.context._max_num_blocks_in_streaming_gen_buffer = part

@@ -19,7 +19,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from data.config import AsrConfig
+from data.asr_config import AsrConfig
 from data.files import is_local, located
 from data.transcribe.recogniser import Heard, Sound
 

@@ -14,9 +14,10 @@ import soundfile
 import soxr
 from fsspec.implementations.local import LocalFileSystem
 
+from data.asr_config import AsrConfig
 from data.audio.recording import check_channels
 from data.audio.whole import UNKNOWN_FRAMES, knows_its_length
-from data.config import AsrConfig, DataConfig
+from data.config import DataConfig
 from data.files import UnreachableError, below, located, put_file, reachable
 from data.rejected import Reason, RejectedError
 from data.transcribe.activity import RATE, SpeechDetector, detector

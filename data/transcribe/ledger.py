@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from data.config import AsrConfig
+from data.asr_config import AsrConfig
 from data.files import below, put_file
 from data.text.languages import code_of
 from data.transcribe.listing import Source, slice_path

@@ -8,7 +8,7 @@ from typing import Any
 
 from fsspec.implementations.local import LocalFileSystem
 
-from data.config import AsrConfig
+from data.asr_config import AsrConfig
 from data.files import ascii_name, below, located, reachable
 from data.names import visible_name
 

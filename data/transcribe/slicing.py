@@ -6,7 +6,7 @@ All times are seconds.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from data.config import AsrConfig
+from data.asr_config import AsrConfig
 
 Span = tuple[float, float]
 """Begin and end."""

@@ -4,9 +4,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
-from data.config import Count, DataConfig
-from data.declared import Range, Settings, Text
-from trainable.config import EvalConfig, ModelConfig, TrainConfig
+from data.config import DataConfig
+from data.declared import Count, Range, Settings, Text
+from trainable.config import EvalConfig, TrainConfig
+from trainable.model_config import ModelConfig
 
 Above0 = Annotated[float, Range(above=0)]
 # key of further resources -> what is none of them, and why

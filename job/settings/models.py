@@ -4,7 +4,8 @@ import contextlib
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from data.config import AsrConfig, DataConfig
+from data.asr_config import AsrConfig
+from data.config import DataConfig
 from data.models import HubUnreachableError, find_model
 from data.text.languages import LANGUAGES
 from data.transcribe.command import check_command

@@ -1,8 +1,8 @@
 """The command that fills a GPU's tables goes through its stages on a CPU, with small networks.
 
-The fast suite leaves out two that take half of the time: the compiled step (torch.compile of the
-parts is tested in tests/trainable/test_compiling.py), and the parity of single steps, which is that
-of tests/trainable/learning/test_single_steps.py.
+The fast suite leaves out those that take most of the time: the compiled step (torch.compile of the
+parts is tested in tests/trainable/test_compiling.py), the parity of single steps, which is that of
+tests/trainable/learning/test_single_steps.py, and bf16, whose stages are those of fp32.
 """
 
 import json
@@ -16,7 +16,7 @@ from benchmarks import gpu
 from benchmarks.gpu import MODES, Record, command_line, main, stages
 from tests.test_house import ROOT
 
-LONG = ("parity", "speed bf16+compile")
+LONG = ("parity", "speed bf16", "speed bf16+compile", "launches bf16")
 
 
 def found_by(wanted: list[str], file: Path) -> dict:

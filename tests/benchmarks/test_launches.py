@@ -10,7 +10,8 @@ from benchmarks.fake_gpu import fake_gpu, walk_backward
 from benchmarks.launches import Launches, count_step
 from benchmarks.step import synthetic_batch
 from data.config import DataConfig
-from trainable.config import ModelConfig, TrainConfig
+from trainable.config import TrainConfig
+from trainable.model_config import ModelConfig
 
 # at most so many kernels of a part, the published structure, fp32
 BUDGET = {

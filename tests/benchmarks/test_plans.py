@@ -9,7 +9,7 @@ from torch import nn
 from benchmarks import plans
 from benchmarks.plans import Convolutions, groups, measure, walk
 from data.config import PadTo
-from trainable.config import ModelConfig
+from trainable.model_config import ModelConfig
 
 
 @pytest.mark.medium

@@ -16,7 +16,7 @@ from tests.job.conftest import DEMO, arguments
 from tests.job.test_bad_input import error_of
 from tests.job.test_doctor import NO_GPU, NODE
 from tests.tiny import demo_config
-from trainable.config import SlmConfig
+from trainable.model_config import SlmConfig
 from trainable.networks.wavlm import WavLMFeatures
 from trainable.weights.slm import load_slm
 

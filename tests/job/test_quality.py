@@ -13,10 +13,11 @@ import soundfile
 import soxr
 
 import job.prepare
-from data.config import DataConfig, QualityConfig, Rejected
+from data.config import DataConfig
 from data.corpus.prepared import changes, check_prepared
 from data.quality.gate import COPY, KINDS
 from data.quality.measures import MEASURES
+from data.quality_config import QualityConfig, Rejected
 from data.rejected import Reason
 from data.shards.manifest import read_manifest
 from data.shards.shard import list_shards, read_index

@@ -16,6 +16,8 @@ from job.voice.voice import SpeechRequest, Voice, speaker_row
 from job.voice.wave import WaveWriter, endings
 from tests.job.voices import SAID, tiny_checkpoint
 
+pytestmark = pytest.mark.medium  # small voices speak, which takes seconds together
+
 DEFAULT = SpeechRequest("", "en", "EN")
 
 

@@ -19,6 +19,8 @@ from tests.job.conftest import DEMO, overrides
 from tests.job.test_bad_input import error_of
 from tests.job.test_prepared_settings import configuration
 
+pytestmark = pytest.mark.medium  # corpora are prepared, which takes seconds together
+
 ROWS = [
     ("a", "EN", "Good morning, Nguyen."),
     ("a", "en", "It costs $5 now."),

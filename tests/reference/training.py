@@ -17,9 +17,10 @@ from data.stream.collate import TtsBatch
 from tests.reference.goldens import Reference
 from tests.reference.rule import Noise
 from tests.reference.test_losses import check_wavlm
-from trainable.config import LossWeights, ModelConfig, SlmConfig, TrainConfig
+from trainable.config import LossWeights, TrainConfig
 from trainable.learning.state import TrainState, build_networks
 from trainable.learning.step import TrainingStep
+from trainable.model_config import ModelConfig, SlmConfig
 from trainable.networks.registry import LOGGED_ITEMS
 from trainable.networks.wavlm import WavLMFeatures
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from data.config import DataConfig
 from data.plan.epoch_plan import Position
 from trainable.compiling import compile_parts
-from trainable.config import ModelConfig, TrainConfig
+from trainable.config import TrainConfig
 from trainable.distributed.wrapping import unwrapped
 from trainable.learning.ema import AveragedWeights
 from trainable.learning.judgement import Spans, Validation
@@ -23,6 +23,7 @@ from trainable.learning.optimizer import (
     moments,
 )
 from trainable.learning.reduction import ExactReduction, FastReduction, Reduction
+from trainable.model_config import ModelConfig
 from trainable.networks.generator.decoder import decoder_of
 from trainable.networks.generator.synthesizer import SynthesizerTrn
 from trainable.networks.registry import (

@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from data.config import DataConfig
-    from trainable.config import ModelConfig, TrainConfig
+    from trainable.config import TrainConfig
+    from trainable.model_config import ModelConfig
     from trainable.networks.wavlm import WavLMFeatures
 
 # a function or class, or the place from which it is imported: `module:name`

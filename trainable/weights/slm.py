@@ -4,7 +4,7 @@ import torch
 from transformers import WavLMConfig
 
 from data.models import download_told
-from trainable.config import SlmConfig
+from trainable.model_config import SlmConfig
 from trainable.networks.wavlm import WavLMFeatures
 
 # One frame per 320 samples as in the real one, at a hundredth of its size.

@@ -271,23 +271,11 @@ def fit(
         for key, t in own.items()
         if key in weights and weights[key].shape == t.shape
     }
-    # a few tensors fit by chance; that would train from scratch unnoticed
-    if 2 * len(taken) < len(own):
-        raise ValueError(
-            f"{file} is of another architecture, only {len(taken)} of {len(own)} tensors fit: "
-            f"{'; '.join(wrong[:3])}. Set model.* as its publisher did, "
-            "or take the file out of the folder to start that network from scratch"
-        )
+    _check_architecture(file, len(taken), len(own), wrong)
     moments = _moments_of_taken(moments, taken, net)
     _check_finite(file, taken, moments)
 
-    # early 2.x files lack some projections, and all files lack those of further languages
-    projections = tuple(f"enc_p.{language.projection}." for language in LANGUAGES.values())
-    silent = {
-        key: torch.zeros_like(t)
-        for key, t in own.items()
-        if key not in weights and key.startswith(projections)
-    }
+    silent = _silent_projections(weights, own)
     notes += [
         f"{key} is set to zero, so that the voice speaks as it did before it had one"
         for key in silent
@@ -303,6 +291,45 @@ def fit(
     )
     initial = {key: t.numel() for key, t in own.items() if key not in taken | silent} | new_rows
     return Fitted(whole, [f"{file}: {line}" for line in (*lines, *notes, *wrong)], initial)
+
+
+def _check_architecture(file: str, taken: int, own: int, wrong: list[str]) -> None:
+    """Refuse a file of which few tensors fit: a network would start from scratch unnoticed.
+
+    Args:
+        file: name of the file.
+        taken: number of tensors that fit; a few do by chance.
+        own: number of the network's tensors.
+        wrong: what does not fit.
+
+    Raises:
+        ValueError: fewer than half fit.
+    """
+    if 2 * taken < own:
+        raise ValueError(
+            f"{file} is of another architecture, only {taken} of {own} tensors fit: "
+            f"{'; '.join(wrong[:3])}. Set model.* as its publisher did, "
+            "or take the file out of the folder to start that network from scratch"
+        )
+
+
+def _silent_projections(
+    weights: Mapping[str, Tensor], own: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """Return zeros for the projections of BERT features that a file lacks.
+
+    Early 2.x files lack some, and all files lack those of further languages.
+
+    Args:
+        weights: tensors of the file.
+        own: tensors of the network.
+    """
+    projections = tuple(f"enc_p.{language.projection}." for language in LANGUAGES.values())
+    return {
+        key: torch.zeros_like(t)
+        for key, t in own.items()
+        if key not in weights and key.startswith(projections)
+    }
 
 
 def _new_rows(

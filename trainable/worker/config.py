@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 
 from data.config import DataConfig
-from trainable.config import EvalConfig, ModelConfig, TrainConfig
+from trainable.config import EvalConfig, TrainConfig
+from trainable.model_config import ModelConfig
 
 
 @dataclass(frozen=True)

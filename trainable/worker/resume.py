@@ -110,20 +110,31 @@ def resume_or_start(
         log.info("not trained in this start, kept in the checkpoints as they are: %s", names)
     saver.resumed = info.position.step
     check_same_data(info, spec, speakers)
-    if info.code_version != cfg.code_version:
-        log.warning(
-            "resumes with code %s; the checkpoint was written by %s",
-            cfg.code_version,
-            info.code_version,
-        )
-    if differences:
-        log.info("resumes with other settings: %s", "; ".join(differences))
+    tell_differences(cfg, info, differences)
 
     history = changed(info.history, info.position, spec.cut)
     if info.history and history != info.history:
         log.warning("what epoch %d has not used yet is planned again", info.position.epoch)
     log.info("resumes at step %d from %s", info.position.step, newest)
     return replace(spec, history=history)
+
+
+def tell_differences(cfg: WorkerConfig, info: CheckpointInfo, settings: list[str]) -> None:
+    """Log in what a start differs from the one that wrote its checkpoint.
+
+    Args:
+        cfg: what the worker is told.
+        info: what the checkpoint tells about itself.
+        settings: what has changed in the settings.
+    """
+    if info.code_version != cfg.code_version:
+        log.warning(
+            "resumes with code %s; the checkpoint was written by %s",
+            cfg.code_version,
+            info.code_version,
+        )
+    if settings:
+        log.info("resumes with other settings: %s", "; ".join(settings))
 
 
 def check_same_data(

@@ -56,8 +56,7 @@ def set_up(
         StorageError: the storage failed for too long; the same on all ranks.
     """
     # the process
-    rank = worker.rank
-    log_file = on_all_ranks(lambda: start_logging(cfg.folder, rank), cfg.retry_s)
+    log_file = on_all_ranks(lambda: start_logging(cfg.folder, worker.rank), cfg.retry_s)
     set_up_torch(cfg.train, cfg.threads, worker.device)
     check_devices(cfg, worker)
     cfg = with_precision(cfg, worker)
@@ -65,21 +64,13 @@ def set_up(
 
     # the data
     manifest = read_shared_manifest(cfg)
+    check_manifest(cfg, manifest)
     agreement = Agreement(cfg.collective_timeout_s)
     damage = Damage(agreement.first_error)
-    check_fits(cfg.data, cfg.model, manifest)
-    check_speakers(cfg.model, manifest)
-    check_splits(cfg.data, manifest)
 
     # what is trained, and where it stands
     state = build_state(cfg, worker)
-    if rank == 0:
-        tell_what_runs(cfg, worker.world_size, worker.device, state)
-    spec = resume_or_start(
-        cfg, rank, spec_of_new_run(cfg, manifest), state, saver, manifest.speakers
-    )
-    if rank == 0:
-        saver.list_what_was_found()
+    spec = resumed(cfg, worker, manifest, state, saver)
     schedule = schedule_of(spec)
     # nothing to train on is an error of the settings: no restart would help
     schedule.check(state.position)
@@ -89,9 +80,9 @@ def set_up(
     give_back_freed_memory()
 
     # what is written and watched
-    records = on_all_ranks(lambda: open_records(cfg, rank, state, saver), cfg.retry_s)
+    records = on_all_ranks(lambda: open_records(cfg, worker.rank, state, saver), cfg.retry_s)
     validator = Validator(
-        cfg.eval, cfg.train, spec, manifest, state, rank, damage, agreement.first_error
+        cfg.eval, cfg.train, spec, manifest, state, worker.rank, damage, agreement.first_error
     )
     watchdog = start_watchdog(cfg, worker, state.position.step)
     checkpoints = Checkpoints(
@@ -110,6 +101,34 @@ def set_up(
         checkpoints=checkpoints,
         watchdog=watchdog,
     )
+
+
+def check_manifest(cfg: WorkerConfig, manifest: Manifest) -> None:
+    """Refuse shards that do not fit the settings.
+
+    Raises:
+        ValueError: names what does not fit.
+    """
+    check_fits(cfg.data, cfg.model, manifest)
+    check_speakers(cfg.model, manifest)
+    check_splits(cfg.data, manifest)
+
+
+@collective
+def resumed(
+    cfg: WorkerConfig, worker: Worker, manifest: Manifest, state: TrainState, saver: Saver
+) -> StreamSpec:
+    """Bring the state to where the run stands, and tell what runs; return the run's order.
+
+    Raises: see `resume_or_start`.
+    """
+    if worker.rank == 0:
+        tell_what_runs(cfg, worker.world_size, worker.device, state)
+    spec = spec_of_new_run(cfg, manifest)
+    spec = resume_or_start(cfg, worker.rank, spec, state, saver, manifest.speakers)
+    if worker.rank == 0:
+        saver.list_what_was_found()
+    return spec
 
 
 @collective

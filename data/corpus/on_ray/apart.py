@@ -17,7 +17,7 @@ class LineProcess(Protocol):
     def load(self, line: pa.Table) -> None:
         """Load what it needs for a line: whatever happens meanwhile is not the line's fault."""
 
-    def __call__(self, line: pa.Table) -> Any:
+    def __call__(self, line: pa.Table, /) -> Any:
         """Return the result of a line, a table of one row."""
 
 

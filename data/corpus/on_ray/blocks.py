@@ -3,20 +3,20 @@
 import contextlib
 import logging
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
 import ray
 import ray.data
-from ray.data.block import Block, BlockMetadata
-from ray.data.datasource import Datasource, ReadTask
+from ray.data.block import Block
 from ray.exceptions import OutOfMemoryError, RayActorError, WorkerCrashedError
 
 from data.corpus.progress import Progress
 from data.corpus.tables.files import TableFile, packed, read_batches, unpacked
 from data.gpu import gpu_trouble
+from data.ray_source import read_here
 
-NODE_ID = "ray.io/node-id"  # Ray's label of each node
 ROOM_WITHIN_S = 5.0  # a cluster that has what is asked for gives it by then
 # less than one: a machine with a single logical CPU must hold an actor and what it feeds
 TASK_CPUS = 0.5
@@ -83,31 +83,6 @@ def _nothing() -> None:
     """Take room, and be done."""
 
 
-class _Blocks(Datasource):
-    """The batches of a file, one block of one row each, which are read as they are needed.
-
-    Args:
-        blocks: the file, on this node.
-    """
-
-    def __init__(self, blocks: TableFile) -> None:
-        self.path = blocks.path
-        self.count = len(blocks.batches)
-
-    def estimate_inmemory_data_size(self) -> int | None:
-        """Return nothing: it is not known."""
-        return None
-
-    def get_read_tasks(self, parallelism: int, *_: Any, **__: Any) -> list[ReadTask]:
-        """Return the one task that reads the blocks."""
-        unknown = BlockMetadata(num_rows=None, size_bytes=None, input_files=None, exec_stats=None)
-        return [ReadTask(self.read, unknown)]
-
-    def read(self) -> Iterator[Block]:
-        """Yield the blocks."""
-        yield from map(packed, read_batches(self.path, self.count))
-
-
 class OfBlocks:
     """Applies an object that maps tables to packed ones.
 
@@ -130,18 +105,14 @@ def of_block(function: Callable[[pa.Table], pa.Table], row: pa.Table) -> pa.Tabl
 
 
 def dataset_of(blocks: TableFile) -> ray.data.Dataset:
-    """Return a dataset of the batches of a file, once there is a CPU for it."""
+    """Return a dataset of the batches of a file on this node, once there is a CPU for it."""
     wait_for_room("CPU", 1)
-    dataset = ray.data.read_datasource(
-        _Blocks(blocks),
-        override_num_blocks=1,
-        num_cpus=0,
-        # where the file is
-        label_selector={NODE_ID: ray.get_runtime_context().get_node_id()},
-    )
-    # a block per row, each as soon as it is asked for
-    dataset.context.target_max_block_size = 1
-    return dataset
+    return read_here(partial(_read, blocks.path, len(blocks.batches)))
+
+
+def _read(path: str, count: int) -> Iterator[Block]:
+    """Yield the batches of a file, packed."""
+    yield from map(packed, read_batches(path, count))
 
 
 def results(dataset: ray.data.Dataset) -> Iterator[pa.Table]:

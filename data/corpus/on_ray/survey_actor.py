@@ -71,7 +71,9 @@ class LineByLine:
         self.circumstances = circumstances(cfg, recipe)
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         self.process = Apart(
-            *(SurveyProcess, cfg, recipe),
+            SurveyProcess,
+            cfg,
+            recipe,
             limit_s=cfg.line_timeout_s,
             num_cpus=0,
             scheduling_strategy=here,

@@ -15,7 +15,7 @@ from job.on_ray.health.probes import NodeReport
 from job.settings.checks import check, trainable_manifest
 from job.settings.config import Config
 from job.settings.paths import run_folder
-from trainable.config import ModelConfig
+from trainable.model_config import ModelConfig
 
 LOCK = Path(__file__).resolve().parents[3] / "requirements.lock"
 # their versions decide whether nodes understand each other, and which numbers come out

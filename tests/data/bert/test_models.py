@@ -3,6 +3,8 @@
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from data.bert.models import bert_features, bert_source, front_end
 from data.config import BertConfig, DataConfig
 from data.text.front_end import hash_files
@@ -40,3 +42,23 @@ def test_random_english_reads_whole_words(tmp_path) -> None:
 
     features = bert_features(random_models(tmp_path), "EN")
     assert features([phonemes])[0].shape == (len(phonemes.word2ph), 16)
+
+
+@pytest.mark.medium
+def test_zeros_stand_for_no_bert(tmp_path):
+    """The phones are those of the random models; the features are all 0."""
+    said = {"ZH": "今天天气真不错。", "JP": "おはようございます。", "EN": "Good morning."}
+    found = {}
+    for kind in ("random", "zeros"):
+        bert = BertConfig(zh=kind, jp=kind, en=kind, random_width=16)
+        cfg = DataConfig(shards=str(tmp_path / "shards"), bert=bert)
+        for language, text in said.items():
+            phonemes = front_end(cfg, language)(text)
+            model = bert_features(cfg, language)
+            (features,) = model([phonemes])
+            found[kind, language] = phonemes.phones, features.shape, model.identity
+            assert bool(features.any()) == (kind == "random")
+    for language in said:
+        phones, shape, identity = found["zeros", language]
+        assert (phones, shape) == found["random", language][:2]
+        assert identity != found["random", language][2]

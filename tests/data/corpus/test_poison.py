@@ -32,7 +32,7 @@ TEXTS = [
 
 @pytest.fixture(scope="module")
 def ray_whose_lines_kill() -> Iterator[None]:
-    folder = start_ray(
+    folder, _ = start_ray(
         runtime_env={
             "env_vars": {"PYTHONPATH": str(ROOT)},
             "worker_process_setup_hook": "tests.data.corpus.poison.poison",

@@ -13,8 +13,9 @@ import pytest
 
 import data.transcribe.hearing
 import data.transcribe.pipeline
+from data.asr_config import AsrConfig
 from data.audio.recording import read_audio
-from data.config import AsrConfig, DataConfig
+from data.config import DataConfig
 from data.transcribe.attempts import Attempts, DiedError
 from data.transcribe.cutting import Cutter
 from data.transcribe.listing import Source

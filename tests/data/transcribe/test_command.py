@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data.config import AsrConfig
+from data.asr_config import AsrConfig
 from data.transcribe.command import CommandRecogniser, check_command
 from data.transcribe.recogniser import Heard, Sound
 

@@ -6,7 +6,8 @@ import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data.config import AsrConfig, DataConfig
+from data.asr_config import AsrConfig
+from data.config import DataConfig
 from data.transcribe.cutting import Cutter
 from data.transcribe.ledger import account_of
 from data.transcribe.listing import Source, slice_path

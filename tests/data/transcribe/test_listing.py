@@ -2,7 +2,7 @@
 
 import pytest
 
-from data.config import AsrConfig
+from data.asr_config import AsrConfig
 from data.transcribe.listing import find_recordings, slice_path, speaker_of
 
 

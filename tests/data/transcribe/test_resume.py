@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from data.config import AsrConfig, DataConfig
+from data.asr_config import AsrConfig
+from data.config import DataConfig
 from data.transcribe import journal
 from data.transcribe.attempts import Attempts
 from data.transcribe.pipeline import CuttingActor, HearingActor

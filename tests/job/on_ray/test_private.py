@@ -76,14 +76,14 @@ def test_the_range_of_releases_is_that_of_the_project():
     assert of_ray == f"ray[data,default,train,tune]>={first},<{before}"
 
 
-@pytest.mark.parametrize("version", ["2.57.1", "2.61.0", "3.0.0.dev0"])
+@pytest.mark.parametrize("version", ["2.58.1", "2.61.0", "3.0.0.dev0"])
 def test_another_release_is_refused_in_a_line(version, monkeypatch, capsys):
     monkeypatch.setattr(ray, "__version__", version)
     with pytest.raises(SystemExit) as ended, refusing():
         raise AssertionError("not reached")
     assert ended.value.code == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith(f"error: Ray {version} is installed, and this code runs with 2.58 to 2.")
+    assert line.startswith(f"error: Ray {version} is installed, and this code runs with 2.59 to 2.")
 
 
 def test_a_name_that_is_gone_is_refused_in_a_line(capsys):

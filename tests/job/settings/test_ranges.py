@@ -21,7 +21,7 @@ from job.settings.cli import run
 from job.settings.config import Config, ScalingSettings
 from job.settings.keys import known_keys
 from tests.tiny import demo_config
-from trainable.config import ModelConfig
+from trainable.model_config import ModelConfig
 from tuning import sweep
 
 COMMANDS = {

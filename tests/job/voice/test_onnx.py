@@ -19,7 +19,8 @@ from job.voice.onnx_graphs import (
 from tests.job.voices import tiny_checkpoint
 from tests.reference.rule import fill
 from tests.trainable.networks import tiny
-from trainable.config import ModelConfig, TrainConfig
+from trainable.config import TrainConfig
+from trainable.model_config import ModelConfig
 from trainable.networks.generator.build import build_generator
 
 onnxruntime = pytest.importorskip("onnxruntime")

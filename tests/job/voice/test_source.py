@@ -23,6 +23,8 @@ from tests.job.reference_configs import REFUSED
 from tests.job.voices import tiny_checkpoint
 from tests.trainable.weights import test_hub
 
+pytestmark = pytest.mark.medium  # a voice is made and exported
+
 HELLO = ["--language", "EN", "--text", "Good morning."]
 
 

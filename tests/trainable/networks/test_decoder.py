@@ -14,9 +14,9 @@ from job.settings.cli import read_config, to_yaml
 from job.voice.voice import SpeechRequest, Voice
 from tests.tiny import tiny_batch, tiny_config, tiny_state
 from tests.toy_decoder import ToyDecoder
-from trainable.config import ModelConfig
 from trainable.learning.state import check_sizes
 from trainable.learning.step import TrainingStep
+from trainable.model_config import ModelConfig
 from trainable.networks.generator.build import build_generator
 from trainable.networks.generator.decoder import DECODERS, build_decoder
 from trainable.networks.generator.vocos import InverseSTFT

@@ -99,12 +99,17 @@ def test_wavlm_discriminator(use_spectral_norm):
     assert tiny.without_gradient(net) == set()
 
 
-@pytest.mark.processes  # the compiler
-def test_a_period_is_compiled_for_lengths_that_vary():
+@pytest.mark.medium
+@pytest.mark.parametrize(
+    "backend",
+    # the compiler of C++ is a process, and takes 20 s
+    ["aot_eager", pytest.param("inductor", marks=[pytest.mark.slow, pytest.mark.processes])],
+)
+def test_a_period_is_compiled_for_lengths_that_vary(backend):
     torch.compiler.reset()
     net = DiscriminatorP(5, width_divisor=16)
     net.convs = net.convs[:1]  # each takes seconds to compile
     net.conv_post = torch.nn.Conv2d(2, 1, (3, 1), padding=(1, 0))
-    compiled = torch.compile(net, dynamic=True)
+    compiled = torch.compile(net, dynamic=True, backend=backend)
     for wave in (torch.randn(2, 1, 1001), torch.randn(2, 1, 1026)):
         assert torch.allclose(compiled(wave)[0], net(wave)[0], atol=1e-5)

@@ -6,7 +6,8 @@ from dataclasses import fields, replace
 
 import pytest
 
-from trainable.config import ClipNorm, LearningRates, LossWeights, ModelConfig
+from trainable.config import ClipNorm, LearningRates, LossWeights
+from trainable.model_config import ModelConfig
 from trainable.networks.registry import (
     Network,
     Term,

@@ -28,6 +28,8 @@ from trainable.run.records import RunLog
 from trainable.run.saver import FAILURES_IN_A_ROW, Saver
 from trainable.run.storage import best, checkpoints, claim, fetched, kept, newest_good, resolve
 
+pytestmark = pytest.mark.medium  # networks are saved, which takes seconds together
+
 NOW = CheckpointConfig(every_steps=10, keep=2, retry_s=0.0)
 
 

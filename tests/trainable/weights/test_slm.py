@@ -5,7 +5,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import WavLMModel
 
-from trainable.config import SlmConfig
+from trainable.model_config import SlmConfig
 from trainable.weights.slm import TINY, load_slm
 
 RATE = 44100

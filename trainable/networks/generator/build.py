@@ -4,7 +4,7 @@ from functools import partial
 
 from data.config import DataConfig
 from data.text.symbols import symbols
-from trainable.config import ModelConfig
+from trainable.model_config import ModelConfig
 from trainable.networks.generator.decoder import build_decoder
 from trainable.networks.generator.synthesizer import SynthesizerTrn
 from trainable.networks.registry import Blueprint

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from trainable.config import ModelConfig
+from trainable.model_config import ModelConfig
 from trainable.networks.generator.vocos import Vocos
 from trainable.networks.layers.modules import LRELU_SLOPE, ResBlock1, ResBlock2, masked
 from trainable.networks.layers.recompute import recomputed

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from data.precision import fixed_product, widen
-from trainable.config import ModelConfig
+from trainable.model_config import ModelConfig
 from trainable.networks.layers.modules import LayerNorm, masked
 from trainable.networks.layers.recompute import recomputed
 

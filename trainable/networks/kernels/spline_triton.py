@@ -213,6 +213,67 @@ def _store_rows(pointer, first, order, n, stride, inside, values):
 
 
 @triton.jit
+def _load_if(wanted: tl.constexpr, pointer, at, there, N: tl.constexpr, dtype: tl.constexpr):
+    """Return what `_load` does, or zeros."""
+    if wanted:
+        values = _load(pointer, at, there, dtype)
+    else:
+        values = tl.zeros([N], dtype)
+    return values
+
+
+@triton.jit
+def _gradients_in_bin(
+    to_output, to_log, theta, width, height, slope_k, slope_next, INVERSE: tl.constexpr
+):
+    """Return the gradients within a bin, as `spline._gradients_in_bin`, name by name: [N] each.
+
+    Of the input, the place, the output before inversion, width, height and both slopes.
+    """
+    delta = height / width
+    curve = slope_k + slope_next - 2 * delta
+    other = 1 - theta
+    rest = theta * other
+    squared, other_squared = theta * theta, other * other
+    straight = 1 - 2 * rest
+    d = delta + curve * rest
+    m = slope_next * squared + 2 * delta * rest + slope_k * other_squared
+    risen = (delta * squared + slope_k * rest) / d
+    slope = (delta / d) * (delta / d) * m
+    bend = (slope_next * theta - slope_k * other) / m + (delta / m - curve / d) * (other - theta)
+    log_x = 2 * bend / width
+    if INVERSE:
+        of_x = (to_output - to_log * log_x) / slope
+        of_f = -of_x
+        of_log = -to_log
+    else:
+        of_x = to_output * slope + to_log * log_x
+        of_f = to_output
+        of_log = to_log
+
+    part = of_f * height / d
+    by_m, by_d = of_log / m, 2 * of_log / d
+    of_place = of_f * slope + of_log * log_x
+    of_delta = part * squared - (part * risen + by_d) * straight
+    of_delta += 2 * (by_m * rest + of_log / delta)
+    shared = (part * risen + by_d) * rest
+    of_slope_k = part * rest + by_m * other_squared - shared
+    of_slope_next = by_m * squared - shared
+    of_size = of_delta / width
+    of_width = -of_place * theta - of_size * delta
+    of_height = of_f * risen + of_size
+    return of_x, of_place, of_f, of_width, of_height, of_slope_k, of_slope_next
+
+
+@triton.jit
+def _of_derivatives(derivatives, order, index, of_slope_k, of_slope_next):
+    """Return the gradient [N, P] of the derivatives before the softplus."""
+    chosen = tl.where(order == index[:, None] - 1, of_slope_k[:, None], 0.0)
+    chosen += tl.where(order == index[:, None], of_slope_next[:, None], 0.0)
+    return chosen / (1.0 + tl.exp(-derivatives))
+
+
+@triton.jit
 def _backward_kernel(
     to_output_ptr,
     to_log_ptr,
@@ -255,64 +316,30 @@ def _backward_kernel(
     mask = _load(mask_ptr, _at(i, 0, t, m_b, 0, m_t), there, dtype)
     rows = shape_ptr + _at(i, h * (3 * K - 1), t, s_b, s_c, s_t)
     widths, heights, derivatives = _load_shape(rows, order, s_c, there, scale, K, dtype)
-    to_output = tl.zeros([N], dtype)
-    if OUTPUT:
-        to_output = _load(to_output_ptr, _at(i, h, t, g_b, g_h, g_t), there, dtype) * mask
-    to_log = tl.zeros([N], dtype)
-    if LOG:
-        to_log = _load(to_log_ptr, _at(i, h, t, l_b, l_h, l_t), there, dtype) * mask
+    to_output = _load_if(OUTPUT, to_output_ptr, _at(i, h, t, g_b, g_h, g_t), there, N, dtype) * mask
+    to_log = _load_if(LOG, to_log_ptr, _at(i, h, t, l_b, l_h, l_t), there, N, dtype) * mask
 
     clamped, index, x_k, y_k, width, height, slope_k, slope_next = _find(
         x, widths, heights, derivatives, order, bound, K, INVERSE
     )
     inside = (x >= -bound) & (x <= bound)
-    passed = to_output
-    to_output = tl.where(inside, to_output, 0.0)
-    to_log = tl.where(inside, to_log, 0.0)
-
-    # as `spline._gradients_in_bin`, name by name
     theta = _place(clamped, x_k, y_k, width, height, slope_k, slope_next, tiny, INVERSE)
-    delta = height / width
-    curve = slope_k + slope_next - 2 * delta
-    other = 1 - theta
-    rest = theta * other
-    squared, other_squared = theta * theta, other * other
-    straight = 1 - 2 * rest
-    d = delta + curve * rest
-    m = slope_next * squared + 2 * delta * rest + slope_k * other_squared
-    risen = (delta * squared + slope_k * rest) / d
-    slope = (delta / d) * (delta / d) * m
-    bend = (slope_next * theta - slope_k * other) / m + (delta / m - curve / d) * (other - theta)
-    log_x = 2 * bend / width
-    if INVERSE:
-        of_x = (to_output - to_log * log_x) / slope
-        of_f = -of_x
-        of_log = -to_log
-    else:
-        of_x = to_output * slope + to_log * log_x
-        of_f = to_output
-        of_log = to_log
-
-    part = of_f * height / d
-    by_m, by_d = of_log / m, 2 * of_log / d
-    of_place = of_f * slope + of_log * log_x
-    of_delta = part * squared - (part * risen + by_d) * straight
-    of_delta += 2 * (by_m * rest + of_log / delta)
-    shared = (part * risen + by_d) * rest
-    of_slope_k = part * rest + by_m * other_squared - shared
-    of_slope_next = by_m * squared - shared
-    of_size = of_delta / width
-    of_width = -of_place * theta - of_size * delta
-    of_height = of_f * risen + of_size
-
+    of_x, of_place, of_f, of_width, of_height, of_slope_k, of_slope_next = _gradients_in_bin(
+        tl.where(inside, to_output, 0.0),
+        tl.where(inside, to_log, 0.0),
+        theta,
+        width,
+        height,
+        slope_k,
+        slope_next,
+        INVERSE,
+    )
     factor: tl.constexpr = 2 * bound * (1 - MIN_SIZE * K) / scale
     of_widths = _of_sizes(widths, order, index, -of_place, of_width, factor, K)
     of_heights = _of_sizes(heights, order, index, of_f, of_height, factor, K)
-    chosen = tl.where(order == index[:, None] - 1, of_slope_k[:, None], 0.0)
-    chosen += tl.where(order == index[:, None], of_slope_next[:, None], 0.0)
-    of_derivatives = chosen / (1.0 + tl.exp(-derivatives))
+    of_derivatives = _of_derivatives(derivatives, order, index, of_slope_k, of_slope_next)
 
-    tl.store(of_x_ptr + place, tl.where(inside, of_x, passed), mask=there)
+    tl.store(of_x_ptr + place, tl.where(inside, of_x, to_output), mask=there)
     of_rows = of_shape_ptr + _at(i, h * (3 * K - 1), t, H * (3 * K - 1) * T, T, 1)
     _store_rows(of_rows, 0, order, K, T, there, of_widths)
     _store_rows(of_rows, K, order, K, T, there, of_heights)
