@@ -5,10 +5,21 @@ from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Annotated, Literal
 
-from data.asr_config import AsrConfig
-from data.declared import Amount, Count, Hertz, Line, Range, Seed, Settings, Share, Size, Text
 from data.names import visible_name
-from data.quality_config import QualityConfig
+from data.settings.asr import AsrConfig
+from data.settings.declared import (
+    Amount,
+    Count,
+    Hertz,
+    Line,
+    Range,
+    Seed,
+    Settings,
+    Share,
+    Size,
+    Text,
+)
+from data.settings.quality import QualityConfig
 from data.text.languages import LANGUAGES, PUBLISHED, Language, code_of, find
 
 

@@ -14,8 +14,8 @@ from typing import Any
 
 import yaml
 
-from data.dotted_keys import nested
 from data.files import PathError, put_file, read_file
+from data.settings.dotted_keys import nested
 from job.options.convert_config import command_line
 from job.settings.checks import check
 from job.settings.cli import read_config, run

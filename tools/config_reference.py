@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 
-from data.declared import declared
+from data.settings.declared import declared
 from job.settings.config import Config
 from job.settings.keys import meanings, written_default, written_type
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
-from data.declared import Amount, Count, Line, Range, Seed, Settings, Size, Text
+from data.settings.declared import Amount, Count, Line, Range, Seed, Settings, Size, Text
 from trainable.networks.registry import AVERAGED, GENERATOR, Network, Term, network, networks, terms
 
 # files of the generator's weights: its own, and the averaged ones (train.ema_decay)

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
-from data.declared import Amount, Count, Hertz, Range, Settings, Size, Text
+from data.settings.declared import Amount, Count, Hertz, Range, Settings, Size, Text
 
 Counts = Annotated[tuple[Count, ...], Size(1)]
 

@@ -3,7 +3,7 @@
 import yaml
 
 from data.config import DataConfig
-from data.dotted_keys import flat
+from data.settings.dotted_keys import flat
 from data.shards.manifest import Manifest
 from trainable.model_config import ModelConfig
 

@@ -15,7 +15,7 @@ from typing import Any, Literal, get_args
 
 import yaml
 
-from data.dotted_keys import attribute
+from data.settings.dotted_keys import attribute
 from job.settings.cli import overridden
 from job.settings.config import Config
 

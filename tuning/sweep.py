@@ -17,8 +17,8 @@ from ray.tune import Callback
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import AsyncHyperBandScheduler
 
-from data.dotted_keys import attribute
 from data.files import below, keep_trying, put_file, read_file
+from data.settings.dotted_keys import attribute
 from job.on_ray.cluster import ray_session, what_starts
 from job.on_ray.storage import ray_storage
 from job.on_ray.training import prepared_manifest

@@ -17,7 +17,7 @@ from data.corpus.recipe import bert_identity
 from data.corpus.transcript import Transcript, transcript_digest
 from data.models import MADE_HERE
 from data.quality.gate import rejections
-from data.quality_config import QualityConfig
+from data.settings.quality import QualityConfig
 from data.shards.manifest import Manifest
 from data.text.languages import find
 from data.text.readings import Table, load_readings

@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 
 from data.quality.alike import copies
-from data.quality_config import QualityConfig
+from data.settings.quality import QualityConfig
 
 LEAST_LINES = 5  # of a speaker, whose speech rate is known then
 ENDS = 2  # phones that are no sound: `_` at both ends

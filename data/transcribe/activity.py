@@ -5,7 +5,7 @@ It runs by torch.jit on one CPU thread, more than a hundred times as fast as spe
 
 import numpy as np
 
-from data.asr_config import AsrConfig
+from data.settings.asr import AsrConfig
 from data.transcribe.slicing import Span
 
 RATE = 16000  # Hz, of what it hears

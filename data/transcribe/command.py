@@ -19,8 +19,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from data.asr_config import AsrConfig
 from data.files import is_local, located
+from data.settings.asr import AsrConfig
 from data.transcribe.recogniser import Heard, Sound
 
 SHOWN = 200  # characters of what a command says when it fails

@@ -14,14 +14,14 @@ import soundfile
 import soxr
 from fsspec.implementations.local import LocalFileSystem
 
-from data.asr_config import AsrConfig
 from data.audio.recording import check_channels
 from data.audio.whole import UNKNOWN_FRAMES, knows_its_length
 from data.config import DataConfig
 from data.files import UnreachableError, below, located, put_file, reachable
 from data.rejected import Reason, RejectedError
+from data.settings.asr import AsrConfig
 from data.transcribe.activity import RATE, SpeechDetector, detector
-from data.transcribe.listing import CONVERTED_FIRST, Source, slice_path
+from data.transcribe.records.listing import CONVERTED_FIRST, Source, slice_path
 from data.transcribe.slicing import Slice, Span, slices_of
 
 BLOCK_SECONDS = 30

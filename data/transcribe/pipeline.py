@@ -25,8 +25,8 @@ from data.transcribe.attempts import Attempts, DiedError
 from data.transcribe.command import CommandRecogniser
 from data.transcribe.cutting import Cutter, rejected
 from data.transcribe.hearing import hear_slices
-from data.transcribe.listing import Source
 from data.transcribe.recogniser import Heard, Recogniser, Sound, load_recogniser
+from data.transcribe.records.listing import Source
 from data.transcribe.work import WHOLE, TranscriptionError, of_hearing
 
 # Ray Data's executor remembers some kB of each block

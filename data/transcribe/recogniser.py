@@ -11,7 +11,7 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 
-from data.asr_config import AsrConfig
+from data.settings.asr import AsrConfig
 from data.text.languages import code_of, find
 
 RATE = 16000  # Hz, of what recognisers of speech are trained with

@@ -6,7 +6,7 @@ All times are seconds.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from data.asr_config import AsrConfig
+from data.settings.asr import AsrConfig
 
 Span = tuple[float, float]
 """Begin and end."""

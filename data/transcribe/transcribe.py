@@ -11,15 +11,15 @@ from data.corpus.progress import Progress
 from data.corpus.transcript import Transcript, read_transcript
 from data.files import below
 from data.transcribe import checking
-from data.transcribe.journal import claim
-from data.transcribe.ledger import (
+from data.transcribe.records.journal import claim
+from data.transcribe.records.ledger import (
     LEDGER,
     SLICES,
     TRANSCRIPT,
     TranscriptionLedger,
     account_of,
 )
-from data.transcribe.listing import find_recordings, speaker_of
+from data.transcribe.records.listing import find_recordings, speaker_of
 from data.transcribe.work import (
     TranscriptionError,
     Work,

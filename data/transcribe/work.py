@@ -9,8 +9,8 @@ from data.config import DataConfig
 from data.corpus.tables.lines import TranscriptLine
 from data.corpus.transcript import Transcript
 from data.files import below, version_of
-from data.transcribe.journal import Journal
-from data.transcribe.listing import Source, slice_path
+from data.transcribe.records.journal import Journal
+from data.transcribe.records.listing import Source, slice_path
 
 Result = dict[str, Any]
 LOOKS_AT_A_TIME = 16

@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from data.dotted_keys import flat
+from data.settings.dotted_keys import flat
 from job.settings.cli import refuse_credentials
 from job.settings.yaml_file import read_yaml
 

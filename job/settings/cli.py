@@ -18,9 +18,9 @@ import yaml
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
 from data.config import TextConfig
-from data.declared import declared, refusal
-from data.dotted_keys import assign, flat
 from data.files import PathError, UnreachableError, has_credentials
+from data.settings.declared import declared, refusal
+from data.settings.dotted_keys import assign, flat
 from job.settings.commands import Helpful, explain, loaded
 from job.settings.config import Config
 from job.settings.keys import declared_at, did_you_mean, unknown

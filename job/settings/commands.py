@@ -12,7 +12,7 @@ from copy import copy
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, Literal, NoReturn, get_args, get_origin
 
-from data.declared import declared
+from data.settings.declared import declared
 from job.settings.keys import meanings, written_default, written_type
 
 PROGRAM = "python -m job"

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 from data.config import DataConfig
-from data.declared import Count, Range, Settings, Text
+from data.settings.declared import Count, Range, Settings, Text
 from trainable.config import EvalConfig, TrainConfig
 from trainable.model_config import ModelConfig
 

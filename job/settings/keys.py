@@ -12,7 +12,7 @@ from collections.abc import Collection
 from dataclasses import MISSING, Field, fields, is_dataclass
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from data.declared import declared
+from data.settings.declared import declared
 from job.settings.config import Config
 
 UNSAID = ("in one line", "(not empty)")  # of nearly every text

@@ -4,9 +4,9 @@ import contextlib
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from data.asr_config import AsrConfig
 from data.config import DataConfig
 from data.models import HubUnreachableError, find_model
+from data.settings.asr import AsrConfig
 from data.text.languages import LANGUAGES
 from data.transcribe.command import check_command
 from data.transcribe.recogniser import kind_of

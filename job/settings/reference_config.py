@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from data.dotted_keys import attribute, flat, nested
+from data.settings.dotted_keys import attribute, flat, nested
 from data.text.languages import PUBLISHED
 from job.settings.config import Config
 from job.settings.keys import did_you_mean

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from data.dotted_keys import flat
+from data.settings.dotted_keys import flat
 
 VERSION = "2.3"  # of Bert-VITS2: its networks, symbols and files
 OTHERS = f"only a config.json of Bert-VITS2 {VERSION} can be converted"

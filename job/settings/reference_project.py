@@ -8,9 +8,9 @@ from typing import Any
 
 import yaml
 
-from data.dotted_keys import flat
 from data.files import PathError, is_local, located, read_file
 from data.models import CONFIG, HUB_NAME, RANDOM, WEIGHTS
+from data.settings.dotted_keys import flat
 from trainable.weights.published import newest
 
 CONFIG_YML = "config.yml"

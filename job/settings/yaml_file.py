@@ -9,8 +9,8 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 
 import yaml
 
-from data.declared import allows, declared, refusal
 from data.files import read_file
+from data.settings.declared import allows, declared, refusal
 from job.settings.config import Config
 from job.settings.keys import unknown
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from data.dotted_keys import attribute, nested
+from data.settings.dotted_keys import attribute, nested
 from job.settings.cli import read_config
 from job.settings.config import Config
 from job.settings.reference_config import SAME, generator_departures

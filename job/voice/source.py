@@ -15,9 +15,9 @@ from typing import Any
 
 import yaml
 
-from data.dotted_keys import nested
 from data.models import RANDOM
 from data.plan.epoch_plan import Position
+from data.settings.dotted_keys import nested
 from job.settings.checks import check_given_rows
 from job.settings.cli import read_config, to_yaml
 from job.settings.config import Config

@@ -2,7 +2,7 @@
 
 from types import SimpleNamespace
 
-from data.dotted_keys import assign, attribute, flat, nested
+from data.settings.dotted_keys import assign, attribute, flat, nested
 
 SECTIONS = {"a": {"b": {"c": 1, "d": [2]}, "e": {}}, "f": None}
 KEYS = {"a.b.c": 1, "a.b.d": [2], "a.e": {}, "f": None}

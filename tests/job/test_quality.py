@@ -17,8 +17,8 @@ from data.config import DataConfig
 from data.corpus.prepared import changes, check_prepared
 from data.quality.gate import COPY, KINDS
 from data.quality.measures import MEASURES
-from data.quality_config import QualityConfig, Rejected
 from data.rejected import Reason
+from data.settings.quality import QualityConfig, Rejected
 from data.shards.manifest import read_manifest
 from data.shards.shard import list_shards, read_index
 from tests.data.corpus.without_ray import without_ray

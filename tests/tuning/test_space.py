@@ -8,7 +8,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data.dotted_keys import attribute
+from data.settings.dotted_keys import attribute
 from job.settings.cli import overridden
 from job.settings.config import Config
 from tuning.options import SearchOptions

@@ -16,8 +16,8 @@ from typing import Any, Protocol
 
 import yaml
 
-from data.dotted_keys import flat
 from data.files import below, is_local, put_file, read_file
+from data.settings.dotted_keys import flat
 from job.on_ray.private import RunWatcher
 from job.settings.cli import to_yaml
 from job.settings.config import Config

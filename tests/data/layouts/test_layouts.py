@@ -15,8 +15,8 @@ from data.config import BertConfig, DataConfig
 from data.corpus.prepare import prepare
 from data.corpus.prepared import check_prepared
 from data.corpus.transcript import Transcript, read_transcript, transcript_digest
-from data.declared import declared
 from data.layouts.known import BY_NAME
+from data.settings.declared import declared
 from job.prepare import main
 from tests.data.corpus.without_ray import without_ray, write_sound
 

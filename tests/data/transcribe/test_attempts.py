@@ -13,13 +13,13 @@ import pytest
 
 import data.transcribe.hearing
 import data.transcribe.pipeline
-from data.asr_config import AsrConfig
 from data.audio.recording import read_audio
 from data.config import DataConfig
+from data.settings.asr import AsrConfig
 from data.transcribe.attempts import Attempts, DiedError
 from data.transcribe.cutting import Cutter
-from data.transcribe.listing import Source
 from data.transcribe.pipeline import CuttingActor, HearingActor
+from data.transcribe.records.listing import Source
 from data.transcribe.work import of_hearing
 from tests.data.corpus.without_ray import write_sound
 

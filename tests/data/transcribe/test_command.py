@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data.asr_config import AsrConfig
+from data.settings.asr import AsrConfig
 from data.transcribe.command import CommandRecogniser, check_command
 from data.transcribe.recogniser import Heard, Sound
 

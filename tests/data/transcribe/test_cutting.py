@@ -6,11 +6,11 @@ import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data.asr_config import AsrConfig
 from data.config import DataConfig
+from data.settings.asr import AsrConfig
 from data.transcribe.cutting import Cutter
-from data.transcribe.ledger import account_of
-from data.transcribe.listing import Source, slice_path
+from data.transcribe.records.ledger import account_of
+from data.transcribe.records.listing import Source, slice_path
 from data.transcribe.slicing import Span
 from data.transcribe.work import Done
 from tests.data.transcribe.recordings import write_recording

@@ -2,8 +2,8 @@
 
 import pytest
 
-from data.asr_config import AsrConfig
-from data.transcribe.listing import find_recordings, slice_path, speaker_of
+from data.settings.asr import AsrConfig
+from data.transcribe.records.listing import find_recordings, slice_path, speaker_of
 
 
 def test_recordings_of_all_folders_are_found(tmp_path):

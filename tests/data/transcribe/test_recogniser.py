@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from data.asr_config import AsrConfig
 from data.bert.tiny import make_random_bert
+from data.settings.asr import AsrConfig
 from data.transcribe.recogniser import Sound, kind_of, load_recogniser
 from tests.data.transcribe.tiny_asr import LETTERS, write_tiny_ctc, write_tiny_whisper
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from data.asr_config import AsrConfig
 from data.config import DataConfig
-from data.transcribe import journal
+from data.settings.asr import AsrConfig
+from data.transcribe.records import journal
 from data.transcribe.attempts import Attempts
 from data.transcribe.pipeline import CuttingActor, HearingActor
 from data.transcribe.recogniser import Heard, Sound

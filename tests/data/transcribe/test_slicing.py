@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data.asr_config import AsrConfig
+from data.settings.asr import AsrConfig
 from data.transcribe.slicing import Slice, Span, slices_of
 
 CFG = AsrConfig(margin=0.1, join_pause=0.8)

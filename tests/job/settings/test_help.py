@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from data.declared import declared
+from data.settings.declared import declared
 from job.options import show_help
 from job.settings.cli import ConfigParser, parse, parser
 from job.settings.commands import COMMANDS, Command, command_of

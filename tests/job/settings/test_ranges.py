@@ -13,8 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from data.config import DataConfig, PlanConfig
-from data.declared import OneLine, Range, Size, declared
-from data.dotted_keys import nested
+from data.settings.declared import OneLine, Range, Size, declared
+from data.settings.dotted_keys import nested
 from job import doctor, prepare, train
 from job.settings.checks import check
 from job.settings.cli import run

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from data.declared import Amount, Range, Settings, Share
+from data.settings.declared import Amount, Range, Settings, Share
 
 Rejected = Literal[
     "clipped", "narrow_band", "noisy", "mostly_silence", "quiet", "speech_rate", "near_duplicate"

@@ -9,10 +9,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from data.asr_config import AsrConfig
 from data.files import below, put_file
+from data.settings.asr import AsrConfig
 from data.text.languages import code_of
-from data.transcribe.listing import Source, slice_path
+from data.transcribe.records.listing import Source, slice_path
 from data.transcribe.work import Done, Result
 
 TRANSCRIPT = "transcript.list"

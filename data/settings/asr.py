@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from data.declared import Amount, Count, Range, Settings, Share, Text
+from data.settings.declared import Amount, Count, Range, Settings, Share, Text
 from data.text.languages import LANGUAGES, code_of
 
 

@@ -8,9 +8,9 @@ from typing import Any
 
 from fsspec.implementations.local import LocalFileSystem
 
-from data.asr_config import AsrConfig
 from data.files import ascii_name, below, located, reachable
 from data.names import visible_name
+from data.settings.asr import AsrConfig
 
 # what libsndfile may read; the second kind it does not, and the ledger says so
 READ = (

@@ -1,0 +1,1 @@
+"""How settings are declared and named, and those of job.transcribe and of quality."""
