@@ -1,1 +1,1 @@
-"""What job.transcribe writes down: which recordings there are, how far each is, what became of it."""
+"""What job.transcribe writes down: which recordings there are, and what became of each so far."""

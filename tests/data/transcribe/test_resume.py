@@ -11,10 +11,10 @@ import soundfile
 
 from data.config import DataConfig
 from data.settings.asr import AsrConfig
-from data.transcribe.records import journal
 from data.transcribe.attempts import Attempts
 from data.transcribe.pipeline import CuttingActor, HearingActor
 from data.transcribe.recogniser import Heard, Sound
+from data.transcribe.records import journal
 from data.transcribe.transcribe import Transcription
 from tests.data.transcribe.test_cutting import Told
 
