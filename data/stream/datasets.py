@@ -274,11 +274,13 @@ class Datasets:
             fn_constructor_args=(self.spec, self.make_rows),
             num_cpus=1,
             resources=self.loader_resources,
-            # the pool's max_concurrent_calls_per_actor, which Ray 2.58 has not, sets this
-            max_concurrency=CALLS_PER_LOADER,
             # Actors, as idle task workers are ended within a second, and starting one costs seconds
             # of imports.
-            compute=ray.data.ActorPoolStrategy(min_size=1, max_size=self.group.loaders),
+            compute=ray.data.ActorPoolStrategy(
+                min_size=1,
+                max_size=self.group.loaders,
+                max_concurrent_calls_per_actor=CALLS_PER_LOADER,
+            ),
         )
         dataset.context.execution_options.preserve_order = True
         # the executor looks ten times a second, and by default finds two blocks of a call: a loader

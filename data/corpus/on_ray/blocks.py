@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import warnings
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
@@ -106,6 +107,8 @@ def of_block(function: Callable[[pa.Table], pa.Table], row: pa.Table) -> pa.Tabl
 
 def dataset_of(blocks: TableFile) -> ray.data.Dataset:
     """Return a dataset of the batches of a file on this node, once there is a CPU for it."""
+    # max_restarts and max_retries, which decide what happens when a process dies, have no other way
+    warnings.filterwarnings("ignore", "`ray_remote_args` is deprecated")
     wait_for_room("CPU", 1)
     return read_here(partial(_read, blocks.path, len(blocks.batches)))
 

@@ -1,5 +1,6 @@
 """The training step: what it computes, how often, and that the number of workers is no matter."""
 
+import copy
 import hashlib
 import os
 import socket
@@ -419,12 +420,25 @@ def test_the_discriminators_take_part_from_their_step_on(reduction):
     assert not alone.broken.any()
 
     state.position = Position(1, 0, 1)
+    resumed = resumed_from(state, cfg)
     together = step([(0, tiny_batch(cfg, 1))])
+    TrainingStep(resumed, cfg.train, cfg.data)([(0, tiny_batch(cfg, 1))])
+    assert resumed.digest() == state.digest()
     there = [
         tag for tag, present in zip(step.tags, together.present.tolist(), strict=True) if present
     ]
     assert {"loss/d/total", "loss/g/fm", "loss/g/dur_gen", "loss/g/lm_gen"} < set(there)
     assert all(digest_of(net) != weights[name] for name, net in state.nets.items())
+
+
+def resumed_from(state, cfg):
+    """A new state that has loaded all of another one."""
+    new = tiny_state(cfg)
+    for name, net in new.nets.items():
+        net.load_state_dict(state.nets[name].state_dict())
+    new.load_state_dict(copy.deepcopy(state.state_dict()))
+    new.position = state.position
+    return new
 
 
 def digest_of(net: nn.Module) -> str:
