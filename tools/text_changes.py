@@ -58,6 +58,8 @@ def why(language: str, text: str, written_out: str) -> str:
     kinds = (kind for kind, pattern in _WHY if re.search(pattern, text))
     others = ("a space that is a pause", "letters or a Latin word", "a long vowel")
     found = next((kind for kind in kinds if not (words and kind in others)), "")
+    if words and not found and not written_out:
+        return "a word that is made of two"
     return found or ("capitals letter by letter, or a sign" if words else "a sign")
 
 

@@ -85,7 +85,7 @@ def test_the_page_ranks_trials_and_marks_the_baseline(results, tmp_path):
     page = (tmp_path / "sweep.html").read_text("utf-8")
     assert "3 trials (1 finished, 1 stopped, 1 failed)" in page
     assert page.count("<svg") == 1 + 2 * len(SPACE)
-    first, second, third = re.findall(r"<tr><td class=\"number\">\d</td>.*?</tr>", page)
+    first, second, third = re.findall(r"<tr><td class=\"number\"[^>]*>\d</td>.*?</tr>", page)
     assert 'href="runs/a"' in first
     assert "2.0000 ▲" in first
     assert "baseline" in second
