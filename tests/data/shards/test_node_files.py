@@ -228,5 +228,5 @@ def test_numpy_sees_the_file_itself(shards) -> None:
     assert manifest.places(np.arange(20)) == [
         (row["shard"], row["row"]) for row in entries(ROWS)[:20]
     ]
-    assert pa.total_allocated_bytes() == before
+    assert pa.total_allocated_bytes() <= before  # less, where tables of earlier tests were freed
     assert set(COLUMNS.names) == set(manifest.table.column_names)

@@ -21,9 +21,15 @@ PRIVATE_ARGUMENTS = {"_node_ip_address", "_temp_dir"}
 ALONE = ROOT / "job/spot.py"
 # have Ray itself read our files, as its commands do
 AS_RAYS_COMMANDS = {ROOT / "tests/deploy/test_cluster_files.py", ROOT / "tests/job/test_submit.py"}
-# try ours with Ray's own coordinator and dispatcher, and ask its control service as it does
+# try ours with Ray's own coordinator and dispatchers, and ask its control service as it does
 WITH_RAYS_OWN = {
-    ROOT / f"tests/job/on_ray/test_{name}.py" for name in ("sharing", "waiting", "releases")
+    ROOT / f"tests/job/{name}.py"
+    for name in (
+        "on_ray/test_sharing",
+        "on_ray/test_waiting",
+        "on_ray/test_releases",
+        "reports/test_console",
+    )
 }
 
 
