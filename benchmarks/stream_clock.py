@@ -175,7 +175,7 @@ class SimulatedGroup:
     def start(self, tasks: asyncio.TaskGroup) -> None:
         """Begin."""
         self.tasks = tasks
-        self.open()
+        self.open_next()
         tasks.create_task(self.feed())
 
     def end(self) -> None:
@@ -195,7 +195,7 @@ class SimulatedGroup:
             if self.datasets[self.current].ends_before(step):
                 self.current, self.begin = self.current + 1, None
                 if self.current == len(self.datasets):
-                    self.open()
+                    self.open_next()
             came = await self.delivered(step, AT_HAND_S if self.begin is None else None)
             if came and self.begin is None:
                 self.begin = step
@@ -203,7 +203,7 @@ class SimulatedGroup:
             await asyncio.sleep(unpacked if came else self.draw(self.costs.loader))
             self.training.note_ready(step)
             if self.ends_soon(step):
-                self.open()
+                self.open_next()
             await self.training.begun[step].wait()
 
     async def order(self, step: int) -> None:
@@ -242,7 +242,7 @@ class SimulatedGroup:
         end = self.begin + self.run.steps_per_dataset
         return step + self.step_time.steps_in(OPEN_AHEAD_S) >= end < self.run.steps
 
-    def open(self) -> None:
+    def open_next(self) -> None:
         """Open the next dataset."""
         self.datasets.append(Dataset(self, len(self.datasets)))
         self.running.append(self.tasks.create_task(self.datasets[-1].run()))

@@ -31,6 +31,9 @@ FILES = (
     "job/presets/demo_corpus/README.md",
     "job/presets/demo_corpus/esd.list",
     "job/presets/demo_corpus/wavs/*/00[0-8].flac",
+    "job/presets/small_voice/G_2520.safetensors",
+    "job/presets/small_voice/README.md",
+    "job/presets/small_voice/config.json",
     "tuning/spaces/*.yaml",
 )
 READINGS = "data.text.readings"

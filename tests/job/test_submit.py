@@ -25,7 +25,7 @@ from tests.job.reports.terminal import GOLDEN, RECORDED, terminal
 from tests.test_house import PACKAGES, ROOT, tracked
 from tools.local_cluster import LocalCluster
 
-UPLOAD_BYTES = 16 * 2**20  # half of it dictionaries, half the demo corpus; Ray takes 100 MiB
+UPLOAD_BYTES = 32 * 2**20  # dictionaries, the demo corpus, the small voice; Ray takes 100 MiB
 
 
 class Client:

@@ -70,7 +70,7 @@ def set_up(
 
     # what is trained, and where it stands
     state = build_state(cfg, worker)
-    spec = resumed(cfg, worker, manifest, state, saver)
+    spec = resumed_stream(cfg, worker, manifest, state, saver)
     schedule = schedule_of(spec)
     # nothing to train on is an error of the settings: no restart would help
     schedule.check(state.position)
@@ -115,7 +115,7 @@ def check_manifest(cfg: WorkerConfig, manifest: Manifest) -> None:
 
 
 @collective
-def resumed(
+def resumed_stream(
     cfg: WorkerConfig, worker: Worker, manifest: Manifest, state: TrainState, saver: Saver
 ) -> StreamSpec:
     """Bring the state to where the run stands, and tell what runs; return the run's order.
