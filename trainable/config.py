@@ -60,6 +60,16 @@ class LossRamp(Settings, section="train.loss_ramp"):
     found sooner (Bowman et al., 2016, arXiv:1511.06349).
     """
 
+    def problems(self) -> Iterator[str]:
+        """Yield factors that no step would have."""
+        factors = {term.name: getattr(self, term.name, 1.0) for term in terms()}
+        begun = [f"{name} is {factor}" for name, factor in factors.items() if factor != 1.0]
+        if begun and not self.steps:  # type: ignore[attr-defined]
+            yield (
+                f"train.loss_ramp.{begun[0]}, but train.loss_ramp.steps is 0: give the steps after "
+                "which it is 1"
+            )
+
     def of(self, term: Term, step: int) -> float:
         """Return the factor of a term in the step that follows `step` steps."""
         steps: int = self.steps  # type: ignore[attr-defined]
@@ -186,8 +196,8 @@ class TrainConfig(Settings, section="train"):
         loss_weights: weights of the generator's sum.
         loss_ramp: factors on these weights in the first steps.
         adversarial_from_step: step from which the discriminators are trained and heard. Before it
-            the generator learns from the other terms alone, which takes about half the time, as
-            Vocos does it (pretrain_mel_steps).
+            the generator learns from the other terms alone, in less time per step, as Vocos does it
+            (pretrain_mel_steps).
         duration_discriminator_loss: `faithful` adds up the scores of both predictors and sums over
             the batch, padding included, as the reference trainer does; `corrected` is the mean over
             real tokens of each predictor's own score.

@@ -401,6 +401,22 @@ def test_a_network_may_have_a_learning_rate_of_its_own():
     assert rates == {"g": 7e-4, "d": 5e-4, "dur": 1e-3, "wd": 1e-5}
 
 
+@pytest.mark.processes
+@pytest.mark.parametrize("reduction", ["fast", "exact"])
+def test_workers_stay_equal_when_discriminators_join(reduction, tmp_path):
+    """The second step is the first with discriminators; exact has the bits of a single worker."""
+    ramp = LossRamp(steps=4, kl=0.1)
+    cfg = tiny_config(
+        reduction=reduction, micro_batches_per_step=G, adversarial_from_step=1, loss_ramp=ramp
+    )
+    together = {result["digest"] for result in spread(cfg, 2, tmp_path)}
+    assert len(together) == 1
+    if reduction == "exact":
+        threads = torch.get_num_threads()
+        assert together == {train(cfg, 0, 1)["digest"]}
+        torch.set_num_threads(threads)
+
+
 @pytest.mark.medium
 @pytest.mark.parametrize("reduction", ["fast", "exact"])
 def test_the_discriminators_take_part_from_their_step_on(reduction):
@@ -461,6 +477,11 @@ def test_a_weight_may_begin_at_a_fraction():
         ramped, usual = (report.scalars for report in told)
         assert float(ramped["loss/g/kl"]) == pytest.approx(factor * float(usual["loss/g/kl"]))
         assert torch.equal(ramped["loss/g/mel"], usual["loss/g/mel"])
+
+
+def test_a_fraction_that_no_step_would_have_is_refused():
+    with pytest.raises(ValueError, match=r"loss_ramp\.kl is 0\.05, but .*steps is 0: give the"):
+        LossRamp(kl=0.05)
 
 
 @pytest.mark.medium
