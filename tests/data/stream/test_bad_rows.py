@@ -151,7 +151,6 @@ READS = ((MemoryFile, "read"), (MemoryFileSystem, "cat_file"))
 @pytest.fixture(params=[False, True])
 def far(monkeypatch, request):
     """The corpus in an object store, which is asked again after short pauses."""
-    monkeypatch.setattr("data.files.PATIENCE_S", 2)
     monkeypatch.setattr("data.files.FIRST_PAUSE_S", 0.01)
     MemoryFileSystem.store.clear()
     yield policy(make_corpus("memory://far", ranges=request.param), "replace")
@@ -182,6 +181,7 @@ def test_a_store_that_fails_for_a_while_is_asked_again(far, monkeypatch, failure
     "failure", [ConnectionError("reset"), PermissionError("403"), RuntimeError("500")]
 )
 def test_a_store_that_does_not_answer_stops_the_run_and_replaces_nothing(far, monkeypatch, failure):
+    monkeypatch.setattr("data.files.PATIENCE_S", 2)
     loader = RowLoader(read_manifest(far.data.shards), far.data, 8)
 
     def failing(*_, **__):
@@ -197,6 +197,7 @@ def test_a_store_that_does_not_answer_stops_the_run_and_replaces_nothing(far, mo
 
 
 def test_an_unreachable_shard_is_not_called_damaged(far, monkeypatch):
+    monkeypatch.setattr("data.files.PATIENCE_S", 2)
     (shard,) = {row["shard"] for row in read_manifest(far.data.shards).table.to_pylist()}
 
     def failing(*_):
