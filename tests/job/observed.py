@@ -6,7 +6,6 @@ import json
 import re
 import threading
 import time
-import urllib.error
 import urllib.request
 from contextlib import suppress
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from job.settings.config import Config
 from job.train import train
 from tests.conftest import torch_switches_kept
 
+TOLD_WITHIN_S = 30
 SAMPLE = re.compile(r"(?P<name>[a-zA-Z_:][\w:]*)\{(?P<labels>.*)\} (?P<value>\S+)")
 LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
 
@@ -66,7 +66,7 @@ def observe(cfg: Config, folder: Path, dashboard: str) -> Observed:
     try:
         with torch_switches_kept(), contextlib.redirect_stdout(said):
             result = train(cfg, [Reports(folder / "reports")])
-        time.sleep(2)  # the tab is told of the end
+        watcher.wait_for_the_end()
     finally:
         watcher.over.set()
         patch.undo()
@@ -121,10 +121,19 @@ class Watcher(threading.Thread):
         self.numbers: dict[str, Any] = {}
         self.tab: dict[str, Any] = {}
 
+    def wait_for_the_end(self) -> None:
+        """Wait until the tab has been told of it, for a while."""
+        deadline = time.monotonic() + TOLD_WITHIN_S
+        while time.monotonic() < deadline:
+            if any(run["status"] == "FINISHED" for run in self.tab.get("train_runs", [])):
+                return
+            time.sleep(0.1)
+
     def run(self) -> None:
+        # beside other work an answer may be late, or not come
         while not self.over.wait(0.3):
-            with suppress(urllib.error.URLError):
+            with suppress(OSError):
                 told = samples(get(self.urls[0]))
                 self.numbers |= {name: told[name] for name in told if "bert_vits2" in name}
-            with suppress(urllib.error.URLError):  # no run has begun
+            with suppress(OSError):  # or no run has begun
                 self.tab = json.loads(get(self.urls[1]))

@@ -238,7 +238,8 @@ def test_kept_and_rejected_are_all_lines(
     try:
         parsed = read_transcript(str(path))
     except ValueError as error:
-        assert "it seems to be UTF-" in str(error)
+        # or two fields a line, the first a recording: that is a layout without languages
+        assert re.search("it seems to be UTF-|nothing says the language", str(error))
         return
     numbers = [t.number for t in parsed.lines] + [r.number for r in parsed.rejects]
     mixed = b"\n" in content and b"\r" in content.replace(b"\r\n", b"")

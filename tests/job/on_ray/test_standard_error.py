@@ -1,6 +1,7 @@
 """What Ray's compiled part prints past Python: what means nothing is held back, all else passes."""
 
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -61,5 +62,5 @@ def test_a_terminal_stays_one_within_a_stage_that_starts_ray():
     status, lines = run([sys.executable, "-c", code], columns=120)
     shown = [line for line in lines if line]
     assert status == 0, shown
-    assert shown[0] == "\u2713 starting Ray: 0.0 s"
+    assert re.fullmatch("\u2713 starting Ray: [0-9.]+ s", shown[0])
     assert sorted(shown[1:]) == sorted(["a terminal: True", OTHER.rstrip()])
