@@ -18,6 +18,7 @@ import hypothesis
 import pytest
 import torch
 
+from tests.forked import workers_forked
 from tools.local_cluster import free_port
 
 # a token in the home folder would make later clusters of this machine ask for it
@@ -288,7 +289,14 @@ def no_ray_that_nobody_uses(request: pytest.FixtureRequest) -> None:
 
 
 @pytest.fixture(scope="session")
-def ray_shared() -> SharedRay:
+def forked_workers() -> Iterator[None]:
+    """Ray's workers are forks of one process: to import torch would take most of their time."""
+    with workers_forked():
+        yield
+
+
+@pytest.fixture(scope="session")
+def ray_shared(forked_workers) -> SharedRay:
     """The Ray of this process, which is up when it is asked for."""
     return shared_ray
 
