@@ -14,19 +14,23 @@ HOOK = Path(__file__).parent  # with a sitecustomize, which Python imports when 
 
 
 @contextlib.contextmanager
-def workers_forked() -> Iterator[None]:
-    """Have the workers of every Ray that is started from here forked."""
+def workers_forked() -> Iterator[Path]:
+    """Have the workers of every Ray that is started from here forked.
+
+    Yields:
+        The server's socket: until it is there, workers have imports of their own.
+    """
     path = os.pathsep.join(filter(None, [str(HOOK), os.environ.get("PYTHONPATH")]))
     with tempfile.TemporaryDirectory(prefix="fork", dir="/tmp") as folder:
-        socket = f"{folder}/server"
+        socket = Path(folder, "server")
         # workers of one CPU: Ray has them compute in one thread
         environment = os.environ | {"OMP_NUM_THREADS": "1"}
         process = subprocess.Popen(
-            [sys.executable, "-m", "tests.forked.server", socket],
+            [sys.executable, "-m", "tests.forked.server", str(socket)],
             cwd=HOOK.parents[1],
             env=environment,
         )
-        with mock.patch.dict(os.environ, {SERVER: socket, "PYTHONPATH": path}):
-            yield
+        with mock.patch.dict(os.environ, {SERVER: str(socket), "PYTHONPATH": path}):
+            yield socket
         process.terminate()
         process.wait()

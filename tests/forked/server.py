@@ -1,8 +1,8 @@
 """A process that has imported torch and transformers, of which Ray's workers in tests are forks.
 
-To import them takes four CPU seconds, more than most of what workers do in tests. This is the way of
-Python's own `forkserver`, for processes that Ray starts: `sitecustomize.py` beside this module hands
-them over. Ray itself is imported after the fork, so that a worker reads its own environment.
+To import them takes four CPU seconds, more than most of what workers do in tests. This is the way
+of Python's own `forkserver`, for processes that Ray starts: `sitecustomize.py` beside this module
+hands them over. Ray itself is imported after the fork: a worker reads its own environment.
 
     python -m tests.forked.server SOCKET
 """
@@ -17,13 +17,15 @@ import signal
 import socket
 import struct
 import sys
-import traceback
-from typing import Any, NoReturn
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from tools.local_cluster import NODE_MARK
 
 PRELOADED = [
-    "numpy.random",
     "pandas",
     "pyarrow.dataset",
     "pyarrow.parquet",
@@ -40,6 +42,7 @@ MAY_DIFFER = ("PYTHONPATH", "PYTHONUNBUFFERED", "PYTHONBREAKPOINT", "CUDA_VISIBL
 MAY_DIFFER += ("TORCHINDUCTOR_CACHE_DIR",)
 FILES = 3  # standard input, output and error
 LENGTH = struct.Struct("<I")
+STATUS = struct.Struct("<i")
 
 
 def settings_of(environment: dict[str, str]) -> dict[str, str]:
@@ -52,6 +55,34 @@ def settings_of(environment: dict[str, str]) -> dict[str, str]:
         for name, value in ({"OMP_NUM_THREADS": "1"} | environment).items()
         if name.startswith(READ_AT_START) and name not in MAY_DIFFER
     }
+
+
+@dataclass
+class Request:
+    """A Python process that is to be.
+
+    Attributes:
+        argv: its script and arguments.
+        environment: its environment variables.
+        folder: its working directory.
+        path: where it finds modules.
+        blocked: signals that do not reach it.
+        network: its network namespace.
+        files: its standard input, output and error.
+    """
+
+    argv: list[str]
+    environment: dict[str, str]
+    folder: str
+    path: list[str]
+    blocked: list[int]
+    network: str
+    files: list[int]
+
+    def close(self) -> None:
+        """Close the files."""
+        for file in self.files:
+            os.close(file)
 
 
 class ForkServer:
@@ -68,16 +99,21 @@ class ForkServer:
         self.asking: dict[int, socket.socket] = {}  # process -> who waits for its end
         self.selector = selectors.DefaultSelector()
         self.listener = socket.socket(socket.AF_UNIX)
-        self.listener.bind(path)
+        self.listener.bind(f"{path}.new")
         self.listener.listen(64)
+        Path(f"{path}.new").rename(path)  # whoever sees it is answered
         self.selector.register(self.listener, selectors.EVENT_READ)
         self.wakeup, self.waker = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self.selector.register(self.wakeup, selectors.EVENT_READ)
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.set_wakeup_fd(self.waker, warn_on_full_buffer=False)
 
-    def serve(self) -> None:
-        """Serve until the process that started this one is gone."""
+    def serve(self) -> Request | None:
+        """Serve until the process that started this one is gone.
+
+        Returns:
+            In a fork: what it is to be.
+        """
         parent = os.getppid()
         while os.getppid() == parent:
             for key, _ in self.selector.select(timeout=1):
@@ -86,47 +122,49 @@ class ForkServer:
                 elif key.fileobj == self.wakeup:
                     with contextlib.suppress(BlockingIOError):
                         os.read(self.wakeup, 4096)
-                else:
-                    self.hear(key.fileobj)
+                elif (request := read_request(key.fileobj)) is None:
+                    self.forget(key.fileobj)
+                elif self.answer(key.fileobj, request):
+                    return request
             self.tell_ends()
+        return None
 
-    def hear(self, asker: Any) -> None:
-        """Take a request; or, where who asked is gone, end its process."""
-        with contextlib.suppress(OSError):
-            request, files = read_request(asker)
-            if request is not None:
-                self.answer(asker, request, files)
-                return
+    def forget(self, asker: Any) -> None:
+        """Who asked is gone: end its process."""
         for process, other in self.asking.items():
             if other is asker:
                 os.kill(process, signal.SIGKILL)
         self.selector.unregister(asker)
         asker.close()
 
-    def answer(self, asker: socket.socket, request: dict, files: list[int]) -> None:
-        """Fork, if a fork can be what is asked for."""
-        environment = request["environment"]
-        fits = (
-            settings_of(environment) == self.own
-            and NODE_MARK not in environment  # such processes are found by their own environment
-            and request["network"] == os.readlink("/proc/self/ns/net")
+    def fits(self, request: Request) -> bool:
+        """Tell whether a fork of this process can be what is asked for."""
+        return (
+            settings_of(request.environment) == self.own
+            and NODE_MARK not in request.environment  # it is found by its own environment
+            and request.network == str(Path("/proc/self/ns/net").readlink())
         )
-        asker.sendall(b"y" if fits else b"n")
-        if fits:
-            process = os.fork()
-            if process == 0:
-                self.leave()
-                become(request, files)
+
+    def answer(self, asker: Any, request: Request) -> bool:
+        """Fork if that fits; return whether this is the fork."""
+        fits = self.fits(request)
+        process = os.fork() if fits else None
+        if process == 0:
+            self.leave()
+            return True
+        if process is not None:
             self.asking[process] = asker
-        for file in files:
-            os.close(file)
+        with contextlib.suppress(ConnectionError):
+            asker.sendall(b"y" if fits else b"n")
+        request.close()
+        return False
 
     def leave(self) -> None:
-        """Close what belongs to the server alone."""
+        """In a fork: close what belongs to the server alone."""
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        for key in list(self.selector.get_map().values()):
-            if key.fileobj != self.wakeup:
+        for key in self.selector.get_map().values():
+            if isinstance(key.fileobj, socket.socket):
                 key.fileobj.close()
         self.selector.close()
         os.close(self.wakeup)
@@ -141,53 +179,32 @@ class ForkServer:
                     return
                 asker = self.asking.pop(process)
                 with contextlib.suppress(OSError):
-                    asker.sendall(LENGTH.pack(status))
+                    asker.sendall(STATUS.pack(os.waitstatus_to_exitcode(status)))
 
 
-def read_request(asker: socket.socket) -> tuple[dict | None, list[int]]:
+def read_request(asker: Any) -> Request | None:
     """Read a request and the files that come with it; None where who asked is gone."""
-    head, files, _, _ = socket.recv_fds(asker, LENGTH.size, FILES)
-    if not head:
-        return None, []
-    (length,) = LENGTH.unpack(head)
-    content = b""
-    while len(content) < length:
-        content += asker.recv(length - len(content))
-    return json.loads(content), files
-
-
-def become(request: dict, files: list[int]) -> NoReturn:
-    """Be the Python process that was asked for, to its end."""
-    status = 1
     try:
-        os.setsid()
-        for target, file in enumerate(files):
-            os.dup2(file, target)
-            os.close(file)
-        os.environ.clear()
-        os.environ.update(request["environment"])
-        os.chdir(request["folder"])
-        signal.pthread_sigmask(signal.SIG_SETMASK, request["blocked"])
-        sys.path[:] = request["path"]
-        seed()
-        sys.argv = request["argv"]
-        runpy.run_path(sys.argv[0], run_name="__main__")
-        status = 0
-    except SystemExit as error:
-        status = error.code if isinstance(error.code, int) else int(error.code is not None)
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(status)
+        head, files, _, _ = socket.recv_fds(asker, LENGTH.size, FILES)
+        content = asker.recv(*LENGTH.unpack(head), socket.MSG_WAITALL) if head else b""
+    except ConnectionError:
+        return None
+    return Request(**json.loads(content), files=files) if content else None
 
 
-def seed() -> None:
-    """Draw random numbers of its own, where a new process would."""
-    import numpy as np
-
-    np.random.seed()
+def become(request: Request) -> None:
+    """Be the Python process that is asked for, but for what it runs."""
+    os.setsid()
+    for target, file in enumerate(request.files):
+        os.dup2(file, target)
+    request.close()
+    os.environ.clear()
+    os.environ.update(request.environment)
+    os.chdir(request.folder)
+    signal.pthread_sigmask(signal.SIG_SETMASK, request.blocked)
+    sys.path[:] = request.path
+    sys.argv = request.argv
+    np.random.seed()  # numbers of its own, as a new process draws
 
 
 def main(path: str) -> None:
@@ -195,7 +212,10 @@ def main(path: str) -> None:
     own = dict(os.environ)
     for name in PRELOADED:
         importlib.import_module(name)
-    ForkServer(path, own).serve()
+    request = ForkServer(path, own).serve()
+    if request is not None:
+        become(request)
+        runpy.run_path(sys.argv[0], run_name="__main__")
 
 
 if __name__ == "__main__":

@@ -2,11 +2,11 @@
 
 Python imports this module when it starts, where this folder is on PYTHONPATH. Without a server that
 answers, or where a fork would be another process than the one asked for, it does nothing.
+It runs at the start of every Python process, so it imports nothing more before it has to.
 """
 
 import os
 import sys
-
 
 WORKER = "/ray/_private/workers/default_worker.py"
 
@@ -21,10 +21,10 @@ def hand_over(server: str) -> None:
     request = {
         "argv": sys.orig_argv[1:],
         "environment": dict(os.environ),
-        "folder": os.getcwd(),
-        "path": [os.path.dirname(sys.orig_argv[1]), *sys.path],
+        "folder": os.getcwd(),  # noqa: PTH109
+        "path": [sys.orig_argv[1].rpartition("/")[0], *sys.path],
         "blocked": list(signal.pthread_sigmask(signal.SIG_BLOCK, [])),
-        "network": os.readlink("/proc/self/ns/net"),
+        "network": os.readlink("/proc/self/ns/net"),  # noqa: PTH115
     }
     content = json.dumps(request).encode()
     asker = socket.socket(socket.AF_UNIX)
@@ -38,11 +38,13 @@ def hand_over(server: str) -> None:
     if asker.recv(1) != b"y":
         return
     answer = asker.recv(4)
-    status = struct.unpack("<I", answer)[0] if answer else signal.SIGKILL
-    if os.WIFSIGNALED(status):
-        signal.signal(os.WTERMSIG(status), signal.SIG_DFL) if status != signal.SIGKILL else None
-        os.kill(os.getpid(), os.WTERMSIG(status))
-    os._exit(os.WEXITSTATUS(status))
+    status = struct.unpack("<i", answer)[0] if answer else -signal.SIGKILL
+    if status < 0:
+        # a signal that Python handles would be an exception here
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [-status])
+        signal.signal(-status, signal.SIG_DFL) if status != -signal.SIGKILL else None
+        os.kill(os.getpid(), -status)
+    os._exit(status)
 
 
 if "TESTS_FORK_SERVER" in os.environ and "".join(sys.orig_argv[1:2]).endswith(WORKER):

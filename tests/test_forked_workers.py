@@ -1,0 +1,92 @@
+"""Ray's workers in tests are forks, where a fork is the process that was asked for."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.forked import HOOK, SERVER, workers_forked
+from tests.forked.server import settings_of
+
+READY_WITHIN_S = 120
+# stands for Ray's worker: the hook knows it by the end of its path
+WORKER = """\
+import json, os, signal, sys
+if sys.argv[1] == "die":
+    os.kill(os.getpid(), signal.SIGTERM)
+print(json.dumps([sys.argv, "torch" in sys.modules, os.environ.get("COLOUR"), os.getcwd()]))
+print("an error", file=sys.stderr)
+sys.exit(3)
+"""
+
+
+@pytest.fixture(scope="module")
+def worker(tmp_path_factory) -> Path:
+    """A script at a path like that of Ray's workers."""
+    path = tmp_path_factory.mktemp("site") / "ray/_private/workers/default_worker.py"
+    path.parent.mkdir(parents=True)
+    path.write_text(WORKER)
+    return path
+
+
+@pytest.fixture(scope="module")
+def forking():
+    """A server that has its imports."""
+    with workers_forked() as socket:
+        deadline = time.monotonic() + READY_WITHIN_S
+        while not socket.exists() and time.monotonic() < deadline:
+            time.sleep(0.1)
+        yield
+
+
+def run(worker: Path, what: str, **environment: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, str(worker), what],
+        env=os.environ | environment,
+        cwd=worker.parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.processes
+@pytest.mark.usefixtures("forking")
+def test_a_fork_is_told_all_and_tells_all(worker):
+    done = run(worker, "work", COLOUR="red")
+    argv, has_torch, colour, folder = json.loads(done.stdout)
+    assert has_torch
+    assert (argv, colour, folder) == ([str(worker), "work"], "red", str(worker.parent))
+    assert (done.returncode, done.stderr) == (3, "an error\n")
+    assert run(worker, "die").returncode == -15
+
+
+@pytest.mark.processes
+@pytest.mark.usefixtures("forking")
+@pytest.mark.parametrize("environment", [{"OMP_NUM_THREADS": "7"}, {SERVER: "/nowhere"}])
+def test_what_a_fork_cannot_be_is_a_process_of_its_own(worker, environment):
+    done = run(worker, "work", **environment)
+    assert not json.loads(done.stdout)[1]
+    assert done.returncode == 3
+
+
+def test_what_is_read_at_the_start_is_compared():
+    ours = {"HOME": "/a", "PYTHONPATH": "/b", "OMP_NUM_THREADS": "1", "LANG": "C"}
+    assert settings_of(ours) == settings_of({"LANG": "C", "PYTHONPATH": str(HOOK)})
+    assert settings_of(ours) != settings_of({"LANG": "de_DE.ISO-8859-1"})
+    assert settings_of(ours) != settings_of(ours | {"PYTHONHASHSEED": "3"})
+
+
+@pytest.mark.usefixtures("ray_local")
+def test_workers_of_the_shared_ray_are_forks():
+    import ray
+
+    @ray.remote(num_cpus=0)
+    def is_fork() -> bool:
+        return os.getppid() != int(os.environ["RAY_RAYLET_PID"])
+
+    assert ray.get(is_fork.remote())
