@@ -18,7 +18,7 @@ import hypothesis
 import pytest
 import torch
 
-from tests.forked import workers_forked
+from tests.forked import Forking
 from tools.local_cluster import free_port
 
 # a token in the home folder would make later clusters of this machine ask for it
@@ -107,6 +107,17 @@ class Guard:
 
 
 guard = Guard()
+
+# Ray's workers are forks of one process: to import torch would take most of their time
+forking = Forking()
+os.environ.update(forking.environment())
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Have what forks Ray's workers, before a test or its fixtures start Ray."""
+    if item.get_closest_marker("cluster"):
+        forking.have()
 
 
 @pytest.hookimpl(wrapper=True)
@@ -276,6 +287,7 @@ shared_ray = SharedRay()
 def pytest_sessionfinish() -> None:
     """End the Ray that the modules shared."""
     shared_ray.end()
+    forking.end()
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -289,14 +301,7 @@ def no_ray_that_nobody_uses(request: pytest.FixtureRequest) -> None:
 
 
 @pytest.fixture(scope="session")
-def forked_workers() -> Iterator[None]:
-    """Ray's workers are forks of one process: to import torch would take most of their time."""
-    with workers_forked():
-        yield
-
-
-@pytest.fixture(scope="session")
-def ray_shared(forked_workers) -> SharedRay:
+def ray_shared() -> SharedRay:
     """The Ray of this process, which is up when it is asked for."""
     return shared_ray
 

@@ -9,8 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.forked import HOOK, SERVER, workers_forked
+from tests.conftest import forking
+from tests.forked import HOOK, SERVER
 from tests.forked.server import settings_of
+
+pytestmark = pytest.mark.processes  # the server, at least
 
 READY_WITHIN_S = 120
 # stands for Ray's worker: the hook knows it by the end of its path
@@ -33,14 +36,13 @@ def worker(tmp_path_factory) -> Path:
     return path
 
 
-@pytest.fixture(scope="module")
-def forking():
-    """A server that has its imports."""
-    with workers_forked() as socket:
-        deadline = time.monotonic() + READY_WITHIN_S
-        while not socket.exists() and time.monotonic() < deadline:
-            time.sleep(0.1)
-        yield
+@pytest.fixture(scope="module", autouse=True)
+def server() -> None:
+    """The server has its imports."""
+    forking.have()
+    deadline = time.monotonic() + READY_WITHIN_S
+    while not forking.socket.exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
 
 
 def run(worker: Path, what: str, **environment: str) -> subprocess.CompletedProcess:
@@ -54,8 +56,6 @@ def run(worker: Path, what: str, **environment: str) -> subprocess.CompletedProc
     )
 
 
-@pytest.mark.processes
-@pytest.mark.usefixtures("forking")
 def test_a_fork_is_told_all_and_tells_all(worker):
     done = run(worker, "work", COLOUR="red")
     argv, has_torch, colour, folder = json.loads(done.stdout)
@@ -65,8 +65,6 @@ def test_a_fork_is_told_all_and_tells_all(worker):
     assert run(worker, "die").returncode == -15
 
 
-@pytest.mark.processes
-@pytest.mark.usefixtures("forking")
 @pytest.mark.parametrize("environment", [{"OMP_NUM_THREADS": "7"}, {SERVER: "/nowhere"}])
 def test_what_a_fork_cannot_be_is_a_process_of_its_own(worker, environment):
     done = run(worker, "work", **environment)

@@ -1,36 +1,47 @@
 """Has Ray's workers in tests forked from one process, which has imported torch for all of them."""
 
-import contextlib
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
-from unittest import mock
 
 SERVER = "TESTS_FORK_SERVER"
 HOOK = Path(__file__).parent  # with a sitecustomize, which Python imports when it starts
 
 
-@contextlib.contextmanager
-def workers_forked() -> Iterator[Path]:
-    """Have the workers of every Ray that is started from here forked.
+class Forking:
+    """The server of forks of this process's Rays.
 
-    Yields:
-        The server's socket: until it is there, workers have imports of their own.
+    Attributes:
+        socket: where it answers: until it is there, workers have imports of their own.
     """
-    path = os.pathsep.join(filter(None, [str(HOOK), os.environ.get("PYTHONPATH")]))
-    with tempfile.TemporaryDirectory(prefix="fork", dir="/tmp") as folder:
-        socket = Path(folder, "server")
-        # workers of one CPU: Ray has them compute in one thread
-        environment = os.environ | {"OMP_NUM_THREADS": "1"}
-        process = subprocess.Popen(
-            [sys.executable, "-m", "tests.forked.server", str(socket)],
-            cwd=HOOK.parents[1],
-            env=environment,
-        )
-        with mock.patch.dict(os.environ, {SERVER: str(socket), "PYTHONPATH": path}):
-            yield socket
-        process.terminate()
-        process.wait()
+
+    def __init__(self) -> None:
+        # sockets must have short names
+        self.folder = tempfile.mkdtemp(prefix="fork", dir="/tmp")
+        self.socket = Path(self.folder, "server")
+        self.process: subprocess.Popen | None = None
+
+    def environment(self) -> dict[str, str]:
+        """Return the environment with which processes hand over Ray's workers."""
+        path = filter(None, [str(HOOK), os.environ.get("PYTHONPATH")])
+        return {SERVER: str(self.socket), "PYTHONPATH": os.pathsep.join(path)}
+
+    def have(self) -> None:
+        """Start the server, if that was not done."""
+        if self.process is None:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "tests.forked.server", str(self.socket)],
+                cwd=HOOK.parents[1],
+                # workers of one CPU: Ray has them compute in one thread
+                env=os.environ | {"OMP_NUM_THREADS": "1"},
+            )
+
+    def end(self) -> None:
+        """End it."""
+        if self.process is not None:
+            self.process.terminate()
+            self.process.wait()
+        shutil.rmtree(self.folder, ignore_errors=True)

@@ -94,7 +94,7 @@ class Command:
 
 
 @pytest.fixture(scope="session")
-def environment(forked_workers) -> Iterator[dict[str, str]]:
+def environment() -> Iterator[dict[str, str]]:
     """Environment variables of the commands."""
     # sockets below it must have short names
     with tempfile.TemporaryDirectory(prefix="bvr-", dir="/tmp", ignore_cleanup_errors=True) as temp:
