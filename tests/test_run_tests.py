@@ -4,10 +4,13 @@ import os
 import re
 import subprocess
 import sys
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from tests.test_house import ROOT
+from tools.record_tests import units
 
 pytestmark = pytest.mark.processes
 
@@ -117,3 +120,13 @@ def test_a_failure_is_told_at_the_end(tmp_path):
     assert failed == "FAILED test_suite.py::test_after"
     assert " 1 failed, 3 passed in " in closing
     assert status == 1
+
+
+def test_a_module_that_uses_anothers_results_is_taken_with_it():
+    def item(name: str, **module: str) -> SimpleNamespace:
+        return SimpleNamespace(
+            path=Path(name), module=SimpleNamespace(**module), get_closest_marker=lambda _: None
+        )
+
+    steps, apart, of_steps = item("steps"), item("apart"), item("of_steps", BESIDE="steps")
+    assert units([steps, apart, of_steps]) == [[steps, of_steps], [apart]]

@@ -27,6 +27,7 @@ CLUSTERS = "clusters"
 HELPER = "helper"
 
 Unit = list[pytest.Item]  # tests of a module that all start Ray, or none of which does
+BESIDE = "BESIDE"  # in a module: the file of another, whose results it uses in the same process
 
 
 def write(**line: Any) -> None:
@@ -58,9 +59,10 @@ def pytest_runtestloop(session: pytest.Session) -> bool | None:
 
 def units(items: list[pytest.Item]) -> list[Unit]:
     """Return the tests by module and kind, in their order."""
-    found: dict[tuple[Path, bool], Unit] = {}
+    found: dict[tuple[str, bool], Unit] = {}
     for item in items:
-        found.setdefault((item.path, starts_ray(item)), []).append(item)
+        file = getattr(getattr(item, "module", None), BESIDE, str(item.path))
+        found.setdefault((file, starts_ray(item)), []).append(item)
     return list(found.values())
 
 

@@ -22,6 +22,7 @@ from tests.reference.test_losses import check_commons, check_losses, check_wavlm
 from tests.reference.test_mels import check_mels
 from tests.reference.training import run_steps
 
+BESIDE = test_training_steps.__file__  # whose steps are taken once for both
 CHECKS = {
     "losses": check_losses,
     "wavlm_loss": check_wavlm,
