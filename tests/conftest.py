@@ -189,6 +189,16 @@ def torch_switches() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(autouse=True)
+def own_log() -> Iterator[None]:
+    """Leave the project's log as it was: a run that is called in this process takes it over."""
+    log = logging.getLogger("bert_vits2_ray")
+    handlers, propagate, level = log.handlers, log.propagate, log.level
+    yield
+    log.handlers, log.propagate = handlers, propagate
+    log.setLevel(level)
+
+
 def start_ray(gpus: int = 0, dashboard: bool = False, **settings: Any) -> tuple[str, str]:
     """Start a Ray on loopback, with CPUS logical CPUs.
 
