@@ -157,7 +157,7 @@ def run_sweep(sweep: Sweep, at_once: int | None = None) -> None:
         cfg, at_once = shared_out(sweep.cfg, at_once)
         trial = replace(sweep, cfg=cfg).trial
         print(
-            f"sweep {sweep.folder}: {len(sweep.space)} keys, {at_once} trials at once, "
+            f"sweep {sweep.folder}: {len(sweep.space)} keys, {at_once} at once, "
             f"{cfg.data.loaders} data.loaders each, by {sweep.metric}"
         )
         grid = tuner_of(sweep, trial, at_once).fit()

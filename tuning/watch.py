@@ -14,6 +14,8 @@ from tuning.search import VALIDATION
 from tuning.space import Space
 
 TABLE_S = 10.0  # between two tables on the console
+# Tune's words -> those of the lines below the table, where they are others
+STATUSES = {Trial.TERMINATED: "ended", Trial.ERROR: "failed"}
 
 
 class Watch(Callback):
@@ -98,7 +100,7 @@ class Watch(Callback):
         scores = trial.metric_analysis.get(self.metric, {})
         return {
             "trial": trial.trial_id,
-            "status": trial.status.lower(),
+            "status": STATUSES.get(trial.status, trial.status.lower()),
             "step": last.get("step"),
             self.metric: last.get(self.metric),
             "lowest": scores.get("min"),

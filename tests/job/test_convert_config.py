@@ -345,7 +345,8 @@ def test_what_it_gives_trains(command, shards, tmp_path):
         "16",
         "--model.n_speakers",
         "8",
-        # config.json names no BERT models and means the reference's texts; the shards are the demo's
+        # config.json names no BERT models and means the reference's texts; the shards are as in
+        # the demo
         *overrides(data__text__normaliser="ours"),
         *overrides(data__bert__zh="random", data__bert__jp="random", data__bert__en="random"),
         *overrides(data__bert__random_width=32),

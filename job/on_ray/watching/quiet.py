@@ -30,6 +30,9 @@ LINES_MEAN_NOTHING = {
     r"\[ray\.io/node-id IN \[\w*\]\]\. Add": (
         "an actor that belongs onto one node waits for that node, and no other one would help"
     ),
+    r"worker processes have been started on node": (
+        "actors of Ray Train and Ray Data hardly compute, and a machine has more of them than cores"
+    ),
     r"can fulfill cluster constraint": (
         "an elastic run asks for the most workers that it may have; `Waiting` says what is missing"
     ),

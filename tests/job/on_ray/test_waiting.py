@@ -153,6 +153,7 @@ LINES = {
     "No available node types can fulfill resource requests {'CPU': 1.0}*2. Add suitable": True,
     "No available node types can fulfill resource requests {'TPU': 1.0}*1, {'CPU': 1.0}*2 "
     f"{PINNED}": True,
+    "WARNING: 8 PYTHON worker processes have been started on node: e1 with address": False,
     "rank 0 step 5: saves now": True,
     "[E 1 2] core_worker.cc:1: out of memory": True,
 }
@@ -182,6 +183,8 @@ def test_ray_still_says_what_is_held_back():
     scheduler = (package / "autoscaler/v2/event_logger.py").read_text()
     compiled = (package / "_raylet.so").read_bytes()
     assert b"has constructor arguments in the object store and max_restarts" in compiled
-    assert len(LINES_MEAN_NOTHING) == 3
+    raylet = (package / "core/src/ray/raylet/raylet").read_bytes()
+    assert b" worker processes have been started on node" in raylet
+    assert len(LINES_MEAN_NOTHING) == 4
     for told in ("fulfill resource requests", " with label selectors: [", "cluster constraint"):
         assert told in scheduler
