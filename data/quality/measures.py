@@ -113,8 +113,7 @@ def spectrogram(wav: np.ndarray, rate: int) -> np.ndarray:
     frames = np.resize(wav, (count, size)) if len(wav) < size else wav[: count * size]
     chosen = frames.reshape(count, size)[:: 2 if count >= MANY_FRAMES else 1]
     spectrum = np.fft.rfft(chosen * _window(size), axis=1)
-    squares = np.square(spectrum.view(np.float32))
-    return squares[:, ::2] + squares[:, 1::2]
+    return np.square(spectrum.real) + np.square(spectrum.imag)
 
 
 @cache
