@@ -30,6 +30,7 @@ def main(argv: Sequence[str]) -> int:
     made.add_argument("out", type=Path, help="the picture: PNG")
     made.add_argument("--width", type=int, default=1100, help="of the window")
     made.add_argument("--height", type=int, default=900, help="how much of a page is shown")
+    made.add_argument("--at", default="", help="heading of the section at which it is taken")
     made.add_argument("--lines", type=int, help="how many of a terminal are shown; default: all")
     made.add_argument("--folder", default=str(Path.cwd()), help="where the page was made")
     args = made.parse_args(list(argv))
@@ -37,15 +38,19 @@ def main(argv: Sequence[str]) -> int:
     is_terminal = args.page.suffix == ".txt"
     if is_terminal:
         told = TERMINAL.format(html.escape("\n".join(told.splitlines()[: args.lines])))
-    shot = picture(told, args.width, args.height, "pre" if is_terminal else None)
+    part = "pre" if is_terminal else None
+    shot = picture(told, args.width, args.height, part, args.at)
     args.out.parent.mkdir(parents=True, exist_ok=True)
     few = Image.open(io.BytesIO(shot)).convert("RGB").quantize(COLOURS)
     few.save(args.out, optimize=True)
     return 0
 
 
-def picture(page: str, width: int, height: int, part: str | None) -> bytes:
-    """Return a picture of a page in a window of this size, or of a whole element of it: PNG."""
+def picture(page: str, width: int, height: int, part: str | None, at: str = "") -> bytes:
+    """Return a picture of a page in a window of this size, or of a whole element of it: PNG.
+
+    The window begins at the section with the heading `at`, if there is one.
+    """
     from playwright.sync_api import sync_playwright
 
     chromium = shutil.which("chromium") or shutil.which("google-chrome")
@@ -55,6 +60,9 @@ def picture(page: str, width: int, height: int, part: str | None) -> bytes:
         shown = Path(folder) / "page.html"
         shown.write_text(page, encoding="utf-8")
         window.goto(shown.as_uri())
+        if at:
+            section = window.locator("section", has=window.locator("h2", has_text=at))
+            section.evaluate("each => each.scrollIntoView()")
         taken = window.locator(part).screenshot() if part else window.screenshot()
         browser.close()
     return taken

@@ -254,7 +254,9 @@ def encode_flac(wav: np.ndarray, sampling_rate: int) -> bytes:
         wav: float [samples] in [-1, 1].
         sampling_rate: sampling rate, Hz.
     """
-    pcm = np.clip(np.rint(wav * INT16_SCALE), -INT16_SCALE, INT16_SCALE - 1).astype(np.int16)
+    scaled = wav * INT16_SCALE
+    np.rint(scaled, out=scaled)
+    pcm = scaled.clip(-INT16_SCALE, INT16_SCALE - 1, out=scaled).astype(np.int16)
     sink = io.BytesIO()
     soundfile.write(sink, pcm, sampling_rate, format="FLAC", subtype="PCM_16")
     return sink.getvalue()

@@ -21,6 +21,7 @@ from data.html_page import (
     tiles,
 )
 from data.quality import sections
+from data.quality.players import SECONDS
 from data.text.symbols import SYMBOLS
 
 BINS = 24
@@ -82,10 +83,21 @@ def _body(
         amounts = sections.amounts(ledger.pairs)
         yield section("Minutes per speaker and language", amounts)
     if ledger.quality.voices:
-        yield section("Quality of the recordings", sections.by_speaker(ledger.quality))
+        yield section(
+            "Quality of the recordings",
+            sections.by_speaker(ledger.quality),
+            note="Medians of the lines that are kept; what is beyond a threshold of data.quality, "
+            "rejected lines too, stands in quality.jsonl.",
+        )
     if ledger.quality.worst:
         worst = sections.worst(ledger.quality, players)
-        yield section("The worst lines", filter_box("Show only"), worst)
+        yield section(
+            "The worst lines",
+            filter_box("Show only"),
+            worst,
+            note="Those that are furthest beyond the thresholds come first, then those that are "
+            f"nearest to one. A player has the first {SECONDS} seconds.",
+        )
     yield _lengths(ledger.kept)
     yield section("Speakers", _groups("speaker", ledger.by("speaker")[:SPEAKERS_SHOWN]))
     yield _unread(ledger)
@@ -161,7 +173,7 @@ def _rejects(ledger: Ledger) -> Html:
     rows = [
         (
             f"{reject.source}:{reject.number}",
-            reject.reason,
+            element("div", reject.reason, class_="whole"),
             reject.detail[:CHARACTERS_SHOWN],
             element("pre", reject.line[:CHARACTERS_SHOWN]),
         )

@@ -68,7 +68,7 @@ KINDS = (
         "min_bandwidth",
         "bandwidth",
         lambda values, limit: np.log2(limit / values),
-        "it holds nothing above {value:.0f} Hz, data.quality.min_bandwidth asks for {limit:.0f}",
+        "speech in it ends at {value:.0f} Hz, data.quality.min_bandwidth asks for {limit:.0f}",
     ),
     Kind(
         "noisy",

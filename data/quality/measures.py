@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from data.quality.mirrored import source_rate
+
 MEASURES = pa.schema(
     [
         ("clipped", pa.float32()),  # share of the samples
@@ -56,7 +58,7 @@ def measure(channels: np.ndarray, wav: np.ndarray, rate: int) -> dict[str, Any]:
         wav: float32 [samples], not empty, as it is resampled and trimmed.
         rate: sampling rate of `wav`, Hz.
     """
-    power = _spectrogram(wav, rate)
+    power = spectrogram(wav, rate)
     step = rate / (2 * (power.shape[1] - 1))
     level, silence = speech_level(wav, rate)
     found = {
@@ -101,7 +103,7 @@ def _at_an_end(wav: np.ndarray, end: np.float32, reaches: np.ufunc) -> int:
     return max(flat, at_full_scale)
 
 
-def _spectrogram(wav: np.ndarray, rate: int) -> np.ndarray:
+def spectrogram(wav: np.ndarray, rate: int) -> np.ndarray:
     """Return the power of Hann-windowed frames, float32 [frames, size / 2 + 1].
 
     Frames adjoin; of MANY_FRAMES or more, every second one is taken.
@@ -111,8 +113,7 @@ def _spectrogram(wav: np.ndarray, rate: int) -> np.ndarray:
     frames = np.resize(wav, (count, size)) if len(wav) < size else wav[: count * size]
     chosen = frames.reshape(count, size)[:: 2 if count >= MANY_FRAMES else 1]
     spectrum = np.fft.rfft(chosen * _window(size), axis=1)
-    squares = np.square(spectrum.view(np.float32))
-    return squares[:, ::2] + squares[:, 1::2]
+    return np.square(spectrum.real) + np.square(spectrum.imag)
 
 
 @cache
@@ -153,13 +154,19 @@ def bandwidth(power: np.ndarray, step: float) -> float:
 
     It is the upper edge of the highest band of 250 Hz whose loud frames reach a thousandth of the
     amplitude of the loudest band's (60 dB). What was recorded at 8 kHz holds nothing above 4 kHz,
-    whatever its file's sampling rate. Hi-Fi TTS chooses recordings by such a measure (Bakhturina et
-    al. 2021, arXiv 2104.01497).
+    whatever its file's sampling rate; mirror images of what is below do not count. Hi-Fi TTS
+    chooses recordings by such a measure (Bakhturina et al. 2021, arXiv 2104.01497).
 
     Args:
         power: [frames, bins].
         step: Hz between two bins.
     """
+    highest = _highest(power, step)
+    source = source_rate(power, step, highest)
+    return _highest(power[:, : 1 + int(source / 2 / step)], step) if source else highest
+
+
+def _highest(power: np.ndarray, step: float) -> float:
     frames, bins = power.shape
     width = max(1, round(BAND_HZ / step))
     bands = np.add.reduceat(power, np.arange(0, bins, width), axis=1)

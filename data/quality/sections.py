@@ -1,6 +1,6 @@
 """What the report of a preparation says of quality and amounts (data.corpus.report)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from data.html_page import Html, element, sound, table
 from data.quality.book import Book, Flagged, Voice
@@ -57,7 +57,7 @@ def _advice(seconds: float) -> Html:
     """Return what an amount of speech is good for."""
     _, words, source = next(each for each in _ADVICE if seconds < each[0])
     link = element("a", "source", href=source)
-    return element("div", f"{_time(seconds)}: {words} (", link, ")", style="min-width: 18em")
+    return element("div", f"{_time(seconds)}: {words} (", link, ")", class_="words")
 
 
 def _time(seconds: float) -> str:
@@ -72,8 +72,8 @@ def _time(seconds: float) -> str:
 def by_speaker(book: Book) -> Html:
     """Return the medians of what was measured, per speaker, and the lines to look at."""
     header = (
-        *("speaker", "lines", "level, dB", "SNR, dB", "bandwidth, kHz", "silence, %", "clipped, %"),
-        *("phones per s", "beyond a threshold"),
+        *("speaker", "lines", "beyond a threshold", "level, dB", "SNR, dB", "bandwidth, kHz"),
+        *("silence, %", "clipped, %", "phones per\u00a0s"),
     )
     ordered = sorted(book.voices.items(), key=lambda item: (-item[1].lines, item[0]))
     rows = [_voice_row(name, voice) for name, voice in ordered[:SPEAKERS_SHOWN]]
@@ -93,11 +93,10 @@ def _voice_row(name: str, voice: Voice) -> Sequence[object]:
             found["rate"],
         ]
     kinds = sorted(voice.findings.items(), key=lambda item: (-item[1], item[0]))
-    notes = [f"{kind} {count}" for kind, count in kinds]
     if voice.measured < voice.lines:
-        notes.append(f"not measured {voice.lines - voice.measured}")
-    # on a phone the table scrolls
-    return (name, voice.lines, *shown, element("div", ", ".join(notes), style="min-width: 12em"))
+        kinds.append(("not measured", voice.lines - voice.measured))
+    counts = [element("div", f"{count} {kind}", class_="whole") for kind, count in kinds]
+    return (name, voice.lines, element("div", *counts) if counts else None, *shown)
 
 
 def worst(book: Book, players: Mapping[str, bytes | str]) -> Html:
@@ -112,21 +111,28 @@ def worst(book: Book, players: Mapping[str, bytes | str]) -> Html:
 
 
 def _card(place: int, line: Flagged, players: Mapping[str, bytes | str]) -> Html:
-    caption = f"{place}. {line.source}:{line.number}, {line.speaker}"
+    recording = line.uri.rpartition("/")[2]
+    caption = f"{place}. {line.speaker}: {recording}, {line.source}:{line.number}"
     heard = players.get(line.uri, "")
     if isinstance(heard, bytes):
         player = sound(caption, heard, "audio/mpeg")
     else:
         player = element("figcaption", f"{caption} {heard}")
-    found = [f"{finding.kind}: {finding.detail}" for finding in line.findings]
-    if not found:
-        found = ["beyond no threshold"]
-    if line.rejected:
-        found.append("rejected")
     return element(
         "div",
         player,
         element("p", line.text[:CHARACTERS_SHOWN], class_="said"),
-        *(element("p", each[:CHARACTERS_SHOWN], class_="note") for each in found),
+        *_found(line),
         class_="card",
     )
+
+
+def _found(line: Flagged) -> Iterator[Html]:
+    """Yield what is wrong with a line, a paragraph each."""
+    if not line.findings:
+        yield element("p", "within all thresholds", class_="note")
+    for finding in line.findings:
+        kind = element("strong", finding.kind, class_="worse")
+        yield element("p", kind, ": ", finding.detail[:CHARACTERS_SHOWN], class_="note")
+    if line.rejected:
+        yield element("p", element("span", "rejected", class_="badge"), class_="note")

@@ -10,7 +10,8 @@ import soundfile
 import soxr
 
 from data.quality.alike import copies, same_names, warnings_of_names
-from data.quality.measures import MEASURES, measure
+from data.quality.measures import MEASURES, measure, spectrogram
+from data.quality.mirrored import source_rate
 
 RATE = 44100
 CORPUS = Path("job/presets/demo_corpus/wavs")
@@ -68,6 +69,46 @@ def test_bandwidth_is_that_of_the_source(rate, source) -> None:
     wav = soxr.resample(speech("jp_f1/003"), RATE, source)
     found = measured(soxr.resample(wav, source, rate), rate)["bandwidth"]
     assert 0.85 * source / 2 < found < 1.1 * source / 2
+
+
+def repeated(wav: np.ndarray, old: int, new: int) -> np.ndarray:
+    return wav[np.arange(len(wav) * new // old) * old // new]
+
+
+def joined_by_lines(wav: np.ndarray, old: int, new: int) -> np.ndarray:
+    return np.interp(np.arange(len(wav) * new // old) * old / new, np.arange(len(wav)), wav)
+
+
+@pytest.mark.parametrize("upsampled", [repeated, joined_by_lines, soxr.resample])
+@pytest.mark.parametrize("rate", [22050, 44100, 48000])
+@pytest.mark.parametrize("source", [8000, 16000])
+def test_images_above_the_band_of_the_source_do_not_count(source, rate, upsampled) -> None:
+    for name in VOICES:
+        wav = in_16_bits(soxr.resample(speech(name), RATE, source))
+        found = measured(upsampled(wav, source, rate).astype(np.float32), rate)["bandwidth"]
+        assert found < 1.1 * source / 2, name
+        assert found > 0.6 * source / 2, name
+
+
+@pytest.mark.parametrize("rate", [22050, 44100, 48000])
+@pytest.mark.parametrize("ratio", [None, 20, 0])
+def test_what_is_wide_has_no_images(rate, ratio) -> None:
+    for path in sorted(CORPUS.glob("*/*.flac"))[::3]:
+        wav = speech(str(path.relative_to(CORPUS).with_suffix("")))
+        if ratio is not None:
+            wav = wav + noise(len(wav)) * np.sqrt(np.square(wav).mean()) / 10 ** (ratio / 20)
+        power = spectrogram(in_16_bits(soxr.resample(wav, RATE, rate)), rate)
+        step = rate / (2 * (power.shape[1] - 1))
+        assert source_rate(power, step, rate / 2) is None, path
+
+
+@pytest.mark.parametrize("pitch", [100, 160, 200, 250, 400])
+def test_one_pitch_mirrors_itself_everywhere_and_is_no_image(pitch) -> None:
+    """The harmonics of 200 Hz lie mirrored around 4000 Hz, as around every hundred of Hz."""
+    time = np.arange(2 * RATE) / RATE
+    tones = sum(np.cos(2 * np.pi * k * pitch * time + k * k) / k for k in range(1, 20000 // pitch))
+    spoken = 0.05 * np.abs(np.sin(2 * np.pi * 3 * time)) * tones
+    assert measured(spoken.astype(np.float32))["bandwidth"] > 15000
 
 
 @pytest.mark.parametrize("name", VOICES)

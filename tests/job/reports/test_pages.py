@@ -19,7 +19,7 @@ from data.corpus.report import report_page
 from data.files import put_file
 from data.plan.epoch_plan import Position
 from data.quality.book import Flagged, Voice
-from data.quality.gate import Finding
+from data.quality.gate import KINDS, Finding
 from data.rejected import Reason
 from job.reports.evaluation import report_page as evaluation_page
 from job.reports.index import index_page
@@ -34,7 +34,7 @@ from tuning.space import Axis
 
 MEASURES = ("level", "snr", "bandwidth", "silence", "clipped", "rate")
 TAGS = ("mel", "kl", "dur", "mcd", "log_f0_rmse", "vuv_error", "duration_ratio", "mcd_sdp")
-PHONE = 420  # pixels
+PHONE = 360  # pixels
 LARGEST_PAGE = 1_500_000  # beside sounds and pictures
 LONG = "a_very_long_name_of_a_recording_that_nobody_would_ever_want_to_wrap/but_which_has_to_be.wav"
 TEXTS = ("Good morning.", "今天天气真不错。", "<b>おはよう</b>")
@@ -55,7 +55,7 @@ def report() -> str:
         for number in range(3)
     )
     measures = dict(zip(MEASURES, (-21.5, 30.2, 8000.0, 0.2, 0.01, 14.2), strict=True))
-    ledger.quality.voices["anna"] = Voice(38, 38, measures, {"noisy": 2})
+    ledger.quality.voices["anna"] = Voice(38, 37, measures, {kind.name: 2 for kind in KINDS})
     findings = [Finding("noisy", "SNR 3 dB")]
     ledger.quality.worst.append(
         Flagged("esd.list", 7, "a.wav", LONG, "Good <b>morning</b>.", findings, False, measures)
