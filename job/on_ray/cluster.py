@@ -59,6 +59,7 @@ def ray_session(cfg: Config) -> Iterator[None]:
             connect()
         else:
             start_local_ray(cfg)
+        quieten_driver()
         try:
             yield
         finally:
@@ -76,7 +77,6 @@ def connect() -> None:
         ray.init()
     except AuthenticationError as error:
         raise ValueError(wants_a_token(f"the cluster at {ray_address()}", error)) from error
-    quieten_driver()
     keep_data_actors_here()
 
 

@@ -5,14 +5,19 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
+# What prints, past the dispatcher, what a raylet tells all drivers.
+import ray._private.worker as driver
+
 # Who hands each batch of lines to those who print it.
 from ray._private.ray_logging import global_worker_stdstream_dispatcher as dispatcher
 
 from job.on_ray.private.releases import needs
 
 needs(type(dispatcher), "add_handler", "remove_handler", "handlers")
+needs(driver, "print_to_stdstream")
 
 PRINTS = "ray_print_logs"  # its name there; where there is none, all is printed
+_PRINT = driver.print_to_stdstream
 
 
 def show_only(shown: Callable[[str], bool]) -> None:
@@ -23,6 +28,7 @@ def show_only(shown: Callable[[str], bool]) -> None:
     """
     for printed in _printers():
         _print_by(partial(_pass_on, printed, shown, {}))
+    driver.print_to_stdstream = partial(_pass_on, _PRINT, shown, {})
 
 
 @contextlib.contextmanager
@@ -55,11 +61,12 @@ def _print_by(printed: Callable[[dict[str, Any]], None]) -> None:
 
 
 def _pass_on(
-    printed: Callable[[dict[str, Any]], None],
+    printed: Callable[..., None],
     shown: Callable[[str], bool],
     instead: dict[str, Any],
     batch: dict[str, Any],
+    **options: Any,
 ) -> None:
     lines = [line for line in batch["lines"] if shown(line)]
     if lines:
-        printed(batch | instead | {"lines": lines})
+        printed(batch | instead | {"lines": lines}, **options)

@@ -165,10 +165,18 @@ def test_a_driver_passes_on_what_means_something(monkeypatch):
     dispatcher.add_handler("ray_print_logs", printed.append)
     dispatcher.add_handler("another", lambda batch: None)
     monkeypatch.setattr(output, "dispatcher", dispatcher)
+    monkeypatch.setattr(output, "_PRINT", lambda batch, ignore_prefix: printed.append(batch))
+    driver = output.driver
+    monkeypatch.setattr(driver, "print_to_stdstream", driver.print_to_stdstream)
     quieten_driver()
     dispatcher.emit({"pid": 1, "lines": list(LINES)})
     dispatcher.emit({"pid": 2, "lines": [line for line, shown in LINES.items() if not shown]})
     assert printed == [{"pid": 1, "lines": [line for line, shown in LINES.items() if shown]}]
+
+    # as what listens to raylets does
+    driver.print_to_stdstream({"pid": "raylet", "lines": list(LINES)[-3:]}, ignore_prefix=False)
+    assert printed[1:] == [{"pid": "raylet", "lines": list(LINES)[-2:]}]
+
     dispatcher.remove_handler("ray_print_logs")  # as Ray does when it disconnects
     assert [name for name, _ in dispatcher.handlers] == ["another"]
 
