@@ -5,7 +5,9 @@ from functools import partial
 from data.config import DataConfig
 from data.text.symbols import symbols
 from trainable.model_config import ModelConfig
+from trainable.networks.generator.alignment import AlignmentSearch
 from trainable.networks.generator.decoder import build_decoder
+from trainable.networks.generator.flows import build_flow
 from trainable.networks.generator.synthesizer import SynthesizerTrn
 from trainable.networks.registry import Blueprint
 
@@ -30,17 +32,22 @@ def build_generator(model: ModelConfig, segment_size: int, data: DataConfig) -> 
         kernel_size=model.kernel_size,
         p_dropout=model.p_dropout,
         make_decoder=partial(build_decoder, model),
+        make_flow=partial(build_flow, model),
+        search=search_of(model),
         n_speakers=model.n_speakers,
         gin_channels=model.gin_channels,
-        n_flow_layer=model.n_flow_layer,
-        n_layers_trans_flow=model.n_layers_trans_flow,
-        use_transformer_flow=model.use_transformer_flow,
         use_spk_conditioned_encoder=model.use_spk_conditioned_encoder,
-        use_noise_scaled_mas=model.use_noise_scaled_mas,
-        mas_noise_scale_initial=model.mas_noise_scale_initial,
-        noise_scale_delta=model.noise_scale_delta,
-        alignment_prior=model.alignment_prior,
-        alignment_prior_steps=model.alignment_prior_steps,
         bert_channels=model.bert_channels,
         languages=languages,
+    )
+
+
+def search_of(model: ModelConfig) -> AlignmentSearch:
+    """Return the alignment search that a configuration asks for."""
+    return AlignmentSearch(
+        model.use_noise_scaled_mas,
+        model.mas_noise_scale_initial,
+        model.noise_scale_delta,
+        model.alignment_prior,
+        model.alignment_prior_steps,
     )
