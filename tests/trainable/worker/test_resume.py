@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from data.config import PadTo
 from data.plan.epoch_plan import Position
 from data.plan.history import Change
+from data.settings.plan import PadTo
 from data.stream.spec import StreamSpec
 from tests.tiny import tiny_config, tiny_state
 from tests.trainable.run.test_checkpoint import INFO
