@@ -9,14 +9,9 @@ from torch import Tensor, nn
 from data.stream.inputs import TextInputs
 from data.text.languages import PUBLISHED
 from trainable.networks.generator.alignment import AlignmentSearch
+from trainable.networks.generator.build import FLOW_KERNEL, RESIDUAL_DILATION, RESIDUAL_FLOWS
 from trainable.networks.generator.decoder import Generator
-from trainable.networks.generator.flows import (
-    FLOW_KERNEL,
-    RESIDUAL_DILATION,
-    RESIDUAL_FLOWS,
-    ResidualCouplingBlock,
-    TransformerCouplingBlock,
-)
+from trainable.networks.generator.flows import ResidualCouplingBlock, TransformerCouplingBlock
 from trainable.networks.generator.synthesizer import SynthesizerTrn
 
 SPEC, SEGMENT, HOP, GIN, HIDDEN, SYMBOL_COUNT = 33, 4, 8, 6, 8, 20

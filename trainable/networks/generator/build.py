@@ -7,9 +7,14 @@ from data.text.symbols import symbols
 from trainable.model_config import ModelConfig
 from trainable.networks.generator.alignment import AlignmentSearch
 from trainable.networks.generator.decoder import build_decoder
-from trainable.networks.generator.flows import build_flow
+from trainable.networks.generator.flows import ResidualCouplingBlock, TransformerCouplingBlock
 from trainable.networks.generator.synthesizer import SynthesizerTrn
 from trainable.networks.registry import Blueprint
+
+# sizes that no published configuration changes
+FLOW_KERNEL = 5
+RESIDUAL_DILATION = 1
+RESIDUAL_FLOWS = 4
 
 
 def build(blueprint: Blueprint) -> SynthesizerTrn:
@@ -39,6 +44,35 @@ def build_generator(model: ModelConfig, segment_size: int, data: DataConfig) -> 
         use_spk_conditioned_encoder=model.use_spk_conditioned_encoder,
         bert_channels=model.bert_channels,
         languages=languages,
+    )
+
+
+def build_flow(model: ModelConfig) -> TransformerCouplingBlock | ResidualCouplingBlock:
+    """Make the flow that a configuration asks for: that of VITS2, or of VITS.
+
+    Raises:
+        ValueError: sizes that do not fit each other; names the keys.
+    """
+    if model.use_transformer_flow:
+        return TransformerCouplingBlock(
+            model.inter_channels,
+            model.hidden_channels,
+            model.filter_channels,
+            model.n_heads,
+            model.n_layers_trans_flow,
+            FLOW_KERNEL,
+            model.p_dropout,
+            model.n_flow_layer,
+            model.gin_channels,
+        )
+    return ResidualCouplingBlock(
+        model.inter_channels,
+        model.hidden_channels,
+        FLOW_KERNEL,
+        RESIDUAL_DILATION,
+        model.n_flow_layer,  # layers of a stack, as in the reference
+        RESIDUAL_FLOWS,
+        model.gin_channels,
     )
 
 

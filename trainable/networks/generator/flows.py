@@ -8,15 +8,9 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from trainable.model_config import ModelConfig
 from trainable.networks.layers.attentions import Encoder
 from trainable.networks.layers.modules import WN
 from trainable.networks.layers.recompute import recomputed
-
-# sizes that no published configuration changes
-FLOW_KERNEL = 5
-RESIDUAL_DILATION = 1
-RESIDUAL_FLOWS = 4
 
 
 class Flip(nn.Module):
@@ -175,32 +169,3 @@ class TransformerCouplingBlock(_CouplingBlock):
             CouplingLayer(channels, hidden_channels, shared if shared is not None else encoder())
             for _ in range(n_flows)
         )
-
-
-def build_flow(model: ModelConfig) -> TransformerCouplingBlock | ResidualCouplingBlock:
-    """Make the flow that a configuration asks for: that of VITS2, or of VITS.
-
-    Raises:
-        ValueError: sizes that do not fit each other; names the keys.
-    """
-    if model.use_transformer_flow:
-        return TransformerCouplingBlock(
-            model.inter_channels,
-            model.hidden_channels,
-            model.filter_channels,
-            model.n_heads,
-            model.n_layers_trans_flow,
-            FLOW_KERNEL,
-            model.p_dropout,
-            model.n_flow_layer,
-            model.gin_channels,
-        )
-    return ResidualCouplingBlock(
-        model.inter_channels,
-        model.hidden_channels,
-        FLOW_KERNEL,
-        RESIDUAL_DILATION,
-        model.n_flow_layer,  # layers of a stack, as in the reference
-        RESIDUAL_FLOWS,
-        model.gin_channels,
-    )

@@ -106,7 +106,7 @@ class SynthesizerTrn(nn.Module):
         make_decoder: makes the decoder, see `trainable.networks.generator.decoder.Decoder`; called
             once, between the other parts, so that initial weights follow from the seed alone.
         make_flow: makes the flow between the posterior and the prior, see
-            `trainable.networks.generator.flows.build_flow`; called once, likewise.
+            `trainable.networks.generator.flows`; called once, likewise.
         search: searches the alignments of a training.
         n_speakers: size of the speaker table; 0 reads the speaker off the spectrogram instead.
         gin_channels: channels of the speaker.
