@@ -90,7 +90,7 @@ def redundant_work() -> Iterator[None]:
     """Compute norms, alignment, splines and mels as the reference does, until the block ends."""
     with (
         patch("trainable.learning.step.grad_norm", norms_one_by_one),
-        patch("trainable.networks.generator.synthesizer.maximum_path", aligned_on_the_host),
+        patch("trainable.networks.generator.alignment.maximum_path", aligned_on_the_host),
         patch("trainable.networks.generator.duration.spline", checked_spline),
         patch("trainable.networks.generator.duration.norm_gelu", norm_then_gelu),
         patch(

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from data.config import CostConfig
 from data.files import below
 from data.plan.epoch_plan import EpochPlan, Position, rounded_up
 from data.plan.schedule import Schedule
+from data.settings.plan import CostConfig
 from data.shards.manifest import read_manifest
 from data.stream.spec import StreamSpec, schedule_of
 from job.settings.cli import read_config

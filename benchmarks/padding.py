@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
-from data.config import PlanConfig
 from data.plan.blocks import BLOCK
 from data.plan.epoch_plan import EpochPlan
 from data.plan.history import Cut
+from data.settings.plan import PlanConfig
 
 UTTERANCES = 20_000
 FRAMES_PER_SECOND = 44100 / 512

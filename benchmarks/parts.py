@@ -150,7 +150,7 @@ def watched_calls(step: TrainingStep) -> list[tuple[Any, str, str]]:
         (nets["d"], "discriminate", "D forward"),
         (nets["wd"], "forward", "WD forward"),
         (g, "forward", "G forward: rest"),
-        (g, "_align", "alignment"),
+        (g.search, "align", "alignment"),
         (step.state.slm, "forward", "WavLM forward"),
         (step, "real_segment", "real segment"),
         (step, "generator_losses", "generator's losses"),

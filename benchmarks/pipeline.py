@@ -21,10 +21,10 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from data.config import PlanConfig
 from data.corpus.prepare import prepare
 from data.plan.epoch_plan import Position
 from data.plan.schedule import Schedule
+from data.settings.plan import PlanConfig
 from data.shards.manifest import read_manifest
 from data.stream.collate import TtsBatch, to_batch
 from data.stream.collectives import alone

@@ -26,10 +26,11 @@ from transformers import WavLMConfig, WavLMModel
 
 from benchmarks.padding import synthetic
 from data.audio import spectrogram
-from data.config import DataConfig, PadTo
+from data.config import DataConfig
 from data.plan.blocks import BLOCK
 from data.plan.epoch_plan import rounded_up
 from data.plan.history import Cut
+from data.settings.plan import PadTo
 from job.reports.console import table
 from job.settings.cli import read_config
 from trainable.config import TrainConfig

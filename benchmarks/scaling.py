@@ -32,9 +32,9 @@ from torch.nn.parallel import DistributedDataParallel
 from benchmarks.padding import plan, synthetic
 from benchmarks.shipped import FILES, GIGABIT, MACHINES, NodeType, choices, per_hour
 from benchmarks.step import synthetic_batch
-from data.config import CostConfig, PlanConfig
 from data.plan.costs import shares, utterance_costs
 from data.plan.epoch_plan import EpochPlan, Position, rounded_up
+from data.settings.plan import CostConfig, PlanConfig
 from job.reports.console import cell, table
 from job.settings.cli import read_config
 from job.settings.config import Config

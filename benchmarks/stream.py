@@ -46,8 +46,8 @@ import psutil
 import pyarrow as pa
 
 from benchmarks.stream_clock import Costs, Run, waits_of
-from data.config import PlanConfig
 from data.plan.epoch_plan import Position
+from data.settings.plan import PlanConfig
 from data.shards.manifest import COLUMNS, write_manifest
 from data.stream import datasets
 from data.stream.loading import Loaded

@@ -20,8 +20,8 @@ from job.options.convert_config import command_line
 from job.settings.checks import check
 from job.settings.cli import read_config, run
 from job.settings.paths import named_path, output_file
-from job.settings.reference_config import SAME, converted
-from job.settings.reference_project import CONFIG_YML, find_project, of_project, wavlm_of
+from job.settings.reference.config import SAME, converted
+from job.settings.reference.project import CONFIG_YML, find_project, of_project, wavlm_of
 
 HEADER = """\
 # Made by job.convert_config from {source}; docs/migrating.md tells more.

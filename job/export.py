@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from job.options.export import HUB, UNKNOWN, command_line
 from job.settings.cli import read_config, run
 from job.settings.paths import output_folder
-from job.settings.reference_config import departures
+from job.settings.reference.config import departures
 from job.voice.export import SPEAKING, OnHub, export
 from job.voice.hub_push import check_push
 from job.voice.source import opened, source_of

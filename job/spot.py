@@ -24,7 +24,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 from urllib.error import HTTPError
 
 METADATA = "http://169.254.169.254"  # link-local, the same on all three clouds
@@ -120,9 +120,9 @@ def this_node(address: str, node_ip: str | None) -> tuple[str, str]:
     import ray  # takes a second, which --help has no use for
 
     # a private argument of Ray; here, as this file cannot import job.on_ray.private
-    own = {} if node_ip is None else {"_node_ip_address": node_ip}
+    own: dict[str, Any] = {} if node_ip is None else {"_node_ip_address": node_ip}
     try:
-        ray.init(address, log_to_driver=False, configure_logging=False, **own)  # type: ignore[arg-type]
+        ray.init(address, log_to_driver=False, configure_logging=False, **own)
     except ray.exceptions.AuthenticationError as error:
         reason = " ".join(str(error).split())
         raise PermissionError(

@@ -79,7 +79,7 @@ def main(argv: Sequence[str]) -> int:
             job = submitted(client, entrypoint, runtime_env, own_id)
             print(f"job {job}: {entrypoint}", flush=True)
             if args.no_wait:
-                print(how_to_continue(args.address, job), flush=True)
+                print(how_to_follow(args.address, job), flush=True)
                 return 0
             status = followed(client, args.address, job, ranking, attempt <= args.retry)
             if status is not None:
@@ -112,7 +112,7 @@ def followed(
     except (KeyboardInterrupt, *BROKEN) as error:
         reason = f" ({error})" if str(error) else ""
         print(f"\nThe job continues without this terminal{reason}.", flush=True)
-        print(how_to_continue(address, job), flush=True)
+        print(how_to_follow(address, job), flush=True)
         return INTERRUPTED
     if status is None or lost:
         return None
@@ -360,7 +360,7 @@ def ended(client: JobSubmissionClient, job: str) -> JobStatus:
     return status
 
 
-def how_to_continue(address: str, job: str) -> str:
+def how_to_follow(address: str, job: str) -> str:
     """Return what to type to follow and to stop a job."""
     return (
         f"  follow it:  ray job logs --follow --address {address} {job}\n"

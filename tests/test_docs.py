@@ -15,7 +15,7 @@ from job.settings.checks import check
 from job.settings.cli import parse, parser
 from job.settings.commands import command_of
 from job.settings.config import Config
-from job.settings.reference_config import FREEZES, NOT_USED, REFUSED, SAME
+from job.settings.reference.config import FREEZES, NOT_USED, REFUSED, SAME
 from tests.test_house import PACKAGES, ROOT
 from tests.tiny import DEMO
 from tools.config_reference import PAGE, page

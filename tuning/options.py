@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from job.settings.cli import ConfigParser, hidden_alias, parser
-from job.settings.commands import explain
+from job.settings.help import explain
 from tuning.space import names
 
 # option -> the smallest number that makes sense

@@ -58,6 +58,7 @@ from data.corpus.on_ray.survey_actor import SurveyActor
 from data.corpus.prepared import OF_FILES, changes, prepared_with
 from data.corpus.recipe import Recipe, make_recipe
 from data.corpus.report import save_report
+from data.corpus.splits import combinations, decide_splits
 from data.corpus.survey import count_phones, fatal, judge
 from data.corpus.tables.files import TableFile, remove_leftovers
 from data.corpus.tables.places import Places
@@ -79,7 +80,6 @@ from data.shards.manifest import (
     earlier_header,
     known_speakers,
     number_speakers,
-    split_of,
     write_manifest,
 )
 from data.shards.shard import list_shards, read_index, remove_unreferenced, with_ranges
@@ -160,8 +160,8 @@ def _judged(
     """
     ledger, rows = judge(cfg, transcript, surveyed, held)
     give_back_freed_memory()
-    splits = _splits(cfg, rows)
-    warnings = lacking(*zip(*_combinations(rows, splits), strict=True)) if len(rows) else []
+    splits = decide_splits(cfg, rows)
+    warnings = lacking(*zip(*combinations(rows, splits), strict=True)) if len(rows) else []
     warnings += warnings_of_names(ledger.quality.voices)
     # before anything is refused: the user reads here which lines to fix
     print(ledger.table(), flush=True)
@@ -216,34 +216,6 @@ def _in_strips(rows: Rows) -> np.ndarray:
     table = pa.table({"frames": rows.frames[rows.new], "id": ids})
     new = rows.new[pc.sort_indices(table, sort_keys=by).to_numpy()]
     return new[strip_order(rows.frames[new], rows.phones[new])]
-
-
-def _splits(cfg: DataConfig, rows: Rows) -> np.ndarray:
-    """Return the number in SPLITS of each row, int8 [rows]: one speaker's after another's."""
-    speakers, _ = rows.codes("speaker")
-    splits = np.zeros(len(rows), np.int8)
-    order = np.argsort(speakers, kind="stable")
-    for members in np.split(order, np.flatnonzero(np.diff(speakers[order])) + 1):
-        table = rows.columns(members, ["id", "split"])
-        ids = table.column("id").to_pylist()
-        given = zip(ids, table.column("split").to_pylist(), strict=True)
-        found = split_of(
-            dict.fromkeys(ids, ""),
-            per_speaker=cfg.validation_per_speaker,
-            share=cfg.validation_share,
-            seed=cfg.split_seed,
-            given={name: split for name, split in given if split},
-        )
-        splits[members] = [SPLITS.index(found[name]) for name in ids]
-    return splits
-
-
-def _combinations(rows: Rows, splits: np.ndarray) -> list[tuple[str, str, str]]:
-    """Return the different splits, speakers and languages of rows, that occur together."""
-    speakers, names = rows.codes("speaker")
-    languages, codes = rows.codes("language")
-    found = np.unique(np.stack([splits, speakers, languages]), axis=1).T.tolist()
-    return [(SPLITS[split], names[name], codes[code]) for split, name, code in found]
 
 
 def _tell_changes(cfg: DataConfig, before: Mapping[str, Any], new: int, rows: int) -> None:

@@ -1,1 +1,1 @@
-"""Order as pure functions of lengths, seed and epoch; imports numpy and data.config alone."""
+"""Order as pure functions of lengths, seed and epoch; imports numpy and data.settings alone."""

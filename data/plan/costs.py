@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from data.config import CostConfig
+from data.settings.plan import CostConfig
 
 
 def utterance_costs(cost: CostConfig, frames: np.ndarray) -> np.ndarray:

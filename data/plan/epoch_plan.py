@@ -10,9 +10,9 @@ from typing import TypeVar
 
 import numpy as np
 
-from data.config import CostConfig, PadTo
 from data.plan.blocks import STRIP_OF_BLOCKS, Blocks, in_strips
 from data.plan.costs import fitting, shares, utterance_costs
+from data.settings.plan import CostConfig, PadTo
 
 UNPADDED = PadTo(frames=1, tokens=1)
 Lengths = TypeVar("Lengths", int, np.ndarray)

@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from data.config import CostConfig, PadTo, PlanConfig
 from data.plan.buckets import plan_buckets
 from data.plan.epoch_plan import EpochPlan, Position, plan_epoch
+from data.settings.plan import CostConfig, PadTo, PlanConfig
 
 
 @dataclass(frozen=True)

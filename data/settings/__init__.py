@@ -1,1 +1,1 @@
-"""How settings are declared and named, and those of job.transcribe and of quality."""
+"""How settings are declared and named, and those of the plan, of quality and of job.transcribe."""

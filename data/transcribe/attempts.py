@@ -1,4 +1,4 @@
-"""How often a run has begun with something that may end its process, for want of memory or worse.
+"""How often a run has begun with something that may end its process, such as by its memory.
 
 Ray starts a process again that has died, and gives it the same work. A mark tells the next one.
 """

@@ -1,1 +1,1 @@
-"""A voice that whoever has a browser may listen to: the page, its server, and a Ray Serve one."""
+"""A voice in the browser: the page, its server, and the same as a Ray Serve application."""

@@ -21,8 +21,9 @@ from data.config import TextConfig
 from data.files import PathError, UnreachableError, has_credentials
 from data.settings.declared import declared, refusal
 from data.settings.dotted_keys import assign, flat
-from job.settings.commands import Helpful, explain, loaded
+from job.settings.commands import loaded
 from job.settings.config import Config
+from job.settings.help import Helpful, explain
 from job.settings.keys import declared_at, did_you_mean, unknown
 from job.settings.yaml_file import read_yaml
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from data.files import located
 from job.options.export import HUB, UNKNOWN
 from job.settings.cli import read_config
-from job.settings.reference_config import OWN, own_settings, reference_config
+from job.settings.reference.config import OWN, own_settings, reference_config
 from job.voice.hub_card import write_card
 from job.voice.hub_push import push
 from job.voice.onnx_graphs import TOLERANCE, largest_difference, write_onnx

@@ -12,7 +12,7 @@ from data.text.languages import LANGUAGES
 from job.options.export import UNKNOWN
 from job.settings.cli import read_config
 from job.settings.config import Config
-from job.settings.reference_family import VERSION
+from job.settings.reference.family import VERSION
 from job.voice.voice import SpeechRequest, Voice
 from trainable.run.format import CONFIG, CheckpointInfo, read_info
 

@@ -16,7 +16,7 @@ import torch
 from data.settings.dotted_keys import attribute, nested
 from job.settings.cli import read_config
 from job.settings.config import Config
-from job.settings.reference_config import SAME, generator_departures
+from job.settings.reference.config import SAME, generator_departures
 from trainable.networks.registry import GENERATOR
 from trainable.run.format import CONFIG, read_info
 from trainable.weights.published import Published, prefixes, write_safetensors

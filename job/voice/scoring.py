@@ -68,7 +68,7 @@ def load_generator(folder: Path, cfg: Config, info: CheckpointInfo, weights: str
     g = build_generator(cfg.model, cfg.train.segment_size, cfg.data)
     load_weights(folder, weights, g)
     # noise falls with the steps; the validation after step N has that of step N - 1
-    g.anneal_alignment(max(info.position.step - 1, 0))
+    g.search.anneal(max(info.position.step - 1, 0))
     return g
 
 

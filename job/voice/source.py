@@ -22,8 +22,8 @@ from job.settings.checks import check_given_rows
 from job.settings.cli import read_config, to_yaml
 from job.settings.config import Config
 from job.settings.paths import named_path
-from job.settings.reference_config import converted
-from job.settings.reference_project import wavlm_of
+from job.settings.reference.config import converted
+from job.settings.reference.project import wavlm_of
 from trainable.networks.generator.build import build_generator
 from trainable.networks.registry import AVERAGED, GENERATOR
 from trainable.run.checkpoint import Snapshot, write_snapshot

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from benchmarks.batch_finder import Peaks, grown, main, propose
-from data.config import CostConfig
 from data.plan.costs import utterance_costs
+from data.settings.plan import CostConfig
 
 
 def test_the_proposal_fits():

@@ -10,10 +10,10 @@ import yaml
 
 from benchmarks.batch_finder import main
 from benchmarks.cost_fit import fit
-from data.config import CostConfig, PlanConfig
 from data.plan.costs import utterance_costs
 from data.plan.epoch_plan import Position, rounded_up
 from data.plan.schedule import Schedule
+from data.settings.plan import CostConfig, PlanConfig
 from data.shards.manifest import COLUMNS, write_manifest
 from data.stream.spec import schedule_of
 from job.settings.cli import read_config, to_yaml

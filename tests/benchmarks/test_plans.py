@@ -8,7 +8,7 @@ from torch import nn
 
 from benchmarks import plans
 from benchmarks.plans import Convolutions, groups, measure, walk
-from data.config import PadTo
+from data.settings.plan import PadTo
 from trainable.model_config import ModelConfig
 
 

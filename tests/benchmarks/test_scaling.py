@@ -5,7 +5,7 @@ import pytest
 
 from benchmarks import scaling
 from benchmarks.scaling import BUCKET, Network, efficiency, model, planned, slowest, sticks_out
-from data.config import PlanConfig
+from data.settings.plan import PlanConfig
 
 
 def test_all_reduce_of_a_ring():

@@ -21,7 +21,7 @@ from benchmarks import shipped
 from benchmarks.padding import plan, synthetic
 from benchmarks.scaling import SIGMA, costs
 from benchmarks.scaling import shipped as shipped_speed_ups
-from data.config import PlanConfig
+from data.settings.plan import PlanConfig
 from job.settings.cli import parse, parser
 from job.settings.config import Config, ScalingSettings
 from tests.test_house import ROOT

@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 import yaml
 
-from data.config import PlanConfig
 from data.settings.dotted_keys import flat
+from data.settings.plan import PlanConfig
 from job.convert_config import main
 from job.settings.checks import check
 from job.settings.cli import read_config
 from job.settings.config import Config
-from job.settings.reference_config import (
+from job.settings.reference.config import (
     FREEZES,
     KEEP,
     NOT_USED,

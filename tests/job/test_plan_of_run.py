@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from data.config import PlanConfig
 from data.plan.epoch_plan import Position
 from data.plan.history import Cut, History, begun, changed
+from data.settings.plan import PlanConfig
 from data.shards.manifest import ManifestError
 from job import train
 from job.settings.config import Config

@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from data.config import PlanConfig
 from data.plan.buckets import bucket_batches
 from data.plan.epoch_plan import Position
 from data.plan.history import Cut, begun
 from data.plan.schedule import Schedule
+from data.settings.plan import PlanConfig
 from tests.reference.goldens import OWN, REFERENCE
 
 FILE = REFERENCE.json("bucket_sampler")

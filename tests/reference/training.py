@@ -203,7 +203,7 @@ def run_steps(
             name: {key: sums(p, start[name][key]) for key, p in net.named_parameters()}
             for name, net in state.nets.items()
         }
-        scale: Any = state.nets["g"].current_mas_noise_scale
+        scale: Any = state.nets["g"].search.noise
         yield Trace(
             scalars,
             noise.draws,

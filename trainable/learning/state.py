@@ -218,7 +218,7 @@ class TrainState:
             for group in optimizer.param_groups:
                 group["lr"] = self.learning_rate(name)
         generator: SynthesizerTrn = unwrapped(self.nets[GENERATOR])  # type: ignore[assignment]
-        generator.anneal_alignment(self.position.step)
+        generator.search.anneal(self.position.step)
 
     def learning_rate(self, name: str) -> float:
         """Return the learning rate of a network's next step."""

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from data.plots import alignment_image, spectrogram_image
 from trainable.config import NotFiniteConfig
+from trainable.images import alignment_image, spectrogram_image
 from trainable.learning.judgement import Spans
 from trainable.learning.report import StepReport
 from trainable.run.board import VERSION, Board, event_file, record

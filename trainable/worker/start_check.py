@@ -14,10 +14,10 @@ from typing import cast
 import torch
 from torch import nn
 
-from data.config import PlanConfig
 from data.files import below, read_file
 from data.plan.epoch_plan import Position
 from data.plan.history import changed
+from data.settings.plan import PlanConfig
 from data.shards.manifest import Manifest
 from data.stream.spec import schedule_of
 from trainable.learning.state import build_networks

@@ -17,7 +17,7 @@ from data.text.chinese.words import read_word, split_syllable, tagger
 from data.text.english.words import DICTIONARY_FILE
 from data.text.english.words import read_word as read_english
 from data.text.front_end import OURS, Phonemes, hash_files, is_ours, share_out, validate
-from data.text.spoken.cleaning import Spoken
+from data.text.spoken.cleaning import leave_out
 from data.text.symbols import PUNCTUATION
 
 _PUNCTUATION_OF = str.maketrans(
@@ -54,12 +54,6 @@ def normalise(text: str) -> str:
 def _written_out(text: str) -> str:
     text = _normalizer().normalize(text).replace("...", "…")
     return text.translate(_PUNCTUATION_OF).translate(_SYLLABLE_OF)
-
-
-def _as_reference(text: str) -> Spoken:
-    normalised = _written_out(text)
-    unread = "".join(_NOT_READ.findall(normalised))
-    return Spoken(_NOT_READ.sub("", normalised), "".join(unread.split()))
 
 
 Said = tuple[int, list[tuple[str, int]]]
@@ -103,7 +97,7 @@ class ChineseFrontEnd:
     def __call__(self, text: str) -> Phonemes:
         """Read a text; see `FrontEnd`."""
         ours = self.normaliser == OURS
-        spoken = speak(text) if ours else _as_reference(text)
+        spoken = speak(text) if ours else leave_out(_written_out(text), _NOT_READ)
         phones = ["_"]
         tones = [0]
         word2ph = [1]

@@ -36,7 +36,7 @@ from data.text.japanese.kana import moras
 from data.text.japanese.letters import is_names, kana_of, narrow
 from data.text.japanese.numbers import spell_numbers
 from data.text.japanese.spoken import speak
-from data.text.spoken.cleaning import Spoken
+from data.text.spoken.cleaning import leave_out
 from data.text.symbols import PUNCTUATION
 
 _PACKAGES = {"plus": "pyopenjtalk-plus", "strict": "pyopenjtalk"}
@@ -109,12 +109,6 @@ def normalise(text: str) -> str:
 
 def _written_out(text: str) -> str:
     return spell_numbers(unicodedata.normalize("NFKC", text)).translate(_PUNCTUATION_OF)
-
-
-def _as_reference(text: str) -> Spoken:
-    normalised = _written_out(text)
-    unread = "".join(_NOT_READ.findall(normalised))
-    return Spoken(_NOT_READ.sub("", normalised), "".join(unread.split()))
 
 
 @dataclass(frozen=True)
@@ -246,7 +240,7 @@ class JapaneseFrontEnd:
     def __call__(self, text: str) -> Phonemes:
         """Read a text; see `FrontEnd`."""
         ours = self.normaliser == OURS
-        spoken = speak(text) if ours else _as_reference(text)
+        spoken = speak(text) if ours else leave_out(_written_out(text), _NOT_READ)
         norm_text = self._with_words(spoken.text) if ours else spoken.text
         if len(norm_text) > _MOST_CHARACTERS:
             detail = f"{len(norm_text)} characters, but Open JTalk reads {_MOST_CHARACTERS}"

@@ -160,3 +160,9 @@ def keep(text: str, readable: re.Pattern[str], silent: Iterable[str] = " ") -> S
         elif char not in quiet and not unicodedata.combining(char):
             unread.append(char)
     return Spoken("".join(kept), "".join(unread))
+
+
+def leave_out(text: str, not_read: re.Pattern[str]) -> Spoken:
+    """Leave out what a pattern finds; all of that but its spaces is unread."""
+    found = "".join(not_read.findall(text))
+    return Spoken(not_read.sub("", text), "".join(found.split()))

@@ -21,13 +21,14 @@ from data.config import BertConfig, DataConfig
 from data.corpus.ledger import TooManyRejectsError
 from data.corpus.on_ray import blocks
 from data.corpus.prepare import prepare
+from data.corpus.splits import split_of
 from data.corpus.survey import judge
 from data.corpus.tables.records import SURVEYED
 from data.corpus.tables.shard_rows import HeldRows
 from data.corpus.tables.surveyed import Surveyed
 from data.corpus.transcript import read_transcript
 from data.files import PART_SUFFIX
-from data.shards.manifest import ManifestError, number_speakers, read_manifest, split_of
+from data.shards.manifest import ManifestError, number_speakers, read_manifest
 from data.shards.shard import ShardReader, list_shards, read_index
 from tools.s3_server import s3_server
 

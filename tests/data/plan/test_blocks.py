@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data.config import CostConfig, PlanConfig
 from data.plan.blocks import BLOCK, Blocks, strip_order
 from data.plan.epoch_plan import EpochPlan, Position, plan_epoch
 from data.plan.history import Change, Cut, begun, change_of, changed, plan_through, with_blocks
+from data.settings.plan import CostConfig, PlanConfig
 
 CUT = Cut(3, 2, 0, True, PlanConfig(), BLOCK)
 

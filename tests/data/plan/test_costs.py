@@ -4,9 +4,9 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data.config import CostConfig
 from data.plan.costs import shares
 from data.plan.epoch_plan import plan_epoch
+from data.settings.plan import CostConfig
 
 COSTS = st.lists(st.floats(0.01, 100), min_size=1, max_size=60)
 

@@ -7,10 +7,10 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data.config import CostConfig, PlanConfig
 from data.plan.epoch_plan import Position
 from data.plan.history import Cut, begun
 from data.plan.schedule import Schedule
+from data.settings.plan import CostConfig, PlanConfig
 from data.stream.orders import NO_SLOT, order_of
 
 Step = dict[int, tuple[int, ...]]  # slot -> rows of the manifest

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data.config import CostConfig
 from data.plan import epoch_plan
 from data.plan.epoch_plan import EpochPlan, plan_epoch
+from data.settings.plan import CostConfig
 
 
 def batches(plan: EpochPlan) -> list[tuple[int, ...]]:

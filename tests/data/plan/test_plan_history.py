@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data.config import CostConfig, PlanConfig
 from data.plan.epoch_plan import EpochPlan, Position
 from data.plan.history import Change, Cut, History, begun, change_of, changed, plan_through
 from data.plan.schedule import Schedule
+from data.settings.plan import CostConfig, PlanConfig
 from data.stream.orders import order_of
 
 Step = list[tuple[int, ...]]  # rows of each micro-batch

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from data import plan
-from data.config import PlanConfig
 from data.plan.epoch_plan import Position
 from data.plan.history import Cut, begun
 from data.plan.schedule import Schedule
+from data.settings.plan import PlanConfig
 from data.stream.orders import NO_SLOT, order_of
 
 CUT = Cut(3, 4, 8, True, PlanConfig(max_frames=120, max_utterances=3))

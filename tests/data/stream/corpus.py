@@ -4,8 +4,9 @@ import numpy as np
 import pyarrow as pa
 
 from data.audio.recording import encode_flac
-from data.config import DataConfig, PlanConfig
+from data.config import DataConfig
 from data.plan.epoch_plan import UNPADDED
+from data.settings.plan import PlanConfig
 from data.shards.manifest import COLUMNS, write_manifest
 from data.shards.shard import with_ranges, write_shard
 from data.stream.spec import StreamSpec

@@ -12,9 +12,10 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from data.config import DataConfig, PlanConfig
+from data.config import DataConfig
 from data.settings.declared import OneLine, Range, Size, declared
 from data.settings.dotted_keys import nested
+from data.settings.plan import PlanConfig
 from job import doctor, prepare, train
 from job.settings.checks import check
 from job.settings.cli import run

@@ -19,8 +19,7 @@ from data.audio.spectrogram import mel_spectrogram
 from tests.tiny import tiny_batch, tiny_config, tiny_state
 from trainable.hardware import set_up_torch
 from trainable.learning.step import TrainingStep, mel_parameters
-from trainable.networks.generator.alignment import lay_out
-from trainable.networks.generator.synthesizer import SynthesizerTrn
+from trainable.networks.generator.alignment import AlignmentSearch, lay_out
 
 CPU = torch.device("cpu")
 # of torch's list of what has no deterministic kernel on CUDA: words of it -> operators
@@ -188,7 +187,7 @@ def test_alignment_layout_and_mels_are_those_of_full_precision(tf32_is_allowed, 
 
         return call
 
-    monkeypatch.setattr(SynthesizerTrn, "_align", checked("align", SynthesizerTrn._align))
+    monkeypatch.setattr(AlignmentSearch, "align", checked("align", AlignmentSearch.align))
     for where, name in (
         ("trainable.networks.generator.synthesizer", "lay_out"),
         ("trainable.learning.step", "spec_to_mel"),

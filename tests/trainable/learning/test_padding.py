@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from data.audio.recording import encode_flac
-from data.config import DataConfig, PadTo
+from data.config import DataConfig
+from data.settings.plan import PadTo
 from data.stream.collate import TtsBatch, collate, to_batch
 from job.settings.config import Config
 from tests.tiny import tiny_config

@@ -8,8 +8,8 @@ import pyarrow as pa
 import pytest
 import torch
 
-from data.config import PlanConfig
 from data.plan.epoch_plan import EpochPlan, Position, plan_epoch
+from data.settings.plan import PlanConfig
 from data.shards.manifest import COLUMNS, Manifest, columns_of
 from tests.tiny import tiny_batch, tiny_config, tiny_state
 from tests.trainable.learning.test_step import spread_of, wrapped_as_workers_do

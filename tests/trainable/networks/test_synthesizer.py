@@ -8,7 +8,7 @@ import torch
 
 from tests.trainable.networks import tiny
 from trainable.learning.losses import kl_loss
-from trainable.networks.generator.alignment import beta_binomial_prior
+from trainable.networks.generator.alignment import AlignmentSearch, beta_binomial_prior
 from trainable.networks.generator.synthesizer import Prior
 
 
@@ -141,10 +141,10 @@ def test_the_reference_encoder_listens():
 
 def test_mas_noise_scale_is_set_from_outside():
     net = tiny.synthesizer().eval()
-    assert net.current_mas_noise_scale == net.mas_noise_scale_initial
+    assert net.search.noise == net.search.first_noise
     paths = []
     for scale in (0.0, 1e3):
-        net.current_mas_noise_scale = scale
+        net.search.noise = scale
         torch.manual_seed(0)
         paths.append(net(tiny.text(), **tiny.speech()).attn)
     assert not torch.equal(*paths)
@@ -165,10 +165,10 @@ def test_the_prior_of_the_alignment_is_beta_binomial():
 
 def test_a_heavy_prior_holds_the_alignment_to_the_diagonal():
     net = tiny.synthesizer().eval()
-    net.alignment_prior, net.alignment_prior_steps = 1e6, 100
+    net.search = AlignmentSearch(first_prior=1e6, prior_steps=100)
     away = []
     for steps in (0, 100):
-        net.anneal_alignment(steps)
+        net.search.anneal(steps)
         torch.manual_seed(0)
         out = net(tiny.text(), **tiny.speech())
         frames, tokens = out.attn[0, 0].nonzero(as_tuple=True)
@@ -177,7 +177,7 @@ def test_a_heavy_prior_holds_the_alignment_to_the_diagonal():
             for at, mask in ((frames, out.y_mask[0]), (tokens, out.x_mask[0]))
         ]
         away.append((shares[0] - shares[1]).abs().max())
-    assert net.current_alignment_prior == 0
+    assert net.search.prior == 0
     assert away[0] < 0.2 < away[1]
 
 

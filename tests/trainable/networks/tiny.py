@@ -8,7 +8,10 @@ from torch import Tensor, nn
 
 from data.stream.inputs import TextInputs
 from data.text.languages import PUBLISHED
+from trainable.networks.generator.alignment import AlignmentSearch
+from trainable.networks.generator.build import FLOW_KERNEL, RESIDUAL_DILATION, RESIDUAL_FLOWS
 from trainable.networks.generator.decoder import Generator
+from trainable.networks.generator.flows import ResidualCouplingBlock, TransformerCouplingBlock
 from trainable.networks.generator.synthesizer import SynthesizerTrn
 
 SPEC, SEGMENT, HOP, GIN, HIDDEN, SYMBOL_COUNT = 33, 4, 8, 6, 8, 20
@@ -57,14 +60,45 @@ def synthesizer(variant: str = "vits2", **changes: Any) -> SynthesizerTrn:
 
 
 def with_hifigan(*sizes: Any, **named: Any) -> SynthesizerTrn:
-    """A generator from the reference's arguments, among which are those of its decoder."""
+    """A generator from the reference's arguments, among which are those of its parts."""
+    inter_channels, gin_channels = named["inter_channels"], named["gin_channels"]
     hifigan = partial(
         Generator,
-        named["inter_channels"],
+        inter_channels,
         **{name: named.pop(name) for name in DECODER},
-        gin_channels=named["gin_channels"],
+        gin_channels=gin_channels,
     )
-    return SynthesizerTrn(*sizes, **named, make_decoder=hifigan)
+    n_flow_layer = named.pop("n_flow_layer", 4)
+    n_layers_trans_flow = named.pop("n_layers_trans_flow", 4)
+    share_parameter = named.pop("flow_share_parameter", False)
+    vits2 = partial(
+        TransformerCouplingBlock,
+        inter_channels,
+        *(named[name] for name in ("hidden_channels", "filter_channels", "n_heads")),
+        n_layers_trans_flow,
+        FLOW_KERNEL,
+        named["p_dropout"],
+        n_flow_layer,
+        gin_channels,
+        share_parameter,
+    )
+    vits = partial(
+        ResidualCouplingBlock,
+        inter_channels,
+        named["hidden_channels"],
+        FLOW_KERNEL,
+        RESIDUAL_DILATION,
+        n_flow_layer,
+        RESIDUAL_FLOWS,
+        gin_channels,
+    )
+    search = AlignmentSearch(
+        named.pop("use_noise_scaled_mas", True),
+        named.pop("mas_noise_scale_initial", 0.01),
+        named.pop("noise_scale_delta", 2e-6),
+    )
+    make_flow = vits2 if named.pop("use_transformer_flow", True) else vits
+    return SynthesizerTrn(*sizes, **named, make_decoder=hifigan, make_flow=make_flow, search=search)
 
 
 def text(batch: int = 2, tokens: int = 7) -> TextInputs:

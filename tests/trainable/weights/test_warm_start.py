@@ -12,7 +12,7 @@ from torch import nn
 
 from data.plan.epoch_plan import Position
 from job.settings.cli import to_yaml
-from job.settings.reference_config import converted
+from job.settings.reference.config import converted
 from job.voice.export import export
 from tests.reference.goldens import REFERENCE
 from tests.tiny import tiny_batch, tiny_config, tiny_state

@@ -9,10 +9,10 @@ import torch
 from ray.train import PreemptionInfo
 from torch import nn
 
-from data.config import PlanConfig
 from data.plan.epoch_plan import UNPADDED, Position
 from data.plan.history import Cut, begun
 from data.plan.schedule import Schedule
+from data.settings.plan import PlanConfig
 from job.settings.config import Config
 from trainable.worker.config import WorkerConfig
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from data.config import PadTo
 from data.plan.epoch_plan import Position
 from data.plan.history import Change
+from data.settings.plan import PadTo
 from data.stream.spec import StreamSpec
 from tests.tiny import tiny_config, tiny_state
 from tests.trainable.run.test_checkpoint import INFO
@@ -201,7 +201,7 @@ def test_a_run_goes_on_with_a_model_of_the_reference(tmp_path, caplog):
     state = begun_from(tmp_path / "weights", 3000, tmp_path)
     # epochs are counted from 1 there, and `iteration` is the one that was under way
     assert state.position == Position(3000, 7, 0)
-    assert state.nets["g"].current_mas_noise_scale == pytest.approx(0.01 - 2e-6 * 3000)
+    assert state.nets["g"].search.noise == pytest.approx(0.01 - 2e-6 * 3000)
     assert state.optimizers["g"].param_groups[0]["lr"] == pytest.approx(1e-3 * 0.5**7)
     assert "goes on at step 3000, epoch 7" in caplog.text
     warnings = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]

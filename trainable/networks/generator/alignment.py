@@ -1,5 +1,7 @@
 """Monotonic alignment search: Glow-TTS (Kim et al., 2020, arXiv:2005.11129), VITS section 2.2.1."""
 
+import math
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -141,6 +143,96 @@ def maximum_path(neg_cent: Tensor, mask: Tensor) -> Tensor:
         [B, T_y, T_x] path, one 1 per frame inside the mask, in the type of neg_cent.
     """
     return SEARCH(neg_cent, mask)
+
+
+@dataclass
+class AlignmentSearch:
+    """The search of a training's alignments (VITS section 2.2.1), with VITS2's noise and a prior.
+
+    Attributes:
+        use_noise: whether the scores get noise.
+        first_noise: scale of that noise at the first step, relative to the scores' standard
+            deviation.
+        noise_delta: what each step takes off that scale.
+        first_prior: weight of the diagonal at the first step, beside the likelihood.
+        prior_steps: steps over which that weight falls to 0.
+        noise: the scale in use; `anneal` sets this and the next.
+        prior: the weight in use.
+    """
+
+    use_noise: bool = True
+    first_noise: float = 0.01
+    noise_delta: float = 2e-6
+    first_prior: float = 0.0
+    prior_steps: int = 1
+
+    def __post_init__(self) -> None:
+        self.anneal(0)
+
+    def anneal(self, steps: int) -> None:
+        """Set what the search adds for the training step that follows `steps` steps."""
+        self.noise = max(self.first_noise - self.noise_delta * steps, 0.0)
+        self.prior = self.first_prior * max(1 - steps / self.prior_steps, 0.0)
+
+    @torch.no_grad()
+    def align(
+        self,
+        z_p: Tensor,
+        m_p: Tensor,
+        logs_p: Tensor,
+        x_mask: Tensor,
+        y_mask: Tensor,
+        frames: int | None = None,
+        tokens: int | None = None,
+    ) -> Tensor:
+        """Search the path, in at least fp32, under autocast and where networks may use TF32 too.
+
+        Args:
+            z_p: [B, inter, T_y].
+            m_p: [B, inter, T_x].
+            logs_p: [B, inter, T_x].
+            x_mask: [B, 1, T_x].
+            y_mask: [B, 1, T_y].
+            frames: most frames of an utterance; None: T_y.
+            tokens: most tokens of a text; None: T_x.
+
+        Returns:
+            attn [B, 1, T_y, T_x].
+        """
+        with torch.autocast(z_p.device.type, enabled=False):
+            neg_cent = _log_likelihood(widen(z_p), widen(m_p), widen(logs_p))
+            if self.use_noise:
+                # over the padding too, as in the reference, but only up to the longest item
+                scale = torch.std(neg_cent[:, :frames, :tokens])
+                noise = scale * torch.randn_like(neg_cent)
+                neg_cent = neg_cent + noise * self.noise
+            if self.prior > 0:
+                x_lengths, y_lengths = (m.sum([1, 2]).long() for m in (x_mask, y_mask))
+                prior = beta_binomial_prior(
+                    x_lengths, y_lengths, t_x=x_mask.size(2), t_y=y_mask.size(2)
+                )
+                neg_cent = neg_cent + self.prior * prior
+        return maximum_path(neg_cent, y_mask.transpose(1, 2) * x_mask).unsqueeze(1)
+
+
+def _log_likelihood(z_p: Tensor, m_p: Tensor, logs_p: Tensor) -> Tensor:
+    """Compute log N(z_p; m_p, exp(logs_p)) of each frame and token, the square multiplied out.
+
+    Args:
+        z_p: [B, C, T_y].
+        m_p: [B, C, T_x].
+        logs_p: [B, C, T_x].
+
+    Returns:
+        [B, T_y, T_x].
+    """
+    precision = torch.exp(-2 * logs_p)
+    log_norm = -0.5 * math.log(2 * math.pi) - logs_p
+    constant = torch.sum(log_norm - 0.5 * m_p.square() * precision, 1)
+    with full_precision():
+        quadratic = torch.matmul(-0.5 * z_p.square().transpose(1, 2), precision)
+        linear = torch.matmul(z_p.transpose(1, 2), m_p * precision)
+    return quadratic + linear + constant.unsqueeze(1)
 
 
 def lay_out(attn: Tensor, statistics: Tensor) -> Tensor:

@@ -5,9 +5,16 @@ from functools import partial
 from data.config import DataConfig
 from data.text.symbols import symbols
 from trainable.model_config import ModelConfig
+from trainable.networks.generator.alignment import AlignmentSearch
 from trainable.networks.generator.decoder import build_decoder
+from trainable.networks.generator.flows import ResidualCouplingBlock, TransformerCouplingBlock
 from trainable.networks.generator.synthesizer import SynthesizerTrn
 from trainable.networks.registry import Blueprint
+
+# sizes that no published configuration changes
+FLOW_KERNEL = 5
+RESIDUAL_DILATION = 1
+RESIDUAL_FLOWS = 4
 
 
 def build(blueprint: Blueprint) -> SynthesizerTrn:
@@ -30,17 +37,51 @@ def build_generator(model: ModelConfig, segment_size: int, data: DataConfig) -> 
         kernel_size=model.kernel_size,
         p_dropout=model.p_dropout,
         make_decoder=partial(build_decoder, model),
+        make_flow=partial(build_flow, model),
+        search=search_of(model),
         n_speakers=model.n_speakers,
         gin_channels=model.gin_channels,
-        n_flow_layer=model.n_flow_layer,
-        n_layers_trans_flow=model.n_layers_trans_flow,
-        use_transformer_flow=model.use_transformer_flow,
         use_spk_conditioned_encoder=model.use_spk_conditioned_encoder,
-        use_noise_scaled_mas=model.use_noise_scaled_mas,
-        mas_noise_scale_initial=model.mas_noise_scale_initial,
-        noise_scale_delta=model.noise_scale_delta,
-        alignment_prior=model.alignment_prior,
-        alignment_prior_steps=model.alignment_prior_steps,
         bert_channels=model.bert_channels,
         languages=languages,
+    )
+
+
+def build_flow(model: ModelConfig) -> TransformerCouplingBlock | ResidualCouplingBlock:
+    """Make the flow that a configuration asks for: that of VITS2, or of VITS.
+
+    Raises:
+        ValueError: sizes that do not fit each other; names the keys.
+    """
+    if model.use_transformer_flow:
+        return TransformerCouplingBlock(
+            model.inter_channels,
+            model.hidden_channels,
+            model.filter_channels,
+            model.n_heads,
+            model.n_layers_trans_flow,
+            FLOW_KERNEL,
+            model.p_dropout,
+            model.n_flow_layer,
+            model.gin_channels,
+        )
+    return ResidualCouplingBlock(
+        model.inter_channels,
+        model.hidden_channels,
+        FLOW_KERNEL,
+        RESIDUAL_DILATION,
+        model.n_flow_layer,  # layers of a stack, as in the reference
+        RESIDUAL_FLOWS,
+        model.gin_channels,
+    )
+
+
+def search_of(model: ModelConfig) -> AlignmentSearch:
+    """Return the alignment search that a configuration asks for."""
+    return AlignmentSearch(
+        model.use_noise_scaled_mas,
+        model.mas_noise_scale_initial,
+        model.noise_scale_delta,
+        model.alignment_prior,
+        model.alignment_prior_steps,
     )

@@ -5,19 +5,16 @@ through the flow, m_p and logs_p the prior's statistics, m_q and logs_q the post
 in frames, logw their logarithm, g speaker; T_x tokens, T_y frames.
 """
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from data.precision import full_precision, widen
 from data.stream.inputs import TextInputs
 from data.text.languages import PUBLISHED, Language
-from trainable.networks.generator.alignment import beta_binomial_prior, lay_out, maximum_path
+from trainable.networks.generator.alignment import AlignmentSearch, lay_out
 from trainable.networks.generator.duration import DurationPredictor, StochasticDurationPredictor
-from trainable.networks.generator.flows import ResidualCouplingBlock, TransformerCouplingBlock
 from trainable.networks.generator.posterior_encoder import PosteriorEncoder
 from trainable.networks.generator.reference_encoder import ReferenceEncoder
 from trainable.networks.generator.text_encoder import TextEncoder
@@ -26,7 +23,6 @@ from trainable.networks.layers.weight_norm import joined_weights
 
 # sizes that no published configuration changes
 POSTERIOR: dict[str, Any] = {"kernel_size": 5, "dilation_rate": 1, "n_layers": 16}
-FLOW_KERNEL = 5
 STOCHASTIC: dict[str, Any] = {
     "filter_channels": 192,
     "kernel_size": 3,
@@ -109,27 +105,14 @@ class SynthesizerTrn(nn.Module):
         p_dropout: probability of dropout in the transformers.
         make_decoder: makes the decoder, see `trainable.networks.generator.decoder.Decoder`; called
             once, between the other parts, so that initial weights follow from the seed alone.
+        make_flow: makes the flow between the posterior and the prior, see
+            `trainable.networks.generator.flows`; called once, likewise.
+        search: searches the alignments of a training.
         n_speakers: size of the speaker table; 0 reads the speaker off the spectrogram instead.
         gin_channels: channels of the speaker.
-        n_flow_layer: couplings of the transformer flow, or layers in each of the four couplings of
-            the residual flow.
-        n_layers_trans_flow: layers of a transformer in the flow.
-        use_transformer_flow: whether the flow is that of VITS2 rather than that of VITS.
-        flow_share_parameter: whether all couplings have one transformer.
         use_spk_conditioned_encoder: whether the text encoder is conditioned on the speaker (VITS2).
-        use_noise_scaled_mas: whether the alignment scores get noise, as in VITS2.
-        mas_noise_scale_initial: first scale of that noise, relative to the scores' standard
-            deviation.
-        noise_scale_delta: what the trainer takes off the scale each step.
-        alignment_prior: weight of the diagonal in the alignment search at the first step, beside
-            the likelihood.
-        alignment_prior_steps: steps over which that weight falls to 0.
         bert_channels: width of the BERT features.
         languages: languages in the order of their numbers.
-
-    Attributes:
-        current_mas_noise_scale: the scale in use, a plain number; see `anneal_alignment`.
-        current_alignment_prior: the weight in use, likewise.
     """
 
     def __init__(
@@ -145,19 +128,12 @@ class SynthesizerTrn(nn.Module):
         kernel_size: int,
         p_dropout: float,
         make_decoder: Callable[[], nn.Module],
+        make_flow: Callable[[], nn.Module],
+        search: AlignmentSearch,
         n_speakers: int = 256,
         gin_channels: int = 256,
-        n_flow_layer: int = 4,
-        n_layers_trans_flow: int = 4,
-        use_transformer_flow: bool = True,
-        flow_share_parameter: bool = False,
         use_spk_conditioned_encoder: bool = True,
-        use_noise_scaled_mas: bool = True,
-        mas_noise_scale_initial: float = 0.01,
-        noise_scale_delta: float = 2e-6,
         *,
-        alignment_prior: float = 0.0,
-        alignment_prior_steps: int = 1,
         bert_channels: int = 1024,
         languages: Sequence[Language] = PUBLISHED,
     ) -> None:
@@ -165,13 +141,7 @@ class SynthesizerTrn(nn.Module):
         _check_speaker(gin_channels, use_spk_conditioned_encoder)
         self.segment_size = segment_size
         self.n_speakers = n_speakers
-        self.use_noise_scaled_mas = use_noise_scaled_mas
-        self.mas_noise_scale_initial = mas_noise_scale_initial
-        self.noise_scale_delta = noise_scale_delta
-        self.current_mas_noise_scale = mas_noise_scale_initial
-        self.alignment_prior = alignment_prior
-        self.alignment_prior_steps = alignment_prior_steps
-        self.current_alignment_prior = alignment_prior
+        self.search = search
 
         # in this order: initial weights are drawn one after the other
         self.enc_p = TextEncoder(
@@ -191,24 +161,7 @@ class SynthesizerTrn(nn.Module):
         self.enc_q = PosteriorEncoder(
             spec_channels, inter_channels, hidden_channels, **POSTERIOR, gin_channels=gin_channels
         )
-        self.flow: TransformerCouplingBlock | ResidualCouplingBlock
-        if use_transformer_flow:
-            self.flow = TransformerCouplingBlock(
-                inter_channels,
-                hidden_channels,
-                filter_channels,
-                n_heads,
-                n_layers_trans_flow,
-                FLOW_KERNEL,
-                p_dropout,
-                n_flow_layer,
-                gin_channels,
-                flow_share_parameter,
-            )
-        else:
-            self.flow = ResidualCouplingBlock(
-                inter_channels, hidden_channels, FLOW_KERNEL, 1, n_flow_layer, 4, gin_channels
-            )
+        self.flow = make_flow()
         self.sdp = StochasticDurationPredictor(
             hidden_channels, **STOCHASTIC, gin_channels=gin_channels
         )
@@ -217,13 +170,6 @@ class SynthesizerTrn(nn.Module):
             self.emb_g = nn.Embedding(n_speakers, gin_channels)
         else:
             self.ref_enc = ReferenceEncoder(spec_channels, gin_channels)
-
-    def anneal_alignment(self, steps: int) -> None:
-        """Set what the alignment search adds for the training step that follows `steps` steps."""
-        scale = self.mas_noise_scale_initial - self.noise_scale_delta * steps
-        self.current_mas_noise_scale = max(scale, 0.0)
-        left = max(1 - steps / self.alignment_prior_steps, 0.0)
-        self.current_alignment_prior = self.alignment_prior * left
 
     def speaker(self, sid: Tensor | None, y: Tensor | None) -> Tensor:
         """Return the speaker vector g [B, gin, 1].
@@ -240,56 +186,6 @@ class SynthesizerTrn(nn.Module):
         if y is None:
             raise ValueError("y (a reference spectrogram) is needed by a model with n_speakers 0")
         return self.ref_enc(y.transpose(1, 2)).unsqueeze(-1)
-
-    @torch.no_grad()
-    def _align(
-        self,
-        z_p: Tensor,
-        m_p: Tensor,
-        logs_p: Tensor,
-        x_mask: Tensor,
-        y_mask: Tensor,
-        frames: int | None = None,
-        tokens: int | None = None,
-    ) -> Tensor:
-        """Search the monotonic alignment (VITS section 2.2.1), with VITS2's noise and a prior.
-
-        It computes in at least fp32, under autocast and where networks may use TF32 too.
-
-        Args:
-            z_p: [B, inter, T_y].
-            m_p: [B, inter, T_x].
-            logs_p: [B, inter, T_x].
-            x_mask: [B, 1, T_x].
-            y_mask: [B, 1, T_y].
-            frames: most frames of an utterance; None: T_y.
-            tokens: most tokens of a text; None: T_x.
-
-        Returns:
-            attn [B, 1, T_y, T_x].
-        """
-        with torch.autocast(z_p.device.type, enabled=False):
-            z_p, m_p, logs_p = widen(z_p), widen(m_p), widen(logs_p)
-            precision = torch.exp(-2 * logs_p)
-            # log N(z_p; m_p, exp(logs_p)) of each frame and token, the square multiplied out
-            log_norm = -0.5 * math.log(2 * math.pi) - logs_p
-            constant = torch.sum(log_norm - 0.5 * m_p.square() * precision, 1)
-            with full_precision():
-                quadratic = torch.matmul(-0.5 * z_p.square().transpose(1, 2), precision)
-                linear = torch.matmul(z_p.transpose(1, 2), m_p * precision)
-            neg_cent = quadratic + linear + constant.unsqueeze(1)
-            if self.use_noise_scaled_mas:
-                # over the padding too, as in the reference, but only up to the longest item
-                scale = torch.std(neg_cent[:, :frames, :tokens])
-                noise = scale * torch.randn_like(neg_cent)
-                neg_cent = neg_cent + noise * self.current_mas_noise_scale
-            if self.current_alignment_prior > 0:
-                x_lengths, y_lengths = (m.sum([1, 2]).long() for m in (x_mask, y_mask))
-                prior = beta_binomial_prior(
-                    x_lengths, y_lengths, t_x=x_mask.size(2), t_y=y_mask.size(2)
-                )
-                neg_cent = neg_cent + self.current_alignment_prior * prior
-        return maximum_path(neg_cent, y_mask.transpose(1, 2) * x_mask).unsqueeze(1)
 
     def _durations(
         self, hidden_x: Tensor, x_mask: Tensor, attn: Tensor, g: Tensor
@@ -333,7 +229,7 @@ class SynthesizerTrn(nn.Module):
         hidden_x, m_p, logs_p, x_mask = self.enc_p(text, g=g)
         z, m_q, logs_q, y_mask = self.enc_q(y, y_lengths, g=g)
         z_p = self.flow(z, y_mask, g=g)
-        attn = self._align(z_p, m_p, logs_p, x_mask, y_mask, frames, text.tokens)
+        attn = self.search.align(z_p, m_p, logs_p, x_mask, y_mask, frames, text.tokens)
 
         l_length, logw, logw_, logw_sdp = self._durations(hidden_x, x_mask, attn, g)
         m_p = lay_out(attn, m_p)

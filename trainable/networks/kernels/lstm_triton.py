@@ -95,6 +95,31 @@ def _forward_kernel(
 
 
 @triton.jit
+def _handed_back(
+    of_gates,
+    known,
+    weights,
+    column,
+    H: tl.constexpr,
+    R: tl.constexpr,
+    N: tl.constexpr,
+    K: tl.constexpr,
+    precision: tl.constexpr,
+):
+    """Return the gradient [R, N] of some of h, which the gates of the step behind it have read."""
+    of_h = tl.zeros([R, N], tl.float32)
+    for k in range(0, 4 * H, K):
+        along = k + tl.arange(0, K)
+        of_after = tl.load(
+            of_gates + along[None, :], mask=known & (along[None, :] < 4 * H), other=0.0
+        )
+        tile = weights + along[:, None] * H + column
+        inside = (column < H) & (along[:, None] < 4 * H)
+        of_h = _product(of_h, of_after, tile, inside, precision)
+    return of_h
+
+
+@triton.jit
 def _backward_kernel(
     to_ptr,
     weight_ptr,
@@ -130,14 +155,8 @@ def _backward_kernel(
             column = (j + tl.arange(0, N))[None, :]
             there = (row < B) & (column < H)
             earlier = there & (step < T - 1)
-            of_h = tl.zeros([R, N], tl.float32)
-            for k in range(0, 4 * H, K):
-                along = k + tl.arange(0, K)
-                passed = of_gates_ptr + after * 4 * H + along[None, :]
-                of_after = tl.load(passed, mask=known & (along[None, :] < 4 * H), other=0.0)
-                tile = weight_ptr + along[:, None] * H + column
-                inside = (column < H) & (along[:, None] < 4 * H)
-                of_h = _product(of_h, of_after, tile, inside, precision)
+            passed = of_gates_ptr + after * 4 * H
+            of_h = _handed_back(passed, known, weight_ptr, column, H, R, N, K, precision)
             to = to_ptr + row * g_b + t * g_t + way * g_w + column * g_h
             of_h += tl.load(to, mask=there, other=0.0)
 

@@ -9,7 +9,7 @@ from data.settings.dotted_keys import attribute, flat, nested
 from data.text.languages import PUBLISHED
 from job.settings.config import Config
 from job.settings.keys import did_you_mean
-from job.settings.reference_family import VERSION, check_family
+from job.settings.reference.family import VERSION, check_family
 from trainable.weights.speakers import as_lists_name_them
 
 BERT_CHANNELS = 1024  # fixed in its text encoder

@@ -1,6 +1,4 @@
-"""Images for TensorBoard and reports."""
-
-from collections.abc import Mapping, Sequence
+"""Images for TensorBoard: spectrograms and alignments."""
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -28,21 +26,6 @@ def alignment_image(alignment: np.ndarray, size: Inches = (6, 4)) -> np.ndarray:
         ValueError: it is no matrix, or empty.
     """
     return _matrix(_checked(alignment, "an alignment").T, "frame", "phone", size)
-
-
-def line_plot(
-    xs: Sequence[float],
-    lines: Mapping[str, Sequence[float]],
-    x: str,
-    y: str,
-    size: Inches = (7, 3),
-) -> np.ndarray:
-    """Draw named lines over common points as an RGB image, uint8 [height, width, 3]."""
-    figure, axes = _figure(size, x, y)
-    for name, values in lines.items():
-        axes.plot(xs, values, label=name, marker=".")
-    axes.legend()
-    return _pixels(figure)
 
 
 def _checked(values: np.ndarray, what: str) -> np.ndarray:

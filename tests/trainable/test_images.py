@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from data.plots import alignment_image, line_plot, spectrogram_image
+from trainable.images import alignment_image, spectrogram_image
 
 DRAWN = {"a spectrogram": spectrogram_image, "an alignment": alignment_image}
 
@@ -16,7 +16,6 @@ def test_an_image_has_the_size_that_is_asked_for():
     for draw in DRAWN.values():
         image = draw(matrix, size=(3, 2))
         assert (image.shape, image.dtype) == ((200, 300, 3), np.uint8)
-    assert line_plot([1, 2], {"mel": [3, 4]}, "step", "loss", size=(4, 2)).shape == (200, 400, 3)
     # numbers that are none are left blank
     matrix[2, 3] = np.nan
     assert spectrogram_image(matrix, size=(2, 1)).std() > 0
