@@ -71,6 +71,7 @@ from data.memory import give_back_freed_memory
 from data.plan.blocks import strip_order
 from data.quality.alike import warnings_of_names
 from data.quality.players import excerpts
+from data.shards.generations import with_generations
 from data.shards.manifest import (
     COLUMNS,
     SCHEMA_VERSION,
@@ -115,8 +116,9 @@ def prepare(cfg: DataConfig, transcript: Transcript | None = None) -> Manifest:
         )
     header, table = _rows_in_shards(cfg, transcript)
     give_back_freed_memory()
+    rows = with_generations(cfg.shards, with_ranges(cfg.shards, table.table))
     # new shards are there already and old ones go last: a manifest never names a missing shard
-    manifest = write_manifest(cfg.shards, header, with_ranges(cfg.shards, table.table))
+    manifest = write_manifest(cfg.shards, header, rows)
     remove_unreferenced(cfg.shards, set(manifest.words("shard")))
     return manifest
 
