@@ -288,7 +288,7 @@ def _survey(cfg: DataConfig, transcript: Transcript, recipe: Recipe, held: HeldR
 
 def survey_blocks(cfg: DataConfig, recipe: Recipe, blocks: TableFile) -> Iterator[pa.Table]:
     """Yield rows of SURVEYED of batches of LINE, in any order."""
-    actors = min(len(blocks.batches), max(1, int(resource("CPU"))))
+    actors = min(blocks.count, max(1, int(resource("CPU"))))
     dataset = dataset_of(blocks).map_batches(
         OfBlocks,
         fn_constructor_args=(SurveyActor, cfg, recipe),
@@ -331,7 +331,7 @@ def _compute(cfg: DataConfig, recipe: Recipe, rows: Rows, held: HeldRows) -> Pla
 def _left(blocks: TableFile, places: Places) -> TableFile:
     """Return the blocks that are in no shard yet."""
     left = TableFile(BLOCK)
-    for batch in blocks.batches:
+    for batch in blocks.batches():
         (first,) = places.rows_of(batch.column("key").slice(0, 1))
         if places.shard[first] < 0:
             left.append(pa.Table.from_batches([batch]))
@@ -355,9 +355,7 @@ def feature_blocks(cfg: DataConfig, recipe: Recipe, blocks: TableFile) -> Iterat
             num_cpus=cpus,
             num_gpus=gpus,
             max_restarts=0,
-            compute=ray.data.ActorPoolStrategy(
-                min_size=1, max_size=min(len(blocks.batches), actors)
-            ),
+            compute=ray.data.ActorPoolStrategy(min_size=1, max_size=min(blocks.count, actors)),
         )
         .map_batches(
             partial(of_block, partial(write_block, cfg=cfg, recipe=recipe)),
@@ -383,7 +381,7 @@ def row_blocks(cfg: DataConfig, recipe: Recipe, blocks: TableFile) -> Iterator[p
         batch_format="pyarrow",
         num_cpus=0,
         max_restarts=RESTARTS,
-        compute=ray.data.ActorPoolStrategy(min_size=1, max_size=min(len(blocks.batches), actors)),
+        compute=ray.data.ActorPoolStrategy(min_size=1, max_size=min(blocks.count, actors)),
     )
     return results(dataset)
 

@@ -16,8 +16,8 @@ for people.
 
 import functools
 import hashlib
-import io
 import json
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -27,7 +27,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from data.files import below, put_file, read_file, stays_below, version_of
+from data.files import below, put_file, put_parts, read_file, stays_below, version_of
 from data.memory import give_back_freed_memory
 from data.shards.columns import GENERATION, NAMES, NUMBERS, ROWS, Columns, compact
 from data.shards.node_files import node_tables
@@ -36,6 +36,8 @@ from data.shards.ranges import Place, Range
 SCHEMA_VERSION = 2
 LAYOUT = 3  # of data.shards.columns: files of a node that were made by other code are no use
 SPLITS = ("train", "validation")
+ROWS_PER_GROUP = 1 << 16  # of the table's file, as each is written from memory
+BYTES_AT_A_TIME = 1 << 20
 
 COLUMNS = pa.schema(
     [
@@ -236,10 +238,11 @@ def write_manifest(uri: str, header: dict, table: pa.Table) -> Manifest:
 
 
 def _put_table(uri: str, table: pa.Table) -> None:
-    """Write a table; nothing of the file stays in this process's memory."""
-    sink = io.BytesIO()
-    pq.write_table(table, sink)
-    put_file(uri, sink.getvalue())
+    """Write a table; memory holds a part of the file at a time."""
+    with tempfile.TemporaryFile() as file:
+        pq.write_table(table, file, row_group_size=ROWS_PER_GROUP)
+        file.seek(0)
+        put_parts(uri, iter(functools.partial(file.read, BYTES_AT_A_TIME), b""))
 
 
 def columns_of(table: pa.Table) -> tuple[Columns, str]:
