@@ -33,7 +33,11 @@ def synthetic(sigma: float, utterances: int = UTTERANCES) -> tuple[np.ndarray, n
 
 
 def plan(
-    frames: np.ndarray, tokens: np.ndarray, epoch: int, settings: PlanConfig | None = None
+    frames: np.ndarray,
+    tokens: np.ndarray,
+    epoch: int,
+    settings: PlanConfig | None = None,
+    generations: np.ndarray | None = None,
 ) -> EpochPlan:
     """Return the plan of an epoch as training makes it of new shards, rows numbered from 0.
 
@@ -42,11 +46,21 @@ def plan(
         tokens: phones of each without blanks, int64 [n].
         epoch: number of the epoch, from 0.
         settings: settings of the plan, by default those of the configuration.
+        generations: number of the preparation that added each, int [n]; None: all of one.
     """
-    cut = Cut(0, G, 0, add_blank=True, plan=settings or PlanConfig(), block=BLOCK)
+    cut = Cut(
+        0,
+        G,
+        0,
+        add_blank=True,
+        plan=settings or PlanConfig(),
+        block=BLOCK,
+        generations=None if generations is None else "made up",
+    )
     # a manifest is sorted by length, and its order decides between equals
     rows = np.argsort(frames, kind="stable")
-    return cut.epoch_plan(rows, frames[rows], tokens[rows], epoch)
+    of_rows = None if generations is None else generations[rows]
+    return cut.epoch_plan(rows, frames[rows], tokens[rows], epoch, generations=of_rows)
 
 
 def batches(planned: EpochPlan) -> list[list[int]]:

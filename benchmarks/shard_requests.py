@@ -92,9 +92,8 @@ def corpus(size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return frames[by_frames], tokens[by_frames], trained
 
 
-def grown_layout(frames: np.ndarray, tokens: np.ndarray, share: float) -> Layout:
-    """Return where rows lie if a share of them came later, into shards of their own."""
-    later = np.random.default_rng(1).random(len(frames)) < share
+def grown_layout(frames: np.ndarray, tokens: np.ndarray, later: np.ndarray) -> Layout:
+    """Return where rows lie if some of them, bool [n], came later, into shards of their own."""
     before, after = (Layout.of(frames[own], tokens[own]) for own in (~later, later))
     shards = after.shard + len(frames)  # other numbers than those before
     columns = zip(astuple(before), astuple(replace(after, shard=shards)), strict=True)
@@ -110,9 +109,11 @@ def simulated(size: int, grown: float = 0.0) -> dict[str, float]:
         grown: share of them that was prepared later.
     """
     frames, tokens, trained = corpus(size)
-    layout = grown_layout(frames, tokens, grown).only(trained)
+    later = np.random.default_rng(1).random(size) < grown
+    layout = grown_layout(frames, tokens, later).only(trained)
     frames, tokens = frames[trained], tokens[trained]
-    first, second = (plan(frames, tokens, epoch) for epoch in (0, 1))
+    generations = later[trained].astype(np.uint8) if later.any() else None
+    first, second = (plan(frames, tokens, epoch, generations=generations) for epoch in (0, 1))
     batches = np.unique(np.linspace(0, len(first.offsets) - 2, LOOKED_AT).astype(np.int64))
     rows = [first.order[first.offsets[m] : first.offsets[m + 1]] for m in batches]
     return {

@@ -72,6 +72,7 @@ from data.memory import give_back_freed_memory
 from data.plan.blocks import strip_order
 from data.quality.alike import warnings_of_names
 from data.quality.players import excerpts
+from data.shards.generations import with_generations
 from data.shards.manifest import (
     COLUMNS,
     SCHEMA_VERSION,
@@ -115,8 +116,9 @@ def prepare(cfg: DataConfig, transcript: Transcript | None = None) -> Manifest:
         )
     header, table = _rows_in_shards(cfg, transcript)
     give_back_freed_memory()
+    rows = with_generations(cfg.shards, with_ranges(cfg.shards, table.table))
     # new shards are there already and old ones go last: a manifest never names a missing shard
-    manifest = write_manifest(cfg.shards, header, with_ranges(cfg.shards, table.table))
+    manifest = write_manifest(cfg.shards, header, rows)
     remove_unreferenced(cfg.shards, set(manifest.words("shard")))
     return manifest
 
@@ -258,7 +260,7 @@ def _survey(cfg: DataConfig, transcript: Transcript, recipe: Recipe, held: HeldR
 
 def survey_blocks(cfg: DataConfig, recipe: Recipe, blocks: TableFile) -> Iterator[pa.Table]:
     """Yield rows of SURVEYED of batches of LINE, in any order."""
-    actors = min(len(blocks.batches), max(1, int(resource("CPU"))))
+    actors = min(blocks.count, max(1, int(resource("CPU"))))
     dataset = dataset_of(blocks).map_batches(
         OfBlocks,
         fn_constructor_args=(SurveyActor, cfg, recipe),
@@ -301,7 +303,7 @@ def _compute(cfg: DataConfig, recipe: Recipe, rows: Rows, held: HeldRows) -> Pla
 def _left(blocks: TableFile, places: Places) -> TableFile:
     """Return the blocks that are in no shard yet."""
     left = TableFile(BLOCK)
-    for batch in blocks.batches:
+    for batch in blocks.batches():
         (first,) = places.rows_of(batch.column("key").slice(0, 1))
         if places.shard[first] < 0:
             left.append(pa.Table.from_batches([batch]))
@@ -325,9 +327,7 @@ def feature_blocks(cfg: DataConfig, recipe: Recipe, blocks: TableFile) -> Iterat
             num_cpus=cpus,
             num_gpus=gpus,
             max_restarts=0,
-            compute=ray.data.ActorPoolStrategy(
-                min_size=1, max_size=min(len(blocks.batches), actors)
-            ),
+            compute=ray.data.ActorPoolStrategy(min_size=1, max_size=min(blocks.count, actors)),
         )
         .map_batches(
             partial(of_block, partial(write_block, cfg=cfg, recipe=recipe)),
@@ -353,7 +353,7 @@ def row_blocks(cfg: DataConfig, recipe: Recipe, blocks: TableFile) -> Iterator[p
         batch_format="pyarrow",
         num_cpus=0,
         max_restarts=RESTARTS,
-        compute=ray.data.ActorPoolStrategy(min_size=1, max_size=min(len(blocks.batches), actors)),
+        compute=ray.data.ActorPoolStrategy(min_size=1, max_size=min(blocks.count, actors)),
     )
     return results(dataset)
 

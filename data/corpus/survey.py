@@ -21,7 +21,7 @@ from data.corpus.recipe import Recipe, audio_digest
 from data.corpus.tables.files import hash64, repeated
 from data.corpus.tables.lines import TranscriptLine
 from data.corpus.tables.records import SURVEYED, asked, circumstances
-from data.corpus.tables.rows import Rows
+from data.corpus.tables.rows import AT_A_TIME, Rows
 from data.corpus.tables.shard_rows import HeldRows
 from data.corpus.tables.surveyed import Surveyed
 from data.corpus.transcript import Transcript
@@ -220,6 +220,7 @@ def judge(
         ledger.keep(line.speaker, line.language, samples / cfg.sampling_rate)
         kept.append(number)
     ledger.quality = inspection.finish(kept)
+    del inspection, measured  # what follows takes memory too
 
     lines = np.array(kept, np.int64)
     frames = (lengths["samples"] // cfg.hop_length).astype(np.int32)
@@ -232,13 +233,13 @@ def judge(
 
 def _measured(surveyed: Surveyed, held: HeldRows, in_shards: np.ndarray) -> pa.Table:
     """Return MEASURES of all lines; shards tell those of their rows."""
-    found = surveyed.take(np.arange(len(in_shards)), MEASURES.names)
-    stored = held.measures(in_shards)
-    columns = [
-        pc.coalesce(stored.column(name), found.column(name)).combine_chunks()
-        for name in MEASURES.names
-    ]
-    return pa.table(columns, schema=MEASURES)
+    parts = [MEASURES.empty_table()]
+    for start in range(0, len(in_shards), AT_A_TIME):
+        lines = np.arange(start, min(start + AT_A_TIME, len(in_shards)))
+        found, stored = surveyed.take(lines, MEASURES.names), held.measures(in_shards[lines])
+        columns = map(pc.coalesce, stored.columns, found.columns)
+        parts.append(pa.table(list(columns), schema=MEASURES))
+    return pa.concat_tables(parts).combine_chunks()
 
 
 class _Recordings:

@@ -125,6 +125,7 @@ def plan_epoch(
     pad_to: PadTo = UNPADDED,
     begin: int = 0,
     block: int = 1,
+    generations: np.ndarray | None = None,
 ) -> EpochPlan:
     """Cut an epoch into micro-batches of like length and, with `cost`, of like predicted cost.
 
@@ -152,6 +153,7 @@ def plan_epoch(
         begin: step of the epoch that these are to follow on, see data.plan.history.
         block: utterances that lie side by side in the shards and stay together, but for where a
             micro-batch is cut, see data.plan.blocks; 1: each is by itself.
+        generations: number of the preparation that wrote each, int [n]; None: all of one.
 
     Raises:
         ValueError: nothing is left to train on.
@@ -160,8 +162,9 @@ def plan_epoch(
     usable = _usable(frames, min_frames)
     left_out = rows[~usable]
     rows, frames, phones = rows[usable], frames[usable], phones[usable]
+    generations = None if generations is None else generations[usable]
     rng = np.random.default_rng(entropy(seed, epoch, begin))
-    by_length = _by_length(frames, phones, block, epoch, rng)
+    by_length = _by_length(frames, phones, block, epoch, rng, generations)
 
     # an upper bound of the longest of every micro-batch that ends here, and ascending
     longest = np.maximum.accumulate(rounded_up(frames[by_length], pad_to.frames))
@@ -187,7 +190,12 @@ def _usable(frames: np.ndarray, min_frames: int) -> np.ndarray:
 
 
 def _by_length(
-    frames: np.ndarray, phones: np.ndarray, block: int, epoch: int, rng: np.random.Generator
+    frames: np.ndarray,
+    phones: np.ndarray,
+    block: int,
+    epoch: int,
+    rng: np.random.Generator,
+    generations: np.ndarray | None,
 ) -> np.ndarray:
     """Return the utterances by length, int64 [n], as this epoch's random draws have it.
 
@@ -197,10 +205,11 @@ def _by_length(
         block: see `plan_epoch`.
         epoch: number of the epoch.
         rng: draws of the epoch.
+        generations: see `plan_epoch`.
     """
     if block == 1:
         return _in_drawn_strips(frames, phones, STRIP, rng)
-    blocks = Blocks.of_shards(frames, phones, block, epoch)
+    blocks = Blocks.of_shards(frames, phones, block, epoch, generations)
     order = _in_drawn_strips(blocks.most(frames), blocks.most(phones), STRIP_OF_BLOCKS, rng)
     return blocks.expanded(order)
 

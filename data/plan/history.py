@@ -29,6 +29,8 @@ class Cut:
         plan: mode and budgets of the micro-batches.
         block: utterances that stay together as they lie in the shards (data.plan.blocks); None: as
             the manifest has it, which only `data.stream.spec.schedule_of` knows.
+        generations: digest of which preparation wrote which row, if utterances stay together with
+            those of their own (data.plan.blocks); None: with any. Open where `block` is.
     """
 
     seed: int
@@ -37,13 +39,20 @@ class Cut:
     add_blank: bool
     plan: PlanConfig
     block: int | None = None
+    generations: str | None = None
 
     def __post_init__(self) -> None:
         """Leave nothing open: cuts that give the same order are equal, and are recorded so."""
         object.__setattr__(self, "plan", self.plan.settled())
 
     def epoch_plan(
-        self, rows: np.ndarray, frames: np.ndarray, phones: np.ndarray, epoch: int, begin: int = 0
+        self,
+        rows: np.ndarray,
+        frames: np.ndarray,
+        phones: np.ndarray,
+        epoch: int,
+        begin: int = 0,
+        generations: np.ndarray | None = None,
     ) -> EpochPlan:
         """Return the plan of these utterances from step `begin` of an epoch on.
 
@@ -53,6 +62,7 @@ class Cut:
             phones: phones of each without blanks, int [n].
             epoch: number of the epoch, from 0.
             begin: step of the epoch that these are to follow on.
+            generations: number of the preparation that wrote each, int [n]; None: all of one.
 
         Raises:
             ValueError: nothing is left to train on.
@@ -85,6 +95,7 @@ class Cut:
             pad_to=plan.pad_to,
             begin=begin,
             block=self.block or 1,
+            generations=generations if self.generations else None,
         )
 
 
@@ -115,17 +126,23 @@ def changed(history: History, position: Position, cut: Cut) -> History:
         position: where it continues.
         cut: what its epochs are cut by from there on.
     """
-    history = history or begun(replace(cut, block=cut.block and 1))
-    cut = replace(cut, block=history[-1].cut.block)
-    if history[-1].cut == cut:
+    history = history or begun(replace(cut, block=cut.block and 1, generations=None))
+    before = history[-1].cut
+    cut = replace(cut, block=before.block, generations=before.generations)
+    if before == cut:
         return history
     here = (position.epoch, position.epoch_step)
-    before = (change for change in history if (change.epoch, change.epoch_step) < here)
-    return (*before, Change(*here, cut))
+    earlier = (change for change in history if (change.epoch, change.epoch_step) < here)
+    return (*earlier, Change(*here, cut))
 
 
 def plan_through(
-    history: History, rows: np.ndarray, frames: np.ndarray, phones: np.ndarray, epoch: int
+    history: History,
+    rows: np.ndarray,
+    frames: np.ndarray,
+    phones: np.ndarray,
+    epoch: int,
+    generations: np.ndarray | None = None,
 ) -> EpochPlan:
     """Return the plan of an epoch, through all changes.
 
@@ -135,6 +152,7 @@ def plan_through(
         frames: spectrogram frames of each, int [n].
         phones: phones of each without blanks, int [n].
         epoch: number of the epoch, from 0.
+        generations: number of the preparation that wrote each, int [n]; None: all of one.
 
     Raises:
         ValueError: nothing is left to train on.
@@ -142,7 +160,7 @@ def plan_through(
     # a manifest holds them as int32, and products of them are larger
     frames, phones = frames.astype(np.int64, copy=False), phones.astype(np.int64, copy=False)
     before = [change for change in history if (change.epoch, change.epoch_step) <= (epoch, 0)]
-    plan = before[-1].cut.epoch_plan(rows, frames, phones, epoch)
+    plan = before[-1].cut.epoch_plan(rows, frames, phones, epoch, 0, generations)
     for change in history:
         if change.epoch != epoch or change.epoch_step == 0:
             continue
@@ -152,7 +170,12 @@ def plan_through(
         if np.isin(ahead, done).all():
             left = np.isin(rows, ahead)
         rest = change.cut.epoch_plan(
-            rows[left], frames[left], phones[left], epoch, change.epoch_step
+            rows[left],
+            frames[left],
+            phones[left],
+            epoch,
+            change.epoch_step,
+            None if generations is None else generations[left],
         )
         plan = plan.then(change.epoch_step, rest)
     return plan
@@ -166,19 +189,22 @@ def change_of(raw: Mapping[str, Any]) -> Change:
     # a run of older code was not padded, and predicted no costs
     plan["pad_to"] = PadTo(**plan.get("pad_to", {"frames": 1, "tokens": 1}))
     plan["cost"] = CostConfig(**plan.get("cost", {}))
-    # nor did it know of blocks
+    # nor did it know of blocks, or of generations
     recorded = {"block": 1} | cut | {"plan": PlanConfig(**plan)}
     return Change(raw["epoch"], raw["epoch_step"], Cut(**recorded))
 
 
-def with_blocks(history: History, block: int) -> History:
+def with_blocks(history: History, block: int, generations: str | None = None) -> History:
     """Return a history whose cuts leave no block open.
 
     Args:
         history: changes of a run's plan.
         block: what `Cut.block` is where it is open.
+        generations: what `Cut.generations` is there.
     """
     return tuple(
-        replace(change, cut=replace(change.cut, block=change.cut.block or block))
+        change
+        if change.cut.block
+        else replace(change, cut=replace(change.cut, block=block, generations=generations))
         for change in history
     )

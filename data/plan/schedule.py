@@ -21,12 +21,14 @@ class Schedule:
         rows: what identifies an utterance of the training split, int [n].
         frames: spectrogram frames of each, int [n].
         phones: phones of each without blanks, int [n].
+        generations: number of the preparation that wrote each, int [n]; None: all of one.
     """
 
     history: History
     rows: np.ndarray
     frames: np.ndarray
     phones: np.ndarray
+    generations: np.ndarray | None = None
 
     @property
     def cut(self) -> Cut:
@@ -74,5 +76,12 @@ class Schedule:
     def _plan(self) -> Callable[[int], EpochPlan]:
         # per schedule, and gone with it: a cache of the method itself would keep all schedules
         return functools.lru_cache(maxsize=PLANS_KEPT)(
-            functools.partial(plan_through, self.history, self.rows, self.frames, self.phones)
+            functools.partial(
+                plan_through,
+                self.history,
+                self.rows,
+                self.frames,
+                self.phones,
+                generations=self.generations,
+            )
         )

@@ -14,6 +14,7 @@ BITS = 6
 LENGTHS = 0.02  # by which copies may differ, of the longer one
 LEAST_BITS = 8  # that are set and unset: steady tones set few, whatever they are
 NAMES_SHOWN = 5
+AT_A_TIME = 4096  # lines that are looked at together, to hold little memory
 
 
 def copies(fingerprints: np.ndarray, lengths: np.ndarray, known: np.ndarray) -> np.ndarray:
@@ -33,14 +34,19 @@ def copies(fingerprints: np.ndarray, lengths: np.ndarray, known: np.ndarray) -> 
         values = fingerprints[chosen] >> np.uint64(16 * block) & np.uint64(0xFFFF)
         order = chosen[np.lexsort((lengths[chosen], values))]
         for apart in range(1, NEIGHBOURS + 1):
-            one, other = order[:-apart], order[apart:]
-            differ = np.bitwise_count(fingerprints[one] ^ fingerprints[other])
-            longer = np.maximum(lengths[one], lengths[other])
-            near = np.abs(lengths[one] - lengths[other]) <= LENGTHS * longer
-            for a, b in zip(*(rows[(differ <= BITS) & near] for rows in (one, other)), strict=True):
-                roots = sorted((_root(first, int(a)), _root(first, int(b))))
-                first[roots[1]] = roots[0]
-    return np.array([_root(first, number) for number in range(len(first))], np.int64)
+            for start in range(0, len(order) - apart, AT_A_TIME):
+                end = min(start + AT_A_TIME, len(order) - apart)
+                one, other = order[start:end], order[start + apart : end + apart]
+                differ = np.bitwise_count(fingerprints[one] ^ fingerprints[other])
+                longer = np.maximum(lengths[one], lengths[other])
+                near = np.abs(lengths[one] - lengths[other]) <= LENGTHS * longer
+                same = (differ <= BITS) & near
+                for a, b in zip(one[same].tolist(), other[same].tolist(), strict=True):
+                    roots = sorted((_root(first, a), _root(first, b)))
+                    first[roots[1]] = roots[0]
+    for number in np.flatnonzero(first != np.arange(len(first))).tolist():
+        first[number] = _root(first, number)
+    return first
 
 
 def _root(first: np.ndarray, number: int) -> int:

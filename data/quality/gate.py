@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from data.quality.alike import copies
+from data.quality.alike import AT_A_TIME, copies
 from data.settings.quality import QualityConfig
 
 LEAST_LINES = 5  # of a speaker, whose speech rate is known then
@@ -137,7 +137,9 @@ class Gate:
         self.values = {name: measured.column(name).to_numpy() for name in names}
         self.values["rate"] = _rates(phones, samples * (1 - self.values["silence"]) / sampling_rate)
         self.values["pace"] = _paces(self.values["rate"], voices)
-        self.beyond = np.stack([self._beyond(kind) for kind in KINDS])
+        self.beyond = np.zeros((len(KINDS), len(samples)), np.float32)
+        for row, kind in zip(self.beyond, KINDS, strict=True):
+            row[:] = self._beyond(kind)
         prints = measured.column(last)
         known = prints.is_valid().to_numpy()
         self.first = copies(prints.fill_null(0).to_numpy(), samples, known)
@@ -154,10 +156,15 @@ class Gate:
 
         Of those that are beyond none, how near they are to the nearest; NaN if not measured.
         """
-        known = np.where(np.isnan(self.beyond), -np.inf, self.beyond)
-        over = np.maximum(known, 0).sum(axis=0) + (self.first != np.arange(len(self.first)))
-        score = np.where(over > 0, over, known.max(axis=0, initial=-np.inf))
-        return np.where(np.isfinite(score), score, np.nan)
+        found = np.zeros(len(self.first), np.float32)
+        for start in range(0, len(found), AT_A_TIME):
+            lines = np.arange(start, min(start + AT_A_TIME, len(found)))
+            beyond = self.beyond[:, lines]
+            known = np.where(np.isnan(beyond), -np.inf, beyond)
+            over = np.maximum(known, 0).sum(axis=0) + (self.first[lines] != lines)
+            score = np.where(over > 0, over, known.max(axis=0, initial=-np.inf))
+            found[lines] = np.where(np.isfinite(score), score, np.nan)
+        return found
 
     def findings(self, line: int) -> Iterator[Finding]:
         """Yield what is wrong with a line, copies aside."""

@@ -1,6 +1,6 @@
 """The inspection of a corpus: each line is compared with the thresholds, and booked."""
 
-import heapq
+from array import array
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -50,7 +50,7 @@ class Inspection:
         self._book = Book()
         self._bad: dict[int, Flagged] = {}
         self._score = self.gate.score
-        self._turned_away: list[int] = []
+        self._turned_away = array("q")
 
     def check(self, number: int, line: "TranscriptLine") -> None:
         """Book a line.
@@ -83,7 +83,7 @@ class Inspection:
         chosen = np.array(kept, np.int64)
         self._book.unmeasured = int((~known[chosen]).sum())
         self._book.voices = self._voices(chosen, known)
-        for number in self._worst([*kept, *self._turned_away]):
+        for number in self._worst(np.concatenate([chosen, self._turned_away])):
             plain = self._flagged(number, self.lines[number], [], rejected=False)
             self._book.worst.append(self._bad.get(number, plain))
         return self._book
@@ -92,7 +92,9 @@ class Inspection:
         """Keep a line that may be one of the worst."""
         self._bad[number] = line
         if len(self._bad) > MOST_KEPT:
-            self._bad = {number: self._bad[number] for number in self._worst(list(self._bad))}
+            self._bad = {
+                number: self._bad[number] for number in self._worst(np.array(list(self._bad)))
+            }
 
     def _copies(self, number: int, line: "TranscriptLine") -> list[Finding]:
         """Return that a line sounds like an earlier one, if it does."""
@@ -120,10 +122,10 @@ class Inspection:
             {name: round(value, DIGITS) for name, value in values.items() if np.isfinite(value)},
         )
 
-    def _worst(self, numbers: Sequence[int]) -> list[int]:
-        score = self._score
-        measured = (number for number in numbers if np.isfinite(score[number]))
-        return heapq.nsmallest(WORST, measured, key=lambda number: (-score[number], number))
+    def _worst(self, numbers: np.ndarray) -> list[int]:
+        """Return the worst of some lines, the worst first; of equal ones the first."""
+        numbers = np.sort(numbers[np.isfinite(self._score[numbers])])
+        return numbers[np.argsort(-self._score[numbers], kind="stable")[:WORST]].tolist()
 
     def _voices(self, kept: np.ndarray, known: np.ndarray) -> dict[str, Voice]:
         """Return speaker -> medians and counts of their lines."""

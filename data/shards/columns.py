@@ -11,6 +11,8 @@ made, so that processes can share them (`data.shards.node_files`).
             by_hash                             int32: all rows, in the order of a hash of their ids
             split_rows                          int32: the rows of one split after those of another
             split_frames, split_phones          int32: their lengths
+            split_generation                    theirs, with as few bytes as it needs; left out if
+                                                the manifest has none
     names   id, samples                         as in the manifest
 """
 
@@ -31,6 +33,7 @@ OF_NAMES = ("id", "samples")
 TEXTS = ("speaker", "language", "split", "shard")
 NUMBERS = ("frames", "phones", "samples", "row")
 RANGE = ("offset", "length", "checksum")
+GENERATION = "generation"
 DIGESTED = ("id", "key", "speaker", "language", "split", "frames", "phones")
 AT_A_TIME = 1 << 16  # rows that are converted together, to hold little memory
 
@@ -55,6 +58,10 @@ class Columns:
         """Return a column as the manifest's file has it; texts are copied."""
         if name in OF_NAMES:
             return self.tables[NAMES].column(name)
+        if name == GENERATION:
+            found = np.zeros(len(self), np.int32)
+            found[self.numbers("split_rows")] = self.numbers("split_generation")
+            return pa.array(found)
         if name == "key" and self._key_bytes is not None:
             parts = [_hexadecimal(part) for part in _parts(self._key_bytes)]
             return pa.chunked_array(parts, pa.string())
@@ -78,6 +85,11 @@ class Columns:
     def has_ranges(self) -> bool:
         """Whether the manifest tells where rows lie in their files, of all or of some."""
         return RANGE[0] in self.tables[ROWS].column_names
+
+    @property
+    def has_generations(self) -> bool:
+        """Whether rows were added by more than one preparation."""
+        return "split_generation" in self.tables[ROWS].column_names
 
     def words(self, name: str) -> list[str]:
         """Return the values of a column of TEXTS, each once."""
@@ -117,6 +129,22 @@ class Columns:
         """Return the frames and phones of a split's rows, int32 [n] each."""
         span = self._span(split)
         return self.numbers("split_frames")[span], self.numbers("split_phones")[span]
+
+    def generations(self, split: str) -> np.ndarray | None:
+        """Return the number of the preparation that added each of a split's rows, int [n].
+
+        None if all were added by one.
+        """
+        if not self.has_generations:
+            return None
+        return self.numbers("split_generation")[self._span(split)]
+
+    def digest_of_generations(self) -> str | None:
+        """Return what identifies the generations of all rows; None if there is one."""
+        if not self.has_generations:
+            return None
+        numbers = self.whole(GENERATION).to_numpy(zero_copy_only=True)
+        return hashlib.sha256(numbers.astype("<i4", copy=False)).hexdigest()
 
     def sample(self, split: str, limit: int, min_frames: int) -> np.ndarray:
         """Return up to `limit` rows of a split, int64 [n], by a hash of their ids.
@@ -175,13 +203,16 @@ class Columns:
 
 
 def compact(
-    read: Callable[[str], Iterable[pa.Array]], has_ranges: bool = False
+    read: Callable[[str], Iterable[pa.Array]],
+    has_ranges: bool = False,
+    has_generations: bool = False,
 ) -> tuple[Columns, str]:
     """Return the columns of a manifest, and their digest, which needs no Python objects.
 
     Args:
         read: yields a column of the manifest in parts; asked for one column at a time.
         has_ranges: whether it has the columns RANGE.
+        has_generations: whether it has the column GENERATION.
 
     Returns:
         The columns, and a sha256 of all that training sees of them: order, keys, speakers, splits.
@@ -208,6 +239,9 @@ def compact(
     held["split_rows"] = pa.array(rows)
     for name in ("frames", "phones"):
         held[f"split_{name}"] = pa.array(held[name].to_numpy(zero_copy_only=True)[rows])
+    if has_generations:
+        whole = pa.concat_arrays(list(read(GENERATION)))
+        held["split_generation"] = _narrow(whole.take(held["split_rows"]))
     return Columns({ROWS: pa.table(held), NAMES: pa.table(names)}), digest.hexdigest()
 
 

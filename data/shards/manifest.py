@@ -3,7 +3,8 @@
 A folder (or URI) of shards holds
 
     manifest.json     header: schema version, settings that the features depend on, speakers, digest
-    manifest.parquet  table: COLUMNS below, and perhaps RANGE_COLUMNS, sorted by (frames, id)
+    manifest.parquet  table: COLUMNS below, and perhaps RANGE_COLUMNS and GENERATION_COLUMNS,
+                      sorted by (frames, id)
     rejects.jsonl     the ledger's other half: rejected lines of the transcript, with their reasons
     quality.jsonl     lines whose recordings are beyond a threshold of data.quality
     report.html       the same for people, with lengths, speakers and phones
@@ -15,8 +16,8 @@ for people.
 
 import functools
 import hashlib
-import io
 import json
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -26,15 +27,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from data.files import below, put_file, read_file, stays_below, version_of
+from data.files import below, put_file, put_parts, read_file, stays_below, version_of
 from data.memory import give_back_freed_memory
-from data.shards.columns import NAMES, NUMBERS, ROWS, Columns, compact
+from data.shards.columns import GENERATION, NAMES, NUMBERS, ROWS, Columns, compact
 from data.shards.node_files import node_tables
 from data.shards.ranges import Place, Range
 
 SCHEMA_VERSION = 2
-LAYOUT = 2  # of data.shards.columns: files of a node that were made by other code are no use
+LAYOUT = 3  # of data.shards.columns: files of a node that were made by other code are no use
 SPLITS = ("train", "validation")
+ROWS_PER_GROUP = 1 << 16  # of the table's file, as each is written from memory
+BYTES_AT_A_TIME = 1 << 20
 
 COLUMNS = pa.schema(
     [
@@ -60,6 +63,9 @@ RANGE_COLUMNS = pa.schema(
         ("checksum", pa.uint32()),  # CRC-32 of these bytes
     ]
 )
+
+# preparation that added the row, counted from 0; left out where one added all
+GENERATION_COLUMNS = pa.schema([(GENERATION, pa.int32())])
 
 SHARD_COLUMNS = pa.schema(
     [
@@ -96,7 +102,7 @@ class Manifest:
         uri: folder or URI that holds it.
         header: `schema_version`, `sampling_rate`, `hop_length`, `bert_width`, `speakers` (name ->
             id), `digest`, ...
-        columns: COLUMNS and perhaps RANGE_COLUMNS, one row per utterance.
+        columns: COLUMNS and perhaps RANGE_COLUMNS and GENERATION_COLUMNS, one row per utterance.
     """
 
     uri: str
@@ -119,7 +125,7 @@ class Manifest:
     @property
     def table(self) -> pa.Table:
         """All columns, as the file has them: a copy, for small corpora."""
-        schema = _schema(self.has_ranges)
+        schema = _schema(self.has_ranges, self.columns.has_generations)
         found = {field.name: self.columns.whole(field.name).cast(field.type) for field in schema}
         if self.has_ranges:
             none = pc.equal(found["length"], 0)
@@ -131,6 +137,11 @@ class Manifest:
     def has_ranges(self) -> bool:
         """Whether it tells where rows lie in their files, of all or of some."""
         return self.columns.has_ranges
+
+    @property
+    def generations(self) -> str | None:
+        """What identifies which preparation added which row; None if one added all."""
+        return self.header.get("generations")
 
     @property
     def names(self) -> "Names":
@@ -207,9 +218,10 @@ def write_manifest(uri: str, header: dict, table: pa.Table) -> Manifest:
     Args:
         uri: folder or URI.
         header: all but `schema_version` and `digest`, which are filled in here.
-        table: rows of COLUMNS, and of RANGE_COLUMNS if any has a range; in any order.
+        table: rows of COLUMNS, of RANGE_COLUMNS if any has a range, and of GENERATION_COLUMNS if
+            they differ in it; in any order.
     """
-    schema = _schema(_has_ranges(table))
+    schema = _schema(_has_ranges(table), GENERATION in table.column_names)
     table = table.select(schema.names).cast(schema)
     table = table.sort_by([("frames", "ascending"), ("id", "ascending")])
     give_back_freed_memory()
@@ -218,16 +230,19 @@ def write_manifest(uri: str, header: dict, table: pa.Table) -> Manifest:
 
     columns, digest = columns_of(table)
     header = {"schema_version": SCHEMA_VERSION, **header, "digest": digest}
+    if columns.has_generations:
+        header["generations"] = columns.digest_of_generations()
     text = json.dumps(header, indent=1, sort_keys=True, ensure_ascii=False)
     put_file(below(uri, "manifest.json"), text.encode())
     return Manifest(uri, header, columns)
 
 
 def _put_table(uri: str, table: pa.Table) -> None:
-    """Write a table; nothing of the file stays in this process's memory."""
-    sink = io.BytesIO()
-    pq.write_table(table, sink)
-    put_file(uri, sink.getvalue())
+    """Write a table; memory holds a part of the file at a time."""
+    with tempfile.TemporaryFile() as file:
+        pq.write_table(table, file, row_group_size=ROWS_PER_GROUP)
+        file.seek(0)
+        put_parts(uri, iter(functools.partial(file.read, BYTES_AT_A_TIME), b""))
 
 
 def columns_of(table: pa.Table) -> tuple[Columns, str]:
@@ -236,7 +251,7 @@ def columns_of(table: pa.Table) -> tuple[Columns, str]:
     def read(name: str) -> list[pa.Array]:
         return [_nothing(name), *table.column(name).chunks]
 
-    return compact(read, _has_ranges(table))
+    return compact(read, _has_ranges(table), GENERATION in table.column_names)
 
 
 def _has_ranges(table: pa.Table) -> bool:
@@ -244,9 +259,10 @@ def _has_ranges(table: pa.Table) -> bool:
     return first in table.column_names and table.column(first).null_count < len(table)
 
 
-def _schema(has_ranges: bool) -> pa.Schema:
-    """Return the columns of a manifest."""
-    return pa.unify_schemas([COLUMNS, RANGE_COLUMNS]) if has_ranges else COLUMNS
+def _schema(has_ranges: bool = True, has_generations: bool = True) -> pa.Schema:
+    """Return the columns of a manifest, by default all that one can have."""
+    parts = [COLUMNS, *[RANGE_COLUMNS] * has_ranges, *[GENERATION_COLUMNS] * has_generations]
+    return pa.unify_schemas(parts)
 
 
 def read_manifest(uri: str) -> Manifest:
@@ -287,11 +303,14 @@ def _read_columns(uri: str, header: Mapping[str, Any]) -> Columns:
     content = pa.BufferReader(read_file(below(uri, "manifest.parquet")))
     try:
         file = pq.ParquetFile(content)
-        has_ranges = RANGE_COLUMNS.names[0] in file.schema_arrow.names
-        columns, digest = compact(functools.partial(_read_column, file), has_ranges)
+        there = file.schema_arrow.names
+        has_ranges, has_generations = RANGE_COLUMNS.names[0] in there, GENERATION in there
+        read = functools.partial(_read_column, file)
+        columns, digest = compact(read, has_ranges, has_generations)
     except (pa.ArrowException, KeyError, OSError) as error:  # OSError: Arrow's, it is read already
         raise ManifestError(f"{where} is damaged ({error}): prepare again") from error
-    if digest != header.get("digest"):
+    named = header.get("digest"), header.get("generations")
+    if (digest, columns.digest_of_generations()) != named:
         raise ManifestError(f"{where} is not the table that manifest.json names: prepare again")
     for shard in columns.words("shard"):  # no part of the digest
         if not (isinstance(shard, str) and stays_below(shard)):
@@ -306,16 +325,16 @@ def _read_column(file: pq.ParquetFile, name: str) -> Iterator[pa.Array]:
     yield _nothing(name)  # a file may have no parts
     for group in range(file.num_row_groups):
         column = file.read_row_group(group, [name]).column(name)
-        if name in NUMBERS and column.null_count:
+        if name in (*NUMBERS, GENERATION) and column.null_count:
             raise pa.ArrowInvalid(f"{name} has empty cells")
         if name in RANGE_COLUMNS.names and pc.any(pc.less(column, 0)).as_py():
             raise pa.ArrowInvalid(f"{name} is below 0")
-        yield from column.cast(_schema(True).field(name).type).chunks
+        yield from column.cast(_schema().field(name).type).chunks
 
 
 def _nothing(name: str) -> pa.Array:
     """Return a column without rows."""
-    return pa.array([], _schema(True).field(name).type)
+    return pa.array([], _schema().field(name).type)
 
 
 def known_speakers(uri: str, given: Mapping[str, int] | None = None) -> dict[str, int]:

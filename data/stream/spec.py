@@ -37,6 +37,7 @@ class StreamSpec:
         micro_batches_per_step: int,
         segment_frames: int,
         block: int | None = None,
+        generations: str | None = None,
     ) -> "StreamSpec":
         """Return the spec of a run that begins with these settings.
 
@@ -47,8 +48,17 @@ class StreamSpec:
             micro_batches_per_step: G.
             segment_frames: shorter utterances are left out.
             block: see data.plan.history.Cut.
+            generations: likewise.
         """
-        cut = Cut(seed, micro_batches_per_step, segment_frames, data.add_blank, data.plan, block)
+        cut = Cut(
+            seed,
+            micro_batches_per_step,
+            segment_frames,
+            data.add_blank,
+            data.plan,
+            block,
+            generations,
+        )
         return cls(data, digest, begun(cut))
 
     @property
@@ -108,8 +118,16 @@ def schedule_of(spec: StreamSpec) -> Schedule:
     """Return the order of a spec's training split; its manifest is read once.
 
     Raises:
-        ValueError, OSError: see `manifest_of`.
+        ValueError: its rows were added by other preparations than when the run began; or see
+            `manifest_of`.
+        OSError: see `manifest_of`.
     """
     manifest = manifest_of(spec)
-    history = with_blocks(spec.history, block_of(manifest))
-    return Schedule(history, manifest.rows("train"), *manifest.lengths("train"))
+    history = with_blocks(spec.history, block_of(manifest), manifest.generations)
+    if any(change.cut.generations not in (None, manifest.generations) for change in history):
+        raise ValueError(
+            f"{manifest.uri} holds the run's rows, but other preparations added them than when it "
+            "began, which its order follows: restore the manifest or choose another run.name"
+        )
+    generations = manifest.columns.generations("train")
+    return Schedule(history, manifest.rows("train"), *manifest.lengths("train"), generations)

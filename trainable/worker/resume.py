@@ -43,6 +43,7 @@ def spec_of_new_run(cfg: WorkerConfig, manifest: Manifest) -> StreamSpec:
         micro_batches_per_step=cfg.train.micro_batches_per_step,
         segment_frames=cfg.train.segment_size // cfg.data.hop_length,
         block=block_of(manifest),
+        generations=manifest.generations,
     )
 
 

@@ -110,7 +110,7 @@ def dataset_of(blocks: TableFile) -> ray.data.Dataset:
     # max_restarts and max_retries, which decide what happens when a process dies, have no other way
     warnings.filterwarnings("ignore", "`ray_remote_args` is deprecated")
     wait_for_room("CPU", 1)
-    return read_here(partial(_read, blocks.path, len(blocks.batches)))
+    return read_here(partial(_read, blocks.path, blocks.count))
 
 
 def _read(path: str, count: int) -> Iterator[Block]:

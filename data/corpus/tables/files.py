@@ -5,7 +5,7 @@ import fcntl
 import hashlib
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +29,6 @@ class TableFile:
         fcntl.flock(self._file, fcntl.LOCK_EX)  # in use: see `remove_leftovers`
         self._writer = pa.ipc.new_stream(self._file, schema)
         self._offsets: list[int] = []  # of the batches
-        self._mapped: list[pa.RecordBatch] = []
 
     def __len__(self) -> int:
         return self.starts[-1]
@@ -40,24 +39,31 @@ class TableFile:
         return self._file.name
 
     @property
-    def batches(self) -> list[pa.RecordBatch]:
-        """All rows; those of one `append` are a batch."""
-        new = self._offsets[len(self._mapped) :]
-        if new:
-            with pa.memory_map(self.path) as file:
-                content = file.read_buffer()
-            for offset in new:
-                messages = pa.ipc.MessageReader.open_stream(content.slice(offset))
+    def count(self) -> int:
+        """Number of batches."""
+        return len(self._offsets)
+
+    def batches(self, numbers: Iterable[int] | None = None) -> Iterator[pa.RecordBatch]:
+        """Yield batches, of which one `append` makes one; they are mapped, and none is held here.
+
+        Args:
+            numbers: which of them; None for all.
+        """
+        if not self.count:
+            return
+        with pa.memory_map(self.path) as file:
+            content = file.read_buffer()
+        for number in range(self.count) if numbers is None else numbers:
+            messages = pa.ipc.MessageReader.open_stream(content.slice(self._offsets[number]))
+            message = messages.read_next_message()
+            if message.type == "schema":  # before the first batch
                 message = messages.read_next_message()
-                if message.type == "schema":  # before the first batch
-                    message = messages.read_next_message()
-                self._mapped.append(pa.ipc.read_record_batch(message, self.schema))
-        return self._mapped
+            yield pa.ipc.read_record_batch(message, self.schema)
 
     @property
     def table(self) -> pa.Table:
         """All rows."""
-        return pa.Table.from_batches(self.batches, self.schema)
+        return pa.Table.from_batches(self.batches(), self.schema)
 
     def append(self, table: pa.Table) -> None:
         """Add rows.
@@ -85,16 +91,15 @@ class TableFile:
             rows: int [n].
             columns: names of the columns to return.
         """
-        batches = self.batches
         numbers = np.searchsorted(self.starts, rows, "right") - 1  # of their batches
         order = np.argsort(numbers, kind="stable")
         bounds = np.flatnonzero(np.diff(numbers[order])) + 1
         found = [self._nothing.select(columns)]
-        for members in np.split(order, bounds) if len(order) else []:
-            number = int(numbers[members[0]])
-            places = pa.array(rows[members] - self.starts[number])
-            batch = batches[number].select(columns).take(places)
-            found.append(pa.Table.from_batches([batch]))
+        asked = np.split(order, bounds) if len(order) else []
+        batches = self.batches(int(numbers[members[0]]) for members in asked)
+        for members, batch in zip(asked, batches, strict=True):
+            places = pa.array(rows[members] - self.starts[numbers[members[0]]])
+            found.append(pa.Table.from_batches([batch.select(columns).take(places)]))
         return pa.concat_tables(found).combine_chunks().take(pa.array(np.argsort(order)))
 
     @property

@@ -72,7 +72,7 @@ class _Index:
     """Rows by a number; 16 bytes of memory each."""
 
     def __init__(self, records: TableFile, column: str) -> None:
-        numbers = [batch.column(column).to_numpy() for batch in records.batches]
+        numbers = [batch.column(column).to_numpy() for batch in records.batches()]
         values = np.concatenate([np.zeros(0, np.uint64), *numbers])
         self.rows = np.argsort(values, kind="stable")
         self.values = values[self.rows]

@@ -317,7 +317,8 @@ def test_the_first_line_counts_whichever_was_surveyed_first(bench) -> None:
     transcript = read_transcript(str(bench.folder / "esd.list"))
     surveyed = Surveyed(transcript.lines)
     settings = circumstances(bench.cfg, bench.surveyor.recipe)
-    for block in surveyed.blocks(bench.surveyor.recipe, settings, HeldRows(), 1).batches[::-1]:
+    blocks = surveyed.blocks(bench.surveyor.recipe, settings, HeldRows(), 1)
+    for block in reversed(list(blocks.batches())):
         surveyed.add(bench.surveyor(pa.Table.from_batches([block])))
     surveyed.flush()
     ledger, kept = judge(bench.cfg, transcript, surveyed, HeldRows())

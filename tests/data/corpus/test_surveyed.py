@@ -188,6 +188,25 @@ def test_a_shard_that_is_lost_is_written_again(folder, read) -> None:
     assert (folder / "out" / lost).exists()
 
 
+def test_a_corpus_that_grows_knows_what_came_later(folder, read) -> None:
+    whole = prepare(config(folder))
+    assert whole.generations is None
+    shutil.rmtree(folder / "out")
+    lines = (folder / "esd.list").read_text(encoding="utf-8").splitlines()
+    (folder / "esd.list").write_text("\n".join(lines[1:4]), encoding="utf-8")
+    prepare(config(folder))
+    (folder / "esd.list").write_text("\n".join(lines), encoding="utf-8")
+    grown = prepare(config(folder))
+    assert grown.digest == whole.digest
+    later = {"0.wav", "4.wav"}
+    found = zip(grown.column("id"), grown.table.column("generation").to_pylist(), strict=True)
+    assert dict(found) == {name: int(name in later) for name in grown.column("id")}
+    # it is kept, also by rows that are written again
+    for shard in grown.words("shard"):
+        (folder / "out" / shard).unlink()
+    assert prepare(config(folder)).generations == grown.generations is not None
+
+
 @pytest.mark.parametrize("content", [b"", b"no parquet", None])
 def test_a_damaged_part_is_told_and_made_again(folder, read, capsys, content) -> None:
     before = prepare(config(folder))

@@ -48,7 +48,7 @@ def survey_here(transcript: Transcript, surveyor: Surveyor) -> Surveyed:
 
 
 def _tables(blocks: TableFile) -> Iterator[pa.Table]:
-    return (pa.Table.from_batches([batch]) for batch in blocks.batches)
+    return (pa.Table.from_batches([batch]) for batch in blocks.batches())
 
 
 def write_sound(path, number: int, seconds: float = 1.5) -> None:

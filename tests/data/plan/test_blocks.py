@@ -35,10 +35,16 @@ def members(plan: EpochPlan) -> list[set[int]]:
     G=st.integers(1, 16),
     min_frames=st.integers(0, 1),
     max_utterances=st.none() | st.integers(1, 12),
+    preparations=st.none() | st.integers(1, 4),
 )
-def test_every_utterance_exactly_once(frames, size, seed, epoch, G, min_frames, max_utterances):
+def test_every_utterance_exactly_once(
+    frames, size, seed, epoch, G, min_frames, max_utterances, preparations
+):
     frames = np.asarray(frames)
     phones = 1 + frames * 7919 % 300
+    generations = preparations and np.random.default_rng(seed).integers(
+        preparations, size=len(frames)
+    )
     plan = plan_epoch(
         np.arange(len(frames)),
         frames,
@@ -50,6 +56,7 @@ def test_every_utterance_exactly_once(frames, size, seed, epoch, G, min_frames, 
         cost=CostConfig(),
         min_frames=min_frames,
         block=size,
+        generations=generations,
     )
     used = plan.order[: plan.offsets[len(plan.offsets) - 1 - plan.fill]]
     assert sorted(used.tolist()) == list(range(len(frames)))
@@ -67,6 +74,45 @@ def test_blocks_are_neighbours_in_the_shards(n, size, seed):
     parts = np.split(blocks.members, blocks.starts[1:])
     assert blocks.expanded(drawn).tolist() == np.concatenate([parts[i] for i in drawn]).tolist()
     assert blocks.most(frames).tolist() == [frames[part].max() for part in parts]
+
+
+@given(
+    n=st.integers(1, 300),
+    size=st.integers(2, 9),
+    epoch=st.integers(0, 99),
+    preparations=st.integers(1, 5),
+)
+def test_blocks_of_a_grown_corpus_are_neighbours_of_one_preparation(n, size, epoch, preparations):
+    frames, phones = lengths(n)
+    generations = np.random.default_rng(epoch).integers(preparations, size=n)
+    blocks = Blocks.of_shards(frames, phones, size, epoch, generations)
+    assert sorted(blocks.members.tolist()) == list(range(n))
+    order = strip_order(frames, phones)
+    place = np.zeros(n, int)  # in the shards of its preparation
+    for number in range(preparations):
+        own = order[generations[order] == number]
+        place[own] = np.arange(len(own))
+    for block in np.split(blocks.members, blocks.starts[1:]):
+        assert 1 <= len(block) <= size
+        assert len(set(generations[block])) == 1
+        assert (np.diff(place[block]) == 1).all()
+        assert frames[block].max() <= 1.011 * frames[block].min()
+
+
+def test_two_preparations_need_as_few_requests_as_one():
+    frames, phones = lengths(60_000)
+    generations = np.random.default_rng(0).integers(2, size=len(frames))
+    order = strip_order(frames, phones)
+    place = np.argsort(order[np.argsort(generations[order], kind="stable")])
+    rows = np.arange(len(frames))
+
+    def requests(cut: Cut) -> float:
+        batches = members(cut.epoch_plan(rows, frames, phones, 0, generations=generations))
+        runs = sum(1 + int((np.diff(np.sort(place[sorted(batch)])) > 1).sum()) for batch in batches)
+        return runs / len(frames)
+
+    assert requests(CUT) > 0.35
+    assert requests(replace(CUT, generations="two")) < 0.3
 
 
 def test_shards_are_in_one_order_with_or_without_blanks_and_for_any_part_of_the_corpus():
@@ -121,6 +167,27 @@ def test_a_run_goes_on_as_it_began_wherever_its_rows_lie_now():
         assert set(plan.order.tolist()) == set(range(300))
 
 
+def test_a_run_keeps_to_the_generations_that_it_began_with():
+    frames, phones = lengths(3000)
+    rows, generations = np.arange(3000), np.arange(3000) % 2
+    smaller = PlanConfig(max_utterances=4)
+    for began, now in ((None, "two"), ("two", None), ("two", "three")):
+        history = begun(replace(CUT, generations=began))
+        assert changed(history, Position(3, 0, 3), replace(CUT, generations=now)) == history
+        cut = replace(CUT, generations=now, plan=smaller)
+        after = changed(history, Position(3, 0, 3), cut)
+        assert [change.cut.generations for change in after] == [began, began]
+        plan = plan_through(after, rows, frames, phones, 0, generations)
+        assert plan.order.tolist() != list(range(3000))
+        assert sorted(plan.order[: plan.offsets[-1 - plan.fill]].tolist()) == list(range(3000))
+    by_order, by_generation = (
+        plan_through(begun(replace(CUT, generations=own)), rows, frames, phones, 0, generations)
+        for own in (None, "two")
+    )
+    alone = CUT.epoch_plan(rows, frames, phones, 0)
+    assert by_order.order.tolist() == alone.order.tolist() != by_generation.order.tolist()
+
+
 @pytest.mark.parametrize(
     ("mode", "digest"), [("cost", "325291e731a12103"), ("budget", "8c9a75d8eb2dcc5a")]
 )
@@ -138,7 +205,7 @@ def test_shards_of_older_code_have_the_plan_that_it_made(mode, digest):
 
 def test_a_run_of_older_code_knew_of_no_blocks():
     recorded = asdict(CUT)
-    del recorded["block"]
+    del recorded["block"], recorded["generations"]
     change = change_of({"epoch": 0, "epoch_step": 0, "cut": recorded})
     assert change.cut == replace(CUT, block=1)
     assert change_of({"epoch": 0, "epoch_step": 0, "cut": asdict(CUT)}) == Change(0, 0, CUT)
@@ -148,4 +215,5 @@ def test_a_run_of_older_code_knew_of_no_blocks():
 @pytest.mark.parametrize("open_", [True, False])
 def test_what_is_open_is_as_the_manifest_has_it(open_):
     history = begun(replace(CUT, block=None if open_ else 3))
-    assert with_blocks(history, BLOCK)[0].cut.block == (BLOCK if open_ else 3)
+    cut = with_blocks(history, BLOCK, "two")[0].cut
+    assert (cut.block, cut.generations) == ((BLOCK, "two") if open_ else (3, None))
