@@ -386,13 +386,24 @@ def update_errors(cfg: Config, steps: Sequence[list]) -> dict[str, float]:
         By reduction the root-mean-square of the difference, relative to that of the updates. The
         others are added up as that many workers do, one after another.
     """
+    averages = averaged(cfg, steps)
+    updates = {kind: updated(means, cfg) for kind, means in averages.items()}
+    true = updates.pop("float64")
+    return {kind: float((own - true).norm() / true.norm()) for kind, own in updates.items()}
+
+
+def averaged(cfg: Config, steps: Sequence[list]) -> dict[str, list[torch.Tensor]]:
+    """Return the mean gradients of steps that change no weights, see `Averages.found`.
+
+    Args:
+        cfg: see `update_errors`.
+        steps: likewise.
+    """
     step = training_step(cfg, "exact")
     averages = Averages(step.state, step.train, step.data)
     for batches in steps:
         averages(batches)
-    updates = {kind: updated(means, cfg) for kind, means in averages.found.items()}
-    true = updates.pop("float64")
-    return {kind: float((own - true).norm() / true.norm()) for kind, own in updates.items()}
+    return averages.found
 
 
 def updated(means: Sequence[torch.Tensor], cfg: Config) -> torch.Tensor:

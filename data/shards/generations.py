@@ -32,10 +32,9 @@ def with_generations(uri: str, table: pa.Table) -> pa.Table:
     known = np.zeros(len(before), np.int32)
     if before.has_generations:
         known = before.whole(GENERATION).to_numpy()
+    known = np.append(known, known.max(initial=-1) + 1)  # the last one is that of new rows
     row = pc.index_in(table.column("key"), value_set=before.whole("key"))
-    row = row.fill_null(-1).to_numpy()
-    numbers = np.where(row < 0, known.max(initial=-1) + 1, known[row])
-    generations, dense = np.unique(numbers, return_inverse=True)
+    generations, dense = np.unique(known[row.fill_null(-1).to_numpy()], return_inverse=True)
     if len(generations) == 1:
         return table
     return table.append_column(GENERATION_COLUMNS.field(0), pa.array(dense, pa.int32()))

@@ -1,8 +1,9 @@
 """What the reductions do to an update, beside gradients that are averaged in float64."""
 
 import pytest
+import torch
 
-from benchmarks.elastic import update_errors
+from benchmarks.elastic import averaged, update_errors
 from tests.tiny import tiny_batch, tiny_config
 
 G = 3
@@ -12,6 +13,11 @@ G = 3
 def test_exact_updates_are_near_those_of_float64():
     cfg = tiny_config(micro_batches_per_step=G)
     steps = [[(j, tiny_batch(cfg, 10 * i + j)) for j in range(G)] for i in range(2)]
+    means = averaged(cfg, steps)
+    exact, double = (torch.stack(means[kind]) for kind in ("exact", "float64"))
+    error = float((exact - double).norm() / double.norm())
+    assert 0 < error < 2e-7
+
     found = update_errors(cfg, steps)
     assert found.keys() == {"exact", "fast", "fast_bf16"}
     assert 0 < found["fast"] < 2e-7

@@ -148,10 +148,13 @@ def test_a_step_computes_the_same_with_and_without_padding(where, loss, speakers
             tag
         )
     assert set(grads) == set(expected_grads)
-    # the bias of keys moves no attention: what a CPU computes for it is rounding alone
-    rounding = 1e-13 * max(grad.norm() for grad in expected_grads.values())
     for key, grad in expected_grads.items():
-        assert (grads[key] - grad).norm() <= 1e-10 * grad.norm() + rounding, key
+        if key.endswith(".conv_k.bias"):
+            # it moves no attention: what a CPU computes for it is rounding, of its weight's
+            weight = expected_grads[key.removesuffix("bias") + "weight"]
+            assert max(grads[key].norm(), grad.norm()) <= 1e-12 * weight.norm(), key
+        else:
+            assert (grads[key] - grad).norm() <= 1e-10 * grad.norm() + 1e-16, key
     assert set(report.images) == {"slice/mel_org", "slice/mel_gen", "all/mel", "all/attn"}
     for tag, image in expected.images.items():
         torch.testing.assert_close(report.images[tag], image, rtol=1e-11, atol=1e-11, msg=tag)
