@@ -17,7 +17,7 @@ def main(argv: Sequence[str]) -> int:
     command = find(argv[0])
     sys.argv = [f"{PROGRAM} {command.name}", *argv[1:]]
     begin(command.module)
-    module = importlib.import_module(command.module)
+    module = importlib.import_module(command.main_in or command.module)
     loaded()
     return module.main(argv[1:])
 

@@ -2,13 +2,15 @@
 
 import re
 import subprocess
+from collections import Counter
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = ("data", "job", "trainable", "tuning", "benchmarks")
+ROOMS = ("data", "job", "trainable", "tuning")
+PACKAGES = (*ROOMS, "benchmarks")
 
 
 def tracked() -> list[str]:
@@ -34,6 +36,17 @@ def test_gitignore_hides_no_package():
 def test_no_installed_distribution_owns_our_packages():
     installed = packages_distributions()
     assert not [name for name in PACKAGES if name in installed]
+
+
+def test_no_room_has_more_than_twelve_modules():
+    rooms = Counter(
+        path.parent.relative_to(ROOT).as_posix()
+        for name in ROOMS
+        for path in (ROOT / name).rglob("*.py")
+        if path.name != "__init__.py"
+    )
+    assert rooms
+    assert {room: number for room, number in rooms.items() if number > 12} == {}
 
 
 def test_locks_pin_everything_and_name_no_host():

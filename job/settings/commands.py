@@ -25,6 +25,7 @@ class Command:
         is_configured: whether its options are the configuration's keys alone.
         options_in: the module that declares its options and imports neither torch nor Ray; empty:
             its own.
+        main_in: the module with its `main`, where its own is a package; empty: its own.
     """
 
     name: str
@@ -34,10 +35,11 @@ class Command:
     package: str = "job"
     is_configured: bool = False
     options_in: str = ""
+    main_in: str = ""
 
     @property
     def module(self) -> str:
-        """Module of the command."""
+        """What `python -m` runs."""
         return f"{self.package}.{self.name}"
 
 
@@ -227,6 +229,7 @@ COMMANDS = (
             ("--env HF_TOKEN -- job.prepare --config my.yaml", "with a variable of here"),
         ),
         options_in="job.options.submit",
+        main_in="job.submit.command",
     ),
     Command(
         "spot",

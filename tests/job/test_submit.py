@@ -19,7 +19,8 @@ import yaml
 from ray._private.runtime_env.packaging import create_package
 from ray.job_submission import JobStatus
 
-from job.submit import connect, main
+from job.submit.client import connect
+from job.submit.command import main
 from tests.job.conftest import DEMO, arguments, metrics
 from tests.job.reports.terminal import GOLDEN, RECORDED, terminal
 from tests.test_house import PACKAGES, ROOT, tracked
@@ -58,7 +59,7 @@ class Client:
 @pytest.fixture
 def client(monkeypatch) -> Client:
     made = Client()
-    monkeypatch.setattr("job.submit.connect", lambda address: made)
+    monkeypatch.setattr("job.submit.command.connect", lambda address: made)
     return made
 
 
@@ -108,7 +109,7 @@ def test_what_lies_beside_the_code_stays_at_home(client, monkeypatch, tmp_path):
     for name in wanted | unwanted:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
-    monkeypatch.setattr("job.submit.ROOT", tmp_path)
+    monkeypatch.setattr("job.submit.command.ROOT", tmp_path)
     assert main(["--", "job.train"]) == 0
     assert set(client.files) == wanted
     # Ray's own command reads .rayignore, and tells no folder from a file without an ending
@@ -302,10 +303,10 @@ class LosesHeads(Client):
 def loses(monkeypatch) -> Callable[..., LosesHeads]:
     def made(heads: int, **settings: bool) -> LosesHeads:
         client = LosesHeads(heads, **settings)
-        monkeypatch.setattr("job.submit.connect", lambda address: client)
+        monkeypatch.setattr("job.submit.command.connect", lambda address: client)
         return client
 
-    monkeypatch.setattr("job.submit.LOOK_EVERY_S", 0)
+    monkeypatch.setattr("job.submit.following.LOOK_EVERY_S", 0)
     return made
 
 

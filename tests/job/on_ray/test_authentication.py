@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from ray.exceptions import AuthenticationError
 
-from job import submit
 from job.settings.cli import run
+from job.submit.command import main
 from tests.job.conftest import ROOT
 from tests.job.test_elastic import OPTIONS
 from tools.cluster_run import DEMO
@@ -47,10 +47,10 @@ def test_a_cluster_that_does_not_know_us_is_told_in_a_line(monkeypatch, capsys):
     def refuses(address):
         raise AuthenticationError("Unauthorized:\nMissing authentication token")
 
-    monkeypatch.setattr(submit, "JobSubmissionClient", refuses)
+    monkeypatch.setattr("job.submit.client.JobSubmissionClient", refuses)
     monkeypatch.setattr(sys, "argv", ["job.submit", "--address", "http://head", "--", "job.train"])
     with pytest.raises(SystemExit) as ended:
-        run(submit.main)
+        run(main)
     assert ended.value.code == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert "the cluster at http://head asks for its token: set RAY_AUTH_MODE=token" in line

@@ -34,14 +34,15 @@ def squeezed(text: str) -> str:
 def command_line(command: Command):
     if command.is_configured:
         return parser(f"python -m {command.module}", "")
-    return importlib.import_module(command.module).command_line()
+    return importlib.import_module(command.main_in or command.module).command_line()
 
 
 def test_every_command_is_listed(call):
     told = call("job")
     assert told.returncode == 0
     modules = {f"job.{path.stem}" for path in (ROOT / "job").glob("[!_]*.py")}
-    assert {command.module for command in COMMANDS} == modules | {"tuning.sweep"}
+    packages = {f"job.{path.parent.name}" for path in (ROOT / "job").glob("*/__main__.py")}
+    assert {command.module for command in COMMANDS} == modules | packages | {"tuning.sweep"}
     for command in COMMANDS:
         assert re.search(rf"^  {command.name} +{command.purpose}$", told.stdout, re.MULTILINE)
     assert max(map(len, told.stdout.splitlines())) <= 80
