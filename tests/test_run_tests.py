@@ -2,8 +2,10 @@
 
 import os
 import re
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -58,6 +60,15 @@ def test_meets():
         assert time.monotonic() < deadline
         time.sleep(0.05)
 """
+LASTING = """
+import os
+import time
+from pathlib import Path
+
+def test_lasts():
+    Path("FOLDER/process").write_text(str(os.getpid()))
+    time.sleep(600)
+"""
 INI = "[pytest]\nmarkers =\n  slow\n  cluster\n"
 
 
@@ -69,19 +80,25 @@ def run(folder, always=False, two=2) -> tuple[int, str]:
     return run_suite(folder)
 
 
-def run_suite(folder) -> tuple[int, str]:
-    """Return the status and the output of the runner on the modules of a folder."""
+def start_suite(folder) -> subprocess.Popen:
+    """Start the runner on the modules of a folder."""
     (folder / "pytest.ini").write_text(INI)
     options = [folder, "-c", folder / "pytest.ini", "-p", "no:cacheprovider"]
-    done = subprocess.run(
+    return subprocess.Popen(
         [sys.executable, "-m", "tools.run_tests", *options],
         cwd=ROOT,
-        env=os.environ | {"PYTEST_ADDOPTS": ""},
+        env=os.environ | {"PYTEST_ADDOPTS": "", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
     )
-    return done.returncode, done.stdout
+
+
+def run_suite(folder) -> tuple[int, str]:
+    """Return the status and the output of the runner on the modules of a folder."""
+    runner = start_suite(folder)
+    output, _ = runner.communicate()
+    return runner.returncode, output
 
 
 def test_a_lost_process_is_told_and_its_tests_are_run_by_another(tmp_path):
@@ -120,6 +137,20 @@ def test_a_failure_is_told_at_the_end(tmp_path):
     assert failed == "FAILED test_suite.py::test_after"
     assert " 1 failed, 3 passed in " in closing
     assert status == 1
+
+
+def test_a_terminated_runner_leaves_no_process(tmp_path):
+    (tmp_path / "test_lasting.py").write_text(LASTING.replace("FOLDER", str(tmp_path)))
+    runner = start_suite(tmp_path)
+    told = tmp_path / "process"
+    deadline = time.monotonic() + 60
+    while not (told.exists() and told.read_text()):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    runner.terminate()
+    runner.communicate(timeout=60)
+    assert runner.returncode == 128 + signal.SIGINT
+    assert not Path(f"/proc/{told.read_text()}").exists()
 
 
 def test_a_module_that_uses_anothers_results_is_taken_with_it():

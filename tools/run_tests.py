@@ -34,6 +34,7 @@ FAST = "not slow"
 QUICK = "not slow and not cluster and not processes and not medium"
 ATTEMPTS = 3
 STALL_S = 1200  # without a test that begins or is done; tests have limits of their own below it
+ENDS_WITHIN_S = 60  # a process that is interrupted
 NO_TESTS = 5  # pytest's status
 LOST = 70  # our status where a test has not come to an end
 
@@ -227,7 +228,7 @@ def run(names: Sequence[str], options: list[str], folder: Path) -> int:
         for part in parts:
             part.signal(signal.SIGINT)
         for part in parts:
-            part.process.wait(60)
+            part.process.wait(ENDS_WITHIN_S)
         return 128 + signal.SIGINT
     for part in parts:
         part.show()
@@ -242,6 +243,8 @@ def main(argv: list[str] | None = None) -> int:
     known, options = parser.parse_known_args(argv)
     options = ["-m", QUICK if known.quick else FAST, *options]
     folder = Path(tempfile.mkdtemp(prefix="tests-"))
+    # the parts have sessions of their own, and would outlive this process
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         return run(PARTS[:2] if known.quick else PARTS, options, folder)
     finally:
