@@ -13,6 +13,7 @@ PRELOADED = [
     "trainable.learning.step",
     "trainable.evaluation.evaluate",
     "transformers.models.wavlm.modeling_wavlm",  # which networks import when they are built
+    "tests.frozen",
 ]
 
 

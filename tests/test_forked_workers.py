@@ -16,11 +16,15 @@ from tests.forked.server import settings_of
 pytestmark = pytest.mark.processes  # the server, at least
 
 READY_WITHIN_S = 120
+DEAD_WITHIN_S = 60
 # stands for Ray's worker: the hook knows it by the end of its path
 WORKER = """\
-import json, os, signal, sys
+import json, os, signal, sys, time
 if sys.argv[1] == "die":
     os.kill(os.getpid(), signal.SIGTERM)
+if sys.argv[1] == "last":
+    print(os.getpid(), flush=True)
+    time.sleep(600)
 print(json.dumps([sys.argv, "torch" in sys.modules, os.environ.get("COLOUR"), os.getcwd()]))
 print("an error", file=sys.stderr)
 sys.exit(3)
@@ -63,6 +67,18 @@ def test_a_fork_is_told_all_and_tells_all(worker):
     assert (argv, colour, folder) == ([str(worker), "work"], "red", str(worker.parent))
     assert (done.returncode, done.stderr) == (3, "an error\n")
     assert run(worker, "die").returncode == -15
+
+
+def test_a_fork_dies_with_the_process_that_raylet_knows(worker):
+    argv = [sys.executable, str(worker), "last"]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as asked:
+        fork = asked.stdout.readline().strip()
+        assert int(fork) != asked.pid
+        asked.kill()
+    deadline = time.monotonic() + DEAD_WITHIN_S
+    while Path(f"/proc/{fork}").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 @pytest.mark.parametrize("environment", [{"OMP_NUM_THREADS": "7"}, {SERVER: "/nowhere"}])

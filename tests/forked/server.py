@@ -1,6 +1,6 @@
-"""A process that has imported torch and transformers, of which Ray's workers in tests are forks.
+"""A process that has imported what workers need, of which Ray's workers in tests are forks.
 
-To import them takes four CPU seconds, more than most of what workers do in tests. This is the way
+To import torch and transformers takes four CPU seconds, more than most of what workers do in tests. This is the way
 of Python's own `forkserver`, for processes that Ray starts: `sitecustomize.py` beside this module
 hands them over. Ray itself is imported after the fork: a worker reads its own environment.
 
@@ -8,6 +8,8 @@ hands them over. Ray itself is imported after the fork: a worker reads its own e
 """
 
 import contextlib
+import ctypes
+import gc
 import importlib
 import json
 import os
@@ -17,22 +19,32 @@ import signal
 import socket
 import struct
 import sys
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from tools.local_cluster import NODE_MARK
-
+# none of them starts a thread, as onnxruntime does: a fork would lack it
 PRELOADED = [
+    "hypothesis",
+    "jieba.posseg",
+    "jsonargparse",
+    "matplotlib.pyplot",
     "pandas",
     "pyarrow.dataset",
     "pyarrow.parquet",
+    "pypinyin",
+    "pytest",
+    "rich.console",
+    "s3fs",
     "torch.distributed",
     "torch.nn.parallel",
+    "torch.utils.tensorboard",
     "transformers.models.bert.modeling_bert",
     "transformers.models.wavlm.modeling_wavlm",
+    "wetext",
 ]
 # read when torch, numpy or Python itself start: a fork cannot be given others
 READ_AT_START = ("ARROW_", "CUDA_", "KMP_", "LANG", "LC_", "LD_", "MKL_", "OMP_", "OPENBLAS_")
@@ -40,7 +52,7 @@ READ_AT_START += ("PYTHON", "PYTORCH", "TORCH", "TRANSFORMERS_", "HF_", "TRITON_
 # but these: a fork is given the path of modules, and its driver or Ray has set the others
 MAY_DIFFER = ("PYTHONPATH", "PYTHONUNBUFFERED", "PYTHONBREAKPOINT", "CUDA_VISIBLE_DEVICES")
 MAY_DIFFER += ("TORCHINDUCTOR_CACHE_DIR",)
-FILES = 3  # standard input, output and error
+FILES = 4  # standard input, output and error, and the network namespace
 LENGTH = struct.Struct("<I")
 STATUS = struct.Struct("<i")
 
@@ -67,8 +79,7 @@ class Request:
         folder: its working directory.
         path: where it finds modules.
         blocked: signals that do not reach it.
-        network: its network namespace.
-        files: its standard input, output and error.
+        files: its standard input, output and error, and its network namespace.
     """
 
     argv: list[str]
@@ -76,7 +87,6 @@ class Request:
     folder: str
     path: list[str]
     blocked: list[int]
-    network: str
     files: list[int]
 
     def close(self) -> None:
@@ -139,11 +149,7 @@ class ForkServer:
 
     def fits(self, request: Request) -> bool:
         """Tell whether a fork of this process can be what is asked for."""
-        return (
-            settings_of(request.environment) == self.own
-            and NODE_MARK not in request.environment  # it is found by its own environment
-            and request.network == str(Path("/proc/self/ns/net").readlink())
-        )
+        return settings_of(request.environment) == self.own
 
     def answer(self, asker: Any, request: Request) -> bool:
         """Fork if that fits; return whether this is the fork."""
@@ -192,11 +198,21 @@ def read_request(asker: Any) -> Request | None:
     return Request(**json.loads(content), files=files) if content else None
 
 
+def enter(network: int) -> None:
+    """Enter a network namespace, that of a node."""
+    if not os.path.samestat(os.fstat(network), Path("/proc/self/ns/net").stat()):
+        libc = ctypes.CDLL(None, use_errno=True)
+        if libc.setns(network, 0):
+            raise OSError(ctypes.get_errno(), "cannot enter a network namespace")
+
+
 def become(request: Request) -> None:
     """Be the Python process that is asked for, but for what it runs."""
     os.setsid()
-    for target, file in enumerate(request.files):
+    *standard, network = request.files
+    for target, file in enumerate(standard):
         os.dup2(file, target)
+    enter(network)
     request.close()
     os.environ.clear()
     os.environ.update(request.environment)
@@ -207,11 +223,22 @@ def become(request: Request) -> None:
     np.random.seed()  # numbers of its own, as a new process draws
 
 
+def preload() -> None:
+    """Have all that forks share, where their collections of garbage do not look."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of jieba, which imports pkg_resources
+        for name in PRELOADED:
+            importlib.import_module(name)
+    jieba = sys.modules["jieba"]
+    jieba.setLogLevel("WARNING")
+    jieba.posseg.dt.initialize()
+    gc.freeze()
+
+
 def main(path: str) -> None:
     """Import what workers import, and serve."""
     own = dict(os.environ)
-    for name in PRELOADED:
-        importlib.import_module(name)
+    preload()
     request = ForkServer(path, own).serve()
     if request is not None:
         become(request)

@@ -24,7 +24,6 @@ def hand_over(server: str) -> None:
         "folder": os.getcwd(),  # noqa: PTH109
         "path": [sys.orig_argv[1].rpartition("/")[0], *sys.path],
         "blocked": list(signal.pthread_sigmask(signal.SIG_BLOCK, [])),
-        "network": os.readlink("/proc/self/ns/net"),  # noqa: PTH115
     }
     content = json.dumps(request).encode()
     asker = socket.socket(socket.AF_UNIX)
@@ -33,7 +32,8 @@ def hand_over(server: str) -> None:
     except OSError:
         return  # it has not started yet, or is gone
     length = struct.pack("<I", len(content))
-    socket.send_fds(asker, [length], [0, 1, 2])
+    network = os.open("/proc/self/ns/net", os.O_RDONLY)
+    socket.send_fds(asker, [length], [0, 1, 2, network])
     asker.sendall(content)
     if asker.recv(1) != b"y":
         return
