@@ -1,7 +1,6 @@
 """Fixtures that several packages' tests share, and what tests may start."""
 
 import contextlib
-import gc
 import logging
 import multiprocessing.process
 import os
@@ -112,11 +111,6 @@ guard = Guard()
 # Ray's workers are forks of one process: to import torch would take most of their time
 forking = Forking()
 os.environ.update(forking.environment())
-
-
-def pytest_collection_finish() -> None:
-    """Keep what was imported from collections of garbage, for which it is much."""
-    gc.freeze()
 
 
 @pytest.hookimpl(tryfirst=True)
