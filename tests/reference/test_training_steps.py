@@ -10,10 +10,12 @@ from typing import Any, get_args
 
 import pytest
 import torch
+from torch import Tensor
 
 from tests.reference import double
 from tests.reference.goldens import OWN, REFERENCE
 from tests.reference.training import Reduction, Trace, logged, run_steps, utterance
+from trainable.learning.state import TrainState
 
 pytestmark = pytest.mark.medium  # each is about the same few steps
 
@@ -38,9 +40,26 @@ def trained(reduction: Reduction) -> list[Trace]:
 
 
 @cache
-def doubled() -> list[Trace]:
+def doubled_with_gradients() -> tuple[list[Trace], dict[str, Tensor]]:
+    """The steps in float64, and the gradients of the generator's parameters in the first one."""
     assert DOUBLE is not None
-    return list(run_steps(REFERENCE, DOUBLE, "fast", dtype=torch.float64))
+    gradients: dict[str, Tensor] = {}
+
+    def keep(state: TrainState, *_: Any) -> None:
+        def note(*_: Any) -> None:
+            for key, p in state.nets["g"].named_parameters():
+                if p.grad is not None:
+                    gradients.setdefault(key, p.grad.clone())
+
+        if not gradients:
+            state.optimizers["g"].register_step_pre_hook(note)
+
+    steps = list(run_steps(REFERENCE, DOUBLE, "fast", dtype=torch.float64, before=keep))
+    return steps, gradients
+
+
+def doubled() -> list[Trace]:
+    return doubled_with_gradients()[0]
 
 
 def comparable(step: dict[str, Any]) -> list[tuple[str, str, dict[str, float]]]:
