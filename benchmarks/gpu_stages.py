@@ -163,7 +163,7 @@ def parity(bench: Bench) -> Found:
         here, there = single_steps(str(bench.device), ("fp32", "bf16"), count)
     return {
         precision: [
-            largest_difference(_losses(own), _losses(other))
+            largest_difference(_losses(own.scalars), _losses(other))
             for own, other in zip(here, steps, strict=True)
         ]
         for precision, steps in there.items()

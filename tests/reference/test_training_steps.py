@@ -14,6 +14,7 @@ from torch import Tensor
 
 from tests.reference import double
 from tests.reference.goldens import OWN, REFERENCE
+from tests.reference.single_steps import steps_in_fp32_and_bf16
 from tests.reference.training import Reduction, Trace, logged, run_steps, utterance
 from trainable.learning.state import TrainState
 
@@ -36,6 +37,8 @@ FLIPS = 0.01  # of a parameter's elements, whose tiny gradient may change its si
 
 @cache
 def trained(reduction: Reduction) -> list[Trace]:
+    if reduction == "fast" and REFERENCE is OWN:
+        return steps_in_fp32_and_bf16()[0]  # once for tests/trainable/learning/test_single_steps.py
     return list(run_steps(REFERENCE, FILE, reduction))
 
 
