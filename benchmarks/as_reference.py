@@ -200,7 +200,7 @@ def attended_as_transformers(
     by_head = hidden_states.unflatten(-1, (self.heads, -1)).transpose(1, 2)
     update, reset = torch.sigmoid(self.gate(by_head)).chunk(2, dim=-1)
     gate = update * (reset * self.gate_factor[:, None, None] - 1.0) + 2.0
-    weights_of = _separate_weights(self)
+    weights_of = separate_weights(self)
     biases = self.projections.bias.unflatten(0, (3, width))
     query = hidden_states.transpose(0, 1)
     heard, weights = F.multi_head_attention_forward(
@@ -230,7 +230,8 @@ def attended_as_transformers(
 
 
 @cache
-def _separate_weights(attention: GatedAttention) -> dict[str, Tensor]:
+def separate_weights(attention: GatedAttention) -> dict[str, Tensor]:
+    """Return an attention's weights of query, key and value, as transformers keeps them."""
     query, key, value = attention.projections.weight.detach().chunk(3)
     scale = (query.size(1) / attention.heads) ** 0.5
     return {"query": query * scale, "key": key, "value": value}

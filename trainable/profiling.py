@@ -3,6 +3,7 @@
 import gzip
 import logging
 import tempfile
+import warnings
 from pathlib import Path
 
 import torch
@@ -45,8 +46,11 @@ class StepProfile:
             return
         if self.steps[0] <= number <= self.steps[1]:
             self.first = number
-            self.profiler = profile(activities=self.activities, record_shapes=True, acc_events=True)
-            self.profiler.start()
+            self.profiler = profile(activities=self.activities, record_shapes=True)
+            with warnings.catch_warnings():
+                # it forgets earlier cycles, of which there are none; to keep them takes seconds
+                warnings.filterwarnings("ignore", message=".*Profiler clears events")
+                self.profiler.start()
 
     def end(self, number: int) -> None:
         """End and write the trace, if step `number` is the last of those that are profiled."""
@@ -74,4 +78,4 @@ class StepProfile:
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder, "trace.json")
             profiler.export_chrome_trace(str(file))
-            return gzip.compress(file.read_bytes())
+            return gzip.compress(file.read_bytes(), compresslevel=6)

@@ -92,5 +92,5 @@ class Reference:
                 )
 
 
-REFERENCE = Reference(REFERENCE_DIR)
 OWN = Reference(ASSETS)  # the project's copy, whatever set is tested
+REFERENCE = OWN if REFERENCE_DIR == ASSETS else Reference(REFERENCE_DIR)

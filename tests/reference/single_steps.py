@@ -6,6 +6,7 @@ reference's.
 
 import contextlib
 import copy
+import functools
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -15,7 +16,7 @@ import torch
 from data.config import DataConfig
 from tests.reference.goldens import OWN
 from tests.reference.rule import Noise
-from tests.reference.training import GoldenBatch, run_steps
+from tests.reference.training import GoldenBatch, Trace, run_steps
 from trainable.config import ClipNorm
 from trainable.learning.state import AUTOCAST_TYPES, TrainState
 from trainable.learning.step import TrainingStep
@@ -54,8 +55,8 @@ Scalars = dict[str, float]
 
 def single_steps(
     device: str, precisions: Sequence[str], count: int = len(STEPS)
-) -> tuple[list[Scalars], dict[str, list[Scalars]]]:
-    """Return the scalars of each step in fp32 on the CPU, and by precision those on `device`."""
+) -> tuple[list[Trace], dict[str, list[Scalars]]]:
+    """Return each step in fp32 on the CPU, and by precision the scalars of those on `device`."""
     found: dict[str, list[Scalars]] = {precision: [] for precision in precisions}
     there = torch.device(device)
 
@@ -71,4 +72,11 @@ def single_steps(
             scalars.append({tag: value.item() for tag, value in report.scalars.items()})
 
     traces = itertools.islice(run_steps(OWN, FILE, "fast", before=again), count)
-    return [trace.scalars for trace in traces], found
+    return list(traces), found
+
+
+@functools.cache
+def steps_in_fp32_and_bf16() -> tuple[list[Trace], list[Scalars]]:
+    """Return each step on the CPU in fp32, and the scalars of those in bf16."""
+    traces, found = single_steps("cpu", ["bf16"])
+    return traces, found["bf16"]

@@ -10,10 +10,13 @@ from typing import Any, get_args
 
 import pytest
 import torch
+from torch import Tensor
 
 from tests.reference import double
 from tests.reference.goldens import OWN, REFERENCE
+from tests.reference.single_steps import steps_in_fp32_and_bf16
 from tests.reference.training import Reduction, Trace, logged, run_steps, utterance
+from trainable.learning.state import TrainState
 
 pytestmark = pytest.mark.medium  # each is about the same few steps
 
@@ -34,13 +37,32 @@ FLIPS = 0.01  # of a parameter's elements, whose tiny gradient may change its si
 
 @cache
 def trained(reduction: Reduction) -> list[Trace]:
+    if reduction == "fast" and REFERENCE is OWN:
+        return steps_in_fp32_and_bf16()[0]  # once for tests/trainable/learning/test_single_steps.py
     return list(run_steps(REFERENCE, FILE, reduction))
 
 
 @cache
-def doubled() -> list[Trace]:
+def doubled_with_gradients() -> tuple[list[Trace], dict[str, Tensor]]:
+    """The steps in float64, and the gradients of the generator's parameters in the first one."""
     assert DOUBLE is not None
-    return list(run_steps(REFERENCE, DOUBLE, "fast", dtype=torch.float64))
+    gradients: dict[str, Tensor] = {}
+
+    def keep(state: TrainState, *_: Any) -> None:
+        def note(*_: Any) -> None:
+            for key, p in state.nets["g"].named_parameters():
+                if p.grad is not None:
+                    gradients.setdefault(key, p.grad.clone())
+
+        if not gradients:
+            state.optimizers["g"].register_step_pre_hook(note)
+
+    steps = list(run_steps(REFERENCE, DOUBLE, "fast", dtype=torch.float64, before=keep))
+    return steps, gradients
+
+
+def doubled() -> list[Trace]:
+    return doubled_with_gradients()[0]
 
 
 def comparable(step: dict[str, Any]) -> list[tuple[str, str, dict[str, float]]]:

@@ -1,5 +1,6 @@
 """The reference's training steps, run with our networks."""
 
+import itertools
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, replace
@@ -14,6 +15,7 @@ from transformers import WavLMConfig, WavLMModel
 from data.config import DataConfig
 from data.plan.epoch_plan import Position
 from data.stream.collate import TtsBatch
+from tests.reference.convolutions import InOneProduct
 from tests.reference.goldens import Reference
 from tests.reference.rule import Noise
 from tests.reference.test_losses import check_wavlm
@@ -26,6 +28,7 @@ from trainable.networks.wavlm import WavLMFeatures
 
 Reduction = Literal["fast", "exact"]
 Numbers = dict[str, dict[str, list[float]]]  # network -> parameter -> its sums
+PIECE = 2**16  # numbers that are summed at once: they stay in the processor's cache
 
 
 @dataclass
@@ -136,9 +139,14 @@ def logged(step: dict[str, Any]) -> dict[str, float]:
 
 def sums(tensor: Tensor, start: Tensor | None = None) -> list[float]:
     """Sum, L2 norm and, where it has a start, the sum of the distances from there; in float64."""
-    tensor = tensor.detach().double()
-    moved = [] if start is None else [(tensor - start.double()).abs().sum().item()]
-    return [tensor.sum().item(), tensor.norm().item(), *moved]
+    found = []
+    before = itertools.repeat(None) if start is None else start.flatten().split(PIECE)
+    for piece, own_start in zip(tensor.detach().flatten().split(PIECE), before, strict=False):
+        piece = piece.double()
+        moved = [] if own_start is None else [(piece - own_start.double()).abs().sum().item()]
+        found.append([piece.sum().item(), piece.norm().item(), *moved])
+    totals, norms, *moved = zip(*found, strict=True)
+    return [sum(totals), math.hypot(*norms), *map(sum, moved)]
 
 
 def build(
@@ -194,7 +202,7 @@ def run_steps(
     for number in range(len(file["steps"])):
         own = batch(reference, number, data, dtype)
         before(state, own, data)
-        with Noise.of(file["noise"]) as noise:
+        with Noise.of(file["noise"]) as noise, InOneProduct():
             report = step([(0, own)])
         scalars = {tag: value.item() for tag, value in report.scalars.items()}
         rates = {optimizer.param_groups[0]["lr"] for optimizer in state.optimizers.values()}

@@ -1,6 +1,6 @@
-"""Compile the Triton kernels for a GPU: `python -m tests.trainable.networks.kernels.compiled 90`.
+"""Compile the Triton kernels for GPUs: `python -m tests.trainable.networks.kernels.compiled 90 75`.
 
-Prints the bytes of shared memory that each takes.
+Prints, for each of them, the bytes of shared memory that each takes.
 """
 
 import sys
@@ -153,7 +153,11 @@ def weight_norm_launches(half: torch.dtype) -> list[tuple[str, Callable[[], Any]
 
 
 def main() -> None:
-    capability = int(sys.argv[1])
+    for capability in map(int, sys.argv[1:]):
+        compile_all(capability)
+
+
+def compile_all(capability: int) -> None:
     half = torch.float32 if capability < 80 else torch.bfloat16
     for number, (module, name, call) in enumerate(launches(half)):
         recorder = Recorder(getattr(module, name))
@@ -161,7 +165,8 @@ def main() -> None:
             call()
         for args, kwargs in recorder.launched:
             given = dict(zip(recorder.kernel.arg_names, args, strict=False)) | kwargs
-            print(f"{number}:{module.__name__}{name}", compiled(recorder.kernel, given, capability))
+            size = compiled(recorder.kernel, given, capability)
+            print(capability, f"{number}:{module.__name__}{name}", size)
 
 
 if __name__ == "__main__":
