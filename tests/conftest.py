@@ -1,6 +1,7 @@
 """Fixtures that several packages' tests share, and what tests may start."""
 
 import contextlib
+import gc
 import logging
 import multiprocessing.process
 import os
@@ -41,6 +42,9 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 # threads that wait for each other spin, and on a busy machine that costs more than they bring
 torch.set_num_threads(1)
 
+# to look through all that torch and Ray have made takes a third of a second: seldom, then
+gc.set_threshold(5000)
+
 # on a busy machine an example takes any time, which says nothing about the code
 hypothesis.settings.register_profile("any machine", deadline=None)
 hypothesis.settings.load_profile("any machine")
@@ -57,6 +61,17 @@ RAY_ATTEMPTS = 3
 TOLD_CPU_S = 1.0
 LIMIT_CPU_S = 8.0
 LONG = ("medium", "processes", "cluster", "slow")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection():
+    """Keep what is imported and collected, which lives to the end, from the garbage collector."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 @pytest.hookimpl(tryfirst=True)

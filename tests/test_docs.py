@@ -12,7 +12,7 @@ import ray
 from job import transcribe
 from job.options import parser_of
 from job.settings.checks import check
-from job.settings.cli import parse, parser
+from job.settings.cli import config_of, parse
 from job.settings.commands import command_of
 from job.settings.config import Config
 from job.settings.reference.config import FREEZES, NOT_USED, REFUSED, SAME
@@ -76,8 +76,8 @@ def parsed(arguments: list[str], module: str = "", own: Path = DEMO) -> Config:
         if word == "C" or (word.endswith(".yaml") and not (ROOT / word).exists())
     }
     own_parser = WITH_OPTIONS.get(module)
-    made = own_parser.command_line() if own_parser else parser(module, "")
-    return parse(made, [str(own) if word in files else word for word in arguments])[0]
+    words = [str(own) if word in files else word for word in arguments]
+    return parse(own_parser.command_line(), words)[0] if own_parser else config_of(words)
 
 
 def test_the_configuration_page_is_current():

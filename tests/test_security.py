@@ -21,7 +21,7 @@ from data.files import has_credentials, stays_below
 from data.plan.epoch_plan import Position
 from data.shards.manifest import ManifestError, read_manifest
 from data.stream.spec import StreamSpec
-from job.settings.cli import parse, parser, read_config
+from job.settings.cli import config_of, read_config
 from job.settings.config import Config, RunSettings
 from job.settings.paths import run_folder
 from job.train import main
@@ -236,7 +236,7 @@ def test_uris_with_passwords_are_refused_by_key_alone(uri, tmp_path):
     assert has_credentials(uri)
     key = KEYS[WITH_SECRETS.index(uri) % len(KEYS)]
     with pytest.raises(ValueError, match=key) as caught:
-        parse(parser("test", ""), [f"--{key}", uri])
+        config_of([f"--{key}", uri])
     assert SECRET not in str(caught.value)
     (tmp_path / "mine.yaml").write_text(json.dumps({"data": {"transcript": uri}}))
     with pytest.raises(ValueError, match=r"data\.transcript"):
@@ -262,5 +262,5 @@ def test_uris_with_passwords_are_refused_by_key_alone(uri, tmp_path):
 )
 def test_other_uris_are_taken(uri):
     assert not has_credentials(uri)
-    read = parse(parser("test", ""), ["--data.shards", uri])[0]
+    read = config_of(["--data.shards", uri])
     assert read == replace(Config(), data=replace(read.data, shards=uri))

@@ -13,7 +13,7 @@ import torch
 
 from benchmarks.step import synthetic_batch
 from data.plan.epoch_plan import Position
-from job.settings.cli import parse, parser
+from job.settings.cli import config_of
 from trainable.hardware import set_up_torch
 from trainable.learning.state import TrainState, build_networks
 from trainable.learning.step import TrainingStep
@@ -26,7 +26,7 @@ def trace(steps: int, overrides: list[str]) -> list[dict[str, str]]:
     """Return every scalar of every step as a hexadecimal float, and last the parameters' digest."""
     changes = ["train.micro_batches_per_step=1", *overrides]
     argv = ["--config", str(DEMO), *(f"--{change}" for change in changes)]
-    cfg, _ = parse(parser("trace", ""), argv)
+    cfg = config_of(argv)
     set_up_torch(cfg.train, 1, torch.device("cpu"))
     slm = load_slm(cfg.model.slm, cfg.data.sampling_rate)
     nets = build_networks(cfg.model, cfg.train, cfg.data, slm)

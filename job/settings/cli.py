@@ -107,9 +107,14 @@ def parse(made: ArgumentParser, argv: Sequence[str]) -> tuple[Config, Namespace]
     """
     words = _with_content_of_files(argv)
     try:
-        args = made.instantiate_classes(made.parse_args(words))
+        # the dataclasses have the keys' defaults, and to parse these takes most of the time
+        args = made.instantiate_classes(made.parse_args(words, defaults=False))
     except ArgumentError as error:
         raise ValueError(_in_one_line(str(error), made)) from error
+    for option in made._actions:
+        is_own = "." not in option.dest and option.default != argparse.SUPPRESS
+        if is_own and option.dest not in args:
+            args[option.dest] = option.default
     return _config(args), args
 
 
@@ -182,7 +187,7 @@ def overridden(config: Config, values: Mapping[str, object]) -> Config:
 
     made = _of_configurations()
     try:
-        return _config(made.instantiate_classes(made.parse_object(content)))
+        return _config(made.instantiate_classes(made.parse_object(content, defaults=False)))
     except ArgumentError as error:
         raise ValueError(_in_one_line(str(error), made)) from error
 
@@ -226,13 +231,21 @@ def _texts(value: object) -> Iterator[str]:
             yield from _texts(part)
 
 
+def config_of(argv: Sequence[str]) -> Config:
+    """Return the configuration of arguments that are nothing but its keys.
+
+    Raises: see `parse`.
+    """
+    return parse(_of_configurations(), argv)[0]
+
+
 def read_config(path: str | Path) -> Config:
     """Read the configuration of a YAML file, such as a checkpoint's config.yaml.
 
     Raises:
         ValueError: an unknown key or a value of the wrong type; names it.
     """
-    return parse(_of_configurations(), ["--config", str(path)])[0]
+    return config_of(["--config", str(path)])
 
 
 def read_saved_config(path: str | Path) -> Config:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from job.options.submit import command_line
 from job.reports.console import console, is_live
-from job.settings.cli import parse, parser
+from job.settings.cli import config_of
 from job.settings.commands import COMMANDS, HELP
 from job.settings.keys import did_you_mean
 from job.submit.client import connect, submitted
@@ -113,7 +113,7 @@ def ranking_of(module: str, arguments: Sequence[str]) -> CheckpointConfig | None
     """
     if module != "job.train" or HELP & set(arguments) or not is_live(console()):
         return None
-    return parse(parser("python -m job.train", ""), arguments)[0].train.checkpoint
+    return config_of(arguments).train.checkpoint
 
 
 def check_module(module: str) -> None:

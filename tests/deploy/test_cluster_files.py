@@ -22,7 +22,7 @@ from benchmarks.padding import plan, synthetic
 from benchmarks.scaling import SIGMA, costs
 from benchmarks.scaling import shipped as shipped_speed_ups
 from data.settings.plan import PlanConfig
-from job.settings.cli import parse, parser
+from job.settings.cli import config_of
 from job.settings.config import Config, ScalingSettings
 from tests.test_house import ROOT
 from tools.local_cluster import FAST_HEALTH_CHECK
@@ -54,7 +54,7 @@ def preset() -> Config:
     presets = (
         part for name in ("base", "cluster") for part in ("--config", f"job/presets/{name}.yaml")
     )
-    return parse(parser("test", ""), list(presets))[0]
+    return config_of(list(presets))
 
 
 def pods(name: str) -> dict[str, dict[str, Any]]:

@@ -1,6 +1,7 @@
 """Commands run as users run them: as processes, on Ray clusters of their own."""
 
 import contextlib
+import functools
 import io
 import json
 import os
@@ -17,7 +18,8 @@ from unittest import mock
 
 import pytest
 
-from job.settings.cli import parse, parser
+from job.settings import cli
+from job.settings.commands import command_of
 from tests.conftest import torch_switches_kept
 from tests.flaky import Flaky, flaky_bucket
 
@@ -112,6 +114,23 @@ def command(environment) -> Command:
     return Command(environment)
 
 
+def parser_of(program: str, description: str) -> cli.ConfigParser:
+    """A command's parser; one of the configuration's keys alone is kept: to make it takes 50 ms."""
+    command = command_of(program.removeprefix("python -m "))
+    if command is None or not command.is_configured:
+        return PARSER(program, description)
+    return kept_parser(program, description, sys.argv[0])
+
+
+PARSER = cli.parser
+
+
+@functools.cache
+def kept_parser(program: str, description: str, called: str) -> cli.ConfigParser:
+    """The parser of a command that was called by a name, which its help shows."""
+    return PARSER(program, description)
+
+
 @pytest.fixture(scope="session")
 def call(environment) -> Callable[..., subprocess.CompletedProcess]:
     """`python -m MODULE ...` in this process, which has its imports already."""
@@ -121,6 +140,7 @@ def call(environment) -> Callable[..., subprocess.CompletedProcess]:
         with (
             mock.patch.dict(os.environ, environment),
             mock.patch.object(sys, "argv", [module, *map(str, argv)]),
+            mock.patch.object(cli, "parser", parser_of),
             contextlib.chdir(ROOT),
             contextlib.redirect_stdout(said),
             contextlib.redirect_stderr(errors),
@@ -183,7 +203,7 @@ def observed(ray_shared, shards, tmp_path_factory) -> "Observed":
     }
     folder = tmp_path_factory.mktemp("observed")
     ray_shared.have(dashboard=True)
-    cfg, _ = parse(parser("python -m job.train", ""), arguments(shards, folder / "runs", **options))
+    cfg = cli.config_of(arguments(shards, folder / "runs", **options))
     return observe(cfg, folder, ray_shared.dashboard)
 
 

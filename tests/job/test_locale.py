@@ -35,7 +35,8 @@ def env(request, tmp_path_factory) -> dict[str, str]:
         pytest.skip(f"localedef cannot make it: {made.stderr}")
     # neither of Python's own ways to UTF-8
     off = {"PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
-    return off | {"LOCPATH": str(folder), "LC_ALL": request.param}
+    # one thread, as two spin while they wait for each other
+    return off | {"LOCPATH": str(folder), "LC_ALL": request.param, "OMP_NUM_THREADS": "1"}
 
 
 def encoding_of(env: dict[str, str]) -> str:

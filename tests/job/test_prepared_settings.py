@@ -14,7 +14,7 @@ import job.train
 from data.plan.epoch_plan import Position
 from data.shards.manifest import read_manifest
 from job.settings.checks import trainable_manifest
-from job.settings.cli import parse, parser, to_yaml
+from job.settings.cli import config_of, to_yaml
 from job.settings.paths import with_absolute_paths
 from tests.data.corpus.without_ray import without_ray, write_sound
 from tests.job.conftest import DEMO, overrides
@@ -63,7 +63,7 @@ def commands(call, monkeypatch):
 def configuration(folder: Path, **options: object):
     base = {"data__transcript": folder / "esd.jsonl", "data__shards": folder / "shards"}
     argv = ["--config", str(DEMO), *overrides(**base | options)]
-    return with_absolute_paths(parse(parser("test", "test"), argv)[0])
+    return with_absolute_paths(config_of(argv))
 
 
 @pytest.fixture(scope="module")

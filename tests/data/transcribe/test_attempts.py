@@ -1,6 +1,7 @@
 """A recording or slice that ends its process is tried twice, and then told of."""
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -23,6 +24,17 @@ from data.transcribe.records.listing import Source
 from data.transcribe.work import of_hearing
 from tests.data.corpus.without_ray import write_sound
 
+# an actor of a run, which Ray starts again after each death
+PROGRAM = """
+import os
+from tests.data.transcribe.test_attempts import *
+for _ in range(3):
+    if os.fork() == 0:
+        work(sys.argv[1], Path(sys.argv[2]))
+        sys.stdout.flush()
+        os._exit(0)
+    print("status", os.waitstatus_to_exitcode(os.wait()[1]), flush=True)
+"""
 HEARS = """
 import json, sys
 for path in open(sys.argv[1]):
@@ -92,14 +104,12 @@ def test_a_recording_that_never_ends_is_ended_twice_and_told_of(tmp_path, actor,
     for number, name in enumerate(("a.wav", "b.wav", "c.wav")):
         write_sound(tmp_path / name, number, 1.0)
     (tmp_path / "hears").write_text(HEARS, encoding="utf-8")
-    program = (
-        f"from tests.data.transcribe.test_attempts import *; work({actor!r}, Path(sys.argv[1]))"
-    )
-    command = [sys.executable, "-c", program, str(tmp_path)]
-    for _ in range(2):  # as Ray starts an actor again
-        assert subprocess.run(command, check=False).returncode == -signal.SIGALRM
+    command = [sys.executable, "-c", PROGRAM, actor, str(tmp_path)]
     done = subprocess.run(command, capture_output=True, check=True, encoding="utf-8")
-    found = [json.loads(line) for line in done.stdout.splitlines()]
+    *died, last = re.findall(r"^status (.*)$", done.stdout, re.MULTILINE)
+    assert [*map(int, died)] == [-signal.SIGALRM] * 2
+    assert last == "0", done.stderr
+    found = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
     assert len(found) == results
     problems = [(each.get("heard") or each["cut"])["problem"] for each in found]
     (problem,) = filter(None, problems)

@@ -21,7 +21,7 @@ from job.reports.console import stage, starting, table
 from job.reports.forwarded import listen
 from job.reports.outcome import summary
 from job.reports.progress import Scores, Step, clock, follow, two_lines
-from job.settings.cli import parse, parser
+from job.settings.cli import config_of
 from tests.job.conftest import DEMO
 from tests.job.reports.terminal import GOLDEN, RECORDED, assert_golden, terminal
 from trainable.config import CheckpointConfig
@@ -45,7 +45,7 @@ SPACE = {
 @pytest.fixture
 def cfg(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    return parse(parser("test", ""), ["--config", str(DEMO)])[0]
+    return config_of(["--config", str(DEMO)])
 
 
 def show_training(log: Path) -> None:

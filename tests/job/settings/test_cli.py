@@ -1,7 +1,7 @@
 """Configuration and command lines: presets load, overrides win, mistakes are named."""
 
 import sys
-from dataclasses import replace
+from dataclasses import is_dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -10,7 +10,7 @@ import pytest
 
 from data.files import keep_trying, read_file
 from job.settings.checks import check
-from job.settings.cli import overridden, parse, parser, read_config, run, to_yaml
+from job.settings.cli import config_of, overridden, read_config, run, to_yaml
 from job.settings.config import Config, ScalingSettings
 from job.settings.paths import with_absolute_paths
 
@@ -18,7 +18,17 @@ PRESETS = sorted((Path(__file__).parents[3] / "job/presets").glob("*.yaml"))
 
 
 def cfg(*argv: str) -> Config:
-    return parse(parser("test", ""), argv)[0]
+    return config_of(argv)
+
+
+def test_a_section_given_in_part_has_the_defaults_that_it_has_otherwise():
+    def check_sections(of: object) -> None:
+        for section in (value for value in vars(of).values() if is_dataclass(value)):
+            assert section == type(section)()
+            check_sections(section)
+
+    check_sections(Config())
+    assert cfg("--train.clip_norm.g", "500") == overridden(Config(), {"train.clip_norm.g": 500})
 
 
 @pytest.mark.parametrize("preset", PRESETS, ids=lambda p: p.stem)

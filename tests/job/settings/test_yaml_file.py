@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from job.settings.cli import parse, parser, read_config
+from job.settings.cli import config_of, read_config
 
 REFUSED = {
     "train: 5": ":1: the section train is 5: give it keys",
@@ -62,7 +62,7 @@ def test_other_encodings_are_named(content, named, tmp_path):
 def test_a_file_without_settings_changes_nothing(text, tmp_path):
     file = tmp_path / "own.yaml"
     file.write_text(text, encoding="utf-8")
-    assert read_config(file) == parse(parser("test", ""), [])[0]
+    assert read_config(file) == config_of([])
 
 
 def test_text_stays_as_it_was_written(tmp_path):
@@ -117,7 +117,7 @@ def test_an_anchor_gives_its_keys_to_another_section(tmp_path):
 )
 def test_a_command_line_is_refused_in_one_line(argv, line):
     with pytest.raises(ValueError) as refused:
-        parse(parser("test", ""), argv)
+        config_of(argv)
     assert "\n" not in str(refused.value)
     assert line in str(refused.value)
 
@@ -126,4 +126,4 @@ def test_files_of_any_name_are_read(tmp_path):
     for name in ("a b [v2].yaml", "我的.yaml", "{x}*.yaml", "100%#.yaml"):
         file = Path(tmp_path, name)
         file.write_text("train: {seed: 7}\n", encoding="utf-8")
-        assert parse(parser("test", ""), [f"--config={file}"])[0].train.seed == 7
+        assert config_of([f"--config={file}"]).train.seed == 7

@@ -1,9 +1,11 @@
 """Starting from other weights, and handing ours on: what is taken over, reported, and refused."""
 
+import functools
 import json
 import os
 import pickle
 from dataclasses import replace
+from pathlib import Path
 
 import fsspec
 import pytest
@@ -140,6 +142,26 @@ def saved(folder, cfg, state):
     return folder
 
 
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """Configuration, state and checkpoint of a trained network; read only."""
+    cfg, state = trained_state()
+    return cfg, state, saved(tmp_path_factory.mktemp("trained") / "checkpoint", cfg, state)
+
+
+@pytest.fixture(scope="module")
+def exported(trained, tmp_path_factory):
+    """Export the checkpoint of `trained` in a form, each once; read only."""
+
+    @functools.cache
+    def folder_of(form: str) -> Path:
+        out = tmp_path_factory.mktemp("exported") / "out"
+        export(trained[2], str(out), form)
+        return out
+
+    return folder_of
+
+
 def all_tensors(state) -> dict[str, torch.Tensor]:
     found = {}
     for name, net in state.nets.items():
@@ -155,23 +177,31 @@ def assert_same(a, b) -> None:
     assert [key for key in a if not torch.equal(a[key], b[key])] == []
 
 
-@pytest.mark.medium
-@pytest.mark.parametrize("source", ["run/best", "{}/run/best", "run", "run/checkpoint_000000010"])
-def test_a_run_and_its_checkpoints(source, tmp_path, monkeypatch):
-    states = {}
+@pytest.fixture(scope="module")
+def run_of_three(tmp_path_factory):
+    """A folder with a run of three checkpoints, and step -> digest of each; read only."""
+    folder_of_runs, digests = tmp_path_factory.mktemp("runs"), {}
     for step, score in ((5, 3.0), (10, 2.0), (15, 4.0)):
         cfg = tiny_config(seed=step)
-        states[step] = tiny_state(cfg)
-        folder = tmp_path / f"run/checkpoint_{step:09d}"
+        state = tiny_state(cfg)
+        digests[step] = state.digest()
+        folder = folder_of_runs / f"run/checkpoint_{step:09d}"
         folder.mkdir(parents=True)
         info = CheckpointInfo(
             Position(step), "digest", "code", {}, {"Ann": 0}, 1, {"eval/mel": score}
         )
-        save_checkpoint(folder, states[step], info, to_yaml(cfg))
-    monkeypatch.chdir(tmp_path)  # `run/best` could be a name on the hub, too
+        save_checkpoint(folder, state, info, to_yaml(cfg))
+    return folder_of_runs, digests
+
+
+@pytest.mark.medium
+@pytest.mark.parametrize("source", ["run/best", "{}/run/best", "run", "run/checkpoint_000000010"])
+def test_a_run_and_its_checkpoints(source, run_of_three, monkeypatch):
+    folder, digests = run_of_three
+    monkeypatch.chdir(folder)  # `run/best` could be a name on the hub, too
     mine = tiny_state(tiny_config(seed=1))
-    warm_start(source.format(tmp_path), mine.nets)
-    assert mine.digest() == states[15 if source == "run" else 10].digest()
+    warm_start(source.format(folder), mine.nets)
+    assert mine.digest() == digests[15 if source == "run" else 10]
 
 
 @pytest.mark.medium
@@ -251,11 +281,10 @@ def test_a_discriminator_that_the_reference_wrote_with_spectral_norm(tmp_path):
 
 
 @pytest.mark.medium
-def test_an_exported_file_is_the_references(tmp_path):
+def test_an_exported_file_is_the_references(trained, exported):
     """It loads with weights_only, has the reference's keys, and its AdamW takes the state."""
-    cfg, state = trained_state()
-    out = tmp_path / "out"
-    export(saved(tmp_path / "checkpoint", cfg, state), str(out), "reference")
+    cfg, state, _ = trained
+    out = exported("reference")
     for name, prefix in prefixes().items():
         content = torch.load(out / f"{prefix}_1.pth", weights_only=True)
         assert content.keys() == {"model", "iteration", "optimizer", "learning_rate"}
@@ -293,9 +322,8 @@ OTHERS = {"slm", "n_layers_q", "use_spectral_norm", "use_duration_discriminator"
 
 
 @pytest.mark.medium
-def test_nothing_is_overwritten_by_an_export(tmp_path):
-    cfg, state = trained_state()
-    folder = saved(tmp_path / "checkpoint", cfg, state)
+def test_nothing_is_overwritten_by_an_export(trained, tmp_path):
+    _, _, folder = trained
     out = tmp_path / "out"
     assert [
         path.rpartition("/")[2] for path in export(folder, str(out), "reference", ["g"], False)
@@ -392,8 +420,9 @@ def test_files_of_early_versions_lack_projections(tmp_path):
     extra = {"enc_p.emo_proj.weight": torch.ones(3)}
     publish(tmp_path, "G_0.pth", published, **dict.fromkeys(missing), **extra)
     report = warm_start(str(tmp_path), {"g": mine}).report
+    given = published.state_dict()
     for key, value in mine.state_dict().items():
-        expected = torch.zeros_like(value) if key in missing else published.state_dict()[key]
+        expected = torch.zeros_like(value) if key in missing else given[key]
         assert torch.equal(value, expected), key
     assert all(
         f"G_0.pth: {key} is set to zero, so that the voice speaks as it did before it had one"
@@ -529,14 +558,11 @@ OLD, NEW = {"Ann": 0, "Bo": 1}, {"Abe": 0, "Ann": 1, "Bo": 2, "Cy": 3}
 
 @pytest.mark.medium
 @pytest.mark.parametrize("source", ["checkpoint", "reference", "safetensors", "memory"])
-def test_speakers_are_matched_by_name(source, tmp_path):
+def test_speakers_are_matched_by_name(source, trained, exported):
     """From a run, from what it exports, and from a URI: whose names stand in config.json."""
-    cfg, state = trained_state()
-    folder = saved(tmp_path / "checkpoint", cfg, state)  # of OLD
+    _, state, folder = trained  # of OLD
     if source != "checkpoint":
-        form = "reference" if source == "memory" else source
-        export(folder, str(tmp_path / "out"), form)
-        folder = tmp_path / "out"
+        folder = exported("reference" if source == "memory" else source)
     if source == "memory":
         fsspec.filesystem("memory").put(f"{folder}/", "/named/", recursive=True)
         folder = "memory://named"
@@ -561,9 +587,8 @@ def test_speakers_are_matched_by_name(source, tmp_path):
 
 
 @pytest.mark.medium
-def test_speakers_that_are_left_out_are_named(tmp_path):
-    cfg, state = trained_state()
-    folder = saved(tmp_path / "checkpoint", cfg, state)
+def test_speakers_that_are_left_out_are_named(trained):
+    _, state, folder = trained
     mine = tiny_state(tiny_config(seed=1))
     report = "\n".join(warm_start(str(folder), mine.nets, speakers={"Bo": 0}).report)
     assert torch.equal(mine.nets["g"].emb_g.weight[0], state.nets["g"].emb_g.weight[1])
