@@ -2,7 +2,8 @@
 
 To import torch and transformers takes four CPU seconds, more than most of what workers do in tests.
 This is the way of Python's own `forkserver`, for processes that Ray starts: `sitecustomize.py`
-beside this module hands them over. Ray itself is imported after the fork: a worker reads its own environment.
+beside this module hands them over. Ray itself is imported after the fork: a worker reads its own
+environment.
 
     python -m tests.forked.server SOCKET
 """
