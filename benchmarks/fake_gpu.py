@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import fields, replace
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
@@ -73,9 +74,9 @@ def fake_gpu(
                 cached.cache_clear()
 
 
-def fake(tensor: Tensor) -> Tensor:
-    """Return a fake tensor of the same shape, strides and type on the fake GPU."""
-    return torch.empty_strided(tensor.size(), tensor.stride(), dtype=tensor.dtype, device=CUDA)
+def fake(tensor: Tensor, device: torch.device = CUDA) -> Tensor:
+    """Return a fake tensor of the same shape, strides and type, by default on the fake GPU."""
+    return torch.empty_strided(tensor.size(), tensor.stride(), dtype=tensor.dtype, device=device)
 
 
 def fake_batch(batch: TtsBatch) -> TtsBatch:
@@ -93,8 +94,17 @@ def fake_batch(batch: TtsBatch) -> TtsBatch:
     return replace(batch, rows=rows, **moved)
 
 
-def fake_state(train: TrainConfig, model: ModelConfig, data: DataConfig) -> TrainState:
-    """Return networks and a WavLM of base-plus size on the fake GPU; inside `fake_gpu`."""
+def fake_state(
+    train: TrainConfig, model: ModelConfig, data: DataConfig, device: torch.device = CUDA
+) -> TrainState:
+    """Return networks and a WavLM of base-plus size; inside `fake_gpu`, or a fake mode for a CPU.
+
+    Args:
+        train: hyper-parameters.
+        model: sizes of the networks.
+        data: parameters of the STFT.
+        device: where they say that they lie.
+    """
     with unset_fake_temporarily():
         with torch.device("meta"):  # without values, in no time
             wavlm = WavLMModel(WavLMConfig())
@@ -103,7 +113,7 @@ def fake_state(train: TrainConfig, model: ModelConfig, data: DataConfig) -> Trai
             nets = build_networks(model, train, data, slm)
         slm.store_as(AUTOCAST_TYPES[train.precision])
     for net in (slm, *nets.values()):
-        net._apply(fake)
+        net._apply(partial(fake, device=device))
     # fake weights cannot change their type in place, and have it already
     with patch.object(slm, "store_as"):
         return TrainState(nets, slm, model, train)

@@ -22,8 +22,8 @@ import numpy as np
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
-from transformers import WavLMConfig, WavLMModel
 
+from benchmarks.fake_gpu import fake_state
 from benchmarks.padding import synthetic
 from data.audio import spectrogram
 from data.config import DataConfig
@@ -35,9 +35,7 @@ from job.reports.console import table
 from job.settings.cli import read_config
 from trainable.config import TrainConfig
 from trainable.learning.rehearsal import Rehearsal, Shape, made_up
-from trainable.learning.state import TrainState, build_networks
 from trainable.model_config import ModelConfig
-from trainable.networks.wavlm import WavLMFeatures
 
 KEPT = 10_000  # plans in cuDNN's cache, unless TORCH_CUDNN_V8_API_LRU_CACHE_LIMIT says otherwise
 WINDOWS = ((0, 200), (200, 1000), (1000, 5000), (5000, 9000))
@@ -46,6 +44,7 @@ BASE_PRESET = Path("job/presets/base.yaml")
 SPREAD = 0.4  # of the durations, as benchmarks.padding
 BASE: Shape = (2, 40, 21)
 LARGER: Shape = (3, 56, 277)
+CPU = torch.device("cpu")
 Plan = tuple[Hashable, ...]
 
 
@@ -128,21 +127,18 @@ def without_values(model: ModelConfig, train: TrainConfig, data: DataConfig) -> 
         patch("data.audio.spectrogram._mel_basis", spectrogram._mel_basis.__wrapped__),
         FakeTensorMode(allow_non_fake_inputs=True),
     ):
-        slm = WavLMFeatures(WavLMModel(WavLMConfig()), data.sampling_rate)
-        state = TrainState(build_networks(model, train, data, slm), slm, model, train)
-        yield Rehearsal(state, train, data)
+        yield Rehearsal(fake_state(train, model, data, CPU), train, data)
 
 
 def run_without_values(
     model: ModelConfig, train: TrainConfig, data: DataConfig, shapes: Iterable[Shape]
 ) -> list[list[tuple[Plan, tuple[int, ...]]]]:
     """Return the convolutions of a step for each shape of a micro-batch, as a GPU runs them."""
-    device = torch.device("cpu")
     found = []
     with without_values(model, train, data) as step:
         for shape in shapes:
             with Convolutions() as seen:
-                step([(0, made_up(shape, model.bert_channels, data, device))])
+                step([(0, made_up(shape, model.bert_channels, data, CPU))])
             found.append(seen.calls)
     return found
 
