@@ -193,7 +193,10 @@ def torch_switches_kept() -> Iterator[None]:
     if torch.get_num_threads() != threads:
         torch.set_num_threads(threads)
     torch.set_float32_matmul_precision(precision)
-    torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
+    found = torch.are_deterministic_algorithms_enabled()
+    if (found, torch.is_deterministic_algorithms_warn_only_enabled()) != (deterministic, warn_only):
+        # which imports torch's compiler
+        torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
     torch.utils.deterministic.fill_uninitialized_memory = filled
 
 

@@ -111,11 +111,7 @@ def parse(made: ArgumentParser, argv: Sequence[str]) -> tuple[Config, Namespace]
         args = made.instantiate_classes(made.parse_args(words, defaults=False))
     except ArgumentError as error:
         raise ValueError(_in_one_line(str(error), made)) from error
-    for option in made._actions:
-        is_own = "." not in option.dest and option.default != argparse.SUPPRESS
-        if is_own and option.dest not in args:
-            args[option.dest] = option.default
-    return _config(args), args
+    return _config(args, made), args
 
 
 def _with_content_of_files(argv: Sequence[str]) -> list[str]:
@@ -185,9 +181,14 @@ def overridden(config: Config, values: Mapping[str, object]) -> Config:
             raise ValueError(unknown(key))
         assign(content, key, value)
 
+    return _of_content(content)
+
+
+def _of_content(content: dict[str, Any]) -> Config:
+    """Return the configuration of sections and keys."""
     made = _of_configurations()
     try:
-        return _config(made.instantiate_classes(made.parse_object(content, defaults=False)))
+        return _config(made.instantiate_classes(made.parse_object(content, defaults=False)), made)
     except ArgumentError as error:
         raise ValueError(_in_one_line(str(error), made)) from error
 
@@ -198,8 +199,15 @@ def _of_configurations() -> ArgumentParser:
     return parser("config", "")
 
 
-def _config(args: Namespace) -> Config:
-    """Return the configuration among parsed arguments; refuse one that holds passwords."""
+def _config(args: Namespace, made: ArgumentParser) -> Config:
+    """Return the configuration among parsed arguments; refuse one that holds passwords.
+
+    Sections and options that were not given are added to the arguments.
+    """
+    for option in made._actions:
+        is_key = "." in option.dest
+        if not is_key and option.default != argparse.SUPPRESS and option.dest not in args:
+            args[option.dest] = option.default
     cfg = Config(**{field.name: args[field.name] for field in fields(Config)})
     for key, value in flat(asdict(cfg)).items():
         for text in _texts(value):
@@ -245,7 +253,7 @@ def read_config(path: str | Path) -> Config:
     Raises:
         ValueError: an unknown key or a value of the wrong type; names it.
     """
-    return config_of(["--config", str(path)])
+    return _of_content(_content_of(str(path)))
 
 
 def read_saved_config(path: str | Path) -> Config:
@@ -255,8 +263,9 @@ def read_saved_config(path: str | Path) -> Config:
 
     Raises: see `read_config`.
     """
-    cfg = read_config(path)
-    if "text" in read_yaml(str(path)).get("data", {}):
+    content = _content_of(str(path))
+    cfg = _of_content(content)
+    if "text" in content.get("data", {}):
         return cfg
     return replace(cfg, data=replace(cfg.data, text=TextConfig(normaliser="reference")))
 

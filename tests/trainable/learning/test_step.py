@@ -1,10 +1,12 @@
 """The training step: what it computes, how often, and that the number of workers is no matter."""
 
 import copy
+import functools
 import hashlib
 import os
 import socket
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import fields, replace
 from datetime import timedelta
 from functools import partial
@@ -19,6 +21,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from data.plan.costs import shares
 from data.plan.epoch_plan import Position
+from job.settings.config import Config
 from tests.processes import run_in_processes
 from tests.reference.rule import fill
 from tests.tiny import tiny_batch, tiny_config, tiny_state
@@ -78,10 +81,6 @@ def worker(rank: int, world_size: int, port: int, work, cfg, box: str) -> None:
     dist.destroy_process_group()
 
 
-def spread(cfg, world_size: int, tmp_path) -> list[dict]:
-    return spread_of(train, cfg, world_size, tmp_path)
-
-
 def spread_of(work, cfg, world_size: int, tmp_path) -> list:
     """What `work(cfg, rank, world_size)` returns in each process of a group."""
     with socket.socket() as s:
@@ -91,12 +90,57 @@ def spread_of(work, cfg, world_size: int, tmp_path) -> list:
     return [torch.load(tmp_path / f"{r}.pt") for r in range(world_size)]
 
 
+def with_spectral_norm(**train_):
+    cfg = tiny_config(reduction="fast", **train_)
+    return replace(cfg, model=replace(cfg.model, use_spectral_norm=True))
+
+
+def joining(reduction: str) -> Config:
+    """Discriminators take part from the second step on."""
+    ramp = LossRamp(steps=4, kl=0.1)
+    return tiny_config(
+        reduction=reduction, micro_batches_per_step=G, adversarial_from_step=1, loss_ramp=ramp
+    )
+
+
+EXACT, FAST = (tiny_config(reduction=name, micro_batches_per_step=G) for name in ("exact", "fast"))
+BF16 = replace(FAST, train=replace(FAST.train, ddp_gradients="bf16"))
+SPECTRAL = with_spectral_norm(micro_batches_per_step=G)
+# number of workers -> what they train, one after the other
+TRAINED = {
+    2: {
+        "exact": EXACT,
+        "fp32": FAST,
+        "joining exact": joining("exact"),
+        "joining fast": joining("fast"),
+    },
+    3: {"exact": EXACT, "fp32": FAST, "bf16": BF16, "spectral": SPECTRAL},
+    4: {"exact": EXACT},
+}
+
+
+def train_each(cfgs: dict[str, Config], rank: int, world_size: int) -> dict[str, dict]:
+    return {name: train(cfg, rank, world_size) for name, cfg in cfgs.items()}
+
+
+@pytest.fixture(scope="module")
+def spread(tmp_path_factory) -> Callable[[int, str], list[dict]]:
+    """What each of a number of workers has trained, by its name in TRAINED; each group is one."""
+
+    @functools.cache
+    def groups(world_size: int) -> list[dict[str, dict]]:
+        folder = tmp_path_factory.mktemp("group")
+        return spread_of(train_each, TRAINED[world_size], world_size, folder)
+
+    return lambda world_size, name: [results[name] for results in groups(world_size)]
+
+
 @pytest.fixture(scope="module")
 def alone() -> dict[str, dict]:
     threads = torch.get_num_threads()
     results = {
-        reduction: train(tiny_config(reduction=reduction, micro_batches_per_step=G), 0, 1)
-        for reduction in ("fast", "exact")
+        "fast": train(FAST, 0, 1),
+        "exact": train(EXACT, 0, 1),
     }
     torch.set_num_threads(threads)
     return results
@@ -104,8 +148,8 @@ def alone() -> dict[str, dict]:
 
 @pytest.mark.processes
 @pytest.mark.parametrize("world_size", [2, 3, 4])
-def test_exact_gives_the_same_bits_for_any_number_of_workers(world_size, alone, tmp_path):
-    results = spread(tiny_config(reduction="exact", micro_batches_per_step=G), world_size, tmp_path)
+def test_exact_gives_the_same_bits_for_any_number_of_workers(world_size, alone, spread):
+    results = spread(world_size, "exact")
     assert {r["digest"] for r in results} == {alone["exact"]["digest"]}
     for result in results:
         assert [{k: str(v) for k, v in line.items()} for line in result["trace"]] == [
@@ -118,10 +162,9 @@ def test_exact_gives_the_same_bits_for_any_number_of_workers(world_size, alone, 
     ("world_size", "gradients", "within"), [(2, "fp32", 1e-5), (3, "fp32", 1e-5), (3, "bf16", 2e-2)]
 )
 def test_fast_agrees_to_rounding_and_keeps_the_workers_equal(
-    world_size, gradients, within, alone, tmp_path
+    world_size, gradients, within, alone, spread
 ):
-    cfg = tiny_config(reduction="fast", micro_batches_per_step=G, ddp_gradients=gradients)
-    results = spread(cfg, world_size, tmp_path)
+    results = spread(world_size, gradients)
     assert len({r["digest"] for r in results}) == 1
     first, expected = results[0]["trace"][0], alone["fast"]["trace"][0]
     for tag, value in expected.items():
@@ -131,15 +174,10 @@ def test_fast_agrees_to_rounding_and_keeps_the_workers_equal(
     assert rounded == (gradients == "bf16")
 
 
-def with_spectral_norm(**train_):
-    cfg = tiny_config(reduction="fast", **train_)
-    return replace(cfg, model=replace(cfg.model, use_spectral_norm=True))
-
-
 @pytest.mark.processes
-def test_spectral_norm_keeps_workers_of_unequal_shares_equal(tmp_path):
+def test_spectral_norm_keeps_workers_of_unequal_shares_equal(spread):
     """Its buffers change with every forward pass, and three workers have 2, 1 and 1 of these."""
-    results = spread(with_spectral_norm(micro_batches_per_step=G), 3, tmp_path)
+    results = spread(3, "spectral")
     assert len({r["digest"] for r in results}) == 1
 
 
@@ -403,17 +441,13 @@ def test_a_network_may_have_a_learning_rate_of_its_own():
 
 @pytest.mark.processes
 @pytest.mark.parametrize("reduction", ["fast", "exact"])
-def test_workers_stay_equal_when_discriminators_join(reduction, tmp_path):
+def test_workers_stay_equal_when_discriminators_join(reduction, spread):
     """The second step is the first with discriminators; exact has the bits of a single worker."""
-    ramp = LossRamp(steps=4, kl=0.1)
-    cfg = tiny_config(
-        reduction=reduction, micro_batches_per_step=G, adversarial_from_step=1, loss_ramp=ramp
-    )
-    together = {result["digest"] for result in spread(cfg, 2, tmp_path)}
+    together = {result["digest"] for result in spread(2, f"joining {reduction}")}
     assert len(together) == 1
     if reduction == "exact":
         threads = torch.get_num_threads()
-        assert together == {train(cfg, 0, 1)["digest"]}
+        assert together == {train(joining("exact"), 0, 1)["digest"]}
         torch.set_num_threads(threads)
 
 
@@ -466,8 +500,9 @@ def digest_of(net: nn.Module) -> str:
 @pytest.mark.medium
 def test_a_weight_may_begin_at_a_fraction():
     """Over 4 steps a factor of 1/16 becomes 1, each step twice that of the step before."""
-    cfg = tiny_config(micro_batches_per_step=1, loss_ramp=LossRamp(steps=4, kl=1 / 16))
-    plain = tiny_config(micro_batches_per_step=1)
+    one = {"micro_batches_per_step": 1, "adversarial_from_step": 10}  # the generator's terms
+    cfg = tiny_config(**one, loss_ramp=LossRamp(steps=4, kl=1 / 16))
+    plain = tiny_config(**one)
     for step, factor in ((0, 1 / 16), (1, 1 / 8), (3, 1 / 2), (4, 1.0), (9, 1.0)):
         told = []
         for each in (cfg, plain):

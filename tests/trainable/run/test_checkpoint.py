@@ -43,16 +43,14 @@ def written(cfg, tmp_path_factory):
 
 
 @pytest.fixture
-def saved(written, tmp_path):
-    """The state and its checkpoint, for this test alone."""
-    state, folder = written
-    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
-    return copy.deepcopy(state), tmp_path
+def folder(written, tmp_path):
+    """A checkpoint, for this test alone."""
+    return shutil.copytree(written[1], tmp_path, dirs_exist_ok=True)
 
 
 @pytest.mark.medium
-def test_a_restored_run_continues_with_the_same_bits(cfg, saved):
-    state, folder = saved
+def test_a_restored_run_continues_with_the_same_bits(cfg, written, folder):
+    state = copy.deepcopy(written[0])
     again = tiny_state(cfg)
     assert again.digest() != state.digest()
     assert load_checkpoint(folder, again) == INFO
@@ -130,6 +128,7 @@ def test_a_discriminator_that_was_switched_off_goes_on_where_it_was(middle, cfg,
     state = tiny_state(cfg)
     one_step(state, cfg, 0)
     save_checkpoint(folders[0], state, INFO, "")
+    at_first = held(folders[0])
 
     reduction, precision = middle
     train = replace(cfg.train, reduction=reduction, precision=precision)
@@ -141,7 +140,7 @@ def test_a_discriminator_that_was_switched_off_goes_on_where_it_was(middle, cfg,
         one_step(without, off, after)
         save_checkpoint(folders[after], without, INFO, "")
         read_info(folders[after])
-        assert same(held(folders[after]), held(folders[0]))
+        assert same(held(folders[after]), at_first)
 
     again = tiny_state(cfg)
     load_checkpoint(folders[2], again)
@@ -149,7 +148,7 @@ def test_a_discriminator_that_was_switched_off_goes_on_where_it_was(middle, cfg,
     assert same(again.nets["dur"].state_dict(), state.nets["dur"].state_dict())
     assert not same(again.nets["g"].state_dict(), state.nets["g"].state_dict())
     save_checkpoint(folders[3], again, INFO, "")
-    assert same(held(folders[3]), held(folders[0]))
+    assert same(held(folders[3]), at_first)
     one_step(again, cfg, 3)
     assert not same(again.nets["dur"].state_dict(), state.nets["dur"].state_dict())
 
@@ -175,8 +174,7 @@ def test_a_parameter_that_was_frozen_keeps_its_optimizers_state(cfg, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["g.safetensors", "training.pt", "state.json", "config.yaml"])
-def test_a_flipped_byte_is_found_and_the_file_named(saved, name):
-    _, folder = saved
+def test_a_flipped_byte_is_found_and_the_file_named(folder, name):
     content = bytearray((folder / name).read_bytes())
     content[len(content) // 2] ^= 1
     (folder / name).write_bytes(content)
@@ -185,8 +183,7 @@ def test_a_flipped_byte_is_found_and_the_file_named(saved, name):
 
 
 @pytest.mark.parametrize("name", ["d.safetensors", "checksums.json"])
-def test_an_incomplete_checkpoint_is_refused(saved, name):
-    _, folder = saved
+def test_an_incomplete_checkpoint_is_refused(folder, name):
     (folder / name).unlink()
     with pytest.raises(CheckpointError, match="no complete checkpoint"):
         read_info(folder)
@@ -195,9 +192,8 @@ def test_an_incomplete_checkpoint_is_refused(saved, name):
 @pytest.mark.parametrize(
     "name", ["../../x", "/etc/hostname", "notes.txt", "g.safetensors/../x", ""]
 )
-def test_names_that_are_no_files_of_a_checkpoint_are_refused(saved, name):
+def test_names_that_are_no_files_of_a_checkpoint_are_refused(folder, name):
     """Whoever could write checksums.json shall not learn what other files hold, by their hashes."""
-    _, folder = saved
     sums = json.loads((folder / "checksums.json").read_text())
     (folder / "checksums.json").write_text(json.dumps(sums | {name: "0" * 64}))
     with pytest.raises(CheckpointError, match="no file of a checkpoint"):
@@ -205,8 +201,7 @@ def test_names_that_are_no_files_of_a_checkpoint_are_refused(saved, name):
 
 
 @pytest.mark.parametrize("content", ["[]", "{}", '{"g.safetensors": 1}', "\x00", '"x"'])
-def test_checksums_that_say_nothing_are_refused(saved, content):
-    _, folder = saved
+def test_checksums_that_say_nothing_are_refused(folder, content):
     (folder / "checksums.json").write_text(content)
     with pytest.raises(CheckpointError):
         read_info(folder)
@@ -253,8 +248,7 @@ def test_any_tensor_is_written_as_the_library_reads_it(cfg, tmp_path):
     )
 
 
-def test_another_architecture_is_refused_and_a_tensor_named(cfg, saved):
-    _, folder = saved
+def test_another_architecture_is_refused_and_a_tensor_named(cfg, folder):
     other = replace(cfg, model=replace(cfg.model, filter_channels=32))
     with pytest.raises(CheckpointError, match=r"(?s)another architecture.*enc_p.*model\.\*"):
         load_checkpoint(folder, tiny_state(other))
