@@ -26,6 +26,7 @@ PART = "TESTS_PART"
 CLUSTERS = "clusters"
 HELPER = "helper"
 
+LONG_S = 600  # a limit of a test from which on its module is begun early
 Unit = list[pytest.Item]  # tests of a module that all start Ray, or none of which does
 BESIDE = "BESIDE"  # in a module: the file of another, whose results it uses in the same process
 
@@ -69,15 +70,14 @@ def units(items: list[pytest.Item]) -> list[Unit]:
 def in_order(units: list[Unit]) -> Iterator[Unit]:
     """Yield the units of this process' own kind, and then the others from their end.
 
-    So processes meet as late as may be. Of those that start Ray, the ones that share a prepared
-    corpus come first: another process would have to prepare it again. Then come those that share a
-    Ray. Of these, the longest come first: one that is begun last would leave the other process with
-    nothing to do.
+    So processes meet as late as may be. One that is begun last would leave the others with nothing
+    to do: of those that start Ray, the long ones with a Ray of their own come first, and of each
+    kind the longest. Then come those that share a prepared corpus, which another process would have
+    to prepare again, and those that share a Ray.
     """
     clusters = [unit for unit in units if starts_ray(unit[0])]
     clusters.sort(key=longest, reverse=True)
-    for shared in ("ray_shared", "shards"):
-        clusters.sort(key=lambda unit: not any(shared in fixtures_of(item) for item in unit))
+    clusters.sort(key=kind)
     others = [unit for unit in units if not starts_ray(unit[0])]
     if os.environ[PART] == HELPER:
         clusters = []
@@ -89,6 +89,16 @@ def in_order(units: list[Unit]) -> Iterator[Unit]:
 def starts_ray(item: pytest.Item) -> bool:
     """Tell whether a test has the marker `cluster`."""
     return item.get_closest_marker("cluster") is not None
+
+
+def kind(unit: Unit) -> int:
+    """Return the place of a unit that starts Ray among the kinds of these."""
+    shared = {name for item in unit for name in fixtures_of(item)}
+    if "shards" in shared:
+        return 1
+    if "ray_shared" in shared:
+        return 2
+    return 0 if longest(unit) >= LONG_S else 3
 
 
 def longest(unit: Unit) -> float:

@@ -4,7 +4,8 @@ import re
 
 import pytest
 
-from job import evaluate, export, spot, submit, synthesize
+from job import evaluate, export, spot, synthesize
+from job.options import submit
 from tuning import sweep
 
 COMMANDS = [evaluate, export, spot, submit, synthesize, sweep]

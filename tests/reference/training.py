@@ -15,7 +15,6 @@ from transformers import WavLMConfig, WavLMModel
 from data.config import DataConfig
 from data.plan.epoch_plan import Position
 from data.stream.collate import TtsBatch
-from tests.reference.convolutions import InOneProduct
 from tests.reference.goldens import Reference
 from tests.reference.rule import Noise
 from tests.reference.test_losses import check_wavlm
@@ -202,7 +201,7 @@ def run_steps(
     for number in range(len(file["steps"])):
         own = batch(reference, number, data, dtype)
         before(state, own, data)
-        with Noise.of(file["noise"]) as noise, InOneProduct():
+        with Noise.of(file["noise"]) as noise:
             report = step([(0, own)])
         scalars = {tag: value.item() for tag, value in report.scalars.items()}
         rates = {optimizer.param_groups[0]["lr"] for optimizer in state.optimizers.values()}

@@ -17,6 +17,8 @@ from tests.conftest import start_ray
 from tests.data.corpus.poison import SECONDS_THAT_CRASH, SECONDS_THAT_HANG
 from tests.data.corpus.without_ray import write_sound
 
+pytestmark = pytest.mark.timeout(600)  # Ray starts what has died again, and takes its time
+
 LIMIT_S = 4.0
 MOST_LOST_S = 60.0
 ROOT = Path(__file__).parents[3]
