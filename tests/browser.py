@@ -2,6 +2,7 @@
 
 import contextlib
 import shutil
+import time
 from collections.abc import Iterator
 
 CHROMIUM = (
@@ -41,3 +42,11 @@ def opened(browser, address: str, look: str = "light", width: int = 1280) -> Ite
     yield page
     page.close()
     assert not problems, problems
+
+
+def wait_until(page, expression: str, timeout_s: float = 60) -> None:
+    """Wait until JavaScript is true; the page's policy forbids that it waits for that itself."""
+    deadline = time.monotonic() + timeout_s
+    while not page.evaluate(expression):
+        assert time.monotonic() < deadline, f"still not so: {expression}"
+        page.wait_for_timeout(50)

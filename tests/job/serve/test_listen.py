@@ -21,7 +21,7 @@ import soundfile
 import job.serve.local
 from job import listen
 from job.serve.voices import Voices
-from tests.browser import CHROMIUM, browser, opened
+from tests.browser import CHROMIUM, browser, opened, wait_until
 from tests.job.voices import SAID, tiny_checkpoint
 from trainable.run.board import Board
 
@@ -177,8 +177,8 @@ def test_a_browser_speaks_and_plays_what_validations_said(server, tmp_path):
             page.select_option("[name=speaker]", "en")
             page.click("text=Speak >> nth=-1")
             page.wait_for_selector("#said article:nth-child(3) audio", timeout=60_000)
-            page.wait_for_function(
-                "[...document.querySelectorAll('#said audio')].some(a => a.currentTime > 0)"
+            wait_until(
+                page, "[...document.querySelectorAll('#said audio')].some(a => a.currentTime)"
             )
             assert page.locator("#said .said").count() == 3
             page.screenshot(path=tmp_path / "listen-spoken.png", full_page=True)
