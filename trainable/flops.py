@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode, conv_backward_flop
 
 from trainable.compiling import not_compiled
@@ -90,17 +91,33 @@ CORRECTED = {
 
 
 def attainable(device: torch.device, precision: str) -> float:
-    """Return FLOP/s of square matrix products, the best of several, with this process's threads."""
-    size = 8192 if device.type == "cuda" else 1024
+    """Return FLOP/s of the fastest dense operation, with this process's threads.
+
+    That is a product of square matrices. On a CPU it may be a convolution: another library computes
+    it, and MKL's products leave AVX-512 unused on an AMD.
+    """
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+    size = 8192 if device.type == "cuda" else 1024
     a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
+    found = 2 * size**3 / _shortest(lambda: torch.matmul(a, b), device)
+    if device.type == "cpu":
+        image = torch.randn(1, 256, 32, 32).to(dtype)
+        weight = torch.randn(256, 256, 3, 3).to(dtype)
+        operations = 2 * weight.numel() * image[0, 0].numel()
+        convolved = _shortest(lambda: torch.conv2d(image, weight, padding=1), device)
+        found = max(found, operations / convolved)
+    return found
+
+
+def _shortest(work: Callable[[], Tensor], device: torch.device) -> float:
+    """Return the seconds of the fastest of several calls."""
     clock = seconds(device)
-    best = float("inf")
+    found = float("inf")
     for _ in range(8):
         begin = clock()
-        torch.matmul(a, b)
-        best = min(best, clock() - begin)
-    return 2 * size**3 / best
+        work()
+        found = min(found, clock() - begin)
+    return found
 
 
 def peak(device: torch.device, precision: str) -> float | None:
@@ -122,7 +139,7 @@ class Utilisation:
 
     As in Chowdhery et al. (PaLM, 2022, appendix B), but forward passes that are run again to save
     memory count here. The operations are counted in one step, and are taken to grow with its
-    frames. The best is the data sheet's, or that of matrix products where there is none.
+    frames. The best is the data sheet's, or that of `attainable` where there is none.
 
     Args:
         train: `measure_mfu`, `precision`, `compile`.
