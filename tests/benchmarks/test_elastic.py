@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from benchmarks.elastic import averaged, update_errors
+from benchmarks.reductions import averaged, update_errors
 from tests.tiny import tiny_batch, tiny_config
 
 G = 3

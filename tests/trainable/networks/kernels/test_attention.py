@@ -29,7 +29,7 @@ def drawn(*sizes: tuple[int, ...], dtype: torch.dtype = torch.float64) -> list[T
 @pytest.mark.parametrize("p", [0.0, 0.3])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
 def test_triton_computes_what_torch_does(dtype, p, window):
-    square, band = (2, 2, 7, 7), (2, 2, 7, 2 * window + 1)
+    square, band = (2, 3, 7, 7), (2, 3, 7, 2 * window + 1)
     scores, near, to, to_band = drawn(square, band, square, band, dtype=dtype)
     keep = None if p == 0 else drawn(square)[0] > -0.5
     wide = torch.promote_types(dtype, torch.float32)
