@@ -23,9 +23,17 @@ const wanted = () => {
 
 // sentences play one after the other, each as soon as it is there
 let queue = []
+let current = null
 const next = () => {
   const player = queue.shift()
-  if (player) player.play().catch(() => {})
+  current = player ?? null
+  player?.play().catch(() => after(player))
+}
+const after = (player) => { if (player === current) next() }
+const silence = () => {
+  queue = []
+  current = null
+  for (const player of document.querySelectorAll("audio")) player.pause()
 }
 const add = (sentence) => {
   const card = document.createElement("article")
@@ -38,14 +46,13 @@ const add = (sentence) => {
     const player = document.createElement("audio")
     player.controls = true
     player.src = URL.createObjectURL(new Blob([bytes], { type: "audio/wav" }))
-    player.addEventListener("ended", next)
+    player.addEventListener("ended", () => after(player))
     const note = document.createElement("p")
     note.className = "note"
     note.textContent = `step ${sentence.step}, ${sentence.seconds.toFixed(2)} s`
     card.append(player, note)
-    const playing = [...document.querySelectorAll("audio")].some((other) => !other.paused)
     queue.push(player)
-    if (!playing && queue.length === 1) next()
+    if (!current) next()
   }
   said.append(card)
 }
@@ -68,9 +75,9 @@ form.addEventListener("submit", async (event) => {
   button.disabled = true
   stop.disabled = false
   trouble.textContent = ""
+  silence()
   for (const player of said.querySelectorAll("audio")) URL.revokeObjectURL(player.src)
   said.replaceChildren()
-  queue = []
   asked = new AbortController()
   try {
     const headers = { "Content-Type": "application/json" }
@@ -86,6 +93,5 @@ form.addEventListener("submit", async (event) => {
 })
 stop.addEventListener("click", () => {
   asked?.abort()
-  queue = []
-  for (const player of document.querySelectorAll("audio")) player.pause()
+  silence()
 })
