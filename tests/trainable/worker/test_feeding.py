@@ -206,15 +206,17 @@ def test_a_stopped_stream_reads_nothing_itself(spec, caplog):
 
 
 def test_an_error_behind_the_end_is_told(caplog):
-    goes_on = threading.Event()
+    reads_on, goes_on = threading.Event(), threading.Event()
 
     def items() -> Iterator[int]:
         yield 0
+        reads_on.set()
         goes_on.wait(10)
         raise OSError("the disk is gone")
 
     with caplog.at_level("INFO"), Feed(items(), abs) as feed:
         assert next(feed) == 0
+        assert reads_on.wait(10)
         threading.Timer(0.1, goes_on.set).start()  # while it is closed
     assert "the disk is gone" in caplog.text
     assert no_feed_is_left()
