@@ -4,7 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
+import uuid
 from pathlib import Path
 
 SERVER = "TESTS_FORK_SERVER"
@@ -19,9 +19,9 @@ class Forking:
     """
 
     def __init__(self) -> None:
-        # sockets must have short names
-        self.folder = tempfile.mkdtemp(prefix="fork", dir="/tmp")
-        self.socket = Path(self.folder, "server")
+        # sockets must have short names; there only with a server: workers import this module, too
+        self.folder = Path("/tmp", f"fork{uuid.uuid4().hex[:12]}")
+        self.socket = self.folder / "server"
         self.process: subprocess.Popen | None = None
 
     def environment(self) -> dict[str, str]:
@@ -32,6 +32,7 @@ class Forking:
     def have(self) -> None:
         """Start the server, if that was not done."""
         if self.process is None:
+            self.folder.mkdir(mode=0o700)
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "tests.forked.server", str(self.socket)],
                 cwd=HOOK.parents[1],
